@@ -1,0 +1,74 @@
+# Everything is installed into the project: the tools of requirements.txt into .venv, builds into target and .aws-sam.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# SAM CLI would call home.
+export SAM_CLI_TELEMETRY := 0
+
+INGRESS = cargo run --quiet --package whatsapp-ingress-tools --bin ingress --
+
+.PHONY: help
+help: ## lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements.txt
+	touch $@
+
+# cargo-lambda first: it shows how far the build is, which SAM keeps to itself.
+.PHONY: build
+build: .venv/installed ## builds the function as it is deployed, into .aws-sam
+	cargo lambda build --release
+	sam build
+
+.PHONY: run
+run: build ## deploys to a local AWS, acts as Meta with every sample, stays up until Ctrl-C (ONCE=1: ends)
+	cargo build --package whatsapp-ingress-tools
+	$(INGRESS) run $(if $(ONCE),--once)
+
+.PHONY: deliver
+deliver: export APP_SECRET = $(SECRET)
+deliver: ## signs and delivers one sample: EVENT=events/… [URL=…] [SECRET=…]
+	$(INGRESS) deliver "$(EVENT)" $(if $(URL),--url "$(URL)")
+
+.PHONY: sign
+sign: ## makes the signatures of the samples anew
+	$(INGRESS) sign
+
+.PHONY: test
+test: build ## all tests: pure, over a fake AWS, on the local stack
+	cargo test --workspace
+
+.PHONY: check
+check: .venv/installed ## formatting, lints, docs, template
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	sam validate
+	cfn-lint template.yaml
+
+.PHONY: soak
+soak: ## COUNT=20000 notifications at the release build, with faults of every kind among them
+	cargo build --release
+	WHATSAPP_INGRESS=target/release/whatsapp-ingress SOAK_NOTIFICATIONS=$(or $(COUNT),20000) \
+		cargo test --workspace --test soak -- --ignored --nocapture
+
+CARGO_FUZZ := .local/cargo/bin/cargo-fuzz
+TIME ?= 60
+
+$(CARGO_FUZZ):
+	cargo install cargo-fuzz --locked --version 0.13.2 --root .local/cargo
+
+.PHONY: fuzz
+fuzz: $(CARGO_FUZZ) ## looks for inputs that break the pure modules: TIME=60 seconds for each target
+	for target in notification signature; do \
+		mkdir -p fuzz/corpus/$$target; \
+		$(CARGO_FUZZ) run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-dict=fuzz/$$target.dict -max_total_time=$(TIME) -max_len=8192 -rss_limit_mb=1024 -timeout=10 \
+			-print_final_stats=1 -verbosity=0; \
+	done

@@ -1,0 +1,210 @@
+//! One fake AWS account: its address, what a test puts into it and what it finds there afterwards.
+
+use crate::call::{Call, CallLog, Service};
+use crate::dispatch::dispatch;
+use crate::fault::Fault;
+use crate::rules::{Injected, Rules, Scope, Times};
+use crate::s3::{Bucket, Buckets};
+use crate::secrets::Secrets;
+use crate::server::{Connections, Server};
+use crate::sqs::{Queue, Queues};
+use crate::{ACCOUNT, REGION, lock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::runtime::{Handle, Runtime};
+
+/// A fake AWS that listens on loopback until its last handle is dropped, and takes every connection along then.
+///
+/// It runs on threads of its own, so neither a blocked test nor a paused clock holds it up. Clones are the same account.
+#[derive(Debug, Clone)]
+pub struct FakeAws {
+    host: Arc<Host>,
+}
+
+#[derive(Debug)]
+struct Host {
+    runtime: Option<Runtime>,
+    server: Server,
+    state: Arc<State>,
+}
+
+/// All that the services share.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) queues: Mutex<Queues>,
+    pub(crate) secrets: Mutex<Secrets>,
+    pub(crate) buckets: Mutex<Buckets>,
+    pub(crate) rules: Rules,
+    pub(crate) calls: Arc<CallLog>,
+    latencies: Mutex<HashMap<Service, Duration>>,
+    connections: Arc<Connections>,
+}
+
+impl State {
+    pub(crate) fn latency(&self, service: Service) -> Duration {
+        lock(&self.latencies).get(&service).copied().unwrap_or_default()
+    }
+}
+
+impl FakeAws {
+    /// Listens at a free port.
+    ///
+    /// # Panics
+    /// When the machine has no thread or port left.
+    #[must_use]
+    pub fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("fake-aws")
+            .enable_all()
+            .build()
+            .expect("the machine has threads left");
+        let state = Arc::new(State::default());
+        let serving = Arc::clone(&state);
+        let server = Server::start(runtime.handle(), Arc::clone(&state.connections), move |connection, request| {
+            dispatch(Arc::clone(&serving), connection, request)
+        });
+        Self { host: Arc::new(Host { runtime: Some(runtime), server, state }) }
+    }
+
+    /// The URL for `AWS_ENDPOINT_URL`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.host.server.address)
+    }
+
+    /// The queue of that name, made if there is none; a name that ends in `.fifo` makes a FIFO queue.
+    #[must_use]
+    pub fn queue(&self, name: &str) -> Queue {
+        Queue::open(Arc::clone(&self.host.state), &self.endpoint(), name)
+    }
+
+    /// Gives a secret a text, in place of what it was.
+    pub fn set_secret(&self, name: &str, text: impl Into<String>) {
+        lock(&self.host.state.secrets).set_text(name, text.into());
+    }
+
+    /// Gives a secret bytes where a text is expected.
+    pub fn set_binary_secret(&self, name: &str, bytes: impl Into<Vec<u8>>) {
+        lock(&self.host.state.secrets).set_bytes(name, bytes.into());
+    }
+
+    /// Removes a secret; reading it fails with `ResourceNotFoundException`, as it does before it is set.
+    pub fn remove_secret(&self, name: &str) {
+        lock(&self.host.state.secrets).remove(name);
+    }
+
+    /// The ARN under which a secret can be read as well as under its name.
+    #[must_use]
+    pub fn secret_arn(name: &str) -> String {
+        format!("arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}-AbCdEf")
+    }
+
+    /// The bucket of that name, made if there is none.
+    #[must_use]
+    pub fn bucket(&self, name: &str) -> Bucket {
+        Bucket::open(Arc::clone(&self.host.state), name)
+    }
+
+    /// SQS as a whole: faults that hit any queue, and its latency.
+    #[must_use]
+    pub fn sqs(&self) -> ServiceHandle {
+        self.service(Service::Sqs)
+    }
+
+    /// Secrets Manager's faults and latency.
+    #[must_use]
+    pub fn secrets(&self) -> ServiceHandle {
+        self.service(Service::Secrets)
+    }
+
+    /// S3's faults and latency.
+    #[must_use]
+    pub fn s3(&self) -> ServiceHandle {
+        self.service(Service::S3)
+    }
+
+    fn service(&self, service: Service) -> ServiceHandle {
+        ServiceHandle { service, state: Arc::clone(&self.host.state) }
+    }
+
+    /// Takes every fault away, whatever it was set on.
+    pub fn clear_faults(&self) {
+        self.host.state.rules.clear();
+    }
+
+    /// Every call so far, in the order of arrival.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.host.state.calls.all()
+    }
+
+    /// The most calls that were under way at the same time.
+    #[must_use]
+    pub fn peak_calls(&self) -> usize {
+        self.host.state.calls.in_flight.peak()
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.host.state.connections.open.now()
+    }
+
+    /// The most connections that were open at the same time.
+    #[must_use]
+    pub fn peak_connections(&self) -> usize {
+        self.host.state.connections.open.peak()
+    }
+
+    /// Connections accepted so far.
+    #[must_use]
+    pub fn accepted_connections(&self) -> u64 {
+        self.host.state.connections.accepted()
+    }
+
+    /// Starts both peaks anew from what is open now.
+    pub fn forget_peaks(&self) {
+        self.host.state.connections.open.forget_peak();
+        self.host.state.calls.in_flight.forget_peak();
+    }
+
+    /// Closes every connection that carries no call, as AWS does to a sandbox that was frozen for long.
+    pub fn close_idle_connections(&self) {
+        self.host.state.connections.close_idle();
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        self.host.runtime.as_ref().expect("taken only when dropped").handle()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Waiting for the threads would not be allowed inside an asynchronous test; their sockets close all the same.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// One service of a [`FakeAws`].
+#[derive(Debug)]
+pub struct ServiceHandle {
+    service: Service,
+    state: Arc<State>,
+}
+
+impl ServiceHandle {
+    /// Injects a fault into the calls of this service; see [`Times`] for how often. Earlier faults go first.
+    #[allow(clippy::must_use_candidate, reason = "the count of a fault is only sometimes of interest")]
+    pub fn fault(&self, fault: Fault, times: Times) -> Injected {
+        self.state.rules.add(Scope { service: self.service, queue: None }, fault, times)
+    }
+
+    /// Makes every answer come this long after its call has arrived. The call takes effect at once all the same.
+    pub fn set_latency(&self, latency: Duration) {
+        lock(&self.state.latencies).insert(self.service, latency);
+    }
+}

@@ -1,0 +1,142 @@
+//! The life of one call: read, fault, effect, latency, answer.
+
+use crate::answer::{Answer, AnswerBody, Dropped, Ending};
+use crate::aws::State;
+use crate::call::{CallInFlight, Service};
+use crate::fault::{Failure, Fault, Kind};
+use crate::rules::Incoming;
+use crate::{s3, secrets, sqs};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::http::request::Parts;
+use hyper::{Request, Response, body};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// How long an answer that never comes is waited for at most, by a client that has no patience limit of its own.
+const NEVER: Duration = Duration::from_mins(5);
+
+/// Answers one call, or tells to drop its connection.
+pub(crate) async fn dispatch(
+    state: Arc<State>,
+    connection: u64,
+    request: Request<body::Incoming>,
+) -> Result<Response<AnswerBody>, Dropped> {
+    let (head, body) = request.into_parts();
+    let (service, operation) = addressee(&head);
+    let call = state.calls.begin(connection, service, &operation);
+    if let Some(fault) = state.rules.pick_unread(service, &operation, connection) {
+        call.note(|call| call.fault = Some(fault.name()));
+        return Err(Dropped);
+    }
+    let body = body.collect().await.map_err(|_| Dropped)?.to_bytes();
+    let arrived = Instant::now();
+    call.note(|call| call.bytes = body.len());
+    let (answer, fault) = match Effect::read(service, &operation, &head, &body) {
+        Ok(effect) => take_effect(&state, &call, &operation, effect).await?,
+        Err(answer) => (answer, None),
+    };
+    let slower = if let Some(Kind::Slow(by)) = fault.as_ref().map(|fault| &fault.kind) { *by } else { Duration::ZERO };
+    sleep_until(arrived + state.latency(service) + slower).await;
+    say(&call, answer, fault.map(|fault| fault.kind)).await
+}
+
+/// The service and operation that a call is for, told by its headers alone.
+fn addressee(head: &Parts) -> (Service, String) {
+    let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+    match target.split_once('.') {
+        Some(("AmazonSQS", operation)) => (Service::Sqs, operation.to_owned()),
+        Some(("secretsmanager", operation)) => (Service::Secrets, operation.to_owned()),
+        _ => (Service::S3, s3::operation(&head.method).to_owned()),
+    }
+}
+
+/// A call that was understood and has not taken effect yet.
+enum Effect {
+    Sqs(sqs::Send),
+    Secrets(secrets::Get),
+    S3(s3::Action),
+}
+
+impl Effect {
+    fn read(service: Service, operation: &str, head: &Parts, body: &Bytes) -> Result<Self, Answer> {
+        if !head.headers.contains_key("authorization") {
+            return Err(fail(service, &Failure::AccessDenied)); // that it is signed is all that is looked at
+        }
+        match service {
+            Service::Sqs => sqs::Send::read(operation, body).map(Self::Sqs),
+            Service::Secrets => secrets::Get::read(operation, body).map(Self::Secrets),
+            Service::S3 => s3::Action::read(head, body).map(Self::S3),
+        }
+    }
+}
+
+/// A failure of a whole call in the words of its service.
+fn fail(service: Service, failure: &Failure) -> Answer {
+    match service {
+        Service::Sqs => sqs::failure(failure),
+        Service::Secrets => secrets::failure(failure),
+        Service::S3 => s3::failure(failure),
+    }
+}
+
+/// Lets a call do what it is for, unless a fault is in the way.
+async fn take_effect(
+    state: &State,
+    call: &CallInFlight,
+    operation: &str,
+    effect: Effect,
+) -> Result<(Answer, Option<Fault>), Dropped> {
+    let (service, queue, entries) = match &effect {
+        Effect::Sqs(send) => (Service::Sqs, Some(send.queue.as_str()), send.entries.as_slice()),
+        Effect::Secrets(_) => (Service::Secrets, None, [].as_slice()),
+        Effect::S3(_) => (Service::S3, None, [].as_slice()),
+    };
+    let fault = state.rules.pick(&Incoming { service, operation, connection: call.connection, queue, entries, nth: 0 });
+    call.note(|call| {
+        call.queue = queue.map(str::to_owned);
+        call.entries = entries.len();
+        call.fault = fault.as_ref().map(Fault::name);
+    });
+    let refusal = match fault.as_ref().map(|fault| &fault.kind) {
+        Some(Kind::Fail(failure)) => return Ok((fail(service, failure), fault)),
+        Some(Kind::Drop) => return Err(Dropped),
+        Some(Kind::Hang) => return never().await,
+        Some(Kind::Refuse(refusal)) => Some(refusal),
+        _ => None,
+    };
+    let answer = match effect {
+        Effect::Sqs(send) => send.act(state, call, refusal),
+        Effect::Secrets(get) => get.act(state),
+        Effect::S3(action) => action.act(state, call.number),
+    };
+    Ok((answer, fault))
+}
+
+/// Puts the answer on the wire, or as much of it as the fault leaves.
+async fn say(call: &CallInFlight, mut answer: Answer, fault: Option<Kind>) -> Result<Response<AnswerBody>, Dropped> {
+    let ending = match fault {
+        Some(Kind::StoreAndDrop) => return Err(Dropped),
+        Some(Kind::StoreAndHang) => return never().await,
+        Some(Kind::StoreAndTruncate) => Ending::Truncated,
+        Some(Kind::StoreAndStall) => Ending::Stalled,
+        Some(Kind::StoreAndGarble) => {
+            answer.body = Bytes::from_static(b"{\"Successful\":[{\"Id\":");
+            Ending::Whole
+        }
+        Some(Kind::StoreAndAnswer { status, body }) => {
+            answer.status = status;
+            answer.body = body.into();
+            Ending::Whole
+        }
+        _ => Ending::Whole,
+    };
+    call.note(|call| call.status = Some(answer.status));
+    Ok(answer.into_response(ending))
+}
+
+async fn never<T>() -> Result<T, Dropped> {
+    sleep(NEVER).await;
+    Err(Dropped)
+}

@@ -1,0 +1,32 @@
+//! The environment that Lambda gives to a function.
+
+use crate::{FakeAws, REGION};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+pub(super) fn set(command: &mut Command, aws: &FakeAws, runtime_api: SocketAddr) {
+    let task_root = Path::new(command.get_program()).parent().unwrap_or_else(|| Path::new("/")).to_owned();
+    command
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("LANG", "en_US.UTF-8")
+        .env("TZ", ":UTC")
+        .env("LAMBDA_TASK_ROOT", task_root)
+        .env("_HANDLER", "bootstrap")
+        .env("AWS_LAMBDA_RUNTIME_API", runtime_api.to_string())
+        .env("AWS_LAMBDA_FUNCTION_NAME", "function")
+        .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512")
+        .env("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
+        .env("AWS_LAMBDA_LOG_GROUP_NAME", "/aws/lambda/function")
+        .env("AWS_LAMBDA_LOG_STREAM_NAME", "2025/01/01/[$LATEST]0123456789abcdef0123456789abcdef")
+        .env("AWS_REGION", REGION)
+        .env("AWS_DEFAULT_REGION", REGION)
+        .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+        .env("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+        .env("AWS_SESSION_TOKEN", "example-session-token")
+        .env("AWS_ENDPOINT_URL", aws.endpoint())
+        // Lambda has no instance metadata service; without this an SDK might look for one outside of loopback.
+        .env("AWS_EC2_METADATA_DISABLED", "true");
+}

@@ -1,0 +1,64 @@
+//! SQS, Secrets Manager, S3 and Lambda's Runtime API over real HTTP/1.1 on loopback, for tests, soak and bench.
+//!
+//! The function under test is the built binary: [`Function`] starts it as Lambda would, pointed at a [`FakeAws`] that
+//! refuses what AWS refuses and, when a test asks for it, fails in the ways that a network and a service fail.
+//!
+//! The way of a call: [`FakeAws`] owns the listener; `server` accepts connections; `dispatch` finds the service, picks
+//! the [`Fault`] that applies, and lets `sqs`, `secrets` or `s3` act; `answer` writes the result, whole or broken; and
+//! `call` keeps the record that [`FakeAws::calls`] returns.
+//!
+//! ```no_run
+//! # async fn example() {
+//! use fake_aws::{FakeAws, Fault, Function, Times};
+//! use std::time::Duration;
+//!
+//! let aws = FakeAws::start();
+//! let queue = aws.queue("messages");
+//! let function = Function::start("target/debug/whatsapp-ingress", &aws, [("SECRET_ID", "ingress")]);
+//!
+//! let injected = queue.fault(Fault::refuse_entry(0).code("InternalError"), Times::Once);
+//! let invocation = function.invoke("{}", Duration::from_secs(10)).await;
+//! assert_eq!(invocation.status_code(), Some(200));
+//! assert_eq!((injected.fired(), queue.messages().len()), (1, 1));
+//! # }
+//! ```
+
+mod answer;
+mod aws;
+mod call;
+mod dispatch;
+mod fault;
+mod function;
+mod rules;
+mod s3;
+mod secrets;
+mod server;
+mod sqs;
+
+pub use aws::{FakeAws, ServiceHandle};
+pub use call::{Call, Service};
+pub use fault::Fault;
+pub use function::{Function, InitFailure, Invocation, Outcome};
+pub use rules::{Incoming, Injected, Times};
+pub use s3::{Bucket, Object};
+pub use sqs::{Attribute, Entry, Message, Queue};
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The account that owns every queue, secret and bucket.
+pub const ACCOUNT: &str = "123456789012";
+
+/// The region that everything is in.
+pub const REGION: &str = "eu-central-1";
+
+/// Locks even what a panicking test has left locked: one failed assertion shall not become many.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An id of the form that AWS gives to requests and messages.
+fn new_id() -> String {
+    let (first, last) = (fastrand::u32(..), fastrand::u64(..1 << 48));
+    let (second, third, fourth) = (fastrand::u16(..), fastrand::u16(..0x1000), fastrand::u16(..0x1000));
+    format!("{first:08x}-{second:04x}-4{third:03x}-8{fourth:03x}-{last:012x}")
+}

@@ -1,0 +1,49 @@
+//! The MD5 digests by which a sender can check that SQS has read what was sent.
+
+use super::Attribute;
+use md5::{Digest, Md5};
+use std::collections::BTreeMap;
+
+pub(super) fn md5_of_body(body: &str) -> String {
+    hex(Md5::digest(body).into())
+}
+
+/// Over the attributes in the order of their names: name, type, one byte for text or bytes, and value; all but that byte
+/// are preceded by their length (Amazon SQS Developer Guide, "Calculating the MD5 message digest for message attributes").
+pub(super) fn md5_of_attributes(attributes: &BTreeMap<String, Attribute>) -> String {
+    let mut digest = Md5::new();
+    for (name, attribute) in attributes {
+        add(&mut digest, name.as_bytes());
+        add(&mut digest, attribute.data_type.as_bytes());
+        digest.update([if attribute.text.is_some() { 1 } else { 2 }]);
+        add(&mut digest, attribute.value());
+    }
+    hex(digest.finalize().into())
+}
+
+pub(crate) fn hex(digest: [u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(digest))
+}
+
+fn add(digest: &mut Md5, part: &[u8]) {
+    digest.update(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+    digest.update(part);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::md5_of_attributes;
+
+    // Both digests were given by SQS itself; they are recorded in the tests of a public emulator.
+    #[test]
+    fn digests_are_those_of_sqs() {
+        let text = serde_json::json!({ "Foo": { "DataType": "String", "StringValue": "Bar" } });
+        let text = serde_json::from_value(text).expect("an attribute");
+        assert_eq!(md5_of_attributes(&text), "ae7155c6026991b6d54b11589678bf9c");
+
+        let value = "dHJhY2VwYXJlbnQeMDAtNzc0MDYyZDZjMzcwODFhNWEwYjliNWI4OGUzMDYyN2MtMmQyNDgyMjExZjY0ODlkYS0wMQ==";
+        let bytes = serde_json::json!({ "attr1": { "DataType": "Binary", "BinaryValue": value } });
+        let bytes = serde_json::from_value(bytes).expect("an attribute");
+        assert_eq!(md5_of_attributes(&bytes), "8cbe4db156db8a94db8b801b7addb984");
+    }
+}

@@ -1,0 +1,226 @@
+//! SQS's limits, each with the error that SQS gives.
+//!
+//! Limits and alphabets are those of the API reference (`SendMessageBatch`, `SendMessageBatchRequestEntry`,
+//! `MessageAttributeValue`) and of the developer guide's "Message metadata". Which of them fail the whole call, and in
+//! which words, is taken from answers of SQS that public projects have recorded in their tests and issues.
+
+use super::error::{CallError, EntryError};
+use super::queue::Stored;
+use super::send::{Attribute, Entry};
+use std::collections::HashSet;
+
+/// Bytes of a message and of a batch, attributes included.
+pub(super) const MAXIMUM_MESSAGE_SIZE: usize = 1_048_576;
+
+const MAXIMUM_ENTRIES: usize = 10;
+const MAXIMUM_ATTRIBUTES: usize = 10;
+
+/// What fails a batch as a whole.
+pub(super) fn check_batch(entries: &[Entry], is_fifo: bool) -> Result<(), CallError> {
+    let sent = entries.len();
+    if sent == 0 {
+        let message = "There should be at least one SendMessageBatchRequestEntry in the request.";
+        return Err(CallError::batch("EmptyBatchRequest", message));
+    }
+    if sent > MAXIMUM_ENTRIES {
+        let message = format!("Maximum number of entries per request are {MAXIMUM_ENTRIES}. You have sent {sent}.");
+        return Err(CallError::batch("TooManyEntriesInBatchRequest", message));
+    }
+    if entries.iter().any(|entry| !is_batch_id(&entry.id)) {
+        let message = "A batch entry id can only contain alphanumeric characters, hyphens and underscores. \
+                       It can be at most 80 letters long.";
+        return Err(CallError::batch("InvalidBatchEntryId", message));
+    }
+    let mut ids = HashSet::new();
+    if let Some(entry) = entries.iter().find(|entry| !ids.insert(&entry.id)) {
+        return Err(CallError::batch("BatchEntryIdsNotDistinct", format!("Id {} repeated.", entry.id)));
+    }
+    let size: usize = entries.iter().map(Entry::size).sum();
+    if size > MAXIMUM_MESSAGE_SIZE {
+        let message =
+            format!("Batch requests cannot be longer than {MAXIMUM_MESSAGE_SIZE} bytes. You have sent {size} bytes.");
+        return Err(CallError::batch("BatchRequestTooLong", message));
+    }
+    check_fifo(entries, is_fifo)
+}
+
+/// What a FIFO queue cannot do without; one entry without it fails the call.
+pub(super) fn check_fifo(entries: &[Entry], is_fifo: bool) -> Result<(), CallError> {
+    if !is_fifo {
+        return Ok(());
+    }
+    if entries.iter().any(|entry| entry.group_id.is_none()) {
+        return Err(CallError::invalid_parameter("The request must contain the parameter MessageGroupId."));
+    }
+    if entries.iter().any(|entry| entry.deduplication_id.is_none()) {
+        let message = "The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId \
+                       provided explicitly";
+        return Err(CallError::invalid_parameter(message));
+    }
+    Ok(())
+}
+
+/// What refuses one entry, always as the sender's fault.
+pub(super) fn check_entry(entry: &Entry, queue: &Stored) -> Result<(), EntryError> {
+    if entry.body.is_empty() {
+        return Err(EntryError::missing_body());
+    }
+    if entry.size() > queue.maximum_message_size {
+        let message = format!(
+            "One or more parameters cannot be validated. Reason: Message must be shorter than {} bytes.",
+            queue.maximum_message_size
+        );
+        return Err(EntryError::invalid_parameter(message));
+    }
+    if let Some(found) = forbidden_character(&entry.body) {
+        let message = format!(
+            "Invalid binary character '#x{:X}' was found in the message body, the set of allowed characters is \
+             #x9 | #xA | #xD | #x20 to #xD7FF | #xE000 to #xFFFD | #x10000 to #x10FFFF",
+            u32::from(found)
+        );
+        return Err(EntryError::invalid_contents(message));
+    }
+    check_token("MessageGroupId", entry.group_id.as_deref())?;
+    if !queue.is_fifo && entry.deduplication_id.is_some() {
+        let message = "The request include parameter that is not valid for this queue type";
+        return Err(EntryError::invalid_parameter(message));
+    }
+    check_token("MessageDeduplicationId", entry.deduplication_id.as_deref())?;
+    let count = entry.attributes.len();
+    if count > MAXIMUM_ATTRIBUTES {
+        let message =
+            format!("Number of message attributes [{count}] exceeds the allowed maximum [{MAXIMUM_ATTRIBUTES}].");
+        return Err(EntryError::invalid_parameter(message));
+    }
+    entry.attributes.iter().try_for_each(|(name, attribute)| {
+        check_name(name)?;
+        check_value(name, attribute)
+    })
+}
+
+impl Entry {
+    /// Bytes that count towards the limits: the body, and of each attribute name, type and value.
+    fn size(&self) -> usize {
+        let of_attribute =
+            |(name, attribute): (&String, &Attribute)| name.len() + attribute.data_type.len() + attribute.value().len();
+        self.body.len() + self.attributes.iter().map(of_attribute).sum::<usize>()
+    }
+}
+
+impl Attribute {
+    /// The value's bytes, of a text or not.
+    pub(super) fn value(&self) -> &[u8] {
+        self.text.as_deref().map(str::as_bytes).or(self.bytes.as_deref()).unwrap_or_default()
+    }
+}
+
+fn is_batch_id(id: &str) -> bool {
+    (1..=80).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
+/// The first character that XML 1.0 does not allow either; it is the set that SQS names.
+fn forbidden_character(text: &str) -> Option<char> {
+    text.chars().find(|character| match character {
+        '\t' | '\n' | '\r' => false,
+        _ => *character < ' ' || ('\u{fffe}'..='\u{ffff}').contains(character),
+    })
+}
+
+/// A group or deduplication id: 1 to 128 letters, digits and punctuation marks of ASCII.
+fn check_token(parameter: &str, value: Option<&str>) -> Result<(), EntryError> {
+    let is_token = |value: &str| (1..=128).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic());
+    match value {
+        Some(value) if !is_token(value) => Err(EntryError::invalid_parameter(format!(
+            "Value {value} for parameter {parameter} is invalid. Reason: {parameter} can only include alphanumeric and \
+             punctuation characters. 1 to 128 in length."
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn check_name(name: &str) -> Result<(), EntryError> {
+    let lower = name.to_ascii_lowercase();
+    let reason = if name.is_empty() {
+        "The request must contain non-empty message attribute name."
+    } else if name.len() > 256 {
+        "Message (user) attribute name must be shorter than 256 bytes."
+    } else if lower.starts_with("aws.") || lower.starts_with("amazon.") {
+        "You cannot use message attribute names beginning with 'AWS.' or 'Amazon.'."
+    } else if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
+        "Message (user) attribute name can contain A-Z, a-z, 0-9, underscore (_), hyphen (-) and period (.) only."
+    } else if name.starts_with('.') || name.ends_with('.') || name.contains("..") {
+        "Message (user) attribute name can neither start nor end with a period nor have periods in succession."
+    } else {
+        return Ok(());
+    };
+    Err(EntryError::invalid_parameter(reason))
+}
+
+fn check_value(name: &str, attribute: &Attribute) -> Result<(), EntryError> {
+    let invalid = |message: String| Err(EntryError::invalid_parameter(message));
+    let kind = attribute.data_type.split('.').next().unwrap_or_default();
+    if attribute.data_type.is_empty() {
+        return invalid(format!("The message attribute '{name}' must contain non-empty message attribute type."));
+    }
+    if attribute.data_type.len() > 256 || !["String", "Number", "Binary"].contains(&kind) {
+        return invalid(format!(
+            "The message attribute '{name}' has an invalid message attribute type, the set of supported type prefixes \
+             is Binary, Number, and String."
+        ));
+    }
+    let value =
+        if kind == "Binary" { attribute.bytes.as_deref() } else { attribute.text.as_deref().map(str::as_bytes) };
+    if value.is_none_or(<[u8]>::is_empty) {
+        return invalid(format!("Message (user) attribute '{name}' must contain a non-empty value of type '{kind}'."));
+    }
+    match attribute.text.as_deref() {
+        Some(text) if kind == "String" => match forbidden_character(text) {
+            Some(found) => invalid(format!(
+                "Invalid binary character '#x{:X}' was found in the message attribute '{name}' value.",
+                u32::from(found)
+            )),
+            None => Ok(()),
+        },
+        Some(text) if kind == "Number" && !is_number(text) => {
+            invalid(format!("Can't cast the value of message (user) attribute '{name}' to a number."))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A decimal number, perhaps with a fraction and an exponent, of at most 38 significant digits.
+fn is_number(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let significant = digits.trim_start_matches('0').len();
+    !digits.is_empty()
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && significant <= 38
+        && exponent.parse::<i16>().is_ok_and(|exponent| (-128..=126).contains(&exponent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{forbidden_character, is_number};
+
+    #[test]
+    fn the_allowed_characters_are_those_of_the_api_reference() {
+        let allowed = "\t\n\r \u{7f}\u{d7ff}\u{e000}\u{fffd}\u{10000}\u{1ffff}\u{10ffff}";
+        assert_eq!(forbidden_character(allowed), None);
+        for forbidden in ['\0', '\u{8}', '\u{b}', '\u{c}', '\u{e}', '\u{1f}', '\u{fffe}', '\u{ffff}'] {
+            assert_eq!(forbidden_character(&format!("a{forbidden}b")), Some(forbidden));
+        }
+    }
+
+    #[test]
+    fn numbers_are_decimal() {
+        for number in ["0", "-1", "+1.5", "1e10", ".5", "1048577", "1E-128"] {
+            assert!(is_number(number), "{number}");
+        }
+        for other in ["", "-", "1 ", "0x10", "1.2.3", "e5", "NaN", "1e", "1e999", &"1".repeat(39)] {
+            assert!(!is_number(other), "{other}");
+        }
+    }
+}

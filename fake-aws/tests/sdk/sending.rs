@@ -1,0 +1,89 @@
+//! What is sent is what is stored, and the sender is told of it as SQS tells.
+
+use crate::{attribute, entries, entry, send, sqs};
+use aws_sdk_sqs::primitives::Blob;
+use aws_sdk_sqs::types::MessageAttributeValue;
+use fake_aws::FakeAws;
+
+#[tokio::test]
+async fn a_batch_is_stored_in_its_order_with_all_that_was_sent() {
+    let aws = FakeAws::start();
+    let queue = aws.queue("messages");
+    let mut batch = entries(9);
+    let mut full = entry("full", "käse \u{1f9c0} \"\\ \r\n\t");
+    full.message_group_id = Some("1029384756".to_owned());
+    let binary = MessageAttributeValue::builder().data_type("Binary").binary_value(Blob::new([0, 255])).build();
+    full.message_attributes = Some(
+        [
+            ("field".to_owned(), attribute("String", "messages")),
+            ("ExtendedPayloadSize".to_owned(), attribute("Number", "1048577")),
+            ("raw".to_owned(), binary.expect("a type is there")),
+        ]
+        .into(),
+    );
+    batch.push(full);
+
+    let output = send(&sqs(&aws).await, &queue, batch).await.expect("the batch is within the limits");
+    assert!(output.failed().is_empty());
+    let stored = queue.messages();
+    let ids = |ids: Vec<&str>| ids.join(" ");
+    assert_eq!(
+        ids(output.successful().iter().map(aws_sdk_sqs::types::SendMessageBatchResultEntry::message_id).collect()),
+        ids(stored.iter().map(|message| message.message_id.as_str()).collect())
+    );
+    assert_eq!(ids(stored.iter().map(|message| message.id.as_str()).collect()), "e0 e1 e2 e3 e4 e5 e6 e7 e8 full");
+    let full = &stored[9];
+    assert_eq!(full.body, "käse \u{1f9c0} \"\\ \r\n\t");
+    assert_eq!(full.group_id.as_deref(), Some("1029384756"));
+    assert_eq!(full.attribute("field"), Some("messages"));
+    assert_eq!(full.attribute("ExtendedPayloadSize"), Some("1048577"));
+    assert_eq!(full.attributes["raw"].bytes.as_deref(), Some([0, 255].as_slice()));
+
+    let calls = aws.calls();
+    assert_eq!(calls.len(), 1);
+    assert_eq!((full.call, calls[0].entries, calls[0].connection, calls[0].status), (0, 10, 1, Some(200)));
+    assert_eq!((calls[0].operation.as_str(), calls[0].queue.as_deref()), ("SendMessageBatch", Some("messages")));
+    assert!(calls[0].bytes > 500 && calls[0].took.is_some());
+}
+
+#[tokio::test]
+async fn digests_are_those_that_sqs_gives() {
+    let aws = FakeAws::start();
+    let queue = aws.queue("messages");
+    let mut entry = entry("e", "msg");
+    entry.message_attributes = Some([("Foo".to_owned(), attribute("String", "Bar"))].into());
+    let output = send(&sqs(&aws).await, &queue, vec![entry]).await.expect("the batch is within the limits");
+    assert_eq!(output.successful()[0].md5_of_message_body(), "6e2baaf3b97dbeef01c0043275f9a0e7");
+    assert_eq!(output.successful()[0].md5_of_message_attributes(), Some("ae7155c6026991b6d54b11589678bf9c"));
+}
+
+#[tokio::test]
+async fn a_fifo_queue_stores_a_deduplication_id_once_and_says_the_same_again() {
+    let aws = FakeAws::start();
+    let queue = aws.queue("messages.fifo");
+    let mut entry = entry("e", "first");
+    entry.message_group_id = Some("g".to_owned());
+    entry.message_deduplication_id = Some("d".to_owned());
+    let mut again = entry.clone();
+    again.message_body = "second".to_owned();
+    let client = sqs(&aws).await;
+    let first = send(&client, &queue, vec![entry]).await.expect("the batch is within the limits");
+    let again = send(&client, &queue, vec![again]).await.expect("a repetition is accepted");
+    assert_eq!(first.successful()[0].message_id(), again.successful()[0].message_id());
+    assert!(first.successful()[0].sequence_number().is_some());
+    assert_eq!(queue.messages().iter().map(|message| message.body.as_str()).collect::<Vec<_>>(), ["first"]);
+}
+
+#[tokio::test]
+async fn a_single_message_goes_the_same_way() {
+    let aws = FakeAws::start();
+    let queue = aws.queue("messages");
+    let client = sqs(&aws).await;
+    let sent = client.send_message().queue_url(queue.url()).message_body("b").send().await.expect("it is allowed");
+    let stored = queue.take_messages();
+    assert_eq!(sent.message_id(), Some(stored[0].message_id.as_str()));
+    assert_eq!(stored[0].body, "b");
+    assert!(queue.messages().is_empty());
+    let refused = client.send_message().queue_url(queue.url()).message_body("\u{1}").send().await;
+    assert!(refused.expect_err("it is not allowed").into_service_error().is_invalid_message_contents());
+}

@@ -1,0 +1,94 @@
+//! Meta's verification request: a GET that asks whether this URL's owner knows the verify token.
+
+use std::borrow::Cow;
+
+use subtle::ConstantTimeEq;
+use thiserror::Error;
+
+/// Why a verification request is not answered with its challenge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Mode or token is empty or not there, or the mode is not `subscribe`.
+    #[error("no verification request")]
+    Forbidden,
+    /// Whoever asks does not know the verify token.
+    #[error("wrong verify token")]
+    WrongToken,
+    /// Mode and token are right, but there is no challenge to answer with.
+    #[error("no challenge")]
+    NoChallenge,
+}
+
+/// Gives the challenge of a verification request, verbatim, if its mode is `subscribe` and its token right.
+///
+/// `query` is the raw query string. The challenge is opaque text: Meta's pages call it an integer here and a
+/// random string there. A parameter given twice counts once, the first time.
+pub fn answer<'q>(query: &'q str, verify_token: &str) -> Result<Cow<'q, str>, Refusal> {
+    let (mut mode, mut token, mut challenge) = (None, None, None);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let parameter = match &*name {
+            "hub.mode" => &mut mode,
+            "hub.verify_token" => &mut token,
+            "hub.challenge" => &mut challenge,
+            _ => continue,
+        };
+        parameter.get_or_insert(value);
+    }
+    let token = token.unwrap_or_default();
+    // An empty token matches nothing, not even an empty setting.
+    if mode.as_deref() != Some("subscribe") || token.is_empty() {
+        return Err(Refusal::Forbidden);
+    }
+    if !bool::from(token.as_bytes().ct_eq(verify_token.as_bytes())) {
+        return Err(Refusal::WrongToken);
+    }
+    challenge.filter(|challenge| !challenge.is_empty()).ok_or(Refusal::NoChallenge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_challenge_comes_back_verbatim() {
+        for (query, challenge) in [
+            ("hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=t", "1158201444"),
+            ("hub.verify_token=t&hub.challenge=01%2B%3Cb%3E%22+%C3%A4&hub.mode=subscribe", "01+<b>\" ä"),
+            ("hub%2Emode=subscribe&hub.challenge=1&hub.challenge=2&hub.verify_token=t&x=y", "1"),
+        ] {
+            assert_eq!(answer(query, "t").as_deref(), Ok(challenge), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_token_is_refused() {
+        for token in ["T", "tt", "t%20", "x&hub.verify_token=t"] {
+            let query = format!("hub.mode=subscribe&hub.challenge=1&hub.verify_token={token}");
+            assert_eq!(answer(&query, "t"), Err(Refusal::WrongToken), "{token}");
+        }
+    }
+
+    #[test]
+    fn an_empty_or_missing_token_or_a_wrong_mode_is_forbidden() {
+        for query in [
+            "",
+            "hub.challenge=1",
+            "hub.mode=subscribe&hub.challenge=1",
+            "hub.mode=subscribe&hub.challenge=1&hub.verify_token=",
+            "hub.mode=unsubscribe&hub.challenge=1&hub.verify_token=t",
+            "hub.mode=&hub.challenge=1&hub.verify_token=t",
+            "hub.challenge=1&hub.verify_token=t",
+            "hub_mode=subscribe&hub_challenge=1&hub_verify_token=t",
+        ] {
+            assert_eq!(answer(query, "t"), Err(Refusal::Forbidden), "{query}");
+        }
+        assert_eq!(answer("hub.mode=subscribe&hub.challenge=1&hub.verify_token=", ""), Err(Refusal::Forbidden));
+    }
+
+    #[test]
+    fn a_right_request_without_a_challenge_is_told_apart() {
+        for query in ["hub.mode=subscribe&hub.verify_token=t", "hub.mode=subscribe&hub.verify_token=t&hub.challenge="] {
+            assert_eq!(answer(query, "t"), Err(Refusal::NoChallenge), "{query}");
+        }
+    }
+}

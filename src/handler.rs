@@ -1,0 +1,226 @@
+//! A request in, an answer out: the only file that knows HTTP.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use lambda_http::{
+    Body, Request, RequestExt, Response,
+    http::{
+        Method, StatusCode,
+        header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
+        response::Builder,
+    },
+    request::RequestContext,
+};
+use thiserror::Error;
+use tokio::{
+    join, pin, select,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    challenge::{self, Refusal},
+    message::Origin,
+    notification::split,
+    queue::{Queues, Stored},
+    secrets::{Known, Secrets},
+    signature::{self, Rejection},
+};
+
+/// What is kept of an invocation's time to answer in.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// The time to store in where the deadline is none: some local emulators send one long past.
+const NO_DEADLINE: Duration = Duration::from_secs(9);
+
+/// No answer waits longer than this for secrets that are merely old.
+const LONGEST_REFRESH: Duration = Duration::from_secs(1);
+
+/// The webhook: secrets to check requests with, and queues to put changes on.
+#[derive(Debug)]
+pub struct Ingress {
+    secrets: Secrets,
+    queues: Queues,
+}
+
+/// Why a request is not answered with 200. None of it is told to the caller.
+#[derive(Debug, Error)]
+enum Refused {
+    #[error(transparent)]
+    Challenge(#[from] Refusal),
+    #[error(transparent)]
+    Signature(#[from] Rejection),
+    #[error("method not allowed")]
+    Method,
+    #[error("{} of {} stored nowhere", .0.lost, .0.pieces)]
+    NotStored(Stored),
+}
+
+impl Refused {
+    /// What Meta makes of it: it tries again with anything that is not 200, for days.
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::Challenge(Refusal::Forbidden | Refusal::WrongToken) => StatusCode::FORBIDDEN,
+            Self::Challenge(Refusal::NoChallenge) => StatusCode::BAD_REQUEST,
+            Self::Signature(_) => StatusCode::UNAUTHORIZED,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl Ingress {
+    /// Takes what it needs; nothing is called.
+    #[must_use]
+    pub const fn new(secrets: Secrets, queues: Queues) -> Self {
+        Self { secrets, queues }
+    }
+
+    /// Answers one request; there is no request without an answer, and 200 to a POST means that all of it is stored.
+    pub async fn handle(&self, request: Request) -> Result<Response<Body>, Infallible> {
+        let request_id = request_id(&request);
+        let answer = match *request.method() {
+            Method::GET => self.challenge(&request, until(&request)).await.map(challenge_response),
+            Method::POST => self.notification(&request, &request_id).await.map(|()| empty(StatusCode::OK)),
+            _ => Err(Refused::Method),
+        };
+        Ok(answer.unwrap_or_else(|refused| {
+            let status = refused.status();
+            log(&refused, status, &request_id);
+            empty(status)
+        }))
+    }
+
+    async fn challenge(&self, request: &Request, until: Instant) -> Result<String, Refused> {
+        let query = request.uri().query().unwrap_or_default();
+        // Nobody measures how long a challenge takes, and a sandbox may get nothing else.
+        let _ = timeout_at(until.min(Instant::now() + LONGEST_REFRESH), self.secrets.refresh()).await;
+        let known = self.secrets.known();
+        let mut answer = challenge::answer(query, &known.verify_token);
+        if answer == Err(Refusal::WrongToken)
+            && let Some(newer) = self.newer_than(&known, until).await
+        {
+            answer = challenge::answer(query, &newer.verify_token);
+        }
+        Ok(answer?.into_owned())
+    }
+
+    async fn notification(&self, request: &Request, request_id: &str) -> Result<(), Refused> {
+        let until = until(request);
+        let body: &[u8] = request.body().as_ref();
+        self.verify(request, body, until).await?;
+        let started = Instant::now();
+        let pieces = split(body);
+        if pieces.is_empty() {
+            tracing::warn!(request.id = request_id, "signed, but empty");
+            return Ok(());
+        }
+        let known = self.secrets.known();
+        let origin = Origin { request_id, group_key: &known.verify_token };
+        let stored = self.store(self.queues.store(&pieces, origin, until), until).await;
+        if stored.lost > 0 {
+            return Err(Refused::NotStored(stored));
+        }
+        tracing::info!(
+            request.id = request_id,
+            body.bytes = body.len(),
+            messages.count = stored.pieces,
+            messages.unrouted.count = stored.unrouted,
+            messages.diverted.count = stored.diverted,
+            store.ms = started.elapsed().as_secs_f64() * 1e3,
+            "stored"
+        );
+        Ok(())
+    }
+
+    /// Stores, and refreshes the secrets beside it if they are old.
+    ///
+    /// Nothing is done after the answer, so a reading that takes longer than the storing is dropped. Only the next
+    /// one after such is waited for.
+    async fn store(&self, store: impl Future<Output = Stored>, until: Instant) -> Stored {
+        let overdue = self.secrets.is_overdue();
+        let refresh = timeout_at(until.min(Instant::now() + LONGEST_REFRESH), self.secrets.refresh());
+        pin!(store);
+        if overdue {
+            return join!(store, refresh).0;
+        }
+        select! {
+            biased;
+            stored = &mut store => stored,
+            _ = refresh => store.await,
+        }
+    }
+
+    async fn verify(&self, request: &Request, body: &[u8], until: Instant) -> Result<(), Rejection> {
+        let header = request.headers().get(signature::HEADER).map(lambda_http::http::HeaderValue::as_bytes);
+        let signed_by = |known: &Known| signature::verify(known.app_secrets.iter().map(String::as_str), body, header);
+        let known = self.secrets.known();
+        let verdict = signed_by(&known);
+        if verdict == Err(Rejection::Mismatch)
+            && let Some(newer) = self.newer_than(&known, until).await
+        {
+            return signed_by(&newer);
+        }
+        verdict
+    }
+
+    /// Reads the secret again where that may explain a mismatch, but leaves half of the time for storing.
+    async fn newer_than(&self, known: &Arc<Known>, until: Instant) -> Option<Arc<Known>> {
+        let now = Instant::now();
+        let half = now + until.saturating_duration_since(now) / 2;
+        timeout_at(half, self.secrets.after_mismatch(known)).await.unwrap_or_else(|_| {
+            tracing::error!("secret not read in time, the old one serves on");
+            None
+        })
+    }
+}
+
+/// Logs why a request was refused: our failure as an error, the caller's as a warning.
+fn log(refused: &Refused, status: StatusCode, request_id: &str) {
+    let (reason, status_code) = (refused.to_string(), status.as_u16());
+    if status.is_server_error() {
+        tracing::error!(request.id = request_id, response.status = status_code, reason, "refused");
+    } else {
+        tracing::warn!(request.id = request_id, response.status = status_code, reason, "refused");
+    }
+}
+
+fn request_id(request: &Request) -> String {
+    // By far not all local emulators send API Gateway's id; Lambda's own is always there.
+    let from_gateway = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV2(context)) => context.request_id.clone(),
+        _ => None,
+    };
+    let from_lambda = || request.lambda_context_ref().map(|context| context.request_id.clone());
+    from_gateway.or_else(from_lambda).unwrap_or_default()
+}
+
+/// When storing has to end, so that the answer leaves before Lambda ends the invocation.
+fn until(request: &Request) -> Instant {
+    let deadline = request.lambda_context_ref().map_or(0, |context| context.deadline);
+    let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(deadline);
+    let left = deadline.duration_since(SystemTime::now());
+    Instant::now() + left.map_or(NO_DEADLINE, |left| left.saturating_sub(MARGIN))
+}
+
+fn challenge_response(challenge: String) -> Response<Body> {
+    // The challenge is the caller's text: no browser may take it for a page, no cache keep it.
+    let head = Response::builder()
+        .header(CONTENT_TYPE, "text/plain; charset=utf-8")
+        .header(X_CONTENT_TYPE_OPTIONS, "nosniff")
+        .header(CACHE_CONTROL, "no-store");
+    respond(head, Body::Text(challenge))
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let head = Response::builder().status(status);
+    let is_method = status == StatusCode::METHOD_NOT_ALLOWED;
+    respond(if is_method { head.header(ALLOW, "GET, POST") } else { head }, Body::Empty)
+}
+
+fn respond(head: Builder, body: Body) -> Response<Body> {
+    head.body(body).expect("every header is a constant")
+}

@@ -1,0 +1,222 @@
+//! Pieces in, messages out.
+
+use super::*;
+use crate::notification::split;
+
+const ORIGIN: Origin<'_> = Origin { request_id: "r-1", group_key: "key" };
+
+/// The one message of a body that has one piece.
+fn message_of(body: &[u8], fifo: bool) -> Message {
+    let pieces = split(body);
+    assert_eq!(pieces.len(), 1);
+    Message::new(&pieces[0], &event_id(&pieces[0]), ORIGIN, None, fifo)
+}
+
+fn standard(body: &str) -> Message {
+    message_of(body.as_bytes(), false)
+}
+
+fn attribute<'m>(message: &'m Message, name: &str) -> Option<&'m str> {
+    message.attributes.iter().find(|(of, _)| *of == name).map(|(_, value)| match value {
+        Attribute::Text(text) => text.as_str(),
+        Attribute::Number(_) => panic!("{name} is a number"),
+    })
+}
+
+fn ids(body: &str) -> Vec<String> {
+    split(body.as_bytes()).iter().map(event_id).collect()
+}
+
+#[test]
+fn a_change_has_all_its_attributes() {
+    let body = r#"{"entry":[{"id":"10","changes":[{"field":"messages","value":{"metadata":{"phone_number_id":"20"},"statuses":[{}]}}]}]}"#;
+    let message = standard(body);
+    let id = ids(body).remove(0);
+    assert_eq!(message.body, body);
+    assert_eq!(
+        message.attributes,
+        [
+            ("field", text("messages")),
+            ("entry_id", text("10")),
+            ("kind", text("statuses")),
+            ("phone_number_id", text("20")),
+            ("event_id", text(&id)),
+            ("request_id", text("r-1")),
+        ]
+    );
+    assert_eq!((message.group_id.as_str(), message.deduplication_id), ("20", None));
+}
+
+#[test]
+fn the_event_id_is_the_published_hash() {
+    // printf '\0\0\0\0\0\0\0\004"10"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\017{"field":"abc"}' | sha256sum
+    assert_eq!(
+        ids(r#"{"entry":[{"id":"10","changes":[{"field":"abc"}]}]}"#),
+        ["2aca3f2ba88edec8fa9a422bdffbee4dd9162fdf938722bf0aa6a970832c9e26"]
+    );
+    // printf '\0\0\0\0\0\0\0\002{}' | sha256sum
+    assert_eq!(ids("{}"), ["7cf4b3ea3b7fb829169af19d641905eb04c1a23d6057cbe10a975ba5bcfaa21e"]);
+}
+
+#[test]
+fn the_event_id_does_not_depend_on_batching() {
+    let both = ids(r#"{"object":"o","entry":[{"time":5,"id":"1","changes":[{"field":"a"},{"field":"b"}]}]}"#);
+    let alone =
+        |field| ids(&format!(r#"{{"entry": [ {{"id": "1","changes":[{{"field":"{field}"}}], "time": 5}} ] }}"#));
+    assert_eq!(both, [alone("a"), alone("b")].concat());
+}
+
+#[test]
+fn the_event_id_tells_apart_what_differs_anywhere() {
+    let mut all: Vec<_> = [
+        r#"{"entry":[{"id":"1","time":5,"changes":[{"field":"a"}]}]}"#,
+        r#"{"entry":[{"id":"2","time":5,"changes":[{"field":"a"}]}]}"#,
+        r#"{"entry":[{"id":"1","time":6,"changes":[{"field":"a"}]}]}"#,
+        r#"{"entry":[{"id":"1","time":5,"changes":[{"field":"a" }]}]}"#,
+        r#"{"entry":[{"id":"1","changes":[{"field":"a"}]}]}"#,
+        r#"{"entry":[{"time":5,"changes":[{"field":"a"}]}]}"#,
+        r#"{"entry":[{"id":5,"changes":[{"field":"a"}]}]}"#,
+        r#"{"entry":[{"id":"1","changes":[]}]}"#,
+        r#"{"entry":[{"id":"2","changes":[]}]}"#,
+        "not json",
+    ]
+    .into_iter()
+    .flat_map(ids)
+    .collect();
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!((all.len(), count), (10, 10));
+}
+
+#[test]
+fn what_sqs_refuses_in_a_json_text_is_escaped_and_nothing_else() {
+    let message = standard("{\"\u{fffe}\":\"a\u{ffff}\u{fffd}\u{ff01}\u{1f600}\u{7f}\\u0000\u{ffff}\"}");
+    assert_eq!(message.body, "{\"\\ufffe\":\"a\\uffff\u{fffd}\u{ff01}\u{1f600}\u{7f}\\u0000\\uffff\"}");
+    assert_eq!(attribute(&message, "encoding"), None);
+}
+
+#[test]
+fn text_that_is_no_json_goes_as_it_is_and_anything_else_as_base64() {
+    for (body, expected, encoding) in [
+        (&b"hello\n"[..], "hello\n", None),
+        (b"\xff\x00", "/wA=", Some("base64")),
+        (b"a\x00", "YQA=", Some("base64")),
+        ("x\u{fffe}".as_bytes(), "eO+/vg==", Some("base64")),
+    ] {
+        let message = message_of(body, false);
+        assert_eq!((message.body.as_str(), attribute(&message, "encoding")), (expected, encoding));
+    }
+}
+
+#[test]
+fn a_value_that_sqs_would_refuse_is_left_out() {
+    let long = "x".repeat(2000);
+    for bad in ["", "a\\u0000b", "\\ufffe", &long, "\\ud800"] {
+        let body = format!(
+            r#"{{"entry":[{{"id":"{bad}","changes":[{{"field":"{bad}","value":{{"metadata":{{"phone_number_id":"{bad}"}}}}}}]}}]}}"#
+        );
+        let message = standard(&body);
+        let names: Vec<_> = message.attributes.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["event_id", "request_id"], "{bad}");
+        assert_eq!((message.group_id.as_str(), message.body.as_str()), ("-", body.as_str()));
+    }
+}
+
+#[test]
+fn a_standard_queue_is_fair_between_numbers_then_accounts() {
+    let group = |id: &str, number: &str| {
+        standard(&format!(
+            r#"{{"entry":[{{"id":{id},"changes":[{{"value":{{"metadata":{{"phone_number_id":{number}}}}}}}]}}]}}"#
+        ))
+        .group_id
+    };
+    let (fits, too_long) = (format!("\"{}\"", "9".repeat(128)), format!("\"{}\"", "9".repeat(129)));
+    assert_eq!(group("\"10\"", "\"20\""), "20");
+    assert_eq!(group("10", "20"), "20");
+    assert_eq!(group("10", "null"), "10");
+    assert_eq!(group("10", "\"2 0\""), "10");
+    assert_eq!(group("10", "\"\\u00e4\""), "10");
+    assert_eq!(group("10", &fits).len(), 128);
+    assert_eq!(group("10", &too_long), "10");
+    assert_eq!(group("[]", "{}"), "-");
+    assert_eq!(standard("{}").group_id, "-");
+}
+
+#[test]
+fn a_fifo_queue_keeps_order_within_a_conversation_without_telling_whose() {
+    let fifo = |number: &str, contact: &str| {
+        let body = format!(
+            r#"{{"entry":[{{"id":"10","changes":[{{"value":{{"metadata":{{"phone_number_id":"{number}"}},"messages":[{{"from":"{contact}"}}]}}}}]}}]}}"#
+        );
+        message_of(body.as_bytes(), true)
+    };
+    let one = fifo("20", "15550100");
+    // printf '20\00015550100' | openssl dgst -sha256 -hmac key
+    assert_eq!(one.group_id, "1601e8f57ceaba21999cda622c7536f69de94bcd340a69d7d3eadb7098a8f04e");
+    assert_eq!(one.deduplication_id.as_deref(), attribute(&one, "event_id"));
+    assert_ne!(one.group_id, fifo("20", "15550101").group_id);
+    assert_ne!(one.group_id, fifo("21", "15550100").group_id);
+    assert_eq!(fifo("20", &"9".repeat(135)).group_id.len(), 64);
+    assert_eq!(fifo("20", "").group_id, "20");
+}
+
+#[test]
+fn the_size_counts_what_sqs_counts_with_room_for_a_reason() {
+    let pieces = split(b"{}");
+    let message = |reason| Message::new(&pieces[0], &"0".repeat(64), ORIGIN, reason, false);
+    let expected = 2
+        + ("event_idString".len() + 64)
+        + "request_idStringr-1".len()
+        + "unrouted_reasonStringqueue-unavailable".len();
+    assert_eq!(message(None).size(), expected);
+    assert_eq!(message(Some(Unrouted::NoField)).size(), expected);
+    let mut pointer = message(None);
+    let body = pointer.point_to("b", "k");
+    assert_eq!(body, "{}");
+    assert_eq!(pointer.size(), expected - 2 + pointer.body.len() + "ExtendedPayloadSizeNumber2".len());
+}
+
+#[test]
+fn the_size_is_enough_for_every_reason() {
+    let reasons = [
+        Unrouted::NoRoute,
+        Unrouted::NoField,
+        Unrouted::NotJson,
+        Unrouted::NotANotification,
+        Unrouted::QueueUnavailable,
+    ];
+    let pieces = split(b"{}");
+    for reason in reasons {
+        let message = Message::new(&pieces[0], "id", ORIGIN, Some(reason), false);
+        let value = |name| attribute(&message, name).unwrap_or_default().len();
+        let attributes = message.attributes.iter().map(|(name, _)| name.len() + "String".len() + value(name));
+        assert!(message.size() >= message.body.len() + attributes.sum::<usize>(), "{reason:?}");
+    }
+}
+
+#[test]
+fn the_group_key_is_not_printed() {
+    assert_eq!(format!("{ORIGIN:?}"), r#"Origin { request_id: "r-1", .. }"#);
+}
+
+#[test]
+fn a_pointer_is_what_the_extended_client_library_reads() {
+    let mut message = standard("{}");
+    message.point_to("bucket", "route/2026-01-02/id-1");
+    assert_eq!(
+        message.body,
+        r#"["software.amazon.payloadoffloading.PayloadS3Pointer",{"s3BucketName":"bucket","s3Key":"route/2026-01-02/id-1"}]"#
+    );
+    assert_eq!(message.attributes.last(), Some(&("ExtendedPayloadSize", Attribute::Number(2))));
+}
+
+#[test]
+fn the_bare_form_holds_the_bytes_and_two_attributes() {
+    let body = b"{\"entry\":[{\"changes\":[{\"field\":\"a\"}]}]}";
+    let pieces = split(body);
+    let message = Message::bare(&pieces[0], "id", true);
+    assert_eq!(BASE64.decode(&message.body).unwrap(), body);
+    assert_eq!(message.attributes, [("event_id", text("id")), ("encoding", text("base64"))]);
+    assert_eq!((message.group_id.as_str(), message.deduplication_id.as_deref()), ("-", Some("id")));
+}

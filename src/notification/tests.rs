@@ -1,0 +1,232 @@
+//! Bytes in, pieces out.
+
+use super::*;
+
+fn texts(body: &str) -> Vec<String> {
+    split(body.as_bytes())
+        .iter()
+        .map(|piece| match piece {
+            Piece::Change(change) => format!("change {}", change.framed.slices().concat()),
+            Piece::Other(framed) => format!("other {}", framed.slices().concat()),
+            Piece::NotJson(body) => format!("not json {}", String::from_utf8_lossy(body)),
+        })
+        .collect()
+}
+
+fn only_change(body: &str) -> Change<'_> {
+    let mut pieces = split(body.as_bytes());
+    match (pieces.pop(), pieces.len()) {
+        (Some(Piece::Change(change)), 0) => change,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The one change with this text, in the plainest notification there is.
+fn change(change: &str) -> Change<'static> {
+    only_change(Box::leak(format!(r#"{{"entry":[{{"changes":[{change}]}}]}}"#).into_boxed_str()))
+}
+
+#[test]
+fn every_change_of_every_entry_becomes_a_notification_of_its_own() {
+    assert_eq!(
+        texts(
+            r#"{"object":"o","entry":[{"id":"1","time":2,"changes":[{"field":"a"},{"field":"b"}]},{"changes":[{"field":"c"}],"id":3}],"x":[]}"#
+        ),
+        [
+            r#"change {"object":"o","entry":[{"id":"1","time":2,"changes":[{"field":"a"}]}],"x":[]}"#,
+            r#"change {"object":"o","entry":[{"id":"1","time":2,"changes":[{"field":"b"}]}],"x":[]}"#,
+            r#"change {"object":"o","entry":[{"changes":[{"field":"c"}],"id":3}],"x":[]}"#,
+        ]
+    );
+}
+
+#[test]
+fn nothing_is_written_anew() {
+    let body = "{ \"b\\u00e4d\\/\" :1e999, \"entry\" :\n[ { \"\\ud800\" : 12345678901234567890123, \"changes\"\t: [ {\"value\" : \"\\ud800\" , \"field\":\"x\"} ] } ] , \"a\" : 1.0 }\n";
+    assert_eq!(texts(body), [format!("change {body}")]);
+}
+
+#[test]
+fn keys_are_compared_by_what_they_mean() {
+    let body = r#"{"\u0065ntry":[{"ch\u0061nges":[{"fi\u0065ld":"\u0061"}]}]}"#;
+    assert_eq!(only_change(body).field.as_deref(), Some("a"));
+}
+
+#[test]
+fn what_is_no_change_is_kept_in_the_smallest_whole_piece() {
+    for (body, expected) in [
+        ("{}", vec!["other {}"]),
+        ("[]", vec!["other []"]),
+        ("5", vec!["other 5"]),
+        (r#"{"field":"messages","value":{}}"#, vec![r#"other {"field":"messages","value":{}}"#]),
+        (r#"{"entry":{"changes":[{}]}}"#, vec![r#"other {"entry":{"changes":[{}]}}"#]),
+        (r#"{"entry":[]}"#, vec![r#"other {"entry":[]}"#]),
+        (r#"{"entry":[{"changes":[{}]}],"entry":[]}"#, vec![r#"other {"entry":[{"changes":[{}]}],"entry":[]}"#]),
+        (
+            r#"{"o":1,"entry":[5,{"changes":[]},{"messaging":[1]},{"changes":[{"field":"a"}]},{"id":1,"id":2,"changes":[{}]},{"changes":{}},{"changes":[{}],"changes":[{}]}],"p":2}"#,
+            vec![
+                r#"other {"o":1,"entry":[5],"p":2}"#,
+                r#"other {"o":1,"entry":[{"changes":[]}],"p":2}"#,
+                r#"other {"o":1,"entry":[{"messaging":[1]}],"p":2}"#,
+                r#"change {"o":1,"entry":[{"changes":[{"field":"a"}]}],"p":2}"#,
+                r#"other {"o":1,"entry":[{"id":1,"id":2,"changes":[{}]}],"p":2}"#,
+                r#"other {"o":1,"entry":[{"changes":{}}],"p":2}"#,
+                r#"other {"o":1,"entry":[{"changes":[{}],"changes":[{}]}],"p":2}"#,
+            ],
+        ),
+        (
+            r#"[{"entry":[{"changes":[{}]}]}, 5, {"x":1}, [{"entry":[{"changes":[{}]}]}]]"#,
+            vec![
+                r#"change {"entry":[{"changes":[{}]}]}"#,
+                "other 5",
+                r#"other {"x":1}"#,
+                r#"other [{"entry":[{"changes":[{}]}]}]"#,
+            ],
+        ),
+    ] {
+        assert_eq!(texts(body), expected, "{body}");
+    }
+}
+
+#[test]
+fn one_ambiguous_change_does_not_cost_its_neighbours() {
+    assert_eq!(
+        texts(
+            r#"{"entry":[{"changes":[{"field":"a","field":"b"},{"field":"a","value":1,"value":2},5,{"field":"c"}]}]}"#
+        ),
+        [
+            r#"other {"entry":[{"changes":[{"field":"a","field":"b"}]}]}"#,
+            r#"other {"entry":[{"changes":[{"field":"a","value":1,"value":2}]}]}"#,
+            r#"change {"entry":[{"changes":[5]}]}"#,
+            r#"change {"entry":[{"changes":[{"field":"c"}]}]}"#,
+        ]
+    );
+}
+
+#[test]
+fn what_is_no_json_is_kept_as_it_came() {
+    for body in [
+        &b" "[..],
+        b"x",
+        b"{\"entry\":[{\"changes\":[{}]}]",
+        b"{\"entry\":[{\"changes\":[{}]}]}x",
+        b"{\"entry\":[{\"changes\":[{}]}]}{}",
+        b"{\"a\":\"\x01\"}",
+        b"{\"a\":\"\xff\"}",
+        b"\xef\xbb\xbf{}",
+        b"{\"a\":01}",
+    ] {
+        let pieces = split(body);
+        assert!(matches!(pieces[..], [Piece::NotJson(kept)] if kept == body), "{pieces:?}");
+    }
+    assert!(split(b"").is_empty());
+}
+
+#[test]
+fn depth_is_no_danger() {
+    let deep = format!("{}{}", "[".repeat(500_000), "]".repeat(500_000));
+    let body = format!(r#"{{"entry":[{{"changes":[{{"field":"f","value":{deep}}}]}}]}}"#);
+    assert_eq!(texts(&body), [format!("change {body}")]);
+    assert_eq!(texts(&deep[..500_001]), [format!("not json {}", &deep[..500_001])]);
+}
+
+#[test]
+fn a_body_that_would_grow_beyond_reason_stays_whole() {
+    let count = |entries: &str| split(format!(r#"{{"entry":[{entries}]}}"#).as_bytes()).len();
+    assert_eq!(count(&vec!["0"; MOST_PIECES].join(",")), MOST_PIECES);
+    assert_eq!(count(&vec!["0"; MOST_PIECES + 1].join(",")), 1);
+    let heavy = |changes: usize| {
+        let changes = vec!["0"; changes].join(",");
+        count(&format!(r#"{{"x":"{}","changes":[{changes}]}}"#, "x".repeat(1 << 20)))
+    };
+    assert_eq!((heavy(63), heavy(65)), (63, 1));
+}
+
+#[test]
+fn a_body_of_exactly_the_most_bytes_is_cut() {
+    let frame = r#"{"entry":[{"x":"","changes":[0]}]}"#.len();
+    let changes = vec!["0"; 64].join(",");
+    let count = |bytes: usize| {
+        let filler = "x".repeat(bytes - frame);
+        split(format!(r#"{{"entry":[{{"x":"{filler}","changes":[{changes}]}}]}}"#).as_bytes()).len()
+    };
+    assert_eq!((count(MOST_BYTES / 64), count(MOST_BYTES / 64 + 1)), (64, 1));
+}
+
+#[test]
+fn only_a_piece_without_text_is_empty() {
+    assert!(!change("{}").framed.is_empty());
+    assert!(Framed::bare("").is_empty());
+}
+
+#[test]
+fn a_field_is_a_string_that_is_not_empty() {
+    for (text, field) in [
+        (r#"{"field":"messages"}"#, Some("messages")),
+        (r#"{"field":"m\u00e4\/"}"#, Some("mä/")),
+        (r#"{"field":""}"#, None),
+        (r#"{"field":null}"#, None),
+        (r#"{"field":5}"#, None),
+        (r#"{"field":"\ud800"}"#, None),
+        (r#"{"Field":"messages"}"#, None),
+        ("{}", None),
+        ("5", None),
+    ] {
+        assert_eq!(change(text).field.as_deref(), field, "{text}");
+    }
+}
+
+#[test]
+fn the_kind_is_the_first_array_that_holds_something() {
+    for (value, kind) in [
+        (r#"{"messages":[{}]}"#, Some(Kind::Messages)),
+        (r#"{"statuses":[1],"messages":[ ]}"#, Some(Kind::Statuses)),
+        (r#"{"errors":[0],"statuses":[0],"messages":[0]}"#, Some(Kind::Messages)),
+        (r#"{"errors":[ 0]}"#, Some(Kind::Errors)),
+        (r#"{"messages":{"0":1}}"#, None),
+        (r#"{"messages":[1],"messages":[2]}"#, None),
+        (r#"{"messages":[]}"#, None),
+        ("{}", None),
+        ("null", None),
+        (r#"["messages"]"#, None),
+    ] {
+        assert_eq!(change(&format!(r#"{{"value":{value}}}"#)).kind, kind, "{value}");
+    }
+}
+
+#[test]
+fn ids_are_read_as_strings_or_numbers() {
+    let body = r#"{"entry":[{"time":1.50,"id":"1","changes":[{"value":{"metadata":{"phone_number_id":"7"}}}]}]}"#;
+    let read = only_change(body);
+    assert_eq!((read.entry_id, read.entry_time), (Some(r#""1""#), Some("1.50")));
+    for (metadata, id) in [
+        (r#"{"phone_number_id":"106540352242922"}"#, Some("106540352242922")),
+        (r#"{"phone_number_id":106540352242922000001}"#, Some("106540352242922000001")),
+        (r#"{"phone_number_id":""}"#, None),
+        (r#"{"phone_number_id":null}"#, None),
+        (r#"{"phone_number_id":["1"]}"#, None),
+        (r#"{"phone_number_id":"1","phone_number_id":"2"}"#, None),
+        ("7", None),
+    ] {
+        let read = change(&format!(r#"{{"value":{{"metadata":{metadata}}}}}"#));
+        assert_eq!(read.phone_number_id.as_deref(), id, "{metadata}");
+    }
+}
+
+#[test]
+fn a_contact_is_named_by_the_first_thing_that_names_them() {
+    for (value, contact) in [
+        (r#"{"contacts":[{"wa_id":"1"}],"messages":[{"to":"2","from":"3"}]}"#, Some("1")),
+        (r#"{"message_echoes":[{"from":"business","to":"2"}]}"#, Some("2")),
+        (r#"{"messages":[{"from":"3","from_user_id":"US.5"},{"from":"9"}]}"#, Some("3")),
+        (r#"{"statuses":[{"recipient_id":"4"}]}"#, Some("4")),
+        (r#"{"contacts":[{"user_id":"US.6"}],"messages":[{"from_user_id":"US.5"}]}"#, Some("US.5")),
+        (r#"{"statuses":[{"recipient_user_id":"US.7"}]}"#, Some("US.7")),
+        (r#"{"contacts":[{"user_id":"US.6"}],"messages":[{}]}"#, Some("US.6")),
+        (r#"{"contacts":[],"messages":[]}"#, None),
+        (r#"{"contacts":5,"messages":{"from":"3"}}"#, None),
+        ("[]", None),
+    ] {
+        assert_eq!(change(&format!(r#"{{"value":{value}}}"#)).contact().as_deref(), contact, "{value}");
+    }
+}

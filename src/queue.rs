@@ -1,0 +1,173 @@
+//! Every message onto its queue: in batches, again where SQS failed, to the catch-all where a queue does.
+
+use aws_sdk_sqs::Client;
+use futures_util::future::join_all;
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::{
+    message::{Message, Origin, Unrouted, event_id},
+    notification::Piece,
+    payload::Payloads,
+    routes::{Queue, Routes},
+};
+
+mod call;
+mod sending;
+use sending::{Failure, Sending};
+
+/// Calls at a time, all queues together; each is a connection.
+const MOST_CALLS: usize = 32;
+
+/// The queues of the routes.
+#[derive(Debug)]
+pub struct Queues {
+    client: Client,
+    routes: Routes,
+    payloads: Payloads,
+    calls: Semaphore,
+}
+
+/// What became of the pieces of one request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Pieces that were to be stored.
+    pub pieces: usize,
+    /// Of these, stored on the catch-all because no route is theirs.
+    pub unrouted: usize,
+    /// Stored on the catch-all because their own queue did not take them.
+    pub diverted: usize,
+    /// Stored nowhere.
+    pub lost: usize,
+}
+
+/// A piece on its way to a queue.
+struct Item<'p> {
+    piece: &'p Piece<'p>,
+    event_id: String,
+    route: Option<&'p str>,
+    unrouted: Option<Unrouted>,
+    /// Built before it was needed, to know its size.
+    ready: Option<Message>,
+    /// In no batch with others, because SQS refused a batch without saying which entry it was.
+    alone: bool,
+    /// In the last form that is tried.
+    bare: bool,
+}
+
+impl Queues {
+    /// Takes the routes and the clients; SQS is not called.
+    #[must_use]
+    pub fn new(client: Client, routes: Routes, payloads: Payloads) -> Self {
+        Self { client, routes, payloads, calls: Semaphore::new(MOST_CALLS) }
+    }
+
+    /// Stores every piece on its queue, and gives up when `until` is reached, or nothing could change any more.
+    ///
+    /// A queue that fails for half of that time, or says that it cannot be used, has its items diverted to the
+    /// catch-all; the other queues do not wait for it. A message may be stored twice (an answer that was lost),
+    /// with the same `event_id`; its order is kept within a group of a FIFO queue.
+    pub async fn store(&self, pieces: &[Piece<'_>], origin: Origin<'_>, until: Instant) -> Stored {
+        let mut by_queue: Vec<Vec<Item<'_>>> = self.routes.queues().iter().map(|_| Vec::new()).collect();
+        for piece in pieces {
+            let (queue, item) = self.address(piece);
+            by_queue[queue].push(item);
+        }
+        let unrouted = by_queue.iter().flatten().filter(|item| item.unrouted.is_some()).count();
+        let filled = by_queue.into_iter().enumerate().filter(|(_, items)| !items.is_empty());
+        let sent = join_all(filled.map(|(queue, items)| self.store_on(queue, items, origin, until))).await;
+        sent.into_iter().fold(Stored { pieces: pieces.len(), unrouted, ..Stored::default() }, |sum, one| Stored {
+            diverted: sum.diverted + one.diverted,
+            lost: sum.lost + one.lost,
+            ..sum
+        })
+    }
+
+    fn address<'p>(&'p self, piece: &'p Piece<'p>) -> (usize, Item<'p>) {
+        let destination = match piece {
+            Piece::Change(change) => self.routes.find(change.field.as_deref(), change.kind),
+            Piece::Other(_) | Piece::NotJson(_) => self.routes.find(None, None),
+        };
+        let item = Item {
+            piece,
+            event_id: event_id(piece),
+            route: destination.route,
+            unrouted: destination.route.is_none().then(|| Unrouted::of(piece)),
+            ready: None,
+            alone: false,
+            bare: false,
+        };
+        (destination.queue, item)
+    }
+
+    async fn store_on(&self, queue: usize, items: Vec<Item<'_>>, origin: Origin<'_>, until: Instant) -> Stored {
+        let catch_all = self.routes.catch_all();
+        if queue == catch_all {
+            return Stored { lost: self.keep(items, origin, until).await, ..Stored::default() };
+        }
+        let now = Instant::now();
+        let half = now + until.saturating_duration_since(now) / 2;
+        let failed = self.send(queue, items, origin, half, until).await;
+        // Where it is S3 that fails, it fails for the catch-all too.
+        let (lost, failed): (Vec<_>, Vec<_>) = failed.into_iter().partition(|(_, failure)| failure.is_of_payload());
+        report("messages stored nowhere", &self.routes.queues()[queue], &lost);
+        report("queue failed, its messages go to the catch-all", &self.routes.queues()[queue], &failed);
+        let diverted = failed.into_iter().map(|(item, _)| item.diverted()).collect::<Vec<_>>();
+        let count = diverted.len();
+        let not_kept = self.keep(diverted, origin, until).await;
+        Stored { diverted: count - not_kept, lost: lost.len() + not_kept, ..Stored::default() }
+    }
+
+    /// Puts items on the catch-all, in their barest form if need be; gives how many are stored nowhere.
+    async fn keep(&self, items: Vec<Item<'_>>, origin: Origin<'_>, until: Instant) -> usize {
+        let catch_all = self.routes.catch_all();
+        let failed = self.send(catch_all, items, origin, until, until).await;
+        let is_refused = |(_, failure): &(Item<'_>, Failure)| matches!(failure, Failure::Refused(_));
+        let (refused, mut lost): (Vec<_>, Vec<_>) = failed.into_iter().partition(is_refused);
+        let queue = &self.routes.queues()[catch_all];
+        report("messages refused, their bytes go to the catch-all as base64", queue, &refused);
+        let bare = refused.into_iter().map(|(item, _)| item.bare()).collect();
+        lost.extend(self.send(catch_all, bare, origin, until, until).await);
+        report("messages stored nowhere", queue, &lost);
+        lost.len()
+    }
+
+    /// Sends items to one queue and gives back those that did not arrive.
+    async fn send<'p>(
+        &self,
+        queue: usize,
+        items: Vec<Item<'p>>,
+        origin: Origin<'_>,
+        half: Instant,
+        until: Instant,
+    ) -> Vec<(Item<'p>, Failure)> {
+        Sending::new(self, &self.routes.queues()[queue], origin, half, until).send(items).await
+    }
+}
+
+impl Item<'_> {
+    fn diverted(self) -> Self {
+        Self { unrouted: Some(Unrouted::QueueUnavailable), route: None, ready: None, alone: false, ..self }
+    }
+
+    fn bare(self) -> Self {
+        Self { ready: None, alone: false, bare: true, ..self }
+    }
+
+    fn build(&self, origin: Origin<'_>, fifo: bool) -> Message {
+        if self.bare {
+            return Message::bare(self.piece, &self.event_id, fifo);
+        }
+        Message::new(self.piece, &self.event_id, origin, self.unrouted, fifo)
+    }
+}
+
+/// Logs what a queue did not take, by the reasons that it gave; never what was in it.
+fn report(text: &'static str, queue: &Queue, failed: &[(Item<'_>, Failure)]) {
+    if failed.is_empty() {
+        return;
+    }
+    let mut reasons: Vec<&str> = failed.iter().map(|(_, failure)| failure.reason()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    tracing::error!(queue.name, messages.count = failed.len(), error.reasons = reasons.join(", "), "{text}");
+}

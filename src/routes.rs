@@ -1,0 +1,253 @@
+//! Which queue a change goes to: a lookup of its field, and of its kind where a route asks for it.
+
+use std::collections::HashMap;
+
+use lambda_http::http::Uri;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use thiserror::Error;
+
+use crate::notification::Kind;
+
+/// The route of everything that has none of its own.
+const CATCH_ALL: &str = "*";
+
+/// A queue that at least one route leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// The URL that SQS is called with.
+    pub url: String,
+    /// The last segment of the URL.
+    pub name: String,
+    /// Whether it is a FIFO queue.
+    pub fifo: bool,
+}
+
+/// What the names of FIFO queues end in, and no others.
+const FIFO: &str = ".fifo";
+
+/// Where one change goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destination<'r> {
+    /// The queue, as an index into [`Routes::queues`].
+    pub queue: usize,
+    /// The route that was taken; `None` is the catch-all.
+    pub route: Option<&'r str>,
+}
+
+/// The operator's map from fields to queues.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routes {
+    queues: Vec<Queue>,
+    catch_all: usize,
+    by_key: HashMap<String, usize>,
+}
+
+/// What is wrong with a map of routes.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum RoutesError {
+    /// The text is not a JSON object of strings.
+    #[error("is no JSON object of strings: {0}")]
+    NotAnObject(String),
+    /// The catch-all is not there.
+    #[error("has no route `*`: what has no queue of its own must go somewhere")]
+    NoCatchAll,
+    /// A route is there twice.
+    #[error("has the route `{0}` twice")]
+    Doubled(String),
+    /// A route can never be taken.
+    #[error("has the route `{0}`: a route is `*`, a field, or a field with .messages, .statuses or .errors")]
+    Unknown(String),
+    /// A target is neither the URL nor the name of a queue.
+    #[error("leads `{0}` to what is neither a queue's URL nor a queue's name")]
+    NotAQueue(String),
+}
+
+impl Routes {
+    /// Reads a JSON object that maps `field.kind`, `field` or `*` to a queue's URL, or to the name of a queue
+    /// beside the one of `*`.
+    ///
+    /// Bare names keep many routes within the 4 KB that Lambda allows a function's environment.
+    pub fn parse(json: &str) -> Result<Self, RoutesError> {
+        let pairs = pairs(json)?;
+        let mut targets = HashMap::with_capacity(pairs.len());
+        for (route, target) in &pairs {
+            if targets.insert(route.as_str(), target.as_str()).is_some() {
+                return Err(RoutesError::Doubled(route.clone()));
+            }
+        }
+        let catch_all = targets.get(CATCH_ALL).ok_or(RoutesError::NoCatchAll)?;
+        let (siblings, _) = split_url(catch_all).ok_or_else(|| RoutesError::NotAQueue(CATCH_ALL.to_owned()))?;
+
+        let mut routes = Self { queues: Vec::new(), catch_all: 0, by_key: HashMap::with_capacity(pairs.len()) };
+        for (route, target) in &pairs {
+            check_route(route)?;
+            let url = if is_queue_name(target) { format!("{siblings}{target}") } else { target.clone() };
+            let (_, name) = split_url(&url).ok_or_else(|| RoutesError::NotAQueue(route.clone()))?;
+            let (name, fifo) = (name.to_owned(), name.ends_with(FIFO));
+            let queue = routes.queues.iter().position(|queue| queue.url == url).unwrap_or_else(|| {
+                routes.queues.push(Queue { url, name, fifo });
+                routes.queues.len() - 1
+            });
+            if route == CATCH_ALL {
+                routes.catch_all = queue;
+            } else {
+                routes.by_key.insert(route.clone(), queue);
+            }
+        }
+        Ok(routes)
+    }
+
+    /// Every queue there is a route to, each once.
+    #[must_use]
+    pub fn queues(&self) -> &[Queue] {
+        &self.queues
+    }
+
+    /// The queue of `*`, as an index into [`Self::queues`].
+    #[must_use]
+    pub fn catch_all(&self) -> usize {
+        self.catch_all
+    }
+
+    /// Finds the route of a change: its field and kind together, else its field, else the catch-all.
+    #[must_use]
+    pub fn find(&self, field: Option<&str>, kind: Option<Kind>) -> Destination<'_> {
+        let of_kind = field.zip(kind).and_then(|(field, kind)| self.get(&format!("{field}.{}", kind.name())));
+        // The field of a payload is anything a sender writes: `*`, or one with a dot, is no route of ours.
+        let of_field = || field.filter(|field| !field.contains('.')).and_then(|field| self.get(field));
+        of_kind.or_else(of_field).unwrap_or(Destination { queue: self.catch_all, route: None })
+    }
+
+    fn get(&self, key: &str) -> Option<Destination<'_>> {
+        self.by_key.get_key_value(key).map(|(route, queue)| Destination { queue: *queue, route: Some(route) })
+    }
+}
+
+fn check_route(route: &str) -> Result<(), RoutesError> {
+    let (field, kind) = route.split_once('.').map_or((route, None), |(field, kind)| (field, Some(kind)));
+    let known_kind = kind.is_none_or(|kind| Kind::ALL.iter().any(|known| known.name() == kind));
+    if field.is_empty() || (field == CATCH_ALL && kind.is_some()) || !known_kind {
+        return Err(RoutesError::Unknown(route.to_owned()));
+    }
+    Ok(())
+}
+
+/// The URL up to its last slash, and what follows: the queue's name.
+fn split_url(url: &str) -> Option<(&str, &str)> {
+    let parsed: Uri = url.parse().ok()?;
+    let http = matches!(parsed.scheme_str(), Some("http" | "https"));
+    let at = url.rfind('/')? + 1;
+    let (base, name) = url.split_at(at);
+    (http && parsed.host().is_some() && parsed.path().len() > 1 && is_queue_name(name)).then_some((base, name))
+}
+
+/// Whether SQS would take the text as a queue's name.
+fn is_queue_name(name: &str) -> bool {
+    let stem = name.strip_suffix(FIFO).unwrap_or(name);
+    !stem.is_empty()
+        && name.len() <= 80
+        && stem.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+/// The members of a JSON object of strings, doubled ones too, which a map would hide.
+fn pairs(json: &str) -> Result<Vec<(String, String)>, RoutesError> {
+    struct Pairs;
+
+    impl<'de> Visitor<'de> for Pairs {
+        type Value = Vec<(String, String)>;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("an object of strings")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+            let mut pairs = Vec::new();
+            while let Some(pair) = members.next_entry()? {
+                pairs.push(pair);
+            }
+            Ok(pairs)
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_str(json);
+    json.deserialize_map(Pairs)
+        .and_then(|pairs| json.end().map(|()| pairs))
+        .map_err(|error| RoutesError::NotAnObject(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAR: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/in-unrouted";
+
+    fn routes(others: &str) -> Result<Routes, RoutesError> {
+        Routes::parse(&format!(r#"{{"*":"{STAR}"{others}}}"#))
+    }
+
+    fn found<'r>(routes: &'r Routes, field: &str, kind: Option<Kind>) -> (&'r str, Option<&'r str>) {
+        let destination = routes.find(Some(field), kind);
+        (&routes.queues()[destination.queue].name, destination.route)
+    }
+
+    #[test]
+    fn the_most_exact_route_wins() {
+        let routes = routes(r#","messages":"in-messages","messages.statuses":"in-receipts""#).unwrap();
+        assert_eq!(found(&routes, "messages", Some(Kind::Messages)), ("in-messages", Some("messages")));
+        assert_eq!(found(&routes, "messages", Some(Kind::Statuses)), ("in-receipts", Some("messages.statuses")));
+        assert_eq!(found(&routes, "messages", Some(Kind::Errors)), ("in-messages", Some("messages")));
+        assert_eq!(found(&routes, "messages", None), ("in-messages", Some("messages")));
+        assert_eq!(found(&routes, "security", None), ("in-unrouted", None));
+        assert_eq!(routes.find(None, Some(Kind::Statuses)).route, None);
+    }
+
+    #[test]
+    fn no_field_name_in_a_payload_reaches_a_route_that_is_not_its_own() {
+        let routes = routes(r#","messages":"in-messages","messages.statuses":"in-receipts""#).unwrap();
+        for field in ["*", "messages.statuses", "messages.", "Messages", " messages", ""] {
+            assert_eq!(found(&routes, field, None), ("in-unrouted", None), "{field}");
+            assert_eq!(found(&routes, field, Some(Kind::Messages)), ("in-unrouted", None), "{field}");
+        }
+    }
+
+    #[test]
+    fn a_bare_name_is_a_sibling_of_the_catch_all() {
+        let routes = routes(r#","a":"x","b":"y.fifo","c":"http://127.0.0.1:4566/000000000000/z""#).unwrap();
+        let urls: Vec<_> = routes.queues().iter().map(|queue| queue.url.as_str()).collect();
+        assert_eq!(
+            urls,
+            [
+                STAR,
+                "https://sqs.eu-west-1.amazonaws.com/123456789012/x",
+                "https://sqs.eu-west-1.amazonaws.com/123456789012/y.fifo",
+                "http://127.0.0.1:4566/000000000000/z"
+            ]
+        );
+        assert!(routes.queues()[2].fifo && !routes.queues()[1].fifo);
+    }
+
+    #[test]
+    fn routes_to_one_queue_share_it() {
+        let routes = routes(&format!(r#","a":"x","b":"x","c":"{STAR}""#)).unwrap();
+        assert_eq!(routes.queues().len(), 2);
+        assert_eq!(found(&routes, "c", None), ("in-unrouted", Some("c")));
+        assert_eq!(routes.find(Some("a"), None).queue, routes.find(Some("b"), None).queue);
+    }
+
+    #[test]
+    fn a_map_that_cannot_work_is_refused_by_name() {
+        let error = |others: &str| routes(others).unwrap_err();
+        assert_eq!(error(r#","a":"x","a":"y""#), RoutesError::Doubled("a".into()));
+        for route in ["", "messages.status", "messages.statuses.x", ".statuses", "*.statuses"] {
+            assert_eq!(error(&format!(r#","{route}":"x""#)), RoutesError::Unknown(route.into()));
+        }
+        for target in ["", "a b", "x/y", "https://", "https://host", "https://host/", "ftp://host/1/x", ".fifo", "é"] {
+            assert_eq!(error(&format!(r#","a":"{target}""#)), RoutesError::NotAQueue("a".into()), "{target}");
+        }
+        assert_eq!(Routes::parse("{}"), Err(RoutesError::NoCatchAll));
+        assert_eq!(Routes::parse(r#"{"*":"bare-name"}"#), Err(RoutesError::NotAQueue("*".into())));
+        for json in ["", "[]", r#"{"*":5}"#, r#"{"*":"x"} x"#] {
+            assert!(matches!(Routes::parse(json), Err(RoutesError::NotAnObject(_))), "{json}");
+        }
+    }
+}

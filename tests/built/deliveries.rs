@@ -1,0 +1,96 @@
+//! Deliveries with nothing in the way: where changes land, in which batches, over how many connections.
+
+use std::time::Duration;
+
+use fake_aws::Service::{S3, Secrets, Sqs};
+use serde_json::json;
+
+use crate::{
+    notification::{Notification, message, status},
+    stored::Copy::{Own, Unrouted},
+    webhook::{APP_SECRET, LAMBDA_TIMEOUT, VERIFY_TOKEN, Webhook, event, signed},
+};
+
+#[tokio::test]
+async fn every_change_is_on_the_queue_of_its_field_once() {
+    let webhook = Webhook::start();
+    let sent = Notification::of(&["messages", "messages.statuses", "security", "account_update", "calls", "messages"]);
+    assert_eq!(webhook.deliver(&sent.body).await.status, 200);
+    assert_eq!(webhook.copies(&sent), [Own, Own, Own, Own, Unrouted, Own].map(|copy| vec![copy]));
+}
+
+#[tokio::test]
+async fn what_is_no_signed_post_is_answered_and_stores_nothing() {
+    let webhook = Webhook::start();
+    let challenge = webhook.challenge(VERIFY_TOKEN).await;
+    assert_eq!((challenge.status, challenge.body.as_str()), (200, "1158201444"));
+    assert_eq!(webhook.challenge("wrong").await.status, 403);
+    let body = Notification::of(&["messages"]).body;
+    let mut altered = signed(APP_SECRET, body.as_bytes());
+    altered["body"] = json!(body.replacen("whatsapp", "whatsApp", 1));
+    for (event, status) in [
+        (event("GET", "", &[], b""), 403),
+        (event("GET", &format!("hub.mode=subscribe&hub.verify_token={VERIFY_TOKEN}"), &[], b""), 400),
+        (event("POST", "", &[], body.as_bytes()), 401),
+        (event("POST", "", &[("x-hub-signature-256", "sha256=")], body.as_bytes()), 401),
+        (signed("another", body.as_bytes()), 401),
+        (altered, 401),
+        (event("PUT", "", &[], body.as_bytes()), 405),
+    ] {
+        let answer = webhook.send(event).await;
+        assert_eq!((answer.status, answer.body.as_str()), (status, ""));
+    }
+    assert_eq!(webhook.stored().len(), 0);
+}
+
+#[tokio::test]
+async fn the_largest_notification_that_meta_sends_goes_out_in_full_batches_over_at_most_32_connections() {
+    let webhook = Webhook::start();
+    webhook.aws.sqs().set_latency(Duration::from_millis(40));
+    let text = "x".repeat(3_400);
+    let sent = Notification::new((0..1000).map(|at| match at % 5 {
+        0 => ("messages", message(at, &text)),
+        1 => ("messages", status(at)),
+        2 => ("security", format!(r#"["{text}",{at}]"#)),
+        3 => ("account_update", format!(r#"["{text}",{at}]"#)),
+        _ => ("flows", format!(r#"["{text}",{at}]"#)),
+    }));
+    assert!(sent.body.len() > 2_700_000 && sent.body.len() < 3_000_000);
+    // Unoptimised and on a busy machine, megabytes take their time.
+    assert_eq!(webhook.deliver_within(&sent.body, 3 * LAMBDA_TIMEOUT).await.status, 200);
+    let copies = webhook.copies(&sent);
+    for (at, copies) in copies.iter().enumerate() {
+        assert_eq!(copies[..], [if at % 5 == 4 { Unrouted } else { Own }], "{at}");
+    }
+    let sends: Vec<_> = webhook.aws.calls().into_iter().filter(|call| call.service == Sqs).collect();
+    assert_eq!(sends.len(), 100, "{:?}", sends.iter().map(|call| call.entries).collect::<Vec<_>>());
+    assert!(sends.iter().all(|call| call.entries == 10));
+    assert!(webhook.aws.peak_connections() <= 32, "{}", webhook.aws.peak_connections());
+    assert!(webhook.aws.peak_calls() > 16, "{}", webhook.aws.peak_calls());
+}
+
+#[tokio::test]
+async fn batches_are_full_in_bytes_or_in_entries_and_never_more() {
+    let webhook = Webhook::start();
+    // Four of these fit into a mebibyte, five do not.
+    let large = "ä".repeat(115_000);
+    let sent = Notification::new((0..8).map(|at| ("messages", message(at, &large))));
+    assert_eq!(webhook.deliver(&sent.body).await.status, 200);
+    assert_eq!(webhook.copies(&sent), vec![vec![Own]; 8]);
+    let sends: Vec<_> = webhook.aws.calls().iter().filter(|call| call.entries > 0).map(|call| call.entries).collect();
+    assert_eq!(sends, [4, 4]);
+}
+
+#[tokio::test]
+async fn one_client_serves_secrets_queues_and_bucket() {
+    let webhook = Webhook::start();
+    for _ in 0..3 {
+        assert_eq!(webhook.deliver(Notification::of(&["messages"]).body).await.status, 200);
+    }
+    let large = Notification::new([("messages", message(0, &"x".repeat(1_100_000)))]);
+    assert_eq!(webhook.deliver(&large.body).await.status, 200);
+    assert_eq!(webhook.send(signed("forger", b"{}")).await.status, 401);
+    let services: Vec<_> = webhook.aws.calls().iter().map(|call| call.service).collect();
+    assert_eq!(services, [Secrets, Sqs, Sqs, Sqs, S3, Sqs, Secrets]);
+    assert_eq!(webhook.aws.accepted_connections(), 1);
+}

@@ -1,0 +1,105 @@
+//! All that is stored, held against what was sent.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use fake_aws::Message;
+use serde_json::json;
+
+use crate::{
+    notification::{Change, Notification},
+    webhook::{REQUEST_ID, Webhook},
+};
+
+/// Where a copy of a change is, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Copy {
+    /// On the queue of its field.
+    Own,
+    /// On the catch-all, because no route is its own.
+    Unrouted,
+    /// On the catch-all, because its queue did not take it.
+    Diverted,
+    /// On the catch-all, as base64 with two attributes.
+    Bare,
+}
+
+impl Webhook {
+    /// Where the copies of each change are; panics at a message that is none of these changes, or not to the letter.
+    pub(crate) fn copies(&self, sent: &Notification) -> Vec<Vec<Copy>> {
+        let mut copies = vec![Vec::new(); sent.changes.len()];
+        for (queue, message) in self.stored() {
+            let event_id = message.attribute("event_id").unwrap();
+            let at = sent.changes.iter().position(|change| change.event_id == event_id);
+            let at = at.unwrap_or_else(|| panic!("nothing that was sent, on {queue}: {message:?}"));
+            copies[at].push(self.check(&queue, &message, &sent.changes[at]));
+        }
+        for copies in &mut copies {
+            copies.sort_unstable();
+        }
+        copies
+    }
+
+    /// Every message of every queue.
+    pub(crate) fn stored(&self) -> Vec<(String, Message)> {
+        let of = |(name, queue): (&String, &fake_aws::Queue)| {
+            queue.messages().into_iter().map(|message| (name.clone(), message)).collect::<Vec<_>>()
+        };
+        self.queues.iter().flat_map(of).collect()
+    }
+
+    fn check(&self, queue: &str, message: &Message, change: &Change) -> Copy {
+        let mut attributes: BTreeMap<_, _> =
+            message.attributes.iter().map(|(name, value)| (name.as_str(), value.text.as_deref().unwrap())).collect();
+        if attributes.remove("encoding").is_some() {
+            assert_eq!(BASE64.decode(&message.body).unwrap(), change.text.as_bytes());
+            assert_eq!(attributes, [("event_id", change.event_id.as_str())].into());
+            return Copy::Bare;
+        }
+        match attributes.remove("ExtendedPayloadSize") {
+            None => assert_eq!(message.body, change.text),
+            Some(size) => self.check_payload(&message.body, size, change),
+        }
+        let copy = match attributes.remove("unrouted_reason") {
+            None => Copy::Own,
+            Some("no-route") => Copy::Unrouted,
+            Some("queue-unavailable") => Copy::Diverted,
+            Some(reason) => panic!("{reason}"),
+        };
+        assert_eq!(queue, if copy == Copy::Own { own_queue(change) } else { "unrouted" });
+        let expected = [
+            ("field", Some(change.field.as_str())),
+            ("entry_id", Some("102290129340398")),
+            ("event_id", Some(&change.event_id)),
+            ("kind", change.kind),
+            ("phone_number_id", change.number),
+            ("request_id", Some(REQUEST_ID)),
+        ];
+        assert_eq!(attributes, expected.into_iter().filter_map(|(name, value)| Some((name, value?))).collect());
+        assert!(message.attributes.iter().all(|(name, value)| match name.as_str() {
+            "ExtendedPayloadSize" => value.data_type == "Number",
+            _ => value.data_type == "String",
+        }));
+        assert_eq!(message.group_id.as_deref(), Some(change.number.unwrap_or("102290129340398")));
+        copy
+    }
+
+    /// The pointer's form is that of the Amazon SQS Extended Client Library.
+    fn check_payload(&self, pointer: &str, size: &str, change: &Change) {
+        let location: serde_json::Value = serde_json::from_str(pointer).unwrap();
+        let key = location[1]["s3Key"].as_str().unwrap();
+        let class = "software.amazon.payloadoffloading.PayloadS3Pointer";
+        assert_eq!(pointer, json!([class, {"s3BucketName": "payloads", "s3Key": key}]).to_string());
+        let object = self.bucket.object(key).unwrap();
+        assert_eq!(object.body, change.text.as_bytes());
+        assert_eq!(object.content_type.as_deref(), Some("application/json"));
+        assert_eq!(size, change.text.len().to_string());
+    }
+}
+
+fn own_queue(change: &Change) -> &str {
+    match (change.field.as_str(), change.kind) {
+        ("messages", Some("statuses")) => "statuses",
+        (field, _) => field,
+    }
+}

@@ -1,0 +1,56 @@
+//! What public projects keep as webhook payloads, through the handler.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::fs;
+
+use ingress_tools::expect::Piece;
+use serde::Deserialize;
+use support::{Webhook, corpus};
+use whatsapp_ingress::signature::{Rejection, sign, verify};
+
+#[test]
+fn every_published_signature_is_made_and_verified() {
+    #[derive(Deserialize)]
+    struct Vector {
+        app_secret: String,
+        body: String,
+        header: String,
+    }
+
+    let Some(folder) = corpus::folder() else { return };
+    let vectors = fs::read_to_string(folder.join("signatures.json")).unwrap();
+    let vectors: Vec<Vector> = serde_json::from_str(&vectors).unwrap();
+    assert!(!vectors.is_empty());
+    for Vector { app_secret, body, header } in vectors {
+        let check = |body: &[u8]| verify([app_secret.as_str()], body, Some(header.as_bytes()));
+        assert_eq!(check(body.as_bytes()), Ok(()), "{body}");
+        assert_eq!(check(&[body.as_bytes(), b" "].concat()), Err(Rejection::Mismatch), "{body}");
+        assert_eq!(sign(&app_secret, body.as_bytes()), header);
+    }
+}
+
+#[tokio::test]
+async fn every_change_of_every_payload_lands_on_its_queue_with_its_bytes() {
+    let Some(folder) = corpus::folder() else { return };
+    let queues = [("messages", "messages"), ("messages.statuses", "receipts"), ("account_update", "accounts")];
+    let queue_of = |route: &str| queues.iter().find(|(of, _)| *of == route).map(|(_, queue)| *queue);
+    for (name, body) in corpus::payloads(&folder) {
+        let webhook = Webhook::new(&queues).await;
+        assert_eq!(webhook.deliver(&body).await, 200, "{name}");
+        let mut stored = webhook.stored();
+        for piece in Piece::all_of(body.as_bytes()) {
+            let alone = [piece.clone()];
+            let at = stored.iter().position(|entry| Piece::all_of(entry.body.as_bytes()) == alone);
+            let entry = stored.remove(at.unwrap_or_else(|| panic!("{name}: {piece:?} is not stored as it was sent")));
+            let route = piece.route(|route| queue_of(route).is_some());
+            assert_eq!(entry.queue, queue_of(&route).unwrap_or("unrouted"), "{name}");
+            let attribute = |name: &str| entry.attributes.get(name).map(String::as_str);
+            assert_eq!(attribute("unrouted_reason"), piece.reason_on(&route), "{name}");
+            assert_eq!(attribute("field"), piece.field.as_deref(), "{name}");
+            assert_eq!(attribute("kind"), piece.kind, "{name}");
+        }
+        assert!(stored.is_empty(), "{name}: stored besides: {stored:?}");
+    }
+}

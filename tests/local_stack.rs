@@ -1,0 +1,163 @@
+//! The built function as `template.yaml` deploys it, on the local AWS: in at the callback URL, out at the queues.
+//!
+//! Every call is judged by the policies of the template: what the function may not do fails here.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use ingress_tools::{
+    deliver::{Endpoint, Keys},
+    expect::Piece,
+    queues::{Landed, Queues},
+    run::Local,
+    samples::Sample,
+    stack::Stack,
+};
+use support::{corpus, event};
+use tokio::sync::{Mutex, MutexGuard};
+use whatsapp_ingress::signature::sign;
+
+/// One stack at a time: each is a whole AWS, and two would share the queues' names.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+struct Deployed {
+    queues: Queues,
+    endpoint: Endpoint,
+    keys: Keys,
+    stack: Stack,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Deployed {
+    async fn new() -> Self {
+        let turn = TURN.lock().await;
+        let stack = Stack::start(root(), &python()).await.unwrap();
+        Self {
+            queues: Queues::of(&stack.facts),
+            endpoint: Endpoint::new(&stack.facts.callback_url).unwrap(),
+            keys: stack.keys(),
+            stack,
+            _turn: turn,
+        }
+    }
+
+    async fn deliver(&self, body: &str, keys: &Keys) -> u16 {
+        self.send(&sample(body), keys).await
+    }
+
+    async fn send(&self, sample: &Sample, keys: &Keys) -> u16 {
+        self.endpoint.deliver(sample, keys).await.unwrap().status
+    }
+
+    async fn landed(&mut self) -> Vec<Landed> {
+        self.queues.take().await.unwrap()
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn python() -> PathBuf {
+    root().join(".venv/bin/python")
+}
+
+/// A notification that the endpoint signs when it delivers it.
+fn sample(body: &str) -> Sample {
+    let unsigned = event("POST", "", &[("x-hub-signature-256", "")], Some(body.as_bytes()));
+    Sample::from_text(Path::new("test"), unsigned.to_string()).unwrap()
+}
+
+#[tokio::test]
+async fn every_sample_is_answered_and_lands_as_it_should() {
+    let _turn = TURN.lock().await;
+    let local = Local::act_as_meta(root(), &root().join("events"), &python()).await.unwrap();
+    assert!(local.is_as_expected());
+}
+
+#[tokio::test]
+async fn every_change_of_every_public_payload_lands_on_its_queue_with_its_bytes() {
+    let Some(folder) = corpus::folder() else { return };
+    let mut deployed = Deployed::new().await;
+    let mut expected = Vec::new();
+    for (name, body) in corpus::payloads(&folder) {
+        assert_eq!(deployed.deliver(&body, &deployed.keys).await, 200, "{name}");
+        for piece in Piece::all_of(body.as_bytes()) {
+            let route = piece.route(|route| deployed.queues.has_route(route));
+            expected.push((deployed.queues.queue_of(&route).unwrap().to_owned(), piece));
+        }
+    }
+    let mut landed: Vec<_> = deployed
+        .landed()
+        .await
+        .into_iter()
+        .map(|message| {
+            let mut pieces = Piece::all_of(message.body.as_bytes());
+            assert_eq!(pieces.len(), 1);
+            (message.queue, pieces.remove(0))
+        })
+        .collect();
+    assert!(expected.len() > 200);
+    for (queue, piece) in expected {
+        let at = landed.iter().position(|(of, found)| *of == queue && *found == piece);
+        landed.remove(at.unwrap_or_else(|| panic!("{piece:?} is not on {queue}")));
+    }
+    assert_eq!(landed, []);
+}
+
+#[tokio::test]
+async fn what_meta_did_not_sign_leaves_nothing_on_any_queue() {
+    let mut deployed = Deployed::new().await;
+    let body =
+        r#"{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[{"field":"security","value":{}}]}]}"#;
+    let signature = sign(&deployed.keys.app_secret, body.as_bytes());
+
+    let altered = body.replace("security", "securitY");
+    let reserialised = serde_json::to_string_pretty(&serde_json::from_str::<serde_json::Value>(body).unwrap()).unwrap();
+    let client = reqwest::Client::builder().no_proxy();
+    let url = reqwest::Url::parse(&deployed.stack.facts.callback_url).unwrap();
+    let address = ([127, 0, 0, 1], url.port().unwrap()).into();
+    let client = client.resolve(url.host_str().unwrap(), address).build().unwrap();
+    for forged in [altered, reserialised, String::new()] {
+        let post = client.post(url.clone()).header("x-hub-signature-256", &signature).body(forged.clone());
+        assert_eq!(post.send().await.unwrap().status(), 401, "{forged}");
+    }
+    let others = Keys { app_secret: "another".to_owned(), ..deployed.keys.clone() };
+    assert_eq!(deployed.deliver(body, &others).await, 401);
+    assert_eq!(deployed.landed().await.len(), 0);
+
+    let post = client.post(url).header("X-Hub-Signature-256", &signature).body(body);
+    assert_eq!(post.send().await.unwrap().status(), 200);
+    assert_eq!(deployed.landed().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_change_that_is_too_large_for_sqs_is_read_by_the_extended_client_library() {
+    let deployed = Deployed::new().await;
+    let notification = |value: &str| {
+        format!(r#"{{"object":"o","entry":[{{"id":"1","changes":[{{"field":"messages","value":"{value}"}}]}}]}}"#)
+    };
+    let large = notification(&"ä".repeat(1_400_000));
+    for body in [&large, &notification("small"), &large] {
+        assert_eq!(deployed.deliver(body, &deployed.keys).await, 200);
+    }
+
+    let facts = &deployed.stack.facts;
+    let reader = Command::new(python())
+        .args([&root().join("tests/read_extended.py"), Path::new(&facts.queue_urls["messages"])])
+        .env("AWS_ENDPOINT_URL", &facts.aws_endpoint)
+        .env("AWS_DEFAULT_REGION", &facts.region)
+        .env("AWS_ACCESS_KEY_ID", &facts.access_key_id)
+        .env("AWS_SECRET_ACCESS_KEY", &facts.secret_access_key)
+        .output()
+        .unwrap();
+    assert!(reader.status.success(), "{}", String::from_utf8_lossy(&reader.stderr));
+    let mut read: Vec<String> = serde_json::from_slice(&reader.stdout).unwrap();
+    read.sort_by_key(String::len);
+    assert_eq!(read, [notification("small"), large.clone(), large]);
+}

@@ -1,0 +1,250 @@
+//! What holds for any notification: made by a generator that knows what it put in, delivered to the handler.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ingress_tools::expect::Piece;
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use support::{Entry, Webhook};
+use whatsapp_ingress::{message::event_id, notification::split};
+
+const ROUTES: [(&str, &str); 3] = [("messages", "messages"), ("messages.statuses", "receipts.fifo"), ("a.b", "x")];
+
+/// A part of a body, and the pieces that must come of it.
+#[derive(Debug, Clone)]
+struct Made {
+    text: String,
+    pieces: Vec<Expected>,
+}
+
+#[derive(Debug, Clone)]
+struct Expected {
+    /// The change, entry, element or body, as it is to be found in a message.
+    text: String,
+    /// A change's entry id and time, for its event id.
+    change_of: Option<[Option<String>; 2]>,
+}
+
+fn space() -> impl Strategy<Value = &'static str> {
+    select(vec!["", "", "", " ", "\n\t "])
+}
+
+/// A string's text: what JSON allows in one, and what SQS, UTF-8 or a careless reader trips over.
+fn string() -> impl Strategy<Value = String> {
+    let parts = vec![
+        "a",
+        "ä",
+        "\\u00e4",
+        "\\/",
+        "\\\"",
+        "\\\\",
+        "😀",
+        "\u{fffe}",
+        "\u{ffff}",
+        "\u{fffd}",
+        "\u{7f}",
+        "\\u0000",
+        "\\ud800",
+        "\\uffff",
+        "}]",
+        "{\\\"field\\\":",
+        ",",
+        " ",
+        "messages",
+    ];
+    vec(select(parts), 0..6).prop_map(|parts| format!("\"{}\"", parts.concat()))
+}
+
+/// Any JSON text that is neither an envelope nor an entry.
+fn json() -> impl Strategy<Value = String> {
+    let scalars = vec!["null", "true", "0", "-1.50e+300", "123456789012345678901234567890", "1E400"];
+    let leaf = prop_oneof![select(scalars).prop_map(str::to_owned), string()];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        let keys =
+            select(vec!["\"k\"", "\"\\ud800\"", "\"\"", "\"messages\"", "\"statuses\"", "\"metadata\"", "\"k\""]);
+        prop_oneof![
+            (vec(inner.clone(), 0..4), space()).prop_map(|(all, space)| format!("[{space}{}{space}]", all.join(","))),
+            (vec((keys, inner), 0..4), space()).prop_map(|(members, space)| object(&members, space)),
+        ]
+    })
+}
+
+fn object<K: AsRef<str>>(members: &[(K, String)], space: &str) -> String {
+    let members: Vec<_> =
+        members.iter().map(|(name, value)| format!("{}{space}:{space}{value}", name.as_ref())).collect();
+    format!("{{{space}{}{space}}}", members.join(&format!("{space},{space}")))
+}
+
+/// Members in any order, with others among them that no reader knows.
+fn with_others(members: Vec<(&'static str, String)>) -> impl Strategy<Value = Vec<(&'static str, String)>> {
+    let others = (option::of(json()), option::of(json()));
+    others
+        .prop_map(move |(one, other)| {
+            let others = [("\"object\"", one), ("\"\\u0078\"", other)];
+            let others = others.into_iter().filter_map(|(name, value)| Some((name, value?)));
+            members.iter().cloned().chain(others).collect::<Vec<_>>()
+        })
+        .prop_shuffle()
+}
+
+fn change() -> impl Strategy<Value = String> {
+    let fields =
+        vec!["\"messages\"", "\"new\"", "\"\"", "\"a.b\"", "\"*\"", "null", "\"\\ud800\"", "\"m\\u0065ssages\""];
+    let filler = prop_oneof![150 => Just(0), 4 => 1_000..50_000_usize, 1 => 200_000..500_000_usize];
+    let known = (option::of(select(fields)), option::of(json()), filler, space());
+    let known = known.prop_flat_map(|(field, value, filler, space)| {
+        let field = field.map(|field| ("\"field\"", field.to_owned()));
+        let value = value.map(|value| ("\"value\"", value));
+        let filler = (filler > 0).then(|| ("\"filler\"", format!("\"{}\"", "ä".repeat(filler))));
+        let members = field.into_iter().chain(value).chain(filler).collect();
+        with_others(members).prop_map(move |members| object(&members, space))
+    });
+    prop_oneof![9 => known, 1 => json()]
+}
+
+fn entry() -> impl Strategy<Value = Made> {
+    let ids = vec!["\"1029\"", "7", "null", "\"\\u0031\"", "\"two words\"", "[]"];
+    let good = (vec(change(), 1..14), option::of(select(ids)), option::of(json()), space());
+    let good = good.prop_flat_map(|(changes, id, time, space)| {
+        let list = format!("[{space}{}{space}]", changes.join(&format!("{space},")));
+        let id = id.map(|id| ("\"id\"", id.to_owned()));
+        let time = time.map(|time| ("\"time\"", time));
+        let change_of = [&id, &time].map(|member| member.as_ref().map(|(_, value)| value.clone()));
+        let pieces = changes.into_iter().map(move |text| Expected { text, change_of: Some(change_of.clone()) });
+        let pieces: Vec<_> = pieces.collect();
+        let members = [("\"changes\"", list)].into_iter().chain(id).chain(time).collect();
+        with_others(members).prop_map(move |members| Made { text: object(&members, space), pieces: pieces.clone() })
+    });
+    let odd = vec![r#"{"messaging":[1]}"#, r#"{"changes":[]}"#, r#"{"changes":{}}"#];
+    let odd = prop_oneof![select(odd).prop_map(str::to_owned), json()].prop_map(|text| Made::whole(&text));
+    prop_oneof![5 => good, 1 => odd]
+}
+
+fn envelope() -> impl Strategy<Value = Made> {
+    let good = (vec(entry(), 1..4), space()).prop_flat_map(|(entries, space)| {
+        let texts: Vec<_> = entries.iter().map(|entry| entry.text.as_str()).collect();
+        let list = format!("[{}]", texts.join(&format!(",{space}")));
+        let pieces: Vec<_> = entries.iter().flat_map(|entry| entry.pieces.clone()).collect();
+        let members = with_others(vec![("\"entry\"", list)]);
+        members.prop_map(move |members| Made { text: object(&members, space), pieces: pieces.clone() })
+    });
+    let odd = select(vec!["{}", r#"{"entry":[]}"#, r#"{"field":"messages","value":1}"#]);
+    let odd = prop_oneof![odd.prop_map(str::to_owned), json()].prop_map(|text| Made::whole(&text));
+    prop_oneof![9 => good, 1 => odd]
+}
+
+fn body() -> impl Strategy<Value = Made> {
+    let list = vec(envelope(), 1..3).prop_map(|envelopes| {
+        let texts: Vec<_> = envelopes.iter().map(|envelope| envelope.text.as_str()).collect();
+        let pieces = envelopes.iter().flat_map(|envelope| envelope.pieces.clone()).collect();
+        Made { text: format!(" [{}]\n", texts.join(" ,")), pieces }
+    });
+    // An array of its own would be taken for the one around envelopes.
+    let single = envelope().prop_filter("one object", |envelope| !envelope.text.starts_with('['));
+    prop_oneof![4 => single, 1 => list]
+}
+
+impl Made {
+    fn whole(text: &str) -> Self {
+        Self { text: text.to_owned(), pieces: vec![Expected { text: text.to_owned(), change_of: None }] }
+    }
+}
+
+/// The two characters that SQS does not take are escaped; nothing else differs.
+fn escaped(text: &str) -> String {
+    text.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff")
+}
+
+fn check_limits(entries: &[Entry]) {
+    let mut calls = BTreeMap::<_, Vec<&Entry>>::new();
+    for entry in entries {
+        calls.entry(entry.call).or_default().push(entry);
+    }
+    for call in calls.values() {
+        let bytes: usize = call.iter().map(|entry| entry.bytes()).sum();
+        assert!(call.len() <= 10 && bytes <= 1_048_576, "{} entries of {bytes} bytes", call.len());
+        assert_eq!(call.iter().map(|entry| &entry.queue).collect::<BTreeSet<_>>().len(), 1);
+    }
+    let is_taken = |character: char| matches!(character, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..='\u{10ffff}');
+    for entry in entries {
+        let texts = entry.attributes.values().chain([&entry.body]);
+        assert!(texts.clone().all(|text| !text.is_empty() && text.chars().all(is_taken)), "{entry:?}");
+        assert!(entry.attributes.len() <= 9, "{entry:?}");
+        let group = &entry.group;
+        assert!((1..=128).contains(&group.len()) && group.bytes().all(|byte| byte.is_ascii_graphic()), "{group}");
+        assert_eq!(entry.deduplication.is_some(), entry.queue.strip_suffix(".fifo").is_some());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_piece_is_stored_once_byte_for_byte_within_every_limit(made in body()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let entries = runtime.block_on(async {
+            let webhook = Webhook::new(&ROUTES[..2]).await;
+            assert_eq!(webhook.deliver(&made.text).await, 200);
+            webhook.entries()
+        });
+        check_limits(&entries);
+        let mut stored: Vec<_> = entries
+            .iter()
+            .map(|entry| {
+                if entry.body.starts_with('[') {
+                    // An element that is an array itself, and would be unwrapped once more.
+                    return entry.body.clone();
+                }
+                let pieces = Piece::all_of(entry.body.as_bytes());
+                assert_eq!(pieces.len(), 1, "{}", entry.body);
+                pieces[0].text.clone()
+            })
+            .collect();
+        let mut expected: Vec<_> = made.pieces.iter().map(|piece| escaped(&piece.text)).collect();
+        stored.sort_unstable();
+        expected.sort_unstable();
+        prop_assert_eq!(stored, expected);
+    }
+
+    #[test]
+    fn the_event_id_of_a_change_does_not_depend_on_its_batch(made in body()) {
+        let found: Vec<_> = split(made.text.as_bytes()).iter().map(event_id).collect();
+        prop_assert_eq!(found.len(), made.pieces.len());
+        for (found, expected) in found.iter().zip(&made.pieces) {
+            let Some([id, time]) = &expected.change_of else { continue };
+            let id = id.as_ref().map(|id| format!(r#""id":{id},"#)).unwrap_or_default();
+            let time = time.as_ref().map(|time| format!(r#","time":{time}"#)).unwrap_or_default();
+            let alone = format!(r#"{{"entry":[{{{id}"changes":[{}]{time}}}]}}"#, expected.text);
+            let alone: Vec<_> = split(alone.as_bytes()).iter().map(event_id).collect();
+            prop_assert_eq!(&alone[..], std::slice::from_ref(found));
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_cut_off_is_taken_for_whole(made in body(), at in any::<prop::sample::Index>()) {
+        let text = made.text.trim_end();
+        let at = at.index(text.len());
+        let cut = text.as_bytes()[..at].to_vec();
+        let pieces = split(&cut);
+        // A number is the only JSON text that can be cut and still be one.
+        prop_assume!(!text.starts_with(|first: char| first == '-' || first.is_ascii_digit()));
+        let whole = matches!(pieces[..], [whatsapp_ingress::notification::Piece::NotJson(kept)] if kept == cut);
+        prop_assert!(whole || cut.is_empty());
+    }
+
+    #[test]
+    fn any_bytes_at_all_are_kept(bytes in vec(any::<u8>(), 1..200)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let entries = runtime.block_on(async {
+            let webhook = Webhook::new(&ROUTES[..2]).await;
+            assert_eq!(webhook.deliver(&bytes).await, 200);
+            webhook.entries()
+        });
+        check_limits(&entries);
+        let [entry] = &entries[..] else { panic!("{entries:?}") };
+        let encoded = entry.attributes.contains_key("encoding");
+        prop_assert_eq!(&entry.body, &if encoded { support::base64(&bytes) } else { String::from_utf8(bytes).unwrap() });
+    }
+}

@@ -1,0 +1,125 @@
+//! Old secrets: a reading takes as long as it takes, and so the clock jumps but does not stand still.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_sqs::config::Credentials;
+use fake_aws::{FakeAws, Fault, Queue, Times};
+use lambda_http::RequestExt;
+use support::{VERIFY_TOKEN, event, secret};
+use tokio::time::Instant;
+use whatsapp_ingress::{
+    aws::without_retries, handler::Ingress, payload::Payloads, queue::Queues, routes::Routes, secrets::Secrets,
+    signature::sign,
+};
+
+struct Sandbox {
+    aws: FakeAws,
+    ingress: Ingress,
+    _queue: Queue,
+}
+
+impl Sandbox {
+    /// Secrets Manager is slower than SQS, as after minutes without a connection to it.
+    async fn new() -> Self {
+        let aws = FakeAws::start();
+        let queue = aws.queue("unrouted");
+        aws.set_secret("ingress", secret("old", VERIFY_TOKEN));
+        let config = config(&aws);
+        let secrets = Secrets::read(aws_sdk_secretsmanager::Client::new(&config), "ingress".to_owned()).await.unwrap();
+        let patient = without_retries(&config);
+        let routes = Routes::parse(&serde_json::json!({ "*": queue.url() }).to_string()).unwrap();
+        let payloads = Payloads::new(&patient, None);
+        let queues = Queues::new(aws_sdk_sqs::Client::new(&patient), routes, payloads);
+        aws.secrets().set_latency(Duration::from_millis(150));
+        Self { aws, ingress: Ingress::new(secrets, queues), _queue: queue }
+    }
+
+    async fn signed_with(&self, app_secret: &str) -> u16 {
+        let signature = sign(app_secret, b"{}");
+        self.send(event("POST", "", &[("x-hub-signature-256", &signature)], Some(b"{}"))).await
+    }
+
+    async fn challenge(&self, token: &str) -> u16 {
+        let query = format!("hub.mode=subscribe&hub.challenge=1&hub.verify_token={token}");
+        self.send(event("GET", &query, &[], None)).await
+    }
+
+    async fn send(&self, event: serde_json::Value) -> u16 {
+        let request = lambda_http::request::from_str(&event.to_string()).unwrap();
+        let Ok(response) = self.ingress.handle(request.with_lambda_context(lambda_http::Context::default())).await;
+        response.status().as_u16()
+    }
+
+    fn reads(&self) -> usize {
+        self.aws.calls().iter().filter(|call| call.operation == "GetSecretValue").count()
+    }
+}
+
+fn config(aws: &FakeAws) -> SdkConfig {
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-central-1"))
+        .credentials_provider(aws_sdk_sqs::config::SharedCredentialsProvider::new(Credentials::new(
+            "id", "secret", None, None, "test",
+        )))
+        .endpoint_url(aws.endpoint())
+        .build()
+}
+
+async fn later(seconds: u64) {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_removed_secret_stops_working_though_storing_is_faster_than_reading() {
+    let sandbox = Sandbox::new().await;
+    sandbox.aws.set_secret("ingress", secret("new", VERIFY_TOKEN));
+    later(299).await;
+    assert_eq!((sandbox.signed_with("old").await, sandbox.reads()), (200, 1));
+    later(2).await;
+    // The first try is not waited for; further requests do not try again at once.
+    let started = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(sandbox.signed_with("old").await, 200);
+    }
+    assert!(started.elapsed() < Duration::from_millis(150), "{:?}", started.elapsed());
+    later(31).await;
+    // The second one is, and what was removed is gone with it.
+    assert_eq!(sandbox.signed_with("old").await, 200);
+    later(31).await;
+    assert_eq!(sandbox.signed_with("old").await, 401);
+    assert_eq!(sandbox.signed_with("new").await, 200);
+}
+
+#[tokio::test]
+async fn a_challenge_is_checked_with_secrets_that_are_not_old() {
+    let sandbox = Sandbox::new().await;
+    sandbox.aws.set_secret("ingress", secret("old", "new-token"));
+    later(301).await;
+    assert_eq!(sandbox.challenge(VERIFY_TOKEN).await, 403);
+    assert_eq!(sandbox.challenge("new-token").await, 200);
+}
+
+#[tokio::test]
+async fn a_secret_that_hangs_delays_one_request_in_thirty_seconds_and_by_a_second() {
+    let sandbox = Sandbox::new().await;
+    sandbox.aws.secrets().fault(Fault::hang(), Times::Always);
+    later(301).await;
+    assert_eq!(sandbox.signed_with("old").await, 200);
+    later(31).await;
+    let started = Instant::now();
+    assert_eq!(sandbox.signed_with("old").await, 200);
+    let waited = started.elapsed();
+    assert!(waited >= Duration::from_millis(900) && waited < Duration::from_secs(5), "{waited:?}");
+    let started = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(sandbox.signed_with("old").await, 200);
+    }
+    assert!(started.elapsed() < Duration::from_millis(900), "{:?}", started.elapsed());
+}

@@ -1,0 +1,82 @@
+//! Notifications of every size that Meta sends, each change unlike any other.
+
+use sha2::{Digest, Sha256};
+
+/// A body, and the id under which each piece of it must be stored.
+pub(crate) struct Delivery {
+    pub(crate) body: Vec<u8>,
+    pub(crate) pieces: Vec<Piece>,
+}
+
+pub(crate) struct Piece {
+    pub(crate) event_id: String,
+    pub(crate) text: Vec<u8>,
+}
+
+impl Delivery {
+    /// The notification of this number is always the same.
+    pub(crate) fn new(number: usize) -> Self {
+        let mut random = fastrand::Rng::with_seed(number as u64);
+        let (changes, longest) = match random.usize(..1000) {
+            0..690 => (1, 500),
+            690..890 => (random.usize(2..=10), 500),
+            890..970 => (random.usize(11..=100), 300),
+            970..985 => (random.usize(101..=400), 300),
+            985..988 => (1000, 2_500),
+            988..991 => (random.usize(1..=3), 1_100_000),
+            991..996 => return Self::whole(format!("no JSON: {number}").into_bytes()),
+            _ => return Self::whole([b"\xff\xfe", number.to_string().as_bytes()].concat()),
+        };
+        Self::changes((0..changes).map(|at| change(&mut random, &format!("{number}.{at}"), longest)))
+    }
+
+    /// The same shape with contents of its own.
+    pub(crate) fn forged(&self) -> Self {
+        let number = self.pieces.len().min(50);
+        let mut random = fastrand::Rng::with_seed(number as u64);
+        Self::changes((0..number).map(|_| {
+            let id = format!("forged.{}", fastrand::u64(..));
+            change(&mut random, &id, 500)
+        }))
+    }
+
+    fn changes(changes: impl Iterator<Item = String>) -> Self {
+        let (head, tail) = (r#"{"object":"whatsapp_business_account","entry":[{"id":"1","changes":["#, "]}]}");
+        let changes: Vec<_> = changes.collect();
+        let body = format!("{head}{}{tail}", changes.join(",")).into_bytes();
+        let piece = |change: &String| Piece {
+            event_id: event_id(&[b"\"1\"", b"", change.as_bytes()]),
+            text: format!("{head}{change}{tail}").into_bytes(),
+        };
+        Self { body, pieces: changes.iter().map(piece).collect() }
+    }
+
+    fn whole(body: Vec<u8>) -> Self {
+        let piece = Piece { event_id: event_id(&[&body]), text: body.clone() };
+        Self { body, pieces: vec![piece] }
+    }
+}
+
+fn change(random: &mut fastrand::Rng, id: &str, longest: usize) -> String {
+    let text = ["x", "\\u00e4", "ß"][random.usize(..3)].repeat(random.usize(longest / 20..=longest) / 3);
+    let from = random.u64(16_505_550_000..16_505_550_100);
+    match random.usize(..10) {
+        0..6 => format!(
+            r#"{{"field":"messages","value":{{"metadata":{{"phone_number_id":"106540352242922"}},"statuses":[{{"id":"{id}","recipient_id":"{from}","text":"{text}"}}]}}}}"#
+        ),
+        6..8 => format!(
+            r#"{{"field":"messages","value":{{"metadata":{{"phone_number_id":"106540352242922"}},"messages":[{{"id":"{id}","from":"{from}","text":"{text}"}}]}}}}"#
+        ),
+        8 => format!(r#"{{"value":{{"id":"{id}","from":"{from}","text":"{text}"}},"field":"security"}}"#),
+        _ => format!(r#"{{"value":{{"id":"{id}","text":"{text}"}},"field":"calls"}}"#),
+    }
+}
+
+fn event_id(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hex::encode(hash.finalize())
+}

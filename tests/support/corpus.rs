@@ -1,0 +1,35 @@
+//! Payloads of public projects, in the folder that `PAYLOAD_CORPUS` names; they are no part of this project.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+/// The folder, or none with a word about it.
+#[allow(clippy::explicit_write, reason = "what the macro prints is captured, and nobody would see the skipping")]
+pub(crate) fn folder() -> Option<PathBuf> {
+    let folder = std::env::var_os("PAYLOAD_CORPUS").map(PathBuf::from);
+    if folder.is_none() {
+        writeln!(std::io::stderr(), "SKIPPED: PAYLOAD_CORPUS is not set").unwrap();
+    }
+    folder
+}
+
+/// Name and text of every payload: the JSON files of the folder's folders.
+pub(crate) fn payloads(corpus: &Path) -> Vec<(String, String)> {
+    let mut folders = vec![corpus.to_owned()];
+    let mut payloads = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for file in fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "json") && path.parent() != Some(corpus) {
+                payloads.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(!payloads.is_empty(), "no payloads in {}", corpus.display());
+    payloads
+}

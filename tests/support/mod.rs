@@ -1,0 +1,262 @@
+//! The webhook over a scripted SQS and Secrets Manager: the SDK's clients are real, their network is not.
+
+#![allow(dead_code, reason = "no test binary needs all of it")]
+
+pub(crate) mod corpus;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use aws_config::{SdkConfig, retry::RetryConfig};
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
+use aws_sdk_sqs::{
+    operation::send_message_batch::SendMessageBatchOutput,
+    types::{BatchResultErrorEntry, SendMessageBatchResultEntry},
+};
+use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use lambda_http::{Body, Context, Request, RequestExt, Response};
+use whatsapp_ingress::{
+    handler::Ingress, payload::Payloads, queue::Queues, routes::Routes, secrets::Secrets, signature::sign,
+};
+
+pub(crate) const APP_SECRET: &str = "an-app-secret";
+pub(crate) const VERIFY_TOKEN: &str = "a-verify-token";
+
+/// One entry of a call, as it was sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) queue: String,
+    pub(crate) call: usize,
+    pub(crate) body: String,
+    pub(crate) attributes: BTreeMap<String, String>,
+    pub(crate) group: String,
+    pub(crate) deduplication: Option<String>,
+    pub(crate) stored: bool,
+}
+
+impl Entry {
+    /// The bytes that SQS counts; all of our attributes but one are strings, and that one only with a bucket.
+    pub(crate) fn bytes(&self) -> usize {
+        let attributes = self.attributes.iter().map(|(name, value)| name.len() + "String".len() + value.len());
+        self.body.len() + attributes.sum::<usize>()
+    }
+}
+
+/// What SQS says to a call.
+#[derive(Debug, Clone)]
+pub(crate) enum Reply {
+    Stored,
+    /// Entries by their index in the call: not stored, with a code and whether it is the sender's fault.
+    Refused(Vec<usize>, &'static str, bool),
+    /// Entries by their index: not stored, and not in the answer either.
+    Unmentioned(Vec<usize>),
+    /// The whole call: a status and a code.
+    Error(u16, &'static str),
+}
+
+pub(crate) struct Webhook {
+    ingress: Ingress,
+    entries: Arc<Mutex<Vec<Entry>>>,
+    secret: Arc<Mutex<Result<String, u16>>>,
+    reads: Arc<Mutex<usize>>,
+}
+
+/// A secret that the function works with.
+pub(crate) fn secret(app_secret: &str, verify_token: &str) -> String {
+    serde_json::json!({"app_secret": app_secret, "verify_token": verify_token}).to_string()
+}
+
+impl Webhook {
+    /// Routes are names of queues; SQS stores everything.
+    pub(crate) async fn new(routes: &[(&str, &str)]) -> Self {
+        Self::scripted(routes, |_| Reply::Stored).await
+    }
+
+    /// `script` is shown the entries of each call.
+    pub(crate) async fn scripted(
+        routes: &[(&str, &str)],
+        script: impl Fn(&[Entry]) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let mut urls: BTreeMap<_, _> = routes.iter().copied().collect();
+        urls.insert("*", "https://sqs.eu-west-1.amazonaws.com/123456789012/unrouted");
+        let routes = Routes::parse(&serde_json::to_string(&urls).unwrap()).unwrap();
+        let entries: Arc<Mutex<Vec<Entry>>> = Arc::default();
+        let payloads = Payloads::new(&SdkConfig::builder().build(), None);
+        let queues = Queues::new(sqs(Arc::clone(&entries), script), routes, payloads);
+        let secret = Arc::new(Mutex::new(Ok(secret(APP_SECRET, VERIFY_TOKEN))));
+        let reads = Arc::default();
+        let secrets = Secrets::read(secrets_manager(Arc::clone(&secret), Arc::clone(&reads)), "id".into()).await;
+        Self { ingress: Ingress::new(secrets.unwrap(), queues), entries, secret, reads }
+    }
+
+    /// Delivers a body signed with the app secret.
+    pub(crate) async fn deliver(&self, body: impl AsRef<[u8]>) -> u16 {
+        self.deliver_signed(body.as_ref(), &sign(APP_SECRET, body.as_ref())).await
+    }
+
+    pub(crate) async fn deliver_signed(&self, body: &[u8], signature: &str) -> u16 {
+        let event = event("POST", "", &[("X-Hub-Signature-256", signature)], Some(body));
+        self.send(event).await.status().as_u16()
+    }
+
+    pub(crate) async fn send(&self, event: serde_json::Value) -> Response<Body> {
+        self.send_text(&event.to_string()).await
+    }
+
+    /// Hands a whole event to `lambda_http`'s decoder, with ten seconds to answer.
+    pub(crate) async fn send_text(&self, event: &str) -> Response<Body> {
+        let request: Request = lambda_http::request::from_str(event).unwrap();
+        let mut context = Context::default();
+        let deadline = SystemTime::now() + Duration::from_secs(10);
+        context.deadline = u64::try_from(deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap();
+        let Ok(response) = self.ingress.handle(request.with_lambda_context(context)).await;
+        response
+    }
+
+    /// Every entry of every call so far.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.entries.lock().unwrap().clone()
+    }
+
+    /// The entries that are stored, in the order in which they were.
+    pub(crate) fn stored(&self) -> Vec<Entry> {
+        self.entries().into_iter().filter(|entry| entry.stored).collect()
+    }
+
+    /// Bodies of what a queue holds.
+    pub(crate) fn bodies(&self, queue: &str) -> Vec<String> {
+        self.stored().into_iter().filter(|entry| entry.queue == queue).map(|entry| entry.body).collect()
+    }
+
+    pub(crate) fn set_secret(&self, secret: Result<String, u16>) {
+        *self.secret.lock().unwrap() = secret;
+    }
+
+    /// How often the secret was read.
+    pub(crate) fn reads(&self) -> usize {
+        *self.reads.lock().unwrap()
+    }
+}
+
+/// An event as API Gateway sends it; the body goes as text if it is UTF-8.
+pub(crate) fn event(method: &str, query: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> serde_json::Value {
+    let headers: BTreeMap<_, _> = headers.iter().copied().chain([("host", "example.com")]).collect();
+    let text = body.map(|body| std::str::from_utf8(body).map_err(|_| base64(body)));
+    let base64 = matches!(text, Some(Err(_)));
+    serde_json::json!({
+        "version": "2.0",
+        "routeKey": format!("{method} /webhook"),
+        "rawPath": "/webhook",
+        "rawQueryString": query,
+        "headers": headers,
+        "requestContext": {
+            "http": {"method": method, "path": "/webhook", "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1"},
+            "requestId": "request-1",
+            "stage": "$default",
+        },
+        "body": text.map(|text| text.map_or_else(|base64| base64, ToOwned::to_owned)),
+        "isBase64Encoded": base64,
+    })
+}
+
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    use ::base64::{Engine as _, engine::general_purpose::STANDARD};
+    STANDARD.encode(bytes)
+}
+
+fn sqs(
+    entries: Arc<Mutex<Vec<Entry>>>,
+    script: impl Fn(&[Entry]) -> Reply + Send + Sync + 'static,
+) -> aws_sdk_sqs::Client {
+    let calls = Mutex::new(0);
+    let rule = mock!(aws_sdk_sqs::Client::send_message_batch).then_compute_response(move |input| {
+        let call = {
+            let mut calls = calls.lock().unwrap();
+            *calls += 1;
+            *calls
+        };
+        let queue = input.queue_url().unwrap().rsplit('/').next().unwrap();
+        let mut sent: Vec<_> = input
+            .entries()
+            .iter()
+            .map(|entry| Entry {
+                queue: queue.to_owned(),
+                call,
+                body: entry.message_body().to_owned(),
+                attributes: entry
+                    .message_attributes()
+                    .into_iter()
+                    .flatten()
+                    .map(|(name, value)| (name.clone(), value.string_value().unwrap().to_owned()))
+                    .collect(),
+                group: entry.message_group_id().unwrap_or_default().to_owned(),
+                deduplication: entry.message_deduplication_id().map(ToOwned::to_owned),
+                stored: true,
+            })
+            .collect();
+        let reply = script(&sent);
+        let response = respond(&reply, input.entries(), &mut sent);
+        entries.lock().unwrap().extend(sent);
+        response
+    });
+    mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&rule], |config| config.retry_config(RetryConfig::disabled()))
+}
+
+type SqsResponse =
+    MockResponse<SendMessageBatchOutput, aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError>;
+
+fn respond(
+    reply: &Reply,
+    entries: &[aws_sdk_sqs::types::SendMessageBatchRequestEntry],
+    sent: &mut [Entry],
+) -> SqsResponse {
+    let (refused, code, fault) = match reply {
+        Reply::Stored => (&[][..], "", false),
+        Reply::Unmentioned(refused) => (&refused[..], "", false),
+        Reply::Refused(refused, code, fault) => (&refused[..], *code, *fault),
+        Reply::Error(status, code) => {
+            for entry in sent {
+                entry.stored = false;
+            }
+            return MockResponse::Http(error(*status, code));
+        }
+    };
+    let (mut successful, mut failed) = (Vec::new(), Vec::new());
+    for (index, (entry, sent)) in entries.iter().zip(sent).enumerate() {
+        sent.stored = !refused.contains(&index);
+        if sent.stored {
+            let result = SendMessageBatchResultEntry::builder().id(entry.id()).message_id("m").md5_of_message_body("d");
+            successful.push(result.build().unwrap());
+        } else if !matches!(reply, Reply::Unmentioned(_)) {
+            let result = BatchResultErrorEntry::builder().id(entry.id()).code(code).sender_fault(fault);
+            failed.push(result.build().unwrap());
+        }
+    }
+    let output = SendMessageBatchOutput::builder().set_successful(Some(successful)).set_failed(Some(failed));
+    MockResponse::Output(output.build().unwrap())
+}
+
+fn secrets_manager(
+    secret: Arc<Mutex<Result<String, u16>>>,
+    reads: Arc<Mutex<usize>>,
+) -> aws_sdk_secretsmanager::Client {
+    let rule = mock!(aws_sdk_secretsmanager::Client::get_secret_value).then_compute_response(move |_| {
+        *reads.lock().unwrap() += 1;
+        match &*secret.lock().unwrap() {
+            Ok(secret) => MockResponse::Output(GetSecretValueOutput::builder().secret_string(secret).build()),
+            Err(status) => MockResponse::Http(error(*status, "InternalServiceError")),
+        }
+    });
+    mock_client!(aws_sdk_secretsmanager, RuleMode::MatchAny, [&rule], |config| {
+        config.retry_config(RetryConfig::disabled())
+    })
+}
+
+fn error(status: u16, code: &str) -> HttpResponse {
+    let body = serde_json::json!({"__type": format!("com.amazonaws.sqs#{code}"), "message": "scripted"});
+    HttpResponse::new(status.try_into().unwrap(), body.to_string().into())
+}

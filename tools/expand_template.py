@@ -1,0 +1,60 @@
+"""Prints a template as CloudFormation gets to see it: loops unrolled and SAM's resources translated, as JSON.
+
+Nothing is asked of AWS. The stack is called `stack`; a `${AWS::StackName}` that is left in the output stood outside
+of any `!Sub`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from samcli.lib.translate.sam_template_validator import SamTemplateValidator
+from samcli.yamlhelper import yaml_parse
+
+PSEUDO_PARAMETERS = {
+    "AWS::StackName": "stack",
+    "AWS::Partition": "aws",
+    "AWS::Region": "us-east-1",
+    "AWS::AccountId": "123456789012",
+}
+
+
+class _NoManagedPolicies:
+    """Stands in for the list of managed policies, which SAM would fetch from AWS if the template named one."""
+
+    def load(self) -> dict[str, str]:
+        return {}
+
+
+def expand(template: Path, parameters: dict[str, str] | None = None) -> dict[str, Any]:
+    """Expands `template` with its parameters' defaults or what `parameters` says instead.
+
+    Raises what SAM raises if it is no valid template.
+    """
+    validator = SamTemplateValidator(
+        yaml_parse(template.read_text(encoding="utf-8")),
+        _NoManagedPolicies(),
+        region=PSEUDO_PARAMETERS["AWS::Region"],
+        parameter_overrides=PSEUDO_PARAMETERS | (parameters or {}),
+        language_extensions_enabled=True,
+    )
+    return yaml_parse(validator.get_translated_template_if_valid())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    repository = Path(__file__).resolve().parent.parent
+    parser.add_argument("template", nargs="?", type=Path, default=repository / "template.yaml")
+    parser.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE")
+    arguments = parser.parse_args()
+    parameters = dict(parameter.split("=", 1) for parameter in arguments.parameter)
+    json.dump(expand(arguments.template, parameters), sys.stdout, indent=2)
+    print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,375 @@
+"""Deploys the built template to a local AWS and keeps it up until standard input ends, or SIGTERM, SIGINT or SIGHUP.
+
+Standard output gets one line of JSON when the stack is ready, standard error a line for each step. The local AWS is
+ministack: one process on loopback, which runs the function as a process of its own and judges every call by IAM, so
+that the function may do what the template's role allows and nothing else. Build first, with `sam build`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BUILT_TEMPLATE = REPOSITORY / ".aws-sam/build/template.yaml"
+STACK = "whatsapp-ingress"
+REGION = "us-east-1"
+# The one pair of keys that ministack takes for the account's root, whatever the policies say.
+ROOT_KEY = "test"
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+START_SECONDS = 60
+DEPLOY_SECONDS = 180
+STOP_SECONDS = 5
+
+# What stays with the local AWS if this process is killed and so can no longer stop it: its input ends, and with it
+# the whole process group, the function's processes included.
+MINISTACK = """
+import os, signal, sys, threading
+def end_with_input():
+    sys.stdin.buffer.read()
+    os.killpg(0, signal.SIGKILL)
+threading.Thread(target=end_with_input, daemon=True).start()
+from ministack.app import main
+main()
+"""
+
+
+class StepFailed(Exception):
+    """A step that did not work, with the log that tells why, if there is one."""
+
+    def __init__(self, what: str, log: Path | None = None) -> None:
+        super().__init__(what)
+        self.log = log
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop)
+    try:
+        threading.Thread(target=end_with_input, daemon=True).start()
+        if not BUILT_TEMPLATE.is_file():
+            raise StepFailed(f"{BUILT_TEMPLATE} is missing: run `sam build` first")
+        with own_folder(arguments.dir) as folder, local_aws(folder, arguments.log_level) as (endpoint, server):
+            print(json.dumps(deploy(folder, endpoint, arguments)), flush=True)
+            step("ready")
+            server.wait()
+            raise StepFailed(f"ministack ended with status {server.returncode}", folder / "ministack.log")
+    except StepFailed as failure:
+        report(failure)
+    finally:
+        step("stopped")
+
+
+def stop(_number: int, _frame: object) -> NoReturn:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(0)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--app-secret", help="what the function is to verify signatures with (default: a random one)")
+    parser.add_argument("--log-level", default="INFO", help="the template's LogLevel (default: %(default)s)")
+    parser.add_argument(
+        "--dir", type=Path, default=REPOSITORY / ".local/stack", help="emptied and written to (default: .local/stack)"
+    )
+    return parser.parse_args()
+
+
+def end_with_input() -> None:
+    """Stops this process once nobody holds the other end of its standard input."""
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def own_folder(folder: Path) -> Iterator[Path]:
+    """Empties `folder` for this run alone; keeps only the logs afterwards."""
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        # A stack that is just ending gets the time it needs.
+        deadline = time.monotonic() + 2 * STOP_SECONDS
+        while not locked(lock):
+            if time.monotonic() > deadline:
+                raise StepFailed(f"another stack runs in {folder}: end it, or give another --dir")
+            time.sleep(0.1)
+        for log in folder.glob("*.log"):
+            log.unlink()
+        shutil.rmtree(folder / "home", ignore_errors=True)
+        (folder / "home").mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder / "home", ignore_errors=True)
+
+
+def locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def environment(folder: Path, endpoint: str) -> dict[str, str]:
+    """The whole environment of a child: nothing of the caller's own AWS settings, credentials or proxies is in it."""
+    home = str(folder / "home")
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LANG": "C.UTF-8",
+        "HOME": home,
+        "TMPDIR": home,
+        "AWS_ACCESS_KEY_ID": ROOT_KEY,
+        "AWS_SECRET_ACCESS_KEY": ROOT_KEY,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ENDPOINT_URL": endpoint,
+    }
+
+
+@contextmanager
+def local_aws(folder: Path, log_level: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Runs ministack on a free port; yields its endpoint and its process."""
+    port = free_port()
+    endpoint = f"http://127.0.0.1:{port}"
+    log = folder / "ministack.log"
+    step(f"starting the local AWS at {endpoint}")
+    settings = {
+        "AUTH": "true",
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "MINISTACK_REGION": REGION,
+        "STATE_DIR": str(folder / "home/state"),
+        "S3_DATA_DIR": str(folder / "home/s3"),
+        "LAMBDA_EXECUTOR": "local",
+        # It would listen on more ports, on every interface, and look for containers to remove.
+        "IOT_MTLS_ENABLED": "0",
+        "SFTP_ENABLED": "0",
+        "DOCKER_HOST": f"unix://{folder}/home/no-docker",
+        # Lambda tells a function of its LoggingConfig by these two; ministack only hands down its own environment.
+        "AWS_LAMBDA_LOG_FORMAT": "JSON",
+        "AWS_LAMBDA_LOG_LEVEL": log_level,
+    }
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-c", MINISTACK],
+            cwd=folder / "home",
+            env=environment(folder, endpoint) | settings,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_until_ready(server, endpoint, log)
+        yield endpoint, server
+    finally:
+        end_group(server)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_ready(server: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise StepFailed(f"ministack ended with status {server.returncode}", log)
+        try:
+            opener.open(f"{endpoint}/_ministack/ready", timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise StepFailed(f"ministack was not ready after {START_SECONDS} s", log)
+
+
+def end_group(process: subprocess.Popen[Any]) -> None:
+    """Ends a process and all that it started."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+    if process.stdin:
+        process.stdin.close()
+
+
+def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Makes the stack of the built template and tells all that a caller needs of it."""
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    sam_deploy(folder, endpoint, arguments.log_level)
+    session = boto3.Session(ROOT_KEY, ROOT_KEY, region_name=REGION)
+    config = Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 1}, proxies={})
+
+    def client(service: str) -> Any:
+        return session.client(service, endpoint_url=endpoint, config=config)
+
+    try:
+        described = client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+        resources = {
+            resource["LogicalResourceId"]: resource["PhysicalResourceId"]
+            for page in client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=STACK)
+            for resource in page["StackResourceSummaries"]
+        }
+        step("adding the API's routes")
+        add_routes(client("apigatewayv2"), client("lambda"), resources)
+        # The bucket wants TLS and the local AWS has none, so that it would refuse every body.
+        client("s3").delete_bucket_policy(Bucket=outputs["PayloadBucket"])
+        step("putting the app secret")
+        secret = put_app_secret(client("secretsmanager"), outputs["SecretArn"], arguments.app_secret)
+        function = client("lambda").get_function_configuration(FunctionName=resources["Ingress"])
+        return {
+            "aws_endpoint": endpoint,
+            "callback_url": outputs["CallbackUrl"],
+            "region": REGION,
+            "access_key_id": ROOT_KEY,
+            "secret_access_key": ROOT_KEY,
+            "stack": STACK,
+            "function_name": function["FunctionName"],
+            "role_arn": function["Role"],
+            "log_group": function["LoggingConfig"]["LogGroup"],
+            "secret_id": outputs["SecretArn"],
+            "verify_token": secret["verify_token"],
+            "app_secret": secret["app_secret"],
+            "outputs": outputs,
+            "queue_urls": queue_urls(client("sqs"), function["Environment"]["Variables"]["QUEUE_URLS"]),
+            "log": str(folder / "ministack.log"),
+        }
+    except (BotoCoreError, ClientError) as error:
+        raise StepFailed(f"the local AWS refused a call: {error}", folder / "ministack.log") from error
+    except (KeyError, ValueError) as error:
+        raise StepFailed(f"the stack lacks what a caller needs: {error!r}", folder / "deploy.log") from error
+
+
+def sam_deploy(folder: Path, endpoint: str, log_level: str) -> None:
+    step(f"deploying {BUILT_TEMPLATE.relative_to(REPOSITORY)} as {STACK}")
+    home = folder / "home"
+    log = folder / "deploy.log"
+    # Without a file of its own, the settings of an earlier guided deployment would apply here too.
+    (home / "samconfig.toml").write_text("version = 0.1\n")
+    # A date of the last look for a newer version, without which SAM CLI asks the network at its end.
+    (home / "metadata.json").write_text(json.dumps({"lastVersionCheck": time.time()}))
+    command = [
+        sys.executable, "-m", "samcli", "deploy",
+        "--template-file", str(BUILT_TEMPLATE),
+        "--config-file", str(home / "samconfig.toml"),
+        "--stack-name", STACK,
+        "--region", REGION,
+        "--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND",
+        "--parameter-overrides", f"LogLevel={log_level}",
+        "--resolve-s3",
+        "--language-extensions",
+        "--no-confirm-changeset",
+        "--no-progressbar",
+    ]  # fmt: skip
+    # The table of events is as wide as this, and wraps what a resource failed of if it has to.
+    settings = {"SAM_CLI_TELEMETRY": "0", "__SAM_CLI_APP_DIR": str(home), "COLUMNS": "240"}
+    with log.open("wb") as output:
+        sam = subprocess.Popen(
+            command,
+            cwd=home,
+            env=environment(folder, endpoint) | settings,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        if sam.wait(DEPLOY_SECONDS) != 0:
+            raise StepFailed(f"sam deploy ended with status {sam.returncode}", log)
+    except subprocess.TimeoutExpired:
+        raise StepFailed(f"sam deploy took longer than {DEPLOY_SECONDS} s", log) from None
+    finally:
+        end_group(sam)
+
+
+def add_routes(apis: Any, functions: Any, resources: dict[str, str]) -> None:
+    """Makes the routes that the OpenAPI body of each API names, since ministack makes an API without them."""
+    from expand_template import expand
+
+    for name, resource in expand(BUILT_TEMPLATE)["Resources"].items():
+        if resource["Type"] != "AWS::ApiGatewayV2::Api":
+            continue
+        api = resources[name]
+        for path, methods in resource["Properties"]["Body"]["paths"].items():
+            for method, operation in methods.items():
+                wanted = operation["x-amazon-apigateway-integration"]
+                target = re.search(r"\$\{(\w+)\.Arn}", wanted["uri"]["Fn::Sub"])
+                if target is None:
+                    raise StepFailed(f"{method} {path} goes to no function: {wanted['uri']}")
+                function = functions.get_function(FunctionName=resources[target[1]])["Configuration"]["FunctionArn"]
+                integration = apis.create_integration(
+                    ApiId=api,
+                    IntegrationType=wanted["type"].upper(),
+                    IntegrationMethod=wanted["httpMethod"],
+                    IntegrationUri=function,
+                    PayloadFormatVersion=wanted["payloadFormatVersion"],
+                )["IntegrationId"]
+                route = f"{method.upper()} {path}"
+                apis.create_route(ApiId=api, RouteKey=route, Target=f"integrations/{integration}")
+
+
+def put_app_secret(store: Any, secret_id: str, app_secret: str | None) -> dict[str, Any]:
+    """Replaces the placeholder of the app secret and keeps the verify token that came with the stack."""
+    secret: dict[str, Any] = json.loads(store.get_secret_value(SecretId=secret_id)["SecretString"])
+    secret["app_secret"] = app_secret if app_secret is not None else secrets.token_hex(16)
+    store.put_secret_value(SecretId=secret_id, SecretString=json.dumps(secret))
+    return secret
+
+
+def queue_urls(queues: Any, routes: str) -> dict[str, str]:
+    """The function's routes with the full URL of every queue."""
+    return {
+        route: queues.get_queue_url(QueueName=target.rpartition("/")[2])["QueueUrl"]
+        for route, target in json.loads(routes).items()
+    }
+
+
+def report(failure: StepFailed) -> NoReturn:
+    step(f"failed: {failure}")
+    if failure.log:
+        lines = failure.log.read_text(errors="replace").splitlines()[-60:]
+        print(f"--- the end of {failure.log}", *lines, "---", sep="\n", file=sys.stderr, flush=True)
+    sys.exit(1)
+
+
+def step(text: str) -> None:
+    print(f"local stack: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

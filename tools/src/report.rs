@@ -1,0 +1,84 @@
+//! What a run prints: tables for people, in colour only where a terminal shows it.
+
+use std::fmt::Write;
+
+use anstream::{eprintln, println};
+use anstyle::{AnsiColor, Style};
+
+use crate::{queues::Depth, run::Outcome};
+
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const TITLE: Style = Style::new().bold();
+const ASIDE: Style = Style::new().dimmed();
+
+/// A table that grows by a line with every delivery.
+pub(crate) struct Deliveries {
+    name_width: usize,
+}
+
+impl Deliveries {
+    pub(crate) fn start<'n>(names: impl Iterator<Item = &'n str>) -> Self {
+        let table = Self { name_width: names.map(str::len).max().unwrap_or_default().max("event".len()) };
+        let width = table.name_width;
+        println!("\n{TITLE}{:width$}  answer     ms  queue it landed on{TITLE:#}", "event");
+        table
+    }
+
+    pub(crate) fn line(&self, outcome: &Outcome) {
+        let width = self.name_width;
+        let style = if outcome.problems.is_empty() { GOOD } else { BAD };
+        let landed = if outcome.landed.is_empty() { "-" } else { &outcome.landed };
+        println!(
+            "{:width$}  {style}{:>6}{style:#}  {:>5}  {landed}",
+            outcome.event,
+            outcome.status,
+            outcome.elapsed.as_millis()
+        );
+        for problem in &outcome.problems {
+            println!("{:width$}  {BAD}{problem}{BAD:#}", "");
+        }
+    }
+}
+
+pub(crate) fn summary(outcomes: &[Outcome]) {
+    let bad = outcomes.iter().filter(|outcome| !outcome.problems.is_empty()).count();
+    if bad == 0 {
+        println!("\n{GOOD}all {} as expected{GOOD:#}", outcomes.len());
+    } else {
+        println!("\n{BAD}{bad} of {} not as expected{BAD:#}", outcomes.len());
+    }
+}
+
+pub(crate) fn depths(depths: &[Depth]) {
+    let width = depths.iter().map(|depth| depth.queue.len()).max().unwrap_or_default();
+    println!("\n{TITLE}{:width$}  messages  routes{TITLE:#}", "queue");
+    for depth in depths {
+        println!("{:width$}  {:>8}  {}", depth.queue, depth.messages, depth.routes.join(", "));
+    }
+}
+
+pub(crate) fn change(before: &Depth, after: &Depth) {
+    let (sign, count) = if after.messages > before.messages {
+        ('+', after.messages - before.messages)
+    } else {
+        ('-', before.messages - after.messages)
+    };
+    println!("{}: {} ({sign}{count})", after.queue, after.messages);
+}
+
+/// Says how to call the endpoint by hand, and where to read its queues.
+pub(crate) fn invitation(callback_url: &str, curl: &str, environment: &[(&str, &str)]) {
+    println!("\n{TITLE}callback URL{TITLE:#}  {callback_url}");
+    println!("\n{TITLE}try{TITLE:#}\n{curl}");
+    let mut variables = String::new();
+    for (name, value) in environment {
+        let _ = write!(variables, " {name}={value}");
+    }
+    println!("\n{TITLE}queues{TITLE:#}  any AWS tool shows them with\nexport{variables}");
+    println!("\nWhat comes to the queues is shown here. Ctrl-C ends it.");
+}
+
+pub(crate) fn log_tail(tail: &str) {
+    eprintln!("\n{ASIDE}{tail}{ASIDE:#}");
+}

@@ -1,0 +1,112 @@
+//! The headers of a sample that follow from its body: both signatures and the length.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
+use whatsapp_ingress::signature;
+
+use crate::samples::{FORGERS_SECRET, Sample, Signer};
+
+/// The header with the signature that counts.
+pub const HEADER: &str = signature::HEADER;
+/// The header with the signature of old, which Meta still sends and the function never reads.
+pub const LEGACY_HEADER: &str = "x-hub-signature";
+
+/// What a request with the sample's body carries in its headers for signatures, signed as its [`Signer`] would.
+///
+/// Empty for a sample that nobody signed.
+#[must_use]
+pub fn headers(sample: &Sample, app_secret: &str) -> Vec<(&'static str, String)> {
+    let secret = match sample.signer() {
+        Signer::Meta => app_secret,
+        Signer::Forger => FORGERS_SECRET,
+        Signer::Nobody => return Vec::new(),
+    };
+    vec![(LEGACY_HEADER, legacy(secret, &sample.body)), (HEADER, signature::sign(secret, &sample.body))]
+}
+
+/// The text of the sample's event with these headers anew, and everything else as it was, to the byte.
+#[must_use]
+pub fn resigned(sample: &Sample, app_secret: &str) -> String {
+    let length = ("content-length", sample.body.len().to_string());
+    headers(sample, app_secret)
+        .into_iter()
+        .chain([length])
+        .fold(sample.text.clone(), |text, (name, value)| with_member(&text, name, &value))
+}
+
+/// Replaces the first member of this name, which must be a string, if there is one.
+///
+/// Neither names nor values of these headers have anything that JSON escapes; in the body, which is a JSON string,
+/// every quote is escaped, so a member that is found is never one of the body's.
+fn with_member(text: &str, name: &str, value: &str) -> String {
+    let opening = format!("\"{name}\": \"");
+    let Some((before, rest)) = text.split_once(&opening) else { return text.to_owned() };
+    let Some((_, after)) = rest.split_once('"') else { return text.to_owned() };
+    format!("{before}{opening}{value}\"{after}")
+}
+
+fn legacy(secret: &str, body: &[u8]) -> String {
+    let mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
+    format!("sha1={}", hex::encode(mac.chain_update(body).finalize().into_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const EVENT: &str = r#"{
+  "rawQueryString": "",
+  "headers": {
+    "content-length": "1",
+    "x-hub-signature": "sha1=old",
+    "x-hub-signature-256": "sha256=old"
+  },
+  "requestContext": { "http": { "method": "POST" } },
+  "body": "\"x-hub-signature-256\": \"sha256=old\"",
+  "isBase64Encoded": false
+}
+"#;
+
+    fn sample(name: &str) -> Sample {
+        Sample::from_text(Path::new(name), EVENT.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn only_the_three_headers_change() {
+        let signed = resigned(&sample("text.json"), "secret");
+
+        // Both computed by `openssl dgst -hmac secret` over the body.
+        let expected = EVENT
+            .replacen("\"1\"", "\"35\"", 1)
+            .replacen("sha1=old", "sha1=fc0158301a2e5587e0c91c2024f0bc6033481cab", 1)
+            .replacen(
+                "\"sha256=old\"",
+                "\"sha256=61999e76994753085efcdd0bfc8cb6d0187c38514a5d9d79a9c005a4782c953e\"",
+                1,
+            );
+        assert_eq!(signed, expected);
+    }
+
+    #[test]
+    fn a_forged_sample_stays_forged_whatever_the_secret() {
+        let forged = sample("forged.json");
+
+        assert_eq!(resigned(&forged, "one"), resigned(&forged, "another"));
+        assert_ne!(resigned(&forged, "one"), resigned(&sample("text.json"), "one"));
+    }
+
+    #[test]
+    fn an_unsigned_sample_stays_unsigned() {
+        let unsigned = EVENT.replace("    \"x-hub-signature\": \"sha1=old\",\n", "").replacen(
+            ",\n    \"x-hub-signature-256\": \"sha256=old\"",
+            "",
+            1,
+        );
+        let unsigned = Sample::from_text(Path::new("unsigned.json"), unsigned).unwrap();
+
+        assert!(!resigned(&unsigned, "secret").contains("sha256=\""));
+        assert_eq!(headers(&unsigned, "secret"), []);
+    }
+}

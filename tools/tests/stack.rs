@@ -1,0 +1,74 @@
+//! Starts and ends a stack whose script is a few lines of shell.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{fs, path::Path, time::Duration};
+
+use ingress_tools::stack::{Running, Stack, StackError};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+const READY: &str = r#"echo '{"aws_endpoint":"http://127.0.0.1:1","region":"us-east-1","access_key_id":"id",
+"secret_access_key":"key","callback_url":"http://api.localhost:1/webhook","app_secret":"s","verify_token":"v",
+"stack":"a-stack","queue_urls":{"*":"http://127.0.0.1:1/q"},"log_group":"/aws/lambda/a-stack","outputs":{},"log":"the.log","more":1}' | tr -d '\n'; echo"#;
+const UNTIL_INPUT_ENDS: &str = "cat > /dev/null; echo > ended";
+
+fn root(script: &[&str]) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("tools")).unwrap();
+    fs::write(root.path().join("tools/local_stack.py"), script.join("\n")).unwrap();
+    root
+}
+
+async fn start(root: &TempDir) -> Result<Stack, StackError> {
+    Stack::start(root.path(), Path::new("/bin/sh")).await
+}
+
+#[tokio::test]
+async fn a_stack_is_up_until_it_is_dropped() {
+    let root = root(&[READY, UNTIL_INPUT_ENDS]);
+    let mut stack = start(&root).await.unwrap();
+
+    assert_eq!(stack.keys().app_secret, "s");
+    assert_eq!(Running::read(root.path()).unwrap().callback_url, "http://api.localhost:1/webhook");
+    assert!(timeout(Duration::from_millis(100), stack.ended()).await.is_err(), "waiting for its end ended it");
+    assert!(!root.path().join("ended").exists());
+
+    drop(stack);
+    assert!(root.path().join("ended").exists());
+    assert!(matches!(Running::read(root.path()), Err(StackError::NotRunning)));
+}
+
+#[tokio::test]
+async fn a_stack_that_ends_by_itself_is_noticed() {
+    let root = root(&[READY, "exit 3"]);
+    let mut stack = start(&root).await.unwrap();
+
+    assert_eq!(stack.ended().await.unwrap().code(), Some(3));
+}
+
+#[tokio::test]
+async fn a_stack_that_dies_before_it_is_ready_is_an_error_at_once() {
+    let error = start(&root(&["exit 1"])).await.unwrap_err();
+
+    assert_eq!(error.to_string(), "the local stack ended before it was ready (exit status: 1)");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_that_says_nothing_is_given_up_and_ended() {
+    let root = root(&[UNTIL_INPUT_ENDS]);
+
+    assert!(matches!(start(&root).await, Err(StackError::Late)));
+    assert!(root.path().join("ended").exists());
+}
+
+#[tokio::test]
+async fn a_line_that_is_not_understood_is_an_error() {
+    assert!(matches!(start(&root(&["echo ready", UNTIL_INPUT_ENDS])).await, Err(StackError::Garbled(_))));
+}
+
+#[tokio::test]
+async fn an_interpreter_that_is_not_there_is_named() {
+    let error = Stack::start(root(&[]).path(), Path::new("no/such/python")).await.unwrap_err();
+
+    assert!(error.to_string().starts_with("cannot run no/such/python: "), "{error}");
+}
