@@ -1,0 +1,189 @@
+//! Whatever is signed: nothing panics, the pieces are those that the text has, and SQS takes every message.
+//!
+//! An input is a body as it is; one that begins with NUL, as no JSON does, is the plan of a body that is JSON.
+#![no_main]
+
+use std::collections::HashSet;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use libfuzzer_sys::{arbitrary::Unstructured, fuzz_target};
+use sha2::{Digest, Sha256};
+use whatsapp_ingress_fuzz::{
+    message::{
+        Attribute, Message, Origin,
+        Unrouted::{self, QueueUnavailable},
+        event_id,
+    },
+    model::{Expected, is_json, pieces, scalar},
+    notification::{Kind, Piece, split},
+    plan,
+};
+
+const ORIGIN: Origin<'_> = Origin { request_id: "request", group_key: "key" };
+
+/// Of so many pieces the text is looked at, and of the rest only the number: they are made alike.
+const MOST_LOOKED_AT: usize = 200;
+
+fuzz_target!(|input: &[u8]| {
+    if let Some(plan) = input.strip_prefix(b"\0") {
+        let Ok(body) = plan::body(&mut Unstructured::new(plan)) else { return };
+        assert!(is_json(&body), "{body}");
+        check(body.as_bytes());
+    }
+    check(input);
+});
+
+fn check(body: &[u8]) {
+    let (found, expected) = (split(body), pieces(body));
+    assert_eq!(found.len(), expected.len());
+    for (piece, expected) in found.iter().zip(&expected).take(MOST_LOOKED_AT) {
+        is_as_expected(piece, expected, body);
+        is_itself_when_split_again(piece);
+        let id = event_id(piece);
+        for (unrouted, fifo) in [(None, true), (Some(Unrouted::of(piece)), false), (Some(QueueUnavailable), false)] {
+            let message = Message::new(piece, &id, ORIGIN, unrouted, fifo);
+            says_what_the_piece_says(&message, piece, expected, unrouted);
+            is_taken_by_sqs(message, fifo);
+        }
+        let bare = Message::bare(piece, &id, true);
+        assert_eq!(BASE64.decode(&bare.body).expect("is base64"), bytes(piece));
+        is_taken_by_sqs(bare, true);
+    }
+}
+
+fn bytes(piece: &Piece<'_>) -> Vec<u8> {
+    match piece {
+        Piece::Change(change) => change.framed.slices().concat().into_bytes(),
+        Piece::Other(framed) => framed.slices().concat().into_bytes(),
+        Piece::NotJson(body) => body.to_vec(),
+    }
+}
+
+fn is_as_expected(piece: &Piece<'_>, expected: &Expected, body: &[u8]) {
+    let mut hashed: Vec<Vec<u8>> = Vec::new();
+    match piece {
+        Piece::Change(change) => {
+            let found = Expected::Change {
+                text: change.framed.slices().concat(),
+                inner: change.framed.inner().to_owned(),
+                entry_id: change.entry_id.map(ToOwned::to_owned),
+                entry_time: change.entry_time.map(ToOwned::to_owned),
+                field: change.field.as_deref().map(ToOwned::to_owned),
+                kind: change.kind.map(Kind::name),
+                phone_number_id: change.phone_number_id.as_deref().map(ToOwned::to_owned),
+            };
+            assert_eq!(found, *expected);
+            let parts = [change.entry_id, change.entry_time, Some(change.framed.inner())];
+            hashed.extend(parts.map(|part| part.unwrap_or_default().as_bytes().to_vec()));
+            assert_eq!(change.framed.len(), bytes(piece).len());
+        }
+        Piece::Other(framed) => {
+            assert_eq!(Expected::Other(framed.slices().concat()), *expected);
+            hashed.push(bytes(piece));
+        }
+        Piece::NotJson(kept) => {
+            assert_eq!((*kept, expected), (body, &Expected::NotJson));
+            hashed.push(body.to_vec());
+        }
+    }
+    let text: Vec<u8> =
+        hashed.iter().flat_map(|part| [&(part.len() as u64).to_be_bytes(), &part[..]].concat()).collect();
+    assert_eq!(event_id(piece), hex::encode(Sha256::digest(text)));
+}
+
+fn is_itself_when_split_again(piece: &Piece<'_>) {
+    let bytes = bytes(piece);
+    if let Piece::Other(framed) = piece
+        && framed.inner().trim_start().starts_with('[')
+        && framed.slices().concat() == framed.inner()
+    {
+        // Only the outermost array is unwrapped: an array that was inside it is one more time.
+        return;
+    }
+    let again = split(&bytes);
+    assert_eq!(again.len(), 1);
+    assert_eq!(event_id(&again[0]), event_id(piece));
+    assert_eq!(self::bytes(&again[0]), bytes);
+    assert_eq!(std::mem::discriminant(&again[0]), std::mem::discriminant(piece));
+}
+
+fn says_what_the_piece_says(message: &Message, piece: &Piece<'_>, expected: &Expected, unrouted: Option<Unrouted>) {
+    let attribute = |wanted: &str| {
+        message.attributes.iter().find(|(name, _)| *name == wanted).map(|(_, value)| match value {
+            Attribute::Text(text) => text.as_str(),
+            Attribute::Number(_) => panic!("{wanted} is a number"),
+        })
+    };
+    if let Piece::NotJson(body) = piece {
+        if attribute("encoding") == Some("base64") {
+            assert_eq!(BASE64.decode(&message.body).expect("is base64"), *body);
+            assert!(!std::str::from_utf8(body).is_ok_and(is_text_for_sqs));
+        } else {
+            assert_eq!(message.body.as_bytes(), *body);
+        }
+    } else {
+        let text = String::from_utf8(bytes(piece)).expect("is text");
+        assert_eq!(message.body, text.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff"));
+        assert!(is_json(&message.body));
+        assert_eq!(attribute("encoding"), None);
+    }
+    let fits = |value: &Option<String>| {
+        value.clone().filter(|value| !value.is_empty() && value.len() <= 256 && is_text_for_sqs(value))
+    };
+    if let Expected::Change { entry_id, field, kind, phone_number_id, .. } = expected {
+        assert_eq!(attribute("field"), fits(field).as_deref());
+        assert_eq!(attribute("entry_id"), fits(&entry_id.as_deref().and_then(scalar)).as_deref());
+        assert_eq!(attribute("kind"), *kind);
+        assert_eq!(attribute("phone_number_id"), fits(phone_number_id).as_deref());
+    }
+    assert_eq!(attribute("event_id"), Some(&*event_id(piece)));
+    assert_eq!(attribute("request_id"), Some("request"));
+    assert_eq!(attribute("unrouted_reason"), unrouted.map(Unrouted::name));
+}
+
+fn is_taken_by_sqs(mut message: Message, fifo: bool) {
+    assert!(!message.body.is_empty() && is_text_for_sqs(&message.body));
+    // One more is the pointer's.
+    assert!(message.attributes.len() <= 9);
+    let names: HashSet<_> = message.attributes.iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), message.attributes.len());
+    for (name, value) in &message.attributes {
+        let Attribute::Text(text) = value else { panic!("{name} is a number") };
+        assert!(!text.is_empty() && is_text_for_sqs(text), "{name}: {text:?}");
+    }
+    is_taken_as_id(&message.group_id);
+    assert_eq!(message.deduplication_id.is_some(), fifo);
+    message.deduplication_id.iter().for_each(|id| is_taken_as_id(id));
+
+    // With room for any reason that it may be given yet: the two longest differ by one byte.
+    let of_reason = |reason: &str| "unrouted_reasonString".len() + reason.len();
+    let is_reason = |(name, _): &&(&str, Attribute)| *name == "unrouted_reason";
+    let total: usize = message.attributes.iter().map(|(name, value)| cost(name, value)).sum();
+    let reason = message.attributes.iter().find(is_reason).map_or(0, |(name, value)| cost(name, value));
+    let needed = message.body.len() + total - reason + reason.max(of_reason("queue-unavailable"));
+    let size = message.size();
+    assert!((needed..=needed + 1).contains(&size), "{size} bytes are counted, {needed} needed");
+
+    let body = message.body.clone();
+    assert_eq!(message.point_to("bucket", "key"), body);
+    assert!(is_json(&message.body) && is_text_for_sqs(&message.body));
+    assert_eq!(message.attributes.pop(), Some(("ExtendedPayloadSize", Attribute::Number(body.len()))));
+}
+
+fn cost(name: &str, value: &Attribute) -> usize {
+    let Attribute::Text(text) = value else { panic!("{name} is a number") };
+    name.len() + "String".len() + text.len()
+}
+
+fn is_taken_as_id(id: &str) {
+    let known =
+        |character: char| character.is_ascii_alphanumeric() || "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~".contains(character);
+    assert!((1..=128).contains(&id.len()) && id.chars().all(known), "{id:?}");
+}
+
+/// `#x9 | #xA | #xD | #x20 to #xD7FF | #xE000 to #xFFFD | #x10000 to #x10FFFF`, as SQS documents it.
+fn is_text_for_sqs(text: &str) -> bool {
+    text.chars().all(|character| {
+        matches!(u32::from(character), 0x9 | 0xa | 0xd | 0x20..=0xd7ff | 0xe000..=0xfffd | 0x1_0000..=0x10_ffff)
+    })
+}

@@ -1,0 +1,106 @@
+//! No header makes the check panic, and it passes exactly what an HMAC written from its definition passes.
+#![no_main]
+
+use std::fmt::Write as _;
+
+use libfuzzer_sys::{
+    arbitrary::{self, Arbitrary},
+    fuzz_target,
+};
+use sha2::{Digest, Sha256};
+use whatsapp_ingress_fuzz::signature::{Rejection, sign, verify};
+
+#[derive(Debug, Arbitrary)]
+struct Request<'a> {
+    secrets: Vec<&'a str>,
+    header: Header<'a>,
+    body: &'a [u8],
+}
+
+/// What a header can be: nothing, anything, or the right one with something done to it.
+#[derive(Debug, Arbitrary)]
+enum Header<'a> {
+    Missing,
+    Any(&'a [u8]),
+    AfterScheme(&'a [u8]),
+    Signed { by: usize, edits: Vec<Edit> },
+}
+
+#[derive(Debug, Arbitrary)]
+enum Edit {
+    Flip { at: u8, bits: u8 },
+    Upper { at: u8 },
+    Insert { at: u8, byte: u8 },
+    Remove { at: u8 },
+    Cut { at: u8 },
+}
+
+fuzz_target!(|request: Request<'_>| {
+    let header = header(&request);
+    let expected = expected(&request, header.as_deref());
+    assert_eq!(verify(request.secrets.iter().copied(), request.body, header.as_deref()), expected);
+    for secret in &request.secrets {
+        let header = sign(secret, request.body);
+        assert_eq!(header, signed(secret, request.body));
+        assert_eq!(verify(request.secrets.iter().copied(), request.body, Some(header.as_bytes())), Ok(()));
+    }
+});
+
+fn header(request: &Request<'_>) -> Option<Vec<u8>> {
+    match &request.header {
+        Header::Missing => None,
+        Header::Any(bytes) => Some(bytes.to_vec()),
+        Header::AfterScheme(bytes) => Some([b"sha256=", *bytes].concat()),
+        Header::Signed { by, edits } => {
+            // By one of the secrets, or by one that nobody knows.
+            let secret = request.secrets.get(by % (request.secrets.len() + 1)).copied().unwrap_or("unknown");
+            Some(edits.iter().fold(signed(secret, request.body).into_bytes(), edited))
+        }
+    }
+}
+
+fn edited(mut header: Vec<u8>, edit: &Edit) -> Vec<u8> {
+    let place = |at: u8| usize::from(at) % header.len().max(1);
+    match *edit {
+        Edit::Insert { at, byte } => header.insert(usize::from(at) % (header.len() + 1), byte),
+        _ if header.is_empty() => {}
+        Edit::Flip { at, bits } => {
+            let at = place(at);
+            header[at] ^= bits;
+        }
+        Edit::Upper { at } => {
+            let at = place(at);
+            header[at].make_ascii_uppercase();
+        }
+        Edit::Remove { at } => drop(header.remove(place(at))),
+        Edit::Cut { at } => header.truncate(place(at)),
+    }
+    header
+}
+
+fn expected(request: &Request<'_>, header: Option<&[u8]>) -> Result<(), Rejection> {
+    let Some(header) = header else { return Err(Rejection::Missing) };
+    let is_digest = header.len() == 71 && header[7..].iter().all(u8::is_ascii_hexdigit);
+    if !is_digest || header[..7] != *b"sha256=" {
+        return Err(Rejection::Malformed);
+    }
+    let known = |secret: &&str| signed(secret, request.body).as_bytes() == header.to_ascii_lowercase();
+    if request.secrets.iter().any(known) { Ok(()) } else { Err(Rejection::Mismatch) }
+}
+
+/// The header by the definition of RFC 2104: H(K ⊕ opad, H(K ⊕ ipad, text)).
+fn signed(secret: &str, body: &[u8]) -> String {
+    let mut key = [0; 64];
+    if secret.len() > key.len() {
+        key[..32].copy_from_slice(&Sha256::digest(secret));
+    } else {
+        key[..secret.len()].copy_from_slice(secret.as_bytes());
+    }
+    let keyed = |pad: u8| Sha256::new().chain_update(key.map(|byte| byte ^ pad));
+    let inner = keyed(0x36).chain_update(body).finalize();
+    let digest = keyed(0x5c).chain_update(inner).finalize();
+    digest.iter().fold("sha256=".to_owned(), |mut header, byte| {
+        write!(header, "{byte:02x}").expect("a string takes it");
+        header
+    })
+}
