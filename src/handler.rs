@@ -97,7 +97,7 @@ impl Ingress {
     async fn challenge(&self, request: &Request, until: Instant) -> Result<String, Refused> {
         let query = request.uri().query().unwrap_or_default();
         // Nobody measures how long a challenge takes, and a sandbox may get nothing else.
-        let _ = timeout_at(until.min(Instant::now() + LONGEST_REFRESH), self.secrets.refresh()).await;
+        self.refresh(until).await;
         let known = self.secrets.known();
         let mut answer = challenge::answer(query, &known.verify_token);
         if answer == Err(Refusal::WrongToken)
@@ -142,7 +142,7 @@ impl Ingress {
     /// one after such is waited for.
     async fn store(&self, store: impl Future<Output = Stored>, until: Instant) -> Stored {
         let overdue = self.secrets.is_overdue();
-        let refresh = timeout_at(until.min(Instant::now() + LONGEST_REFRESH), self.secrets.refresh());
+        let refresh = self.refresh(until);
         pin!(store);
         if overdue {
             return join!(store, refresh).0;
@@ -150,8 +150,13 @@ impl Ingress {
         select! {
             biased;
             stored = &mut store => stored,
-            _ = refresh => store.await,
+            () = refresh => store.await,
         }
+    }
+
+    /// Reads the secrets again if they are old; what is not done in time is left to a later request.
+    async fn refresh(&self, until: Instant) {
+        let _ = timeout_at(until.min(Instant::now() + LONGEST_REFRESH), self.secrets.refresh()).await;
     }
 
     async fn verify(&self, request: &Request, body: &[u8], until: Instant) -> Result<(), Rejection> {

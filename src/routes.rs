@@ -235,6 +235,13 @@ mod tests {
     }
 
     #[test]
+    fn the_catch_all_is_the_queue_of_the_star_wherever_it_stands() {
+        let routes = Routes::parse(&format!(r#"{{"a":"x","*":"{STAR}","b":"y"}}"#)).unwrap();
+        assert_eq!(routes.queues()[routes.catch_all()].url, STAR);
+        assert_eq!(found(&routes, "security", None), ("in-unrouted", None));
+    }
+
+    #[test]
     fn a_map_that_cannot_work_is_refused_by_name() {
         let error = |others: &str| routes(others).unwrap_err();
         assert_eq!(error(r#","a":"x","a":"y""#), RoutesError::Doubled("a".into()));
@@ -249,5 +256,6 @@ mod tests {
         for json in ["", "[]", r#"{"*":5}"#, r#"{"*":"x"} x"#] {
             assert!(matches!(Routes::parse(json), Err(RoutesError::NotAnObject(_))), "{json}");
         }
+        assert!(Routes::parse("[]").unwrap_err().to_string().contains("an object of strings"));
     }
 }

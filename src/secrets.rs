@@ -219,6 +219,6 @@ mod tests {
     #[test]
     fn secrets_are_not_printed() {
         let known = parse(r#"{"verify_token":"hush","app_secret":"hush"}"#).unwrap();
-        assert!(!format!("{known:?}").contains("hush"));
+        assert_eq!(format!("{known:?}"), "Known { .. }");
     }
 }

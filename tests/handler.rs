@@ -6,7 +6,11 @@ mod support;
 use std::{collections::BTreeMap, time::Duration};
 
 use lambda_http::{Body, Response};
-use support::{APP_SECRET, Entry, Reply, VERIFY_TOKEN, Webhook, event, secret};
+use support::{
+    APP_SECRET, Entry, Reply, VERIFY_TOKEN, Webhook,
+    event::{REQUEST_ID, base64, event},
+    secret,
+};
 use tokio::time::Instant;
 use whatsapp_ingress::signature::sign;
 
@@ -36,7 +40,7 @@ mod requests {
     async fn a_challenge_is_answered_verbatim_as_plain_text() {
         let webhook = Webhook::new(&ROUTES).await;
         let query = format!("hub.mode=subscribe&hub.challenge=%3Cb%3E1158+%C3%A4&hub.verify_token={VERIFY_TOKEN}");
-        let response = webhook.send(event("GET", &query, &[], None)).await;
+        let response = webhook.send(event("GET", &query, &[], b"")).await;
         assert_eq!((response.status().as_u16(), text(&response)), (200, "<b>1158 ä"));
         let headers: BTreeMap<_, _> =
             response.headers().iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
@@ -64,7 +68,7 @@ mod requests {
             ("HEAD", "", 405),
             ("OPTIONS", "", 405),
         ] {
-            let response = webhook.send(event(method, query, &[], None)).await;
+            let response = webhook.send(event(method, query, &[], b"")).await;
             assert_eq!((response.status().as_u16(), text(&response)), (status, ""), "{method} {query}");
         }
         assert_eq!(webhook.entries().len(), 0);
@@ -88,7 +92,7 @@ mod requests {
             (&body, None),
         ] {
             let headers: Vec<_> = header.iter().map(|header| ("x-hub-signature-256", header.as_str())).collect();
-            let response = webhook.send(event("POST", "", &headers, Some(sent.as_bytes()))).await;
+            let response = webhook.send(event("POST", "", &headers, sent.as_bytes())).await;
             assert_eq!((response.status().as_u16(), text(&response)), (401, ""), "{header:?} {sent}");
         }
         assert_eq!(webhook.entries().len(), 0);
@@ -100,8 +104,8 @@ mod requests {
         let webhook = Webhook::new(&ROUTES).await;
         let body = notification(&["messages"]);
         let signature = sign(APP_SECRET, body.as_bytes());
-        let mut encoded = event("POST", "", &[("X-HUB-Signature-256", &signature)], Some(body.as_bytes()));
-        encoded["body"] = support::base64(body.as_bytes()).into();
+        let mut encoded = event("POST", "", &[("X-HUB-Signature-256", &signature)], body.as_bytes());
+        encoded["body"] = base64(body.as_bytes()).into();
         encoded["isBase64Encoded"] = true.into();
         assert_eq!(webhook.send(encoded).await.status(), 200);
         assert_eq!(webhook.deliver(&body).await, 200);
@@ -113,7 +117,7 @@ mod requests {
     async fn an_empty_signed_body_is_taken_and_stores_nothing() {
         let webhook = Webhook::new(&ROUTES).await;
         assert_eq!(webhook.deliver("").await, 200);
-        let mut without = event("POST", "", &[("x-hub-signature-256", &sign(APP_SECRET, b""))], None);
+        let mut without = event("POST", "", &[("x-hub-signature-256", &sign(APP_SECRET, b""))], b"");
         without.as_object_mut().unwrap().remove("body");
         assert_eq!(webhook.send(without).await.status(), 200);
         assert_eq!(webhook.entries().len(), 0);
@@ -173,7 +177,7 @@ mod routing {
     async fn the_request_id_is_api_gateways() {
         let webhook = Webhook::new(&ROUTES).await;
         webhook.deliver("{}").await;
-        assert_eq!(webhook.stored()[0].attributes["request_id"], "request-1");
+        assert_eq!(webhook.stored()[0].attributes["request_id"], REQUEST_ID);
     }
 }
 
@@ -380,10 +384,7 @@ mod failures {
         .await;
         assert_eq!(webhook.deliver(notification(&["messages"])).await, 200);
         let [kept] = &webhook.stored()[..] else { panic!() };
-        assert_eq!(
-            (kept.queue.as_str(), &kept.body),
-            ("unrouted", &support::base64(stored_as(0, "messages").as_bytes()))
-        );
+        assert_eq!((kept.queue.as_str(), &kept.body), ("unrouted", &base64(stored_as(0, "messages").as_bytes())));
         assert_eq!(kept.attributes.keys().collect::<Vec<_>>(), ["encoding", "event_id"]);
         assert_eq!(webhook.entries().len(), 3);
     }
@@ -418,7 +419,7 @@ mod failures {
         .await;
         assert_eq!(webhook.deliver(notification(&["messages"; 50])).await, 200);
         assert_eq!(webhook.bodies("messages").len(), 49);
-        assert_eq!(webhook.bodies("unrouted"), [support::base64(stored_as(17, "messages").as_bytes())]);
+        assert_eq!(webhook.bodies("unrouted"), [base64(stored_as(17, "messages").as_bytes())]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -508,7 +509,7 @@ mod secrets {
 
     async fn challenge(webhook: &Webhook, token: &str) -> u16 {
         let query = format!("hub.mode=subscribe&hub.challenge=1&hub.verify_token={token}");
-        webhook.send(event("GET", &query, &[], None)).await.status().as_u16()
+        webhook.send(event("GET", &query, &[], b"")).await.status().as_u16()
     }
 
     async fn signed_with(webhook: &Webhook, app_secret: &str) -> u16 {

@@ -18,7 +18,7 @@ use ingress_tools::{
     samples::Sample,
     stack::Stack,
 };
-use support::{corpus, event};
+use support::{corpus, event::event};
 use tokio::sync::{Mutex, MutexGuard};
 use whatsapp_ingress::signature::sign;
 
@@ -69,7 +69,7 @@ fn python() -> PathBuf {
 
 /// A notification that the endpoint signs when it delivers it.
 fn sample(body: &str) -> Sample {
-    let unsigned = event("POST", "", &[("x-hub-signature-256", "")], Some(body.as_bytes()));
+    let unsigned = event("POST", "", &[("x-hub-signature-256", "")], body.as_bytes());
     Sample::from_text(Path::new("test"), unsigned.to_string()).unwrap()
 }
 

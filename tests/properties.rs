@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ingress_tools::expect::Piece;
 use proptest::{collection::vec, option, prelude::*, sample::select};
-use support::{Entry, Webhook};
+use support::{Entry, Webhook, event::base64};
 use whatsapp_ingress::{message::event_id, notification::split};
 
 const ROUTES: [(&str, &str); 3] = [("messages", "messages"), ("messages.statuses", "receipts.fifo"), ("a.b", "x")];
@@ -245,6 +245,6 @@ proptest! {
         check_limits(&entries);
         let [entry] = &entries[..] else { panic!("{entries:?}") };
         let encoded = entry.attributes.contains_key("encoding");
-        prop_assert_eq!(&entry.body, &if encoded { support::base64(&bytes) } else { String::from_utf8(bytes).unwrap() });
+        prop_assert_eq!(&entry.body, &if encoded { base64(&bytes) } else { String::from_utf8(bytes).unwrap() });
     }
 }

@@ -9,7 +9,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::Credentials;
 use fake_aws::{FakeAws, Fault, Queue, Times};
 use lambda_http::RequestExt;
-use support::{VERIFY_TOKEN, event, secret};
+use support::{VERIFY_TOKEN, event::event, secret};
 use tokio::time::Instant;
 use whatsapp_ingress::{
     aws::without_retries, handler::Ingress, payload::Payloads, queue::Queues, routes::Routes, secrets::Secrets,
@@ -40,12 +40,12 @@ impl Sandbox {
 
     async fn signed_with(&self, app_secret: &str) -> u16 {
         let signature = sign(app_secret, b"{}");
-        self.send(event("POST", "", &[("x-hub-signature-256", &signature)], Some(b"{}"))).await
+        self.send(event("POST", "", &[("x-hub-signature-256", &signature)], b"{}")).await
     }
 
     async fn challenge(&self, token: &str) -> u16 {
         let query = format!("hub.mode=subscribe&hub.challenge=1&hub.verify_token={token}");
-        self.send(event("GET", &query, &[], None)).await
+        self.send(event("GET", &query, &[], b"")).await
     }
 
     async fn send(&self, event: serde_json::Value) -> u16 {
@@ -122,4 +122,19 @@ async fn a_secret_that_hangs_delays_one_request_in_thirty_seconds_and_by_a_secon
         assert_eq!(sandbox.signed_with("old").await, 200);
     }
     assert!(started.elapsed() < Duration::from_millis(900), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_read_is_tried_again_after_thirty_seconds_not_with_every_request() {
+    let sandbox = Sandbox::new().await;
+    sandbox.aws.secrets().set_latency(Duration::ZERO);
+    sandbox.aws.secrets().fault(Fault::access_denied(), Times::Always);
+    // Slow enough for the reading beside it to end.
+    sandbox.aws.sqs().set_latency(Duration::from_millis(300));
+    later(301).await;
+    for _ in 0..3 {
+        assert_eq!((sandbox.signed_with("old").await, sandbox.reads()), (200, 2));
+    }
+    later(31).await;
+    assert_eq!((sandbox.signed_with("old").await, sandbox.reads()), (200, 3));
 }

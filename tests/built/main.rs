@@ -7,6 +7,8 @@
 mod connections;
 mod deadlines;
 mod deliveries;
+#[path = "../support/event.rs"]
+mod event;
 mod faults;
 mod fifo;
 mod line;

@@ -7,8 +7,9 @@ use fake_aws::Message;
 use serde_json::json;
 
 use crate::{
+    event::REQUEST_ID,
     notification::{Change, Notification},
-    webhook::{REQUEST_ID, Webhook},
+    webhook::Webhook,
 };
 
 /// Where a copy of a change is, and why.

@@ -1,20 +1,16 @@
 //! The function and its AWS, and a sender that signs as Meta does.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use fake_aws::{Bucket, FakeAws, Function, Invocation, Outcome, Queue};
 use serde_json::{Value, json};
 use whatsapp_ingress::signature::sign;
 
+pub(crate) use crate::event::event;
+
 pub(crate) const APP_SECRET: &str = "the-app-secret-of-the-tests";
 pub(crate) const VERIFY_TOKEN: &str = "the-verify-token-of-the-tests";
 pub(crate) const SECRET_ID: &str = "ingress";
-pub(crate) const REQUEST_ID: &str = "Xf3a2jKlliAEJ1A=";
 const BUCKET: &str = "payloads";
 
 /// The timeout of the function in `template.yaml`.
@@ -154,46 +150,4 @@ pub(crate) fn secret(app_secret: &Value) -> String {
 /// The event that API Gateway makes of Meta's POST.
 pub(crate) fn signed(app_secret: &str, body: &[u8]) -> Value {
     event("POST", "", &[("x-hub-signature-256", &sign(app_secret, body))], body)
-}
-
-/// A whole event of an HTTP API, in payload format 2.0; a body goes as text if it is one.
-pub(crate) fn event(method: &str, query: &str, headers: &[(&str, &str)], body: &[u8]) -> Value {
-    let usual = [
-        ("accept", "*/*"),
-        ("accept-encoding", "deflate, gzip"),
-        ("content-type", "application/json"),
-        ("host", "r3pmxmplak.execute-api.eu-central-1.amazonaws.com"),
-        ("user-agent", "facebookexternalua"),
-        ("x-forwarded-for", "192.0.2.44"),
-    ];
-    let headers: BTreeMap<_, _> = usual.iter().chain(headers).copied().collect();
-    let text = std::str::from_utf8(body);
-    let milliseconds = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
-    json!({
-        "version": "2.0",
-        "routeKey": format!("{method} /webhook"),
-        "rawPath": "/webhook",
-        "rawQueryString": query,
-        "headers": headers,
-        "requestContext": {
-            "accountId": "123456789012",
-            "apiId": "r3pmxmplak",
-            "domainName": "r3pmxmplak.execute-api.eu-central-1.amazonaws.com",
-            "domainPrefix": "r3pmxmplak",
-            "http": {
-                "method": method,
-                "path": "/webhook",
-                "protocol": "HTTP/1.1",
-                "sourceIp": "192.0.2.44",
-                "userAgent": "facebookexternalua",
-            },
-            "requestId": REQUEST_ID,
-            "routeKey": format!("{method} /webhook"),
-            "stage": "$default",
-            "time": "12/Feb/2025:00:43:44 +0000",
-            "timeEpoch": u64::try_from(milliseconds).unwrap(),
-        },
-        "body": text.map_or_else(|_| BASE64.encode(body), str::to_owned),
-        "isBase64Encoded": text.is_err(),
-    })
 }

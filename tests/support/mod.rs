@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "no test binary needs all of it")]
 
 pub(crate) mod corpus;
+pub(crate) mod event;
 
 use std::{
     collections::BTreeMap,
@@ -99,7 +100,7 @@ impl Webhook {
     }
 
     pub(crate) async fn deliver_signed(&self, body: &[u8], signature: &str) -> u16 {
-        let event = event("POST", "", &[("X-Hub-Signature-256", signature)], Some(body));
+        let event = event::event("POST", "", &[("X-Hub-Signature-256", signature)], body);
         self.send(event).await.status().as_u16()
     }
 
@@ -140,32 +141,6 @@ impl Webhook {
     pub(crate) fn reads(&self) -> usize {
         *self.reads.lock().unwrap()
     }
-}
-
-/// An event as API Gateway sends it; the body goes as text if it is UTF-8.
-pub(crate) fn event(method: &str, query: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> serde_json::Value {
-    let headers: BTreeMap<_, _> = headers.iter().copied().chain([("host", "example.com")]).collect();
-    let text = body.map(|body| std::str::from_utf8(body).map_err(|_| base64(body)));
-    let base64 = matches!(text, Some(Err(_)));
-    serde_json::json!({
-        "version": "2.0",
-        "routeKey": format!("{method} /webhook"),
-        "rawPath": "/webhook",
-        "rawQueryString": query,
-        "headers": headers,
-        "requestContext": {
-            "http": {"method": method, "path": "/webhook", "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1"},
-            "requestId": "request-1",
-            "stage": "$default",
-        },
-        "body": text.map(|text| text.map_or_else(|base64| base64, ToOwned::to_owned)),
-        "isBase64Encoded": base64,
-    })
-}
-
-pub(crate) fn base64(bytes: &[u8]) -> String {
-    use ::base64::{Engine as _, engine::general_purpose::STANDARD};
-    STANDARD.encode(bytes)
 }
 
 fn sqs(
