@@ -31,6 +31,10 @@ run: build ## deploys to a local AWS, acts as Meta with every sample, stays up u
 	cargo build --package whatsapp-ingress-tools
 	$(INGRESS) run $(if $(ONCE),--once)
 
+.PHONY: sam-local
+sam-local: build ## runs the function in Docker on EVENT=events/… (without: on every sample), on a local AWS
+	$(INGRESS) sam-local $(EVENT)
+
 .PHONY: deliver
 deliver: export APP_SECRET = $(SECRET)
 deliver: ## signs and delivers one sample: EVENT=events/… [URL=…] [SECRET=…]
@@ -43,6 +47,10 @@ sign: ## makes the signatures of the samples anew
 .PHONY: test
 test: build ## all tests: pure, over a fake AWS, on the local stack
 	cargo test --workspace
+
+.PHONY: test-docker
+test-docker: build ## the tests that need Docker: sam local
+	cargo test --workspace --test sam_local -- --ignored --nocapture
 
 .PHONY: check
 check: .venv/installed ## formatting, lints, docs, template

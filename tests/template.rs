@@ -313,6 +313,17 @@ fn the_function_is_told_of_its_secret_its_queues_and_its_bucket_and_nothing_else
 }
 
 #[test]
+fn the_function_finds_aws_where_it_is_unless_a_parameter_says_another_place() {
+    let endpoint = |template: &Value| {
+        let variables = &template["Resources"]["Ingress"]["Properties"]["Environment"]["Variables"];
+        variables.get("AWS_ENDPOINT_URL").cloned()
+    };
+    assert_eq!(TEMPLATE["Parameters"]["AwsEndpointUrl"]["Default"], "");
+    assert_eq!(endpoint(&TEMPLATE), None);
+    assert_eq!(endpoint(&expand(&["AwsEndpointUrl=http://localhost:1"])), Some(json!("http://localhost:1")));
+}
+
+#[test]
 fn the_architecture_is_a_parameter_and_x86_64_unless_said() {
     let architectures = |template: &Value| template["Resources"]["Ingress"]["Properties"]["Architectures"].clone();
 

@@ -68,7 +68,7 @@ def main() -> None:
         threading.Thread(target=end_with_input, daemon=True).start()
         if not BUILT_TEMPLATE.is_file():
             raise StepFailed(f"{BUILT_TEMPLATE} is missing: run `sam build` first")
-        with own_folder(arguments.dir) as folder, local_aws(folder, arguments.log_level) as (endpoint, server):
+        with own_folder(arguments.dir) as folder, local_aws(folder, arguments) as (endpoint, server):
             print(json.dumps(deploy(folder, endpoint, arguments)), flush=True)
             step("ready")
             server.wait()
@@ -88,6 +88,11 @@ def stop(_number: int, _frame: object) -> NoReturn:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--app-secret", help="what the function is to verify signatures with (default: a random one)")
+    parser.add_argument("--verify-token", help="what the challenge has to carry (default: the one that the stack makes)")
+    parser.add_argument(
+        "--address", default="127.0.0.1", help="where the local AWS listens (default: %(default)s); for containers, the "
+        "address of their bridge"
+    )
     parser.add_argument("--log-level", default="INFO", help="the template's LogLevel (default: %(default)s)")
     parser.add_argument(
         "--dir", type=Path, default=REPOSITORY / ".local/stack", help="emptied and written to (default: .local/stack)"
@@ -148,15 +153,15 @@ def environment(folder: Path, endpoint: str) -> dict[str, str]:
 
 
 @contextmanager
-def local_aws(folder: Path, log_level: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def local_aws(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Runs ministack on a free port; yields its endpoint and its process."""
-    port = free_port()
-    endpoint = f"http://127.0.0.1:{port}"
+    port = free_port(arguments.address)
+    endpoint = f"http://{arguments.address}:{port}"
     log = folder / "ministack.log"
     step(f"starting the local AWS at {endpoint}")
     settings = {
         "AUTH": "true",
-        "BIND_HOST": "127.0.0.1",
+        "BIND_HOST": arguments.address,
         "GATEWAY_PORT": str(port),
         "MINISTACK_REGION": REGION,
         "STATE_DIR": str(folder / "home/state"),
@@ -168,18 +173,9 @@ def local_aws(folder: Path, log_level: str) -> Iterator[tuple[str, subprocess.Po
         "DOCKER_HOST": f"unix://{folder}/home/no-docker",
         # Lambda tells a function of its LoggingConfig by these two; ministack only hands down its own environment.
         "AWS_LAMBDA_LOG_FORMAT": "JSON",
-        "AWS_LAMBDA_LOG_LEVEL": log_level,
+        "AWS_LAMBDA_LOG_LEVEL": arguments.log_level,
     }
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-c", MINISTACK],
-            cwd=folder / "home",
-            env=environment(folder, endpoint) | settings,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    server = started(["-c", MINISTACK], folder, environment(folder, endpoint) | settings, log)
     try:
         wait_until_ready(server, endpoint, log)
         yield endpoint, server
@@ -187,9 +183,23 @@ def local_aws(folder: Path, log_level: str) -> Iterator[tuple[str, subprocess.Po
         end_group(server)
 
 
-def free_port() -> int:
+def started(python: list[str], folder: Path, variables: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Starts Python in a session of its own, which `end_group` ends, with an input that it may wait for the end of."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, *python],
+            cwd=folder / "home",
+            env=variables,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def free_port(address: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         return int(probe.getsockname()[1])
 
 
@@ -250,7 +260,7 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
         # The bucket wants TLS and the local AWS has none, so that it would refuse every body.
         client("s3").delete_bucket_policy(Bucket=outputs["PayloadBucket"])
         step("putting the app secret")
-        secret = put_app_secret(client("secretsmanager"), outputs["SecretArn"], arguments.app_secret)
+        secret = put_secret(client("secretsmanager"), outputs["SecretArn"], arguments)
         function = client("lambda").get_function_configuration(FunctionName=resources["Ingress"])
         return {
             "aws_endpoint": endpoint,
@@ -284,7 +294,7 @@ def sam_deploy(folder: Path, endpoint: str, log_level: str) -> None:
     # A date of the last look for a newer version, without which SAM CLI asks the network at its end.
     (home / "metadata.json").write_text(json.dumps({"lastVersionCheck": time.time()}))
     command = [
-        sys.executable, "-m", "samcli", "deploy",
+        "-m", "samcli", "deploy",
         "--template-file", str(BUILT_TEMPLATE),
         "--config-file", str(home / "samconfig.toml"),
         "--stack-name", STACK,
@@ -298,16 +308,7 @@ def sam_deploy(folder: Path, endpoint: str, log_level: str) -> None:
     ]  # fmt: skip
     # The table of events is as wide as this, and wraps what a resource failed of if it has to.
     settings = {"SAM_CLI_TELEMETRY": "0", "__SAM_CLI_APP_DIR": str(home), "COLUMNS": "240"}
-    with log.open("wb") as output:
-        sam = subprocess.Popen(
-            command,
-            cwd=home,
-            env=environment(folder, endpoint) | settings,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    sam = started(command, folder, environment(folder, endpoint) | settings, log)
     try:
         if sam.wait(DEPLOY_SECONDS) != 0:
             raise StepFailed(f"sam deploy ended with status {sam.returncode}", log)
@@ -343,10 +344,11 @@ def add_routes(apis: Any, functions: Any, resources: dict[str, str]) -> None:
                 apis.create_route(ApiId=api, RouteKey=route, Target=f"integrations/{integration}")
 
 
-def put_app_secret(store: Any, secret_id: str, app_secret: str | None) -> dict[str, Any]:
-    """Replaces the placeholder of the app secret and keeps the verify token that came with the stack."""
+def put_secret(store: Any, secret_id: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Replaces the placeholder of the app secret, and the verify token that came with the stack if another is given."""
     secret: dict[str, Any] = json.loads(store.get_secret_value(SecretId=secret_id)["SecretString"])
-    secret["app_secret"] = app_secret if app_secret is not None else secrets.token_hex(16)
+    secret["app_secret"] = arguments.app_secret or secrets.token_hex(16)
+    secret["verify_token"] = arguments.verify_token or secret["verify_token"]
     store.put_secret_value(SecretId=secret_id, SecretString=json.dumps(secret))
     return secret
 

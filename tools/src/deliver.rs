@@ -13,6 +13,7 @@ use reqwest::{
 use thiserror::Error;
 
 use crate::{
+    outcome::Answer,
     samples::{Sample, VERIFY_TOKEN},
     sign,
 };
@@ -50,6 +51,14 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// From the start of the request to the end of the answer.
     pub elapsed: Duration,
+}
+
+impl Reply {
+    /// The answer alone.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        Answer { status: self.status, body: self.body.clone() }
+    }
 }
 
 /// Why there is no answer.

@@ -5,16 +5,22 @@
 //! - [`expect`]: answer and messages that a sample should bring about, worked out apart from the function's own code;
 //! - [`deliver`]: one sample over HTTP to one endpoint;
 //! - [`stack`] and [`queues`]: the function deployed on this computer, and what is on its queues;
-//! - [`run`]: all of it together, sample by sample, with a table for people.
+//! - [`docker`]: an image for the function, and a way for containers to reach this computer;
+//! - [`outcome`]: what came of a sample, compared with what should;
+//! - [`run`]: all of it together, sample by sample, with a table for people;
+//! - [`sam_local`]: the same in Docker, by `sam local`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod deliver;
+pub mod docker;
 pub mod expect;
 mod logs;
+pub mod outcome;
 pub mod queues;
 mod report;
 pub mod run;
+pub mod sam_local;
 pub mod samples;
 pub mod sign;
 pub mod stack;

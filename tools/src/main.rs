@@ -12,6 +12,7 @@ use ingress_tools::{
     deliver::{DeliverError, Endpoint, Keys},
     expect::Expected,
     run::{Local, RunError},
+    sam_local::{SamError, SamLocal},
     samples::{self, Sample, SampleError},
     stack::{Running, StackError},
 };
@@ -65,6 +66,14 @@ enum Command {
         #[arg(long, default_value = ".venv/bin/python")]
         python: PathBuf,
     },
+    /// Runs the function in Docker, as `sam local invoke` does, on queues and a secret of a local AWS.
+    SamLocal {
+        /// The samples, such as events/messages-text.json; without any, all of events/.
+        events: Vec<PathBuf>,
+        /// The interpreter that has SAM CLI and the local AWS.
+        #[arg(long, default_value = ".venv/bin/python")]
+        python: PathBuf,
+    },
 }
 
 #[derive(Debug, Error)]
@@ -79,6 +88,8 @@ enum CommandError {
     Stack(#[from] StackError),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error(transparent)]
+    SamLocal(#[from] SamError),
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("interrupted")]
@@ -91,6 +102,10 @@ async fn main() -> ExitCode {
         Command::Sign { files, check } => sign(&files, check),
         Command::Deliver { event, url } => deliver(&event, url).await,
         Command::Run { once, events, python } => run(once, &events, &python).await,
+        Command::SamLocal { events, python } => tokio::select! {
+            done = sam_local(&events, &python) => done,
+            stopped = stopped() => stopped.and(Err(CommandError::Interrupted)),
+        },
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -103,11 +118,7 @@ async fn main() -> ExitCode {
 }
 
 fn sign(files: &[PathBuf], check: bool) -> Result<bool, CommandError> {
-    let samples = if files.is_empty() {
-        Sample::load_all(Path::new("events"))?
-    } else {
-        files.iter().map(|path| Sample::load(path)).collect::<Result<_, _>>()?
-    };
+    let samples = load(files)?;
     let mut fresh = true;
     for sample in samples {
         let signed = sample.signed_with(samples::APP_SECRET);
@@ -124,6 +135,15 @@ fn sign(files: &[PathBuf], check: bool) -> Result<bool, CommandError> {
         }
     }
     Ok(fresh)
+}
+
+/// Reads the samples that were named, or all of them.
+fn load(files: &[PathBuf]) -> Result<Vec<Sample>, SampleError> {
+    if files.is_empty() {
+        Sample::load_all(Path::new("events"))
+    } else {
+        files.iter().map(|path| Sample::load(path)).collect()
+    }
 }
 
 async fn deliver(event: &Path, url: Option<String>) -> Result<bool, CommandError> {
@@ -167,6 +187,12 @@ async fn run(once: bool, events: &Path, python: &Path) -> Result<bool, CommandEr
         failed = local.keep_up() => match failed? {},
         stopped = stopped() => stopped.map(|()| true),
     }
+}
+
+async fn sam_local(events: &[PathBuf], python: &Path) -> Result<bool, CommandError> {
+    let samples = load(events)?;
+    let invoked = SamLocal::start(Path::new("."), python).await?.invoke_all(&samples).await?;
+    Ok(invoked.iter().all(|invoked| invoked.outcome.is_as_expected()))
 }
 
 /// Waits for the signals that end a program, so that it ends what it started first.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
 
-use crate::{queues::Depth, run::Outcome};
+use crate::{docker::Image, outcome::Outcome, queues::Depth};
 
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -27,7 +27,7 @@ impl Deliveries {
 
     pub(crate) fn line(&self, outcome: &Outcome) {
         let width = self.name_width;
-        let style = if outcome.problems.is_empty() { GOOD } else { BAD };
+        let style = if outcome.is_as_expected() { GOOD } else { BAD };
         let landed = if outcome.landed.is_empty() { "-" } else { &outcome.landed };
         println!(
             "{:width$}  {style}{:>6}{style:#}  {:>5}  {landed}",
@@ -41,12 +41,20 @@ impl Deliveries {
     }
 }
 
-pub(crate) fn summary(outcomes: &[Outcome]) {
-    let bad = outcomes.iter().filter(|outcome| !outcome.problems.is_empty()).count();
-    if bad == 0 {
-        println!("\n{GOOD}all {} as expected{GOOD:#}", outcomes.len());
+pub(crate) fn summary<'o>(outcomes: impl Iterator<Item = &'o Outcome>) {
+    let (good, bad): (Vec<_>, Vec<_>) = outcomes.partition(|outcome| outcome.is_as_expected());
+    if bad.is_empty() {
+        println!("\n{GOOD}all {} as expected{GOOD:#}", good.len());
     } else {
-        println!("\n{BAD}{bad} of {} not as expected{BAD:#}", outcomes.len());
+        println!("\n{BAD}{} of {} not as expected{BAD:#}", bad.len(), good.len() + bad.len());
+    }
+}
+
+/// Says in what the function runs.
+pub(crate) fn image(image: &Image) {
+    println!("{TITLE}image{TITLE:#}  {}", image.image);
+    if let Some(reason) = &image.stand_in_because {
+        println!("{BAD}a stand-in{BAD:#}, since AWS's own cannot be had: {reason}");
     }
 }
 

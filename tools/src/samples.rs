@@ -10,7 +10,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::sign;
+use crate::{deliver::Keys, sign};
 
 /// The app secret that the samples are signed with.
 pub const APP_SECRET: &str = "test-app-secret-of-the-samples";
@@ -18,6 +18,12 @@ pub const APP_SECRET: &str = "test-app-secret-of-the-samples";
 pub const VERIFY_TOKEN: &str = "test-verify-token-of-the-samples";
 /// What forged samples are signed with, whoever asks.
 pub const FORGERS_SECRET: &str = "a-secret-that-meta-does-not-know";
+
+/// The secrets of a function that is to take the samples as they are.
+#[must_use]
+pub fn keys() -> Keys {
+    Keys { app_secret: APP_SECRET.to_owned(), verify_token: VERIFY_TOKEN.to_owned() }
+}
 
 /// One event, as the file has it and taken apart.
 #[derive(Debug, Clone)]

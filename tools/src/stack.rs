@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     thread,
@@ -109,10 +110,30 @@ pub enum StackError {
     NotRunning,
 }
 
+/// How a stack differs from the one that `make run` shows.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Where the local AWS listens: loopback, or the address of a bridge that containers are at.
+    pub address: IpAddr,
+    /// The secrets of the function; without them, ones that nobody knows.
+    pub keys: Option<Keys>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { address: Ipv4Addr::LOCALHOST.into(), keys: None }
+    }
+}
+
 impl Stack {
     /// Deploys the built template on this computer. Progress goes to standard error.
     pub async fn start(root: &Path, python: &Path) -> Result<Self, StackError> {
-        let (mut script, output) = Script::start(root, python)?;
+        Self::start_as(&Setup::default(), root, python).await
+    }
+
+    /// The same, set up in another way.
+    pub async fn start_as(setup: &Setup, root: &Path, python: &Path) -> Result<Self, StackError> {
+        let (mut script, output) = Script::start(setup, root, python)?;
         let line = timeout(READY_TIMEOUT, BufReader::new(output).lines().next_line())
             .await
             .map_err(|_| StackError::Late)?
@@ -185,9 +206,12 @@ struct Script {
 }
 
 impl Script {
-    fn start(root: &Path, python: &Path) -> Result<(Self, ChildStdout), StackError> {
+    fn start(setup: &Setup, root: &Path, python: &Path) -> Result<(Self, ChildStdout), StackError> {
+        let keys = setup.keys.iter();
         let mut child = Command::new(python)
             .arg(SCRIPT)
+            .args(["--address", &setup.address.to_string()])
+            .args(keys.flat_map(|keys| ["--app-secret", &keys.app_secret, "--verify-token", &keys.verify_token]))
             .current_dir(root)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,0 +1,74 @@
+//! The function in Docker, as `sam local` runs it, in the image and under the emulator of Lambda's Runtime API.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use ingress_tools::{sam_local::SamLocal, samples::Sample};
+use support::event::event;
+use tokio::sync::Mutex;
+
+/// One stack at a time: two would share a folder.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+const THREE_MEGABYTES: usize = 3_000_000;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+async fn sam_local() -> SamLocal {
+    SamLocal::start(root(), &root().join(".venv/bin/python")).await.unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs Docker"]
+async fn every_sample_is_answered_and_lands_as_it_should() {
+    let _turn = TURN.lock().await;
+    let samples = Sample::load_all(&root().join("events")).unwrap();
+    let invoked = sam_local().await.invoke_all(&samples).await.unwrap();
+    assert_eq!(invoked.len(), samples.len());
+    for invoked in invoked {
+        assert_eq!(invoked.outcome.problems, Vec::<String>::new(), "{}\n{}", invoked.outcome.event, invoked.log);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Docker"]
+async fn the_api_answers_the_challenge_and_takes_the_largest_notification() {
+    let _turn = TURN.lock().await;
+    let mut sam_local = sam_local().await;
+    let api = sam_local.start_api().await.unwrap();
+    let text = "x".repeat(900);
+    let changes: Vec<_> = (0..1000)
+        .map(|at| {
+            let message = format!(
+                r#"{{"id":"wamid.{at}","from":"12025550101","type":"text","text":{{"body":"{}"}}}}"#,
+                if at < 8 { "y".repeat(260_000) } else { text.clone() }
+            );
+            format!(r#"{{"field":"messages","value":{{"messages":[{message}]}}}}"#)
+        })
+        .collect();
+    let largest =
+        format!(r#"{{"object":"whatsapp_business_account","entry":[{{"id":"1","changes":[{}]}}]}}"#, changes.join(","));
+    assert!(
+        largest.len() > THREE_MEGABYTES - 100_000 && largest.len() < THREE_MEGABYTES + 100_000,
+        "{}",
+        largest.len()
+    );
+    let signature = [("x-hub-signature-256", "")];
+    for sample in [
+        Sample::load(&root().join("events/challenge.json")).unwrap(),
+        sample("forged", &event("POST", "", &signature, largest.as_bytes())),
+        sample("unsigned", &event("POST", "", &[], largest.as_bytes())),
+        sample("largest", &event("POST", "", &signature, largest.as_bytes())),
+    ] {
+        let outcome = sam_local.outcome(&sample, &api).await.unwrap();
+        assert_eq!(outcome.problems, Vec::<String>::new(), "{}", outcome.event);
+    }
+}
+
+fn sample(name: &str, event: &serde_json::Value) -> Sample {
+    Sample::from_text(&PathBuf::from(name), event.to_string()).unwrap()
+}

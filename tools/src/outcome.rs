@@ -1,0 +1,194 @@
+//! What came of a sample, and what is wrong with it.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use tokio::time::sleep;
+
+use crate::{
+    expect::{Expected, Piece},
+    queues::{Landed, QueueError, Queues},
+    samples::Sample,
+};
+
+/// A 200 means that the messages are stored, so they should be there at once.
+const LANDING_TIMEOUT: Duration = Duration::from_secs(3);
+const LANDING_PAUSE: Duration = Duration::from_millis(50);
+
+/// What an endpoint, or the function itself, answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The body, decoded.
+    pub body: Vec<u8>,
+}
+
+/// What came of one delivery.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The sample's name.
+    pub event: String,
+    /// The answer's status.
+    pub status: u16,
+    /// How long the answer took.
+    pub elapsed: Duration,
+    /// The queues where something landed, in words.
+    pub landed: String,
+    /// What is not as it should be.
+    pub problems: Vec<String>,
+}
+
+impl Outcome {
+    /// Takes what a sample brought about from the queues, and compares all of it with what it should have.
+    pub async fn of(
+        sample: &Sample,
+        answer: &Answer,
+        elapsed: Duration,
+        queues: &mut Queues,
+    ) -> Result<Self, QueueError> {
+        let expected = Expected::of(sample);
+        let answered = answer.status == expected.status;
+        let landed = landed(queues, if answered { expected.pieces.len() } else { 0 }).await?;
+        let mut problems = problems_of_answer(&expected, answer);
+        if answered {
+            problems.extend(problems_of_landing(&expected.pieces, &landed, queues));
+        }
+        Ok(Self { event: sample.name.clone(), status: answer.status, elapsed, landed: in_words(&landed), problems })
+    }
+
+    /// Whether everything is as it should be.
+    #[must_use]
+    pub fn is_as_expected(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+async fn landed(queues: &mut Queues, expected: usize) -> Result<Vec<Landed>, QueueError> {
+    let deadline = Instant::now() + LANDING_TIMEOUT;
+    let mut landed = queues.take().await?;
+    while landed.len() < expected && Instant::now() < deadline {
+        sleep(LANDING_PAUSE).await;
+        landed.extend(queues.take().await?);
+    }
+    Ok(landed)
+}
+
+fn problems_of_answer(expected: &Expected, answer: &Answer) -> Vec<String> {
+    let mut problems = Vec::new();
+    if answer.status != expected.status {
+        problems.push(format!("answered {}, not {}", answer.status, expected.status));
+    } else if answer.body != expected.answer.as_bytes() {
+        let body = String::from_utf8_lossy(&answer.body);
+        problems.push(format!("answered {body:?}, not {:?}", expected.answer));
+    }
+    problems
+}
+
+/// Finds for every piece the message that was made of it, and what is left over on either side.
+fn problems_of_landing(pieces: &[Piece], landed: &[Landed], queues: &Queues) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut left: Vec<_> = landed.iter().collect();
+    for piece in pieces {
+        let route = piece.route(|route| queues.has_route(route));
+        let queue = queues.queue_of(&route).unwrap_or_default();
+        let Some(at) = left.iter().position(|message| Piece::all_of(message.body.as_bytes()) == [piece.clone()]) else {
+            problems.push(format!("what belongs on {queue} landed nowhere, or with other bytes"));
+            continue;
+        };
+        let message = left.remove(at);
+        if message.queue != queue {
+            problems.push(format!("landed on {}, not on {queue}", message.queue));
+        }
+        let reason = message.attributes.get("unrouted_reason").map(String::as_str);
+        if reason != piece.reason_on(&route) {
+            let wanted = piece.reason_on(&route).unwrap_or("none");
+            problems.push(format!("unrouted_reason is {}, not {wanted}", reason.unwrap_or("none")));
+        }
+    }
+    problems.extend(left.iter().map(|message| format!("a message on {} was made of nothing sent", message.queue)));
+    problems
+}
+
+/// Such as `messages, messages-statuses ×2, unrouted (no-route)`.
+fn in_words(landed: &[Landed]) -> String {
+    let mut counts = BTreeMap::new();
+    for message in landed {
+        let place = match message.attributes.get("unrouted_reason") {
+            Some(reason) => format!("{} ({reason})", message.queue),
+            None => message.queue.clone(),
+        };
+        *counts.entry(place).or_insert(0) += 1;
+    }
+    let places: Vec<_> =
+        counts.into_iter().map(|(place, count)| if count == 1 { place } else { format!("{place} ×{count}") }).collect();
+    places.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stack::Facts;
+
+    const SECURITY: &str = r#"{"field":"security","value":{"event":"A"}}"#;
+
+    fn body(change: &str) -> String {
+        format!(r#"{{"entry":[{{"id":"1","changes":[{change}]}}]}}"#)
+    }
+
+    fn landed(queue: &str, change: &str, reason: Option<&str>) -> Landed {
+        let attributes = reason.map(|reason| ("unrouted_reason".to_owned(), reason.to_owned()));
+        Landed { queue: queue.to_owned(), body: body(change), attributes: attributes.into_iter().collect() }
+    }
+
+    fn problems(sent: &str, landed: &[Landed]) -> Vec<String> {
+        problems_of_landing(&Piece::all_of(body(sent).as_bytes()), landed, &Queues::of(&Facts::for_tests()))
+    }
+
+    #[test]
+    fn a_change_on_the_queue_of_its_field_is_as_it_should_be() {
+        assert_eq!(problems(SECURITY, &[landed("security", SECURITY, None)]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_change_on_another_queue_is_a_problem() {
+        assert_eq!(
+            problems(SECURITY, &[landed("unrouted", SECURITY, Some("no-route"))]),
+            ["landed on unrouted, not on security", "unrouted_reason is no-route, not none"]
+        );
+    }
+
+    #[test]
+    fn a_change_that_is_missing_is_a_problem() {
+        assert_eq!(problems(SECURITY, &[]), ["what belongs on security landed nowhere, or with other bytes"]);
+    }
+
+    #[test]
+    fn a_change_that_was_written_anew_is_a_problem() {
+        assert_eq!(
+            problems(SECURITY, &[landed("security", &SECURITY.replace(':', ": "), None)]),
+            [
+                "what belongs on security landed nowhere, or with other bytes",
+                "a message on security was made of nothing sent"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_change_that_is_there_twice_is_a_problem() {
+        let twice = [landed("security", SECURITY, None), landed("security", SECURITY, None)];
+
+        assert_eq!(problems(SECURITY, &twice), ["a message on security was made of nothing sent"]);
+        assert_eq!(in_words(&twice), "security ×2");
+    }
+
+    #[test]
+    fn a_field_without_a_route_belongs_on_the_catch_all_with_its_reason() {
+        let change = r#"{"field":"calls","value":{}}"#;
+
+        assert_eq!(problems(change, &[landed("unrouted", change, Some("no-route"))]), Vec::<String>::new());
+        assert_eq!(problems(change, &[landed("unrouted", change, None)]), ["unrouted_reason is none, not no-route"]);
+    }
+}
