@@ -1,0 +1,177 @@
+//! The other ways in: `cargo lambda watch` and `invoke` on the samples, and `cargo lambda deploy` to a stack that is up.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use ingress_tools::{
+    deliver::Endpoint,
+    outcome::{Answer, Outcome},
+    queues::Queues,
+    samples::{self, Sample},
+    stack::{Setup, Stack},
+};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+/// One stack at a time: two would share a folder.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn tool(name: &str) -> PathBuf {
+    root().join(".venv/bin").join(name)
+}
+
+/// A stack that takes the samples as they are signed.
+async fn stack() -> Stack {
+    let setup = Setup { keys: Some(samples::keys()), ..Setup::default() };
+    Stack::start_as(&setup, root(), &tool("python")).await.unwrap()
+}
+
+/// cargo-lambda, with the credentials and the endpoint of the stack.
+fn cargo_lambda(stack: &Stack, verb: &str) -> Command {
+    let mut command = Command::new(tool("cargo-lambda"));
+    command.current_dir(root()).stdin(Stdio::null()).args(["lambda", verb]);
+    command.env("AWS_ENDPOINT_URL", &stack.facts.aws_endpoint).env("AWS_REGION", &stack.facts.region);
+    command.env("AWS_ACCESS_KEY_ID", &stack.facts.access_key_id);
+    command.env("AWS_SECRET_ACCESS_KEY", &stack.facts.secret_access_key);
+    command.env_remove("AWS_PROFILE").env_remove("AWS_SESSION_TOKEN");
+    command
+}
+
+fn succeeded(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// `cargo lambda watch`, until it is dropped.
+struct Watch {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Watch {
+    fn start(stack: &Stack) -> Self {
+        // What it would do with the first request, which would not wait for so long.
+        succeeded(Command::new(env!("CARGO")).current_dir(root()).args(["build", "--package", "whatsapp-ingress"]));
+        let address = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+        let log = fs::File::create(root().join(".local/watch.log")).unwrap();
+        let mut command = cargo_lambda(stack, "watch");
+        command.args(["--package", "whatsapp-ingress", "--ignore-changes", "--invoke-address", "127.0.0.1"]);
+        command.args(["--invoke-port", &address.port().to_string()]);
+        command.env("SECRET_ID", &stack.facts.outputs["SecretArn"]);
+        command.env("PAYLOAD_BUCKET", &stack.facts.outputs["PayloadBucket"]);
+        command.env("QUEUE_URLS", json!(stack.facts.queue_urls).to_string());
+        // A group of its own, since what it starts does not end with it.
+        command.stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
+        let watch = Self { process: command.spawn().unwrap(), address };
+        let deadline = Instant::now() + START_TIMEOUT;
+        while TcpStream::connect(address).is_err() {
+            assert!(Instant::now() < deadline, "cargo lambda watch does not listen");
+            thread::sleep(Duration::from_millis(50));
+        }
+        watch
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.process.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+async fn watch_serves_every_sample_over_http_and_by_invoke() {
+    let _turn = TURN.lock().await;
+    let stack = stack().await;
+    let mut queues = Queues::of(&stack.facts);
+    let watch = Watch::start(&stack);
+    let endpoint = Endpoint::new(&format!("http://{}/webhook", watch.address)).unwrap();
+    let port = watch.address.port().to_string();
+    for sample in Sample::load_all(&root().join("events")).unwrap() {
+        let reply = endpoint.deliver(&sample, &stack.keys()).await.unwrap();
+        let outcome = Outcome::of(&sample, &reply.answer(), reply.elapsed, &mut queues).await.unwrap();
+        assert_eq!(outcome.problems, Vec::<String>::new(), "{} over HTTP", sample.name);
+
+        let mut invoke = cargo_lambda(&stack, "invoke");
+        invoke.args(["whatsapp-ingress", "--invoke-address", "127.0.0.1", "--invoke-port", &port]);
+        let told = succeeded(invoke.arg("--data-file").arg(&sample.path));
+        let answer: Value = serde_json::from_slice(&told.stdout).unwrap();
+        let status = u16::try_from(answer["statusCode"].as_u64().unwrap()).unwrap();
+        let answer = Answer { status, body: answer["body"].as_str().unwrap().into() };
+        let outcome = Outcome::of(&sample, &answer, Duration::ZERO, &mut queues).await.unwrap();
+        assert_eq!(outcome.problems, Vec::<String>::new(), "{} by invoke", sample.name);
+    }
+}
+
+#[tokio::test]
+async fn deploy_replaces_the_code_of_a_stacks_function_and_nothing_else() {
+    let _turn = TURN.lock().await;
+    let stack = stack().await;
+    let mut queues = Queues::of(&stack.facts);
+    let sample = Sample::load(&root().join("events/messages-text.json")).unwrap();
+    let endpoint = Endpoint::new(&stack.facts.callback_url).unwrap();
+    break_code(&stack);
+    assert!(endpoint.deliver(&sample, &stack.keys()).await.unwrap().status >= 500);
+    let before = configuration(&stack);
+
+    let mut deploy = cargo_lambda(&stack, "deploy");
+    deploy.args(["--endpoint-url", &stack.facts.aws_endpoint, "--binary-name", "whatsapp-ingress"]);
+    succeeded(deploy.arg(&stack.facts.outputs["FunctionName"]));
+
+    let after = configuration(&stack);
+    assert_ne!(before["CodeSha256"], after["CodeSha256"]);
+    for kept in ["Environment", "Role", "LoggingConfig", "MemorySize", "Timeout", "Runtime", "Handler", "Architectures"]
+    {
+        assert!(!before[kept].is_null(), "{kept}");
+        assert_eq!(before[kept], after[kept], "{kept}");
+    }
+    let reply = endpoint.deliver(&sample, &stack.keys()).await.unwrap();
+    let outcome = Outcome::of(&sample, &reply.answer(), reply.elapsed, &mut queues).await.unwrap();
+    assert_eq!(outcome.problems, Vec::<String>::new());
+}
+
+/// Puts a program in the function's place that ends at once.
+fn break_code(stack: &Stack) {
+    let script = "
+import io, sys, zipfile
+packed = io.BytesIO()
+with zipfile.ZipFile(packed, 'w') as archive:
+    entry = zipfile.ZipInfo('bootstrap')
+    entry.external_attr = 0o755 << 16
+    archive.writestr(entry, '#!/bin/sh\\nexit 1\\n')
+functions.update_function_code(FunctionName=sys.argv[1], ZipFile=packed.getvalue())
+";
+    python(stack, script);
+}
+
+fn configuration(stack: &Stack) -> Value {
+    let script = "import json, sys\nprint(json.dumps(functions.get_function_configuration(FunctionName=sys.argv[1]), default=str))";
+    serde_json::from_slice(&python(stack, script).stdout).unwrap()
+}
+
+/// Runs a script that has a client of Lambda, and the function's name as its argument.
+fn python(stack: &Stack, script: &str) -> Output {
+    let script = format!("import boto3\nfunctions = boto3.client('lambda')\n{script}");
+    let mut command = Command::new(tool("python"));
+    command.args(["-c", &script, &stack.facts.outputs["FunctionName"]]);
+    command.env("AWS_ENDPOINT_URL", &stack.facts.aws_endpoint).env("AWS_DEFAULT_REGION", &stack.facts.region);
+    command.env("AWS_ACCESS_KEY_ID", &stack.facts.access_key_id);
+    command.env("AWS_SECRET_ACCESS_KEY", &stack.facts.secret_access_key);
+    succeeded(command.env_remove("AWS_PROFILE").env_remove("AWS_SESSION_TOKEN"))
+}
