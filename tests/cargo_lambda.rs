@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 /// One stack at a time: two would share a folder.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
