@@ -40,6 +40,10 @@ deliver: export APP_SECRET = $(SECRET)
 deliver: ## signs and delivers one sample: EVENT=events/… [URL=…] [SECRET=…]
 	$(INGRESS) deliver "$(EVENT)" $(if $(URL),--url "$(URL)")
 
+.PHONY: verify
+verify: .venv/installed ## acts as Meta against an endpoint and says what holds: [URL=…] [STACK=…] (neither: what runs here)
+	$(INGRESS) verify $(if $(URL),--url "$(URL)") $(if $(STACK),--stack "$(STACK)")
+
 .PHONY: sign
 sign: ## makes the signatures of the samples anew
 	$(INGRESS) sign

@@ -31,6 +31,21 @@ pub struct Known {
     pub app_secrets: Vec<String>,
 }
 
+impl Known {
+    /// Reads the text of the secret. An error names the member that is wrong, and quotes nothing.
+    pub fn parse(text: &str) -> Result<Self, SecretsError> {
+        // Into a value first: what serde says of a wrong type quotes the text.
+        let secret: Map<String, Value> = serde_json::from_str(text).map_err(|_| SecretsError::NotAnObject)?;
+        let verify_token = usable("verify_token", secret.get("verify_token"))?;
+        let app_secrets = match secret.get("app_secret") {
+            Some(Value::Array(list)) if list.is_empty() => Err(wrong("app_secret", "is an empty list")),
+            Some(Value::Array(list)) => list.iter().map(|one| usable("app_secret", Some(one))).collect(),
+            one => usable("app_secret", one).map(|one| vec![one]),
+        }?;
+        Ok(Self { verify_token, app_secrets })
+    }
+}
+
 impl fmt::Debug for Known {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Known").finish_non_exhaustive()
@@ -147,19 +162,7 @@ impl Secrets {
 async fn fetch(client: &Client, secret_id: &str) -> Result<Known, SecretsError> {
     let answer = client.get_secret_value().secret_id(secret_id).send().await;
     let answer = answer.map_err(|error| SecretsError::Unreadable(causes(&error)))?;
-    parse(answer.secret_string().ok_or(SecretsError::NotAnObject)?)
-}
-
-fn parse(text: &str) -> Result<Known, SecretsError> {
-    // Into a value first: what serde says of a wrong type quotes the text.
-    let secret: Map<String, Value> = serde_json::from_str(text).map_err(|_| SecretsError::NotAnObject)?;
-    let verify_token = usable("verify_token", secret.get("verify_token"))?;
-    let app_secrets = match secret.get("app_secret") {
-        Some(Value::Array(list)) if list.is_empty() => Err(wrong("app_secret", "is an empty list")),
-        Some(Value::Array(list)) => list.iter().map(|one| usable("app_secret", Some(one))).collect(),
-        one => usable("app_secret", one).map(|one| vec![one]),
-    }?;
-    Ok(Known { verify_token, app_secrets })
+    Known::parse(answer.secret_string().ok_or(SecretsError::NotAnObject)?)
 }
 
 fn usable(member: &'static str, value: Option<&Value>) -> Result<String, SecretsError> {
@@ -183,9 +186,9 @@ mod tests {
 
     #[test]
     fn the_app_secret_is_one_or_a_list() {
-        let one = parse(r#"{"verify_token":"t","app_secret":"a","more":1}"#).unwrap();
+        let one = Known::parse(r#"{"verify_token":"t","app_secret":"a","more":1}"#).unwrap();
         assert_eq!((one.verify_token.as_str(), one.app_secrets), ("t", vec!["a".to_owned()]));
-        let list = parse(r#"{"app_secret":["new","old"],"verify_token":" x "}"#).unwrap();
+        let list = Known::parse(r#"{"app_secret":["new","old"],"verify_token":" x "}"#).unwrap();
         assert_eq!((list.verify_token.as_str(), list.app_secrets), (" x ", vec!["new".to_owned(), "old".to_owned()]));
     }
 
@@ -212,13 +215,13 @@ mod tests {
                 "verify_token in the secret is still the placeholder REPLACE_ME",
             ),
         ] {
-            assert_eq!(parse(text).unwrap_err().to_string(), expected, "{text}");
+            assert_eq!(Known::parse(text).unwrap_err().to_string(), expected, "{text}");
         }
     }
 
     #[test]
     fn secrets_are_not_printed() {
-        let known = parse(r#"{"verify_token":"hush","app_secret":"hush"}"#).unwrap();
+        let known = Known::parse(r#"{"verify_token":"hush","app_secret":"hush"}"#).unwrap();
         assert_eq!(format!("{known:?}"), "Known { .. }");
     }
 }

@@ -81,8 +81,8 @@ class Deployment:
         self.takes("unknown-field")
         assert self.count(self.outputs["QueueUrlUnrouted"]) == 1
         # It looks for its settings beside the template.
-        settings = str(REPOSITORY / "samconfig.toml")
-        self.sam("deploy", "--no-confirm-changeset", "--config-file", settings, "--template-file", str(self.with_field()))
+        settings = ["--config-file", str(REPOSITORY / "samconfig.toml")]
+        self.sam("deploy", "--no-confirm-changeset", *settings, "--template-file", str(self.with_field()))
         self.queue = self.read_outputs()[f"QueueUrl{KEY}"]
         self.takes("unknown-field")
         assert self.count(self.queue) == 1
@@ -121,10 +121,11 @@ class Deployment:
         """The built template with one more line in each of its three lists, as the README tells to add a field."""
         built = local_stack.BUILT_TEMPLATE
         text = built.read_text()
+        route = '"account_review_update": "${AWS::StackName}-account_review_update",\n'
         for before, line in (
             ("- AccountReviewUpdate\n", f"- {KEY}\n"),
             ("AccountReviewUpdate:\n", f"{KEY}:\n        Name: {FIELD}\n"),
-            ('"account_review_update": "${AWS::StackName}-account_review_update",\n', f'"{FIELD}": "${{AWS::StackName}}-{FIELD}",\n'),
+            (route, route.replace("account_review_update", FIELD)),
         ):
             at = text.index(before)
             indent = text[text.rindex("\n", 0, at) + 1 : at]

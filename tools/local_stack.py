@@ -88,10 +88,11 @@ def stop(_number: int, _frame: object) -> NoReturn:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--app-secret", help="what the function is to verify signatures with (default: a random one)")
-    parser.add_argument("--verify-token", help="what the challenge has to carry (default: the one that the stack makes)")
+    parser.add_argument("--verify-token", help="what the challenge has to carry (default: the one the stack makes)")
     parser.add_argument(
-        "--address", default="127.0.0.1", help="where the local AWS listens (default: %(default)s); for containers, the "
-        "address of their bridge"
+        "--address",
+        default="127.0.0.1",
+        help="where the local AWS listens (default: %(default)s); for containers, the address of their bridge",
     )
     parser.add_argument("--log-level", default="INFO", help="the template's LogLevel (default: %(default)s)")
     parser.add_argument(
@@ -240,6 +241,8 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from deployed import described
+
     sam_deploy(folder, endpoint, arguments.log_level)
     session = boto3.Session(ROOT_KEY, ROOT_KEY, region_name=REGION)
     config = Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 1}, proxies={})
@@ -248,8 +251,6 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
         return session.client(service, endpoint_url=endpoint, config=config)
 
     try:
-        described = client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
-        outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
         resources = {
             resource["LogicalResourceId"]: resource["PhysicalResourceId"]
             for page in client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=STACK)
@@ -258,25 +259,14 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
         step("adding the API's routes")
         add_routes(client("apigatewayv2"), client("lambda"), resources)
         # The bucket wants TLS and the local AWS has none, so that it would refuse every body.
-        client("s3").delete_bucket_policy(Bucket=outputs["PayloadBucket"])
+        client("s3").delete_bucket_policy(Bucket=resources["Payloads"])
         step("putting the app secret")
-        secret = put_secret(client("secretsmanager"), outputs["SecretArn"], arguments)
-        function = client("lambda").get_function_configuration(FunctionName=resources["Ingress"])
-        return {
+        put_secret(client("secretsmanager"), resources["Secret"], arguments)
+        return described(client, STACK) | {
             "aws_endpoint": endpoint,
-            "callback_url": outputs["CallbackUrl"],
             "region": REGION,
             "access_key_id": ROOT_KEY,
             "secret_access_key": ROOT_KEY,
-            "stack": STACK,
-            "function_name": function["FunctionName"],
-            "role_arn": function["Role"],
-            "log_group": function["LoggingConfig"]["LogGroup"],
-            "secret_id": outputs["SecretArn"],
-            "verify_token": secret["verify_token"],
-            "app_secret": secret["app_secret"],
-            "outputs": outputs,
-            "queue_urls": queue_urls(client("sqs"), function["Environment"]["Variables"]["QUEUE_URLS"]),
             "log": str(folder / "ministack.log"),
         }
     except (BotoCoreError, ClientError) as error:
@@ -344,21 +334,12 @@ def add_routes(apis: Any, functions: Any, resources: dict[str, str]) -> None:
                 apis.create_route(ApiId=api, RouteKey=route, Target=f"integrations/{integration}")
 
 
-def put_secret(store: Any, secret_id: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def put_secret(store: Any, secret_id: str, arguments: argparse.Namespace) -> None:
     """Replaces the placeholder of the app secret, and the verify token that came with the stack if another is given."""
     secret: dict[str, Any] = json.loads(store.get_secret_value(SecretId=secret_id)["SecretString"])
     secret["app_secret"] = arguments.app_secret or secrets.token_hex(16)
     secret["verify_token"] = arguments.verify_token or secret["verify_token"]
     store.put_secret_value(SecretId=secret_id, SecretString=json.dumps(secret))
-    return secret
-
-
-def queue_urls(queues: Any, routes: str) -> dict[str, str]:
-    """The function's routes with the full URL of every queue."""
-    return {
-        route: queues.get_queue_url(QueueName=target.rpartition("/")[2])["QueueUrl"]
-        for route, target in json.loads(routes).items()
-    }
 
 
 def report(failure: StepFailed) -> NoReturn:

@@ -1,6 +1,7 @@
 //! Delivers a sample over HTTP, as Meta would.
 
 use std::{
+    env,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -31,6 +32,23 @@ pub struct Keys {
     pub app_secret: String,
     /// What the challenge must carry.
     pub verify_token: String,
+}
+
+impl Keys {
+    /// These, unless the environment sets others: `APP_SECRET` and `VERIFY_TOKEN`, where they are not empty.
+    #[must_use]
+    pub fn or_of_environment(self) -> Self {
+        Self {
+            app_secret: of_environment("APP_SECRET").unwrap_or(self.app_secret),
+            verify_token: of_environment("VERIFY_TOKEN").unwrap_or(self.verify_token),
+        }
+    }
+}
+
+/// A variable of the environment that is not empty.
+#[must_use]
+pub fn of_environment(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// A callback URL, and a client with connections to it.
@@ -108,12 +126,17 @@ impl Endpoint {
         if host.ends_with(".localhost") {
             // Port 0 stands for the URL's own.
             client = client.resolve(host, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).no_proxy();
-        } else if host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-        {
+        } else if is_local(host) {
             client = client.no_proxy();
         }
         let client = client.build().map_err(|error| refused(&innermost(&error)))?;
         Ok(Self { client, url: parsed })
+    }
+
+    /// Whether the URL is one of this computer.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        is_local(self.url.host_str().unwrap_or_default())
     }
 
     /// The callback URL.
@@ -128,12 +151,23 @@ impl Endpoint {
     pub async fn deliver(&self, sample: &Sample, keys: &Keys) -> Result<Reply, DeliverError> {
         let method =
             Method::from_bytes(sample.method.as_bytes()).map_err(|_| DeliverError::Method(sample.method.clone()))?;
+        let query = query(sample, &keys.verify_token);
+        self.send(method, &query, headers(sample, &keys.app_secret)?, sample.body.clone()).await
+    }
+
+    /// Sends any request. No query means that of the URL.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        query: &str,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Reply, DeliverError> {
         let mut url = self.url.clone();
-        if !sample.query.is_empty() {
-            url.set_query(Some(&query(sample, &keys.verify_token)));
+        if !query.is_empty() {
+            url.set_query(Some(query));
         }
-        let request =
-            self.client.request(method, url).headers(headers(sample, &keys.app_secret)?).body(sample.body.clone());
+        let request = self.client.request(method, url).headers(headers).body(body);
         let started = Instant::now();
         let no_answer = |error: reqwest::Error| DeliverError::NoAnswer {
             url: self.url.clone(),
@@ -170,7 +204,13 @@ fn query(sample: &Sample, verify_token: &str) -> String {
         .finish()
 }
 
-fn innermost(error: &dyn std::error::Error) -> String {
+fn is_local(host: &str) -> bool {
+    let is_loopback = |ip: IpAddr| ip.is_loopback();
+    host == "localhost" || host.ends_with(".localhost") || host.trim_matches(['[', ']']).parse().is_ok_and(is_loopback)
+}
+
+/// What the last of the causes says, which is the telling one.
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;

@@ -4,23 +4,30 @@
 //! - [`sign`]: the headers of a sample that follow from its body;
 //! - [`expect`]: answer and messages that a sample should bring about, worked out apart from the function's own code;
 //! - [`deliver`]: one sample over HTTP to one endpoint;
-//! - [`stack`] and [`queues`]: the function deployed on this computer, and what is on its queues;
+//! - [`stack`]: the function deployed on this computer;
+//! - [`facts`] and [`queues`]: what there is to know of a stack, local or deployed, and what is on its queues;
 //! - [`docker`]: an image for the function, and a way for containers to reach this computer;
 //! - [`outcome`]: what came of a sample, compared with what should;
 //! - [`run`]: all of it together, sample by sample, with a table for people;
-//! - [`sam_local`]: the same in Docker, by `sam local`.
+//! - [`sam_local`]: the same in Docker, by `sam local`;
+//! - [`verify`], with [`catch_all`] and [`remedy`]: whether any endpoint does what Meta relies on;
+//! - [`report`]: what people see of all this.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod catch_all;
 pub mod deliver;
 pub mod docker;
 pub mod expect;
+pub mod facts;
 mod logs;
 pub mod outcome;
 pub mod queues;
-mod report;
+pub mod remedy;
+pub mod report;
 pub mod run;
 pub mod sam_local;
 pub mod samples;
 pub mod sign;
 pub mod stack;
+pub mod verify;

@@ -5,19 +5,20 @@ use std::{fs, time::Duration};
 use reqwest::Client;
 use serde::{Deserialize, Serialize};
 
-use crate::stack::Facts;
+use crate::facts::Facts;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The last lines of both logs, the function's first, which is in `CloudWatch` Logs. What cannot be read is said so.
 pub(crate) async fn tail(stack: &Facts, lines: usize) -> String {
     let function = function_lines(stack).await.unwrap_or_else(|error| vec![error.to_string()]);
-    let server = fs::read(&stack.log).map_or_else(
+    let path = stack.log.clone().unwrap_or_default();
+    let server = fs::read(&path).map_or_else(
         |error| vec![error.to_string()],
         |log| String::from_utf8_lossy(&log).lines().map(str::to_owned).collect(),
     );
     let last = |lines_of: &[String]| lines_of[lines_of.len().saturating_sub(lines)..].join("\n");
-    format!("--- {}\n{}\n--- {}\n{}\n---", stack.log_group, last(&function), stack.log.display(), last(&server))
+    format!("--- {}\n{}\n--- {}\n{}\n---", stack.log_group, last(&function), path.display(), last(&server))
 }
 
 async fn function_lines(stack: &Facts) -> Result<Vec<String>, Box<dyn std::error::Error>> {
@@ -70,7 +71,7 @@ mod tests {
         let said = r#"{"events":[{"message":"START RequestId: 1"},{"message":"a"},{"message":"b"},{"message":"c"},{"message":"REPORT 1"}]}"#;
         let asked = body_string(r#"{"logGroupName":"/aws/lambda/a-stack"}"#);
         Mock::given(asked).respond_with(ResponseTemplate::new(200).set_body_string(said)).mount(&server).await;
-        let stack = Facts { aws_endpoint: server.uri(), log: "no/such.log".into(), ..Facts::for_tests() };
+        let stack = Facts { aws_endpoint: server.uri(), log: Some("no/such.log".into()), ..Facts::for_tests() };
 
         let tail = tail(&stack, 2).await;
 

@@ -1,7 +1,7 @@
 //! The command line: reads arguments and environment, and turns outcomes into exit codes.
 
 use std::{
-    env, fs, io,
+    fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -9,21 +9,36 @@ use std::{
 use anstream::{eprintln, println};
 use clap::{Parser, Subcommand};
 use ingress_tools::{
-    deliver::{DeliverError, Endpoint, Keys},
+    catch_all::CatchAll,
+    deliver::{DeliverError, Endpoint, of_environment},
     expect::Expected,
+    facts::{Facts, FactsError},
+    report,
     run::{Local, RunError},
     sam_local::{SamError, SamLocal},
     samples::{self, Sample, SampleError},
-    stack::{Running, StackError},
+    verify::{self, Check, Target},
 };
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
+use whatsapp_ingress::secrets::Known;
 
 const SECRETS_HELP: &str = "\
 Environment:
   APP_SECRET    what to sign with
   VERIFY_TOKEN  what the challenge carries
 Where they are unset or empty, those of the local stack or, with --url, those of the samples are taken.";
+
+/// The name in samconfig.toml.
+const STACK: &str = "whatsapp-ingress";
+
+const VERIFY_HELP: &str = "\
+Sends 21 notifications of the field ingress_verify, which nobody has a queue for, finds them on the catch-all
+queue and deletes them there. Without URL and stack, the local stack that is up is looked at.
+
+Environment:
+  AWS_PROFILE, AWS_REGION ...  for the stack's outputs, its secret and its catch-all queue
+  APP_SECRET, VERIFY_TOKEN     instead of those in the stack's secret";
 
 /// Signs and delivers samples of Meta's webhooks, and runs the function on this computer.
 ///
@@ -66,6 +81,21 @@ enum Command {
         #[arg(long, default_value = ".venv/bin/python")]
         python: PathBuf,
     },
+    /// Acts as Meta, and as a forger, against an endpoint, and says of each thing that Meta relies on whether it holds.
+    #[command(after_help = VERIFY_HELP)]
+    Verify {
+        /// The callback URL; without it, that of the stack.
+        #[arg(long)]
+        url: Option<String>,
+        #[command(flatten)]
+        stack: NamedStack,
+        /// Ask AWS for nothing: both secrets are those of the environment, and no notification is sent.
+        #[arg(long, requires = "url", conflicts_with = "stack")]
+        no_stack: bool,
+        /// Print the findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Runs the function in Docker, as `sam local invoke` does, on queues and a secret of a local AWS.
     SamLocal {
         /// The samples, such as events/messages-text.json; without any, all of events/.
@@ -74,6 +104,24 @@ enum Command {
         #[arg(long, default_value = ".venv/bin/python")]
         python: PathBuf,
     },
+}
+
+/// A deployed stack, and the way to ask for it.
+#[derive(Debug, clap::Args)]
+struct NamedStack {
+    /// Name of the stack, for its secret and its queues; with a URL alone, that of samconfig.toml.
+    #[arg(long)]
+    stack: Option<String>,
+    /// The interpreter that has the AWS SDK.
+    #[arg(long, default_value = ".venv/bin/python")]
+    python: PathBuf,
+}
+
+impl NamedStack {
+    /// Asks AWS with the credentials, profile and region of the environment.
+    async fn facts(&self) -> Result<Facts, FactsError> {
+        Facts::deployed(Path::new("."), &self.python, self.stack.as_deref().unwrap_or(STACK)).await
+    }
 }
 
 #[derive(Debug, Error)]
@@ -85,11 +133,13 @@ enum CommandError {
     #[error(transparent)]
     Deliver(#[from] DeliverError),
     #[error(transparent)]
-    Stack(#[from] StackError),
+    Facts(#[from] FactsError),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error(transparent)]
     SamLocal(#[from] SamError),
+    #[error("neither APP_SECRET and VERIFY_TOKEN are set, nor is a stack named")]
+    NoKeys,
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("interrupted")]
@@ -102,6 +152,7 @@ async fn main() -> ExitCode {
         Command::Sign { files, check } => sign(&files, check),
         Command::Deliver { event, url } => deliver(&event, url).await,
         Command::Run { once, events, python } => run(once, &events, &python).await,
+        Command::Verify { url, stack, no_stack, json } => verify(url, &stack, no_stack, json).await,
         Command::SamLocal { events, python } => tokio::select! {
             done = sam_local(&events, &python) => done,
             stopped = stopped() => stopped.and(Err(CommandError::Interrupted)),
@@ -148,20 +199,13 @@ fn load(files: &[PathBuf]) -> Result<Vec<Sample>, SampleError> {
 
 async fn deliver(event: &Path, url: Option<String>) -> Result<bool, CommandError> {
     let sample = Sample::load(event)?;
-    let at = match url {
-        Some(url) => Running {
-            callback_url: url,
-            app_secret: samples::APP_SECRET.to_owned(),
-            verify_token: samples::VERIFY_TOKEN.to_owned(),
-        },
-        None => Running::read(Path::new("."))?,
+    let (url, keys) = if let Some(url) = url {
+        (url, samples::keys())
+    } else {
+        let facts = Facts::running(Path::new("."))?;
+        (facts.callback_url.clone(), facts.keys()?)
     };
-    let set = |name| env::var(name).ok().filter(|value| !value.is_empty());
-    let keys = Keys {
-        app_secret: set("APP_SECRET").unwrap_or(at.app_secret),
-        verify_token: set("VERIFY_TOKEN").unwrap_or(at.verify_token),
-    };
-    let reply = Endpoint::new(&at.callback_url)?.deliver(&sample, &keys).await?;
+    let reply = Endpoint::new(&url)?.deliver(&sample, &keys.or_of_environment()).await?;
     let expected = Expected::of(&sample);
     println!("{}: {} in {} ms", sample.name, reply.status, reply.elapsed.as_millis());
     if !reply.body.is_empty() {
@@ -187,6 +231,39 @@ async fn run(once: bool, events: &Path, python: &Path) -> Result<bool, CommandEr
         failed = local.keep_up() => match failed? {},
         stopped = stopped() => stopped.map(|()| true),
     }
+}
+
+async fn verify(url: Option<String>, stack: &NamedStack, no_stack: bool, json: bool) -> Result<bool, CommandError> {
+    let facts = match (&url, &stack.stack) {
+        _ if no_stack => None,
+        (None, None) => Some(Facts::running(Path::new("."))?),
+        _ => Some(stack.facts().await?),
+    };
+    let (app_secret, verify_token) = (of_environment("APP_SECRET"), of_environment("VERIFY_TOKEN"));
+    let known = match (app_secret, verify_token, &facts) {
+        (Some(app_secret), Some(verify_token), _) => Known { verify_token, app_secrets: vec![app_secret] },
+        (app_secret, verify_token, Some(facts)) => {
+            let known = facts.known()?;
+            Known {
+                verify_token: verify_token.unwrap_or(known.verify_token),
+                app_secrets: app_secret.map_or(known.app_secrets, |secret| vec![secret]),
+            }
+        }
+        _ => return Err(CommandError::NoKeys),
+    };
+    let url = url.or(facts.as_ref().map(|facts| facts.callback_url.clone())).unwrap_or_default();
+    let target = Target { endpoint: Endpoint::new(&url)?, known, catch_all: facts.as_ref().and_then(CatchAll::of) };
+    let checks = if json {
+        let checks = verify::verify(&target, |_| ()).await;
+        println!("{}", serde_json::json!({ "url": url, "holds": !checks.iter().any(Check::fails), "checks": checks }));
+        checks
+    } else {
+        println!("{url}\n");
+        let checks = verify::verify(&target, report::check).await;
+        report::verdict(&checks);
+        checks
+    };
+    Ok(!checks.iter().any(Check::fails))
 }
 
 async fn sam_local(events: &[PathBuf], python: &Path) -> Result<bool, CommandError> {

@@ -130,7 +130,7 @@ fn in_words(landed: &[Landed]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stack::Facts;
+    use crate::facts::Facts;
 
     const SECURITY: &str = r#"{"field":"security","value":{"event":"A"}}"#;
 

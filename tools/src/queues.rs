@@ -11,12 +11,12 @@ use aws_sdk_sqs::{
 use futures_util::future::try_join_all;
 use thiserror::Error;
 
-use crate::stack::Facts;
+use crate::facts::Facts;
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
 /// The most that SQS gives out at once.
-const MOST_AT_ONCE: i32 = 10;
+pub(crate) const MOST_AT_ONCE: i32 = 10;
 /// Far longer than a run takes: a message is received once, and so never nears its queue's dead-letter queue.
 const HIDDEN_SECONDS: i32 = 3600;
 
@@ -129,7 +129,7 @@ impl Queues {
 }
 
 impl Landed {
-    fn new(queue: &str, message: Message) -> Self {
+    pub(crate) fn new(queue: &str, message: Message) -> Self {
         let attributes = message.message_attributes.unwrap_or_default().into_iter();
         Self {
             queue: queue.to_owned(),
@@ -160,12 +160,13 @@ async fn depth(client: &Client, queue: &Queue) -> Result<Depth, QueueError> {
     Ok(Depth { queue: queue.name.clone(), routes: queue.routes.clone(), messages })
 }
 
-fn failed<E: std::error::Error>(doing: &'static str, queue: &str) -> impl Fn(E) -> QueueError {
+pub(crate) fn failed<E: std::error::Error>(doing: &'static str, queue: &str) -> impl Fn(E) -> QueueError {
     move |error| QueueError { doing, queue: queue.to_owned(), reason: DisplayErrorContext(&error).to_string() }
 }
 
-fn client(stack: &Facts) -> Client {
-    let key = Credentials::new(&stack.access_key_id, &stack.secret_access_key, None, None, "the local stack");
+pub(crate) fn client(stack: &Facts) -> Client {
+    let key =
+        Credentials::new(&stack.access_key_id, &stack.secret_access_key, stack.session_token.clone(), None, "stack");
     let timeouts =
         TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).operation_timeout(OPERATION_TIMEOUT);
     let config = Config::builder()

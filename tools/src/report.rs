@@ -5,7 +5,12 @@ use std::fmt::Write;
 use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
 
-use crate::{docker::Image, outcome::Outcome, queues::Depth};
+use crate::{
+    docker::Image,
+    outcome::Outcome,
+    queues::Depth,
+    verify::{Check, Finding},
+};
 
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -89,4 +94,27 @@ pub(crate) fn invitation(callback_url: &str, curl: &str, environment: &[(&str, &
 
 pub(crate) fn log_tail(tail: &str) {
     eprintln!("\n{ASIDE}{tail}{ASIDE:#}");
+}
+
+/// Prints one finding about an endpoint, and for a failure what to do.
+pub fn check(check: &Check) {
+    let (style, word, detail) = match &check.finding {
+        Finding::Holds { detail } => (GOOD, "holds", detail),
+        Finding::Fails { detail, .. } => (BAD, "fails", detail),
+        Finding::Skipped { detail } => (ASIDE, "skipped", detail),
+    };
+    println!("{:42}  {style}{word:7}{style:#}  {detail}", check.check);
+    if let Finding::Fails { remedy, .. } = &check.finding {
+        println!("{:42}  {BAD}likely{BAD:#}   {}", "", remedy.cause);
+        println!("{:42}  {BAD}remedy{BAD:#}   {}", "", remedy.remedy);
+    }
+}
+
+/// Prints how many hold.
+pub fn verdict(checks: &[Check]) {
+    let fails = checks.iter().filter(|check| check.fails()).count();
+    let skipped = checks.iter().filter(|check| matches!(check.finding, Finding::Skipped { .. })).count();
+    let holds = checks.len() - fails - skipped;
+    let style = if fails == 0 { GOOD } else { BAD };
+    println!("\n{style}{holds} of {} hold, {fails} fail{style:#}, {skipped} skipped", checks.len());
 }

@@ -8,12 +8,13 @@ use whatsapp_ingress::signature;
 
 use crate::{
     deliver::{DeliverError, Endpoint, Keys},
+    facts::Facts,
     logs,
     outcome::Outcome,
     queues::{QueueError, Queues},
     report,
     samples::{Sample, SampleError, Signer},
-    stack::{Facts, Stack, StackError},
+    stack::{Stack, StackError},
 };
 
 const WATCH_PAUSE: Duration = Duration::from_secs(1);

@@ -1,8 +1,7 @@
 //! The function deployed on this computer: a child process that ends with this one.
 
 use std::{
-    collections::BTreeMap,
-    fs, io,
+    io,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -10,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -18,63 +16,25 @@ use tokio::{
     time::timeout,
 };
 
-use crate::deliver::Keys;
+use crate::{
+    deliver::Keys,
+    facts::{Facts, FactsError, Running},
+};
 
 /// Start and deployment take about 10 s; this is far above the sum of the script's own bounds.
 const READY_TIMEOUT: Duration = Duration::from_mins(5);
 /// The script gives each of its own children 5 s to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const SCRIPT: &str = "tools/local_stack.py";
-/// Where a stack that is up tells its address, so that a sample can be delivered from another terminal.
-const RUNNING: &str = ".local/running.json";
 
 /// A stack that is up. It ends when this is dropped, or when this process does, however that happens.
 #[derive(Debug)]
 pub struct Stack {
     script: Script,
-    running: PathBuf,
+    keys: Keys,
+    _running: Running,
     /// What the stack says of itself.
     pub facts: Facts,
-}
-
-/// The line of JSON with which the script says that the stack is up.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Facts {
-    /// Where the local AWS listens.
-    pub aws_endpoint: String,
-    /// Its region.
-    pub region: String,
-    /// A key that may read the queues.
-    pub access_key_id: String,
-    /// Its secret.
-    pub secret_access_key: String,
-    /// What Meta would call.
-    pub callback_url: String,
-    /// The app secret of the function.
-    pub app_secret: String,
-    /// The verify token of the function.
-    pub verify_token: String,
-    /// Name of the `CloudFormation` stack, with which the names of its queues begin.
-    pub stack: String,
-    /// The URL of each route's queue.
-    pub queue_urls: BTreeMap<String, String>,
-    /// The outputs of the stack.
-    pub outputs: BTreeMap<String, String>,
-    /// The function's log group.
-    pub log_group: String,
-    /// The log of the local AWS.
-    pub log: PathBuf,
-}
-
-/// The address of a stack that is up, for a delivery from outside.
-#[derive(Debug, Deserialize, Serialize)]
-pub struct Running {
-    /// What Meta would call.
-    pub callback_url: String,
-    /// The app secret of the function.
-    pub app_secret: String,
-    /// The verify token of the function.
-    pub verify_token: String,
 }
 
 /// Why there is no stack.
@@ -97,7 +57,10 @@ pub enum StackError {
     /// The script's line is not the one agreed upon.
     #[error("the local stack says what is not understood: {0}")]
     Garbled(serde_json::Error),
-    /// A pipe or a file failed.
+    /// Its secret cannot be used, or others cannot be told of it.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    /// A pipe failed.
     #[error("cannot {doing}: {source}")]
     Io {
         /// What was tried.
@@ -105,9 +68,6 @@ pub enum StackError {
         /// What the system says.
         source: io::Error,
     },
-    /// No stack is up.
-    #[error("no stack is up: start one with `make run`, or name a URL")]
-    NotRunning,
 }
 
 /// How a stack differs from the one that `make run` shows.
@@ -143,57 +103,20 @@ impl Stack {
             return Err(StackError::Ended(status));
         };
         let facts: Facts = serde_json::from_str(&line).map_err(StackError::Garbled)?;
-        let running = root.join(RUNNING);
-        Running::from(&facts).write(&running)?;
-        Ok(Self { script, running, facts })
+        let keys = facts.keys()?;
+        let running = facts.tell(root)?;
+        Ok(Self { script, keys, _running: running, facts })
     }
 
     /// The secrets that its function shares with Meta.
     #[must_use]
     pub fn keys(&self) -> Keys {
-        Keys { app_secret: self.facts.app_secret.clone(), verify_token: self.facts.verify_token.clone() }
+        self.keys.clone()
     }
 
     /// Waits until the stack ends by itself, which it does only when something is wrong.
     pub async fn ended(&mut self) -> Result<ExitStatus, StackError> {
         self.script.ended().await
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        // It is of no use to anybody now; if it cannot be removed, a delivery to it fails with a plain error.
-        let _ = fs::remove_file(&self.running);
-    }
-}
-
-impl Running {
-    /// Reads the address of the stack that is up in this folder.
-    pub fn read(root: &Path) -> Result<Self, StackError> {
-        let text = match fs::read(root.join(RUNNING)) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StackError::NotRunning),
-            Err(source) => return Err(StackError::Io { doing: "read the address of the local stack", source }),
-        };
-        serde_json::from_slice(&text).map_err(StackError::Garbled)
-    }
-
-    fn write(&self, path: &Path) -> Result<(), StackError> {
-        let text = serde_json::to_vec_pretty(self).expect("strings alone always make JSON");
-        let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
-        folder
-            .and_then(|()| fs::write(path, text))
-            .map_err(|source| StackError::Io { doing: "write the address of the local stack", source })
-    }
-}
-
-impl From<&Facts> for Running {
-    fn from(facts: &Facts) -> Self {
-        Self {
-            callback_url: facts.callback_url.clone(),
-            app_secret: facts.app_secret.clone(),
-            verify_token: facts.verify_token.clone(),
-        }
     }
 }
 
@@ -239,28 +162,6 @@ impl Drop for Script {
                 return;
             }
             thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-#[cfg(test)]
-impl Facts {
-    /// A stack with three queues that nobody started.
-    pub(crate) fn for_tests() -> Self {
-        let queue = |route: &str, name| (route.to_owned(), format!("http://127.0.0.1:1/123456789012/a-stack-{name}"));
-        Self {
-            aws_endpoint: "http://127.0.0.1:1".to_owned(),
-            region: "us-east-1".to_owned(),
-            access_key_id: "id".to_owned(),
-            secret_access_key: "key".to_owned(),
-            callback_url: "http://api.localhost:1/webhook".to_owned(),
-            app_secret: "secret".to_owned(),
-            verify_token: "token".to_owned(),
-            stack: "a-stack".to_owned(),
-            queue_urls: [queue("*", "unrouted"), queue("messages", "messages"), queue("security", "security")].into(),
-            outputs: BTreeMap::new(),
-            log_group: "/aws/lambda/a-stack".to_owned(),
-            log: "the.log".into(),
         }
     }
 }

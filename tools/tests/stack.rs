@@ -3,13 +3,16 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use ingress_tools::stack::{Running, Stack, StackError};
+use ingress_tools::{
+    facts::{Facts, FactsError},
+    stack::{Stack, StackError},
+};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
 const READY: &str = r#"echo '{"aws_endpoint":"http://127.0.0.1:1","region":"us-east-1","access_key_id":"id",
-"secret_access_key":"key","callback_url":"http://api.localhost:1/webhook","app_secret":"s","verify_token":"v",
-"stack":"a-stack","queue_urls":{"*":"http://127.0.0.1:1/q"},"log_group":"/aws/lambda/a-stack","outputs":{},"log":"the.log","more":1}' | tr -d '\n'; echo"#;
+"secret_access_key":"key","callback_url":"http://api.localhost:1/webhook",
+"secret":"{\"verify_token\":\"v\",\"app_secret\":[\"s\",\"old\"]}","stack":"a-stack","queue_urls":{"*":"http://127.0.0.1:1/q"},"log_group":"/aws/lambda/a-stack","outputs":{},"log":"the.log","more":1}' | tr -d '\n'; echo"#;
 const UNTIL_INPUT_ENDS: &str = "cat > /dev/null; echo > ended";
 
 fn root(script: &[&str]) -> TempDir {
@@ -29,13 +32,13 @@ async fn a_stack_is_up_until_it_is_dropped() {
     let mut stack = start(&root).await.unwrap();
 
     assert_eq!(stack.keys().app_secret, "s");
-    assert_eq!(Running::read(root.path()).unwrap().callback_url, "http://api.localhost:1/webhook");
+    assert_eq!(Facts::running(root.path()).unwrap().callback_url, "http://api.localhost:1/webhook");
     assert!(timeout(Duration::from_millis(100), stack.ended()).await.is_err(), "waiting for its end ended it");
     assert!(!root.path().join("ended").exists());
 
     drop(stack);
     assert!(root.path().join("ended").exists());
-    assert!(matches!(Running::read(root.path()), Err(StackError::NotRunning)));
+    assert!(matches!(Facts::running(root.path()), Err(FactsError::NotRunning)));
 }
 
 #[tokio::test]

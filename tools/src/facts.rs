@@ -1,0 +1,165 @@
+//! What there is to know of a stack, local or deployed.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::{process::Command, time::timeout};
+use whatsapp_ingress::secrets::{Known, SecretsError};
+
+use crate::deliver::Keys;
+
+/// Where a stack that is up on this computer tells of itself, for commands in another terminal.
+const RUNNING: &str = ".local/running.json";
+const SCRIPT: &str = "tools/deployed.py";
+/// Its calls have bounds of their own, far below this.
+const TIMEOUT: Duration = Duration::from_mins(3);
+
+/// A stack as the scripts describe it.
+#[derive(Clone, Deserialize, Serialize)]
+pub struct Facts {
+    /// Where SQS is, and with a local AWS everything else.
+    pub aws_endpoint: String,
+    /// The region.
+    pub region: String,
+    /// A key that may read the queues.
+    pub access_key_id: String,
+    /// Its secret.
+    pub secret_access_key: String,
+    /// What a key that lapses comes with.
+    #[serde(default)]
+    pub session_token: Option<String>,
+    /// What Meta calls.
+    pub callback_url: String,
+    /// The text of the function's secret.
+    pub secret: String,
+    /// Name of the `CloudFormation` stack, with which the names of its queues begin.
+    pub stack: String,
+    /// The URL of each route's queue.
+    pub queue_urls: BTreeMap<String, String>,
+    /// The outputs of the stack.
+    pub outputs: BTreeMap<String, String>,
+    /// The function's log group.
+    pub log_group: String,
+    /// The log of the local AWS, where the stack is on one.
+    #[serde(default)]
+    pub log: Option<PathBuf>,
+}
+
+/// A note that a stack is up, which goes with this.
+#[derive(Debug)]
+pub struct Running(PathBuf);
+
+/// Why nothing is known of a stack.
+#[derive(Debug, Error)]
+pub enum FactsError {
+    /// No stack is up on this computer.
+    #[error("no stack is up: start one with `make run`, or name a URL or a stack")]
+    NotRunning,
+    /// A file or a program failed.
+    #[error("cannot {doing}: {source}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// What the script or the file says is not the form agreed upon.
+    #[error("what is said of the stack is not understood: {0}")]
+    Garbled(serde_json::Error),
+    /// AWS does not tell, in the script's words.
+    #[error("{0}")]
+    Untold(String),
+    /// AWS is silent.
+    #[error("AWS did not answer in time (at most {} s)", TIMEOUT.as_secs())]
+    Late,
+    /// The function could not work with its secret either.
+    #[error("{0}: put it right, as in the README under Deploy")]
+    Secret(#[from] SecretsError),
+}
+
+impl Facts {
+    /// The stack that is up in this folder.
+    pub fn running(root: &Path) -> Result<Self, FactsError> {
+        let text = match fs::read(root.join(RUNNING)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(FactsError::NotRunning),
+            Err(source) => return Err(FactsError::Io { doing: "read of the local stack", source }),
+        };
+        serde_json::from_slice(&text).map_err(FactsError::Garbled)
+    }
+
+    /// Asks AWS for a stack, with the credentials, profile and region of the environment.
+    pub async fn deployed(root: &Path, python: &Path, stack: &str) -> Result<Self, FactsError> {
+        let mut script = Command::new(python);
+        script.arg(SCRIPT).arg(stack).current_dir(root).stdin(Stdio::null()).kill_on_drop(true);
+        let done = timeout(TIMEOUT, script.output()).await.map_err(|_| FactsError::Late)?;
+        let done = done.map_err(|source| FactsError::Io { doing: "run Python (`make run` installs it)", source })?;
+        if !done.status.success() {
+            return Err(FactsError::Untold(String::from_utf8_lossy(&done.stderr).trim().to_owned()));
+        }
+        serde_json::from_slice(&done.stdout).map_err(FactsError::Garbled)
+    }
+
+    /// The secrets of the function, read as the function reads them.
+    pub fn known(&self) -> Result<Known, FactsError> {
+        Ok(Known::parse(&self.secret)?)
+    }
+
+    /// The secrets that a delivery needs: of several app secrets the first.
+    pub fn keys(&self) -> Result<Keys, FactsError> {
+        let Known { verify_token, mut app_secrets } = self.known()?;
+        Ok(Keys { app_secret: app_secrets.swap_remove(0), verify_token })
+    }
+
+    pub(crate) fn tell(&self, root: &Path) -> Result<Running, FactsError> {
+        let path = root.join(RUNNING);
+        let text = serde_json::to_vec_pretty(self).expect("strings alone always make JSON");
+        path.parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| fs::write(&path, text))
+            .map_err(|source| FactsError::Io { doing: "write of the local stack", source })?;
+        Ok(Running(path))
+    }
+}
+
+impl std::fmt::Debug for Facts {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Facts").field("stack", &self.stack).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It is of no use to anybody now; if it cannot be removed, a delivery to it fails with a plain error.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+impl Facts {
+    /// A stack with three queues that nobody started.
+    pub(crate) fn for_tests() -> Self {
+        let queue = |route: &str, name| (route.to_owned(), format!("http://127.0.0.1:1/123456789012/a-stack-{name}"));
+        Self {
+            aws_endpoint: "http://127.0.0.1:1".to_owned(),
+            region: "us-east-1".to_owned(),
+            access_key_id: "id".to_owned(),
+            secret_access_key: "key".to_owned(),
+            session_token: None,
+            callback_url: "http://api.localhost:1/webhook".to_owned(),
+            secret: r#"{"verify_token":"token","app_secret":"secret"}"#.to_owned(),
+            stack: "a-stack".to_owned(),
+            queue_urls: [queue("*", "unrouted"), queue("messages", "messages"), queue("security", "security")].into(),
+            outputs: BTreeMap::new(),
+            log_group: "/aws/lambda/a-stack".to_owned(),
+            log: None,
+        }
+    }
+}

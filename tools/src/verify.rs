@@ -1,0 +1,321 @@
+//! Acts as Meta, and as a forger, against one endpoint, and says of each thing that Meta relies on whether it holds.
+
+use std::{
+    fmt::Display,
+    time::{Duration, Instant},
+};
+
+use reqwest::{
+    Method,
+    header::{CONTENT_TYPE, HeaderMap, HeaderValue},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use whatsapp_ingress::{secrets::Known, signature};
+
+use crate::{
+    catch_all::{CatchAll, Collected},
+    deliver::{DeliverError, Endpoint, Reply},
+    remedy::{self, Asked, Remedy},
+};
+
+/// The field of the notifications that are sent: nobody's, so that no team's queue gets them.
+pub const FIELD: &str = "ingress_verify";
+/// How many notifications the latency is measured with.
+pub const MEASURED: usize = 20;
+/// What Meta expects of the median, and of all but 1 %.
+const MEDIAN: Duration = Duration::from_millis(250);
+const SLOWEST: Duration = Duration::from_secs(1);
+
+/// An endpoint, and what its function shares with Meta.
+#[derive(Debug)]
+pub struct Target {
+    /// The callback URL.
+    pub endpoint: Endpoint,
+    /// The verify token and the app secrets.
+    pub known: Known,
+    /// The queue where notifications of an unknown field land; without it none are sent.
+    pub catch_all: Option<CatchAll>,
+}
+
+/// One thing that Meta relies on.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// What should hold.
+    pub check: &'static str,
+    /// Whether it does.
+    #[serde(flatten)]
+    pub finding: Finding,
+}
+
+/// Whether it holds.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "result", rename_all = "lowercase")]
+pub enum Finding {
+    /// It does.
+    Holds {
+        /// How it was seen.
+        detail: String,
+    },
+    /// It does not.
+    Fails {
+        /// What was seen.
+        detail: String,
+        /// What is most likely wrong, and what to do about it.
+        #[serde(flatten)]
+        remedy: Remedy,
+    },
+    /// It could not be looked at.
+    Skipped {
+        /// Why not.
+        detail: String,
+    },
+}
+
+impl Check {
+    /// Whether this is a failure.
+    #[must_use]
+    pub fn fails(&self) -> bool {
+        matches!(self.finding, Finding::Fails { .. })
+    }
+}
+
+const CONNECTION: &str = "certificate trusted, TLS 1.2 or later";
+const CHALLENGE: &str = "challenge answered verbatim";
+const WRONG_TOKEN: &str = "wrong verify token refused";
+const EMPTY_TOKEN: &str = "empty verify token refused";
+const FORGED: &str = "forged notification refused";
+const RESERIALISED: &str = "re-serialised notification refused";
+const UNSIGNED: &str = "unsigned notification refused";
+const ACCEPTED: &str = "signed notification accepted";
+const LATENCY: &str = "answers as fast as Meta asks for";
+const STORED: &str = "stored on the catch-all, nothing beside it";
+const AFTER_CONNECTION: [&str; 9] =
+    [CHALLENGE, WRONG_TOKEN, EMPTY_TOKEN, FORGED, RESERIALISED, UNSIGNED, ACCEPTED, LATENCY, STORED];
+
+/// Looks at everything, in order, and tells each finding as soon as it is there.
+pub async fn verify(target: &Target, mut tell: impl FnMut(&Check)) -> Vec<Check> {
+    let mut run = Run { target, id: random(), sent: Vec::new(), taken: 0 };
+    let mut checks = Vec::new();
+    let mut found = |check, finding| {
+        let check = Check { check, finding };
+        tell(&check);
+        checks.push(check);
+    };
+
+    let challenge = format!("{}+<b>\"&%\u{e4}", random());
+    let answer = run.ask("subscribe", &target.known.verify_token, &challenge).await;
+    if let Err(DeliverError::NoAnswer { reason, .. }) = &answer {
+        found(CONNECTION, Finding::Fails { detail: reason.clone(), remedy: remedy::of_connection(reason) });
+        for check in AFTER_CONNECTION {
+            found(check, skipped("there is no connection"));
+        }
+        return checks;
+    }
+    found(CONNECTION, run.connection());
+    found(CHALLENGE, challenged(&answer, &challenge));
+    found(WRONG_TOKEN, expect(&run.ask("subscribe", &random(), "1").await, 403, Asked::WrongToken));
+    found(EMPTY_TOKEN, expect(&run.ask("subscribe", "", "1").await, 403, Asked::WrongToken));
+
+    let body = run.notification();
+    let again = reserialised(&body);
+    let sign = |secret: &str, body: &str| Some(signature::sign(secret, body.as_bytes()));
+    let app_secret = &target.known.app_secrets[0];
+    found(FORGED, run.refused(&body, sign(&random(), &body), Asked::Forged).await);
+    let finding = match run.refused(&again, sign(app_secret, &body), Asked::Reserialised).await {
+        // The other way round, as somebody would take it who hashes what was parsed.
+        Finding::Holds { .. } => run.refused(&body, sign(app_secret, &again), Asked::Reserialised).await,
+        finding => finding,
+    };
+    found(RESERIALISED, finding);
+    found(UNSIGNED, run.refused(&body, None, Asked::Forged).await);
+
+    let Some(catch_all) = &target.catch_all else {
+        for check in [ACCEPTED, LATENCY, STORED] {
+            found(check, skipped("no stack is named whose catch-all queue to look at and to clean up"));
+        }
+        return checks;
+    };
+    let accepted = run.accepted().await;
+    let is_accepted = matches!(accepted, Finding::Holds { .. });
+    found(ACCEPTED, accepted);
+    found(LATENCY, if is_accepted { run.latency().await } else { skipped("no notification is accepted") });
+    // In any case: what was taken and should not have been is to be found, and to be cleaned up.
+    let collected = catch_all.collect(&run.id, run.sent.len() + run.taken).await;
+    found(
+        STORED,
+        match collected {
+            Ok(_) if run.sent.len() + run.taken == 0 => skipped("no notification is accepted"),
+            Ok(collected) => stored(&run.sent, collected),
+            Err(error) => Finding::Fails { detail: error.to_string(), remedy: remedy::of_queue(run.sent.len(), FIELD) },
+        },
+    );
+    checks
+}
+
+struct Run<'t> {
+    target: &'t Target,
+    /// Marks the notifications of this run: another may be under way.
+    id: String,
+    /// The bodies that were answered with 200 and so should be stored.
+    sent: Vec<String>,
+    /// How many should have been refused and were answered with 200.
+    taken: usize,
+}
+
+impl Run<'_> {
+    fn connection(&self) -> Finding {
+        let endpoint = &self.target.endpoint;
+        match endpoint.url().scheme() {
+            // The client takes no other: it has none of the older versions, and trusts what this computer trusts.
+            "https" => holds("as this computer trusts it"),
+            _ if endpoint.is_local() => skipped("plain HTTP on this computer; API Gateway has the certificate"),
+            _ => Finding::Fails { detail: "plain HTTP".to_owned(), remedy: remedy::of_plain_http() },
+        }
+    }
+
+    async fn ask(&self, mode: &str, token: &str, challenge: &str) -> Result<Reply, DeliverError> {
+        let members = [("hub.mode", mode), ("hub.challenge", challenge), ("hub.verify_token", token)];
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(members).finish();
+        self.target.endpoint.send(Method::GET, &query, HeaderMap::new(), Vec::new()).await
+    }
+
+    async fn post(&self, body: &str, signature: Option<String>) -> Result<Reply, DeliverError> {
+        let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        if let Some(signature) = signature {
+            headers.insert(signature::HEADER, signature.parse().expect("hex digits make a header"));
+        }
+        self.target.endpoint.send(Method::POST, "", headers, body.as_bytes().to_vec()).await
+    }
+
+    /// A notification as Meta writes one, with escapes that any other writer would write otherwise.
+    fn notification(&self) -> String {
+        let (run, one) = (&self.id, random());
+        format!(
+            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"0","changes":[{{"value":{{"run":"{run}","one":"{one}","text":"\u00e4 \/"}},"field":"{FIELD}"}}]}}]}}"#
+        )
+    }
+
+    async fn refused(&mut self, body: &str, signature: Option<String>, asked: Asked) -> Finding {
+        let answer = self.post(body, signature).await;
+        self.taken += usize::from(answer.as_ref().is_ok_and(|answer| answer.status == 200));
+        expect(&answer, 401, asked)
+    }
+
+    async fn deliver(&mut self, app_secret: &str) -> Result<Reply, DeliverError> {
+        let body = self.notification();
+        let answer = self.post(&body, Some(signature::sign(app_secret, body.as_bytes()))).await;
+        // One that got no answer may be stored too, and is looked for by its run.
+        if answer.as_ref().is_ok_and(|answer| answer.status == 200) {
+            self.sent.push(body);
+        }
+        answer
+    }
+
+    async fn accepted(&mut self) -> Finding {
+        let secrets = &self.target.known.app_secrets;
+        for (at, secret) in secrets.iter().enumerate() {
+            let answer = self.deliver(secret).await;
+            if let Finding::Fails { detail, remedy } = expect(&answer, 200, Asked::Signed) {
+                let which =
+                    if at == 0 { String::new() } else { format!(" with app secret {} of {}", at + 1, secrets.len()) };
+                return Finding::Fails { detail: detail + &which, remedy };
+            }
+        }
+        match secrets.len() {
+            1 => holds("200"),
+            several => holds(format!("200, with each of {several} app secrets")),
+        }
+    }
+
+    async fn latency(&mut self) -> Finding {
+        let mut times = Vec::new();
+        let secret = self.target.known.app_secrets[0].clone();
+        for _ in 0..MEASURED {
+            let started = Instant::now();
+            let answer = self.deliver(&secret).await;
+            times.push(started.elapsed());
+            if let failed @ Finding::Fails { .. } = expect(&answer, 200, Asked::Signed) {
+                return failed;
+            }
+        }
+        times.sort();
+        let (median, slowest) = (times[MEASURED / 2], times[MEASURED - 1]);
+        let seen = format!("median {} ms, slowest {} ms of {MEASURED}", median.as_millis(), slowest.as_millis());
+        if median <= MEDIAN && slowest <= SLOWEST {
+            holds(seen)
+        } else {
+            Finding::Fails { detail: seen, remedy: remedy::of_latency() }
+        }
+    }
+}
+
+fn challenged(answer: &Result<Reply, DeliverError>, challenge: &str) -> Finding {
+    match answer {
+        Ok(answer) if answer.status == 200 && answer.body != challenge.as_bytes() => {
+            Finding::Fails { detail: "200, with another text".to_owned(), remedy: remedy::of_challenge() }
+        }
+        answer => expect(answer, 200, Asked::Challenge),
+    }
+}
+
+fn expect(answer: &Result<Reply, DeliverError>, status: u16, asked: Asked) -> Finding {
+    match answer {
+        Ok(answer) if answer.status == status => holds(status),
+        Ok(answer) => Finding::Fails {
+            detail: format!("{}, not {status}", answer.status),
+            remedy: remedy::of_status(answer.status, !answer.body.is_empty(), asked),
+        },
+        Err(DeliverError::NoAnswer { reason, .. }) => {
+            Finding::Fails { detail: reason.clone(), remedy: remedy::of_connection(reason) }
+        }
+        Err(error) => Finding::Fails { detail: error.to_string(), remedy: remedy::of_connection("") },
+    }
+}
+
+fn stored(sent: &[String], collected: Collected) -> Finding {
+    let Collected { found, seen, undeleted } = collected;
+    let mut problems = Vec::new();
+    let missing = sent.iter().filter(|body| !found.iter().any(|message| message.body == **body)).count();
+    if missing > 0 {
+        problems.push(format!("{missing} of {} not found among {seen} messages", sent.len()));
+    }
+    let strange = found.iter().filter(|message| !sent.contains(&message.body)).count();
+    if strange > 0 {
+        problems.push(format!("{strange} stored that were refused, or with other bytes"));
+    }
+    let attributes = json!({ "field": FIELD, "unrouted_reason": "no-route" });
+    let wrong = |name: &str, of: &Value| {
+        found.iter().any(|message| message.attributes.get(name).map(String::as_str) != of.as_str())
+    };
+    for (name, value) in attributes.as_object().into_iter().flatten() {
+        if wrong(name, value) {
+            problems.push(format!("the attribute {name} is not {value}"));
+        }
+    }
+    if undeleted > 0 {
+        problems.push(format!("{undeleted} not deleted"));
+    }
+    if problems.is_empty() {
+        holds(format!("{} of {}, and deleted there", found.len(), sent.len()))
+    } else {
+        Finding::Fails { detail: problems.join("; "), remedy: remedy::of_queue(sent.len(), FIELD) }
+    }
+}
+
+fn holds(detail: impl Display) -> Finding {
+    Finding::Holds { detail: detail.to_string() }
+}
+
+fn skipped(why: &str) -> Finding {
+    Finding::Skipped { detail: why.to_owned() }
+}
+
+/// The same JSON, as a program writes it that parsed it.
+fn reserialised(body: &str) -> String {
+    serde_json::from_str::<Value>(body).expect("the notification is JSON").to_string()
+}
+
+fn random() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}

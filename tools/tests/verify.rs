@@ -1,0 +1,275 @@
+//! `ingress verify` against endpoints that do one thing wrong each.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{collections::BTreeMap, fs, io, net::SocketAddr, process::Output, sync::Arc};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    process::Command,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    },
+};
+use whatsapp_ingress::{challenge, signature};
+use wiremock::{Mock, MockServer, Request, ResponseTemplate, http::HeaderValue, matchers::any};
+
+const APP_SECRET: &str = "the-app-secret-of-this-test";
+const VERIFY_TOKEN: &str = "the-verify-token-of-this-test";
+
+/// What an endpoint does wrong.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Nothing,
+    QuotesTheChallenge,
+    AnswersAnyToken,
+    AnswersAnEmptyToken,
+    TakesAnything,
+    TakesTheUnsigned,
+    HashesWhatItParsed,
+    Says(u16, &'static str),
+}
+
+fn answer(fault: Fault, request: &Request) -> ResponseTemplate {
+    let challenge = |token: &str| challenge::answer(request.url.query().unwrap_or_default(), token).ok();
+    let header = request.headers.get(signature::HEADER).map(|value| value.as_bytes().to_vec());
+    let is_signed = |body: &[u8]| signature::verify([APP_SECRET], body, header.as_deref()).is_ok();
+    let parsed = || serde_json::from_slice::<Value>(&request.body).unwrap().to_string();
+    let asked =
+        |name: &str| request.url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+    match (fault, request.method.as_str()) {
+        (Fault::Says(status, body), _) => ResponseTemplate::new(status).set_body_string(body),
+        (Fault::AnswersAnyToken, "GET") => ResponseTemplate::new(200).set_body_string(asked("hub.challenge").unwrap()),
+        (Fault::AnswersAnEmptyToken, "GET") if asked("hub.verify_token").unwrap().is_empty() => {
+            ResponseTemplate::new(200)
+        }
+        (Fault::QuotesTheChallenge, "GET") => challenge(VERIFY_TOKEN)
+            .map_or(ResponseTemplate::new(403), |text| ResponseTemplate::new(200).set_body_json(text)),
+        (_, "GET") => challenge(VERIFY_TOKEN)
+            .map_or(ResponseTemplate::new(403), |text| ResponseTemplate::new(200).set_body_string(text)),
+        (Fault::TakesAnything, _) => ResponseTemplate::new(200),
+        (Fault::TakesTheUnsigned, _) if header.is_none() => ResponseTemplate::new(200),
+        (Fault::HashesWhatItParsed, _) if is_signed(parsed().as_bytes()) => ResponseTemplate::new(200),
+        (Fault::HashesWhatItParsed, _) => ResponseTemplate::new(401),
+        _ => ResponseTemplate::new(if is_signed(&request.body) { 200 } else { 401 }),
+    }
+}
+
+async fn endpoint(fault: Fault) -> MockServer {
+    let server = MockServer::start().await;
+    Mock::given(any()).respond_with(move |request: &Request| answer(fault, request)).mount(&server).await;
+    server
+}
+
+/// The command's findings by what they are about, and whether it says that all is well.
+async fn verify(url: &str, environment: &[(&str, &str)]) -> (BTreeMap<String, Value>, bool) {
+    let output = command(&["--url", url, "--no-stack", "--json"], environment).await;
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["holds"].as_bool().unwrap(), output.status.success());
+    let checks = told["checks"].as_array().unwrap().iter();
+    (
+        checks.map(|check| (check["check"].as_str().unwrap().to_owned(), check.clone())).collect(),
+        output.status.success(),
+    )
+}
+
+async fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ingress"));
+    command.arg("verify").args(arguments).env("APP_SECRET", APP_SECRET).env("VERIFY_TOKEN", VERIFY_TOKEN);
+    let output = command.envs(environment.iter().copied()).output().await.unwrap();
+    for secret in [APP_SECRET, VERIFY_TOKEN] {
+        assert!(!String::from_utf8_lossy(&output.stdout).contains(secret));
+        assert!(!String::from_utf8_lossy(&output.stderr).contains(secret));
+    }
+    output
+}
+
+fn failed(checks: &BTreeMap<String, Value>) -> Vec<&str> {
+    let failing = checks.iter().filter(|(_, check)| check["result"] == "fails");
+    failing.map(|(name, _)| name.as_str()).collect()
+}
+
+#[tokio::test]
+async fn all_holds_that_can_be_seen_without_a_stack() {
+    let server = endpoint(Fault::Nothing).await;
+    let (checks, holds) = verify(&server.uri(), &[]).await;
+
+    assert!(holds);
+    let skipped = checks.values().filter(|check| check["result"] == "skipped").count();
+    assert_eq!((checks.len(), skipped), (10, 4), "plain HTTP of this computer, and what needs the queue");
+    let posts: Vec<_> =
+        server.received_requests().await.unwrap().into_iter().filter(|sent| sent.method == "POST").collect();
+    assert_eq!(posts.len(), 4);
+    for post in posts {
+        let header = post.headers.get(signature::HEADER).map(HeaderValue::as_bytes);
+        assert!(signature::verify([APP_SECRET], &post.body, header).is_err(), "nobody would clean up what is stored");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_fails_alone_and_has_a_cause_and_a_remedy() {
+    const FORGERIES: [&str; 3] =
+        ["forged notification refused", "re-serialised notification refused", "unsigned notification refused"];
+    for (fault, expected, cause) in [
+        (Fault::QuotesTheChallenge, &["challenge answered verbatim"][..], "quoted"),
+        (
+            Fault::AnswersAnyToken,
+            &["empty verify token refused", "wrong verify token refused"],
+            "does not compare the verify token",
+        ),
+        (Fault::AnswersAnEmptyToken, &["empty verify token refused"], "does not compare the verify token"),
+        (Fault::TakesAnything, &FORGERIES, "does not check signatures"),
+        (Fault::TakesTheUnsigned, &FORGERIES[2..], "does not check signatures"),
+        (Fault::HashesWhatItParsed, &FORGERIES[1..2], "parsed and written again"),
+    ] {
+        let (checks, holds) = verify(&endpoint(fault).await.uri(), &[]).await;
+
+        assert_eq!((failed(&checks), holds), (expected.to_vec(), expected.is_empty()), "{fault:?}");
+        if let Some(first) = expected.first() {
+            assert!(checks[*first]["cause"].as_str().unwrap().contains(cause), "{fault:?}: {}", checks[*first]);
+            assert!(!checks[*first]["remedy"].as_str().unwrap().is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_is_not_the_functions_own_has_its_likely_cause() {
+    for (status, body, cause) in [
+        (500, r#"{"message":"Internal Server Error"}"#, "placeholder"),
+        (503, r#"{"message":"Service Unavailable"}"#, "out of time"),
+        (404, r#"{"message":"Not Found"}"#, "no route"),
+        (403, "", "another verify token"),
+        (403, r#"{"message":"Forbidden"}"#, "something before the function"),
+        (429, r#"{"message":"Too Many Requests"}"#, "throttled"),
+        (301, "", "does not follow"),
+        (202, "", "anything but 200"),
+        (200, "<html>", "changed on its way"),
+    ] {
+        let (checks, holds) = verify(&endpoint(Fault::Says(status, body)).await.uri(), &[]).await;
+        let check = &checks["challenge answered verbatim"];
+
+        assert!(!holds);
+        assert!(check["cause"].as_str().unwrap().contains(cause), "{status}: {check}");
+    }
+}
+
+#[tokio::test]
+async fn people_see_a_table_that_says_what_to_do() {
+    let server = endpoint(Fault::TakesTheUnsigned).await;
+    let output = command(&["--url", &server.uri(), "--no-stack"], &[]).await;
+    let told = String::from_utf8(output.stdout).unwrap();
+
+    assert!(!output.status.success());
+    for part in ["unsigned notification refused", "fails", "200, not 401", "likely", "remedy", "5 of 10 hold, 1 fail"] {
+        assert!(told.contains(part), "{part}\n{told}");
+    }
+    assert!(!told.contains('\u{1b}'), "colours are for terminals");
+}
+
+#[tokio::test]
+async fn without_a_stack_both_secrets_are_asked_for() {
+    let output = command(&["--url", "http://127.0.0.1:1", "--no-stack"], &[("APP_SECRET", "")]).await;
+
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("neither APP_SECRET and VERIFY_TOKEN are set, nor is a stack named"), "{told}");
+}
+
+const CONNECTION: &str = "certificate trusted, TLS 1.2 or later";
+
+/// An authority and, for this name, a server in front of `backend`.
+async fn tls(folder: &TempDir, name: &str, days_of: (i32, i32), backend: SocketAddr) -> io::Result<u16> {
+    let mut authority = CertificateParams::new([]).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Another name each, as two authorities have.
+    authority.distinguished_name.push(DnType::CommonName, folder.path().to_str().unwrap());
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    fs::write(folder.path().join("ca.pem"), authority.pem())?;
+    let key = KeyPair::generate().unwrap();
+    let mut leaf = CertificateParams::new([name.to_owned()]).unwrap();
+    (leaf.not_before, leaf.not_after) = (rcgen::date_time_ymd(days_of.0, 1, 1), rcgen::date_time_ymd(days_of.1, 1, 1));
+    let certificate = leaf.signed_by(&key, &authority).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key);
+    let acceptor = TlsAcceptor::from(Arc::new(config.unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut client) = acceptor.accept(client).await else { return };
+                let mut server = TcpStream::connect(backend).await.unwrap();
+                let _ = copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    Ok(port)
+}
+
+#[tokio::test]
+async fn a_certificate_has_to_be_trusted_valid_and_of_this_name() {
+    let server = endpoint(Fault::Nothing).await;
+    for (name, years, is_trusted, cause) in [
+        ("localhost", (2020, 2090), true, None),
+        ("localhost", (2020, 2090), false, Some("self-signed")),
+        ("example.com", (2020, 2090), true, Some("another name")),
+        ("localhost", (2020, 2021), true, Some("expired")),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let port = tls(&folder, name, years, *server.address()).await.unwrap();
+        let other = tempfile::tempdir().unwrap();
+        tls(&other, name, years, *server.address()).await.unwrap();
+        let trusted = if is_trusted { &folder } else { &other }.path().join("ca.pem");
+        let url = format!("https://localhost:{port}/webhook");
+        let (checks, holds) = verify(&url, &[("SSL_CERT_FILE", trusted.to_str().unwrap())]).await;
+
+        let Some(cause) = cause else {
+            assert_eq!((checks[CONNECTION]["result"].as_str(), holds), (Some("holds"), true), "{checks:?}");
+            continue;
+        };
+        assert_eq!((failed(&checks), holds), (vec![CONNECTION], false));
+        assert!(checks[CONNECTION]["cause"].as_str().unwrap().contains(cause), "{}", checks[CONNECTION]);
+        assert!(checks.values().filter(|check| check["result"] == "skipped").count() == 9);
+    }
+}
+
+/// A server that says the same to everybody, whatever they say, and closes.
+async fn server_that_says(words: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let _ = client.read(&mut [0; 4096]).await;
+            let _ = client.write_all(words).await;
+        }
+    });
+    format!("https://{address}/webhook")
+}
+
+#[tokio::test]
+async fn a_server_without_tls_1_2_or_without_any_is_told_apart_from_none() {
+    // A fatal alert, protocol_version (70), as a server sends it that knows only older versions.
+    let old = server_that_says(b"\x15\x03\x01\x00\x02\x02\x46").await;
+    let plain = server_that_says(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+    let silent = server_that_says(b"").await;
+    for (url, cause) in [
+        (old.as_str(), "does not speak TLS 1.2"),
+        (&plain, "does not speak TLS"),
+        (&silent, "closed or broken"),
+        ("https://127.0.0.1:1/webhook", "nothing listens"),
+        ("https://name.invalid/webhook", "does not resolve"),
+    ] {
+        let (checks, holds) = verify(url, &[]).await;
+
+        assert_eq!((failed(&checks), holds), (vec![CONNECTION], false), "{url}");
+        assert!(checks[CONNECTION]["cause"].as_str().unwrap().contains(cause), "{url}: {}", checks[CONNECTION]);
+    }
+}
