@@ -44,6 +44,11 @@ deliver: ## signs and delivers one sample: EVENT=events/… [URL=…] [SECRET=�
 verify: .venv/installed ## acts as Meta against an endpoint and says what holds: [URL=…] [STACK=…] (neither: what runs here)
 	$(INGRESS) verify $(if $(URL),--url "$(URL)") $(if $(STACK),--stack "$(STACK)")
 
+.PHONY: subscribe
+subscribe: .venv/installed ## shows what Meta sends for APP=…, and with APPLY=1 has it send what has a queue: see README
+	$(INGRESS) subscribe --app "$(APP)" $(if $(ACCOUNTS),--account "$(ACCOUNTS)") $(if $(FIELDS),--fields "$(FIELDS)") \
+		$(if $(REPLACE),--replace) $(if $(APPLY),--apply) $(if $(URL),--url "$(URL)") $(if $(STACK),--stack "$(STACK)")
+
 .PHONY: sign
 sign: ## makes the signatures of the samples anew
 	$(INGRESS) sign
@@ -63,6 +68,21 @@ check: .venv/installed ## formatting, lints, docs, template
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	sam validate
 	cfn-lint template.yaml
+
+CARGO_DENY := .local/cargo/bin/cargo-deny
+
+# Without optimization, which would take longer than it saves.
+$(CARGO_DENY):
+	cargo install cargo-deny --locked --debug --version 0.20.2 --root .local/cargo
+
+.PHONY: deny
+deny: $(CARGO_DENY) ## what may be depended on: licences, sources, and advisories where their database can be had
+	$(CARGO_DENY) --locked check licenses bans sources
+	if timeout 60 $(CARGO_DENY) fetch db; then \
+		$(CARGO_DENY) --locked --offline check advisories; \
+	else \
+		echo "advisories: NOT checked, their database cannot be had from here"; \
+	fi
 
 .PHONY: soak
 soak: ## COUNT=20000 notifications at the release build, with faults of every kind among them

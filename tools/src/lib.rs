@@ -11,6 +11,7 @@
 //! - [`run`]: all of it together, sample by sample, with a table for people;
 //! - [`sam_local`]: the same in Docker, by `sam local`;
 //! - [`verify`], with [`catch_all`] and [`remedy`]: whether any endpoint does what Meta relies on;
+//! - [`subscribe`], by way of [`graph`]: what Meta sends for an app, and has to send;
 //! - [`report`]: what people see of all this.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
@@ -20,6 +21,7 @@ pub mod deliver;
 pub mod docker;
 pub mod expect;
 pub mod facts;
+pub mod graph;
 mod logs;
 pub mod outcome;
 pub mod queues;
@@ -30,4 +32,5 @@ pub mod sam_local;
 pub mod samples;
 pub mod sign;
 pub mod stack;
+pub mod subscribe;
 pub mod verify;

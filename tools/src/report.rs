@@ -9,6 +9,7 @@ use crate::{
     docker::Image,
     outcome::Outcome,
     queues::Depth,
+    subscribe::{Plan, Step},
     verify::{Check, Finding},
 };
 
@@ -117,4 +118,46 @@ pub fn verdict(checks: &[Check]) {
     let holds = checks.len() - fails - skipped;
     let style = if fails == 0 { GOOD } else { BAD };
     println!("\n{style}{holds} of {} hold, {fails} fail{style:#}, {skipped} skipped", checks.len());
+}
+
+/// Prints what Meta sends for an app and what is to be done about it.
+pub fn plan(plan: &Plan, applied: bool) {
+    println!("{TITLE}app{TITLE:#}           {}", plan.app);
+    match &plan.callback_url_now {
+        Some(now) if *now == plan.callback_url => println!("{TITLE}callback URL{TITLE:#}  {now}"),
+        Some(now) => {
+            println!("{TITLE}callback URL{TITLE:#}  {BAD}{now}{BAD:#}, to be replaced: what goes there now will go to");
+            println!("              {GOOD}{}{GOOD:#}", plan.callback_url);
+        }
+        None => println!("{TITLE}callback URL{TITLE:#}  none, to become {GOOD}{}{GOOD:#}", plan.callback_url),
+    }
+    let width = plan.fields.iter().map(|field| field.field.len()).max().unwrap_or_default();
+    println!("\n{TITLE}{:width$}  Meta sends it       queues{TITLE:#}", "field");
+    for field in &plan.fields {
+        let (style, step) = match field.step {
+            Step::Keep => (Style::new(), "yes"),
+            Step::Subscribe => (GOOD, "no, to be added"),
+            Step::Drop => (BAD, "yes, to be dropped"),
+            Step::Leave => (ASIDE, "no"),
+        };
+        let queues = if field.queues.is_empty() { "- (the catch-all)".to_owned() } else { field.queues.join(", ") };
+        println!("{:width$}  {style}{step:18}{style:#}  {queues}", field.field);
+    }
+    if !plan.accounts.is_empty() {
+        println!("\n{TITLE}{:16}  the app gets its events{TITLE:#}", "account");
+    }
+    for account in &plan.accounts {
+        let (style, step) = if account.subscribed { (Style::new(), "yes") } else { (GOOD, "no, to be added") };
+        println!("{:16}  {style}{step}{style:#}", account.account.to_string());
+        if let Some(elsewhere) = &account.override_callback_uri {
+            println!("{:16}  {BAD}but those about messages go to {elsewhere}{BAD:#}", "");
+        }
+    }
+    println!();
+    match (applied, plan.is_done()) {
+        (true, true) => println!("{GOOD}done{GOOD:#}"),
+        (true, false) => println!("{BAD}Meta took it, and does not show all of it{BAD:#}: look again in a minute"),
+        (false, true) => println!("{GOOD}nothing to do{GOOD:#}"),
+        (false, false) => println!("nothing was changed: --apply (`make subscribe APPLY=1 ...`) does it"),
+    }
 }

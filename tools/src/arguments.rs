@@ -1,0 +1,150 @@
+//! The arguments of the command line, and its help.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+use ingress_tools::{
+    facts::{Facts, FactsError},
+    graph::{GRAPH_URL, Id},
+};
+
+const SECRETS_HELP: &str = "\
+Environment:
+  APP_SECRET    what to sign with
+  VERIFY_TOKEN  what the challenge carries
+Where they are unset or empty, those of the local stack or, with --url, those of the samples are taken.";
+
+/// The name in samconfig.toml.
+const STACK: &str = "whatsapp-ingress";
+
+const VERIFY_HELP: &str = "\
+Sends 21 notifications of the field ingress_verify, which nobody has a queue for, finds them on the catch-all
+queue and deletes them there. Without URL and stack, the local stack that is up is looked at.
+
+Environment:
+  AWS_PROFILE, AWS_REGION ...  for the stack's outputs, its secret and its catch-all queue
+  APP_SECRET, VERIFY_TOKEN     instead of those in the stack's secret";
+
+const SUBSCRIBE_HELP: &str = "\
+Environment:
+  META_ACCESS_TOKEN            of a system user, for the accounts; the app's own token is made of its secret
+  AWS_PROFILE, AWS_REGION ...  for the stack's outputs, its routes and its secret
+  APP_SECRET, VERIFY_TOKEN     instead of those in the stack's secret";
+
+/// Signs and delivers samples of Meta's webhooks, and runs the function on this computer.
+///
+/// Exit code 0: as expected. 1: not as expected, or it could not be done. 2: wrong arguments.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Regenerates in samples what follows from their body: signatures and content-length.
+    Sign {
+        /// The samples; without any, all of events/.
+        files: Vec<PathBuf>,
+        /// Change nothing; exit with 1 if a sample is stale.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Signs one sample anew and delivers it over HTTP, as Meta would.
+    #[command(after_help = SECRETS_HELP)]
+    Deliver {
+        /// The sample, such as events/messages-text.json.
+        event: PathBuf,
+        /// The callback URL; without it, that of the local stack that is up.
+        #[arg(long)]
+        url: Option<String>,
+    },
+    /// Deploys what `sam build` built on this computer, delivers every sample, and shows where it landed.
+    Run {
+        /// End after the samples, instead of staying up until Ctrl-C.
+        #[arg(long)]
+        once: bool,
+        /// The folder with the samples.
+        #[arg(long, default_value = "events")]
+        events: PathBuf,
+        /// The interpreter that has the local AWS.
+        #[arg(long, default_value = ".venv/bin/python")]
+        python: PathBuf,
+    },
+    /// Acts as Meta, and as a forger, against an endpoint, and says of each thing that Meta relies on whether it holds.
+    #[command(after_help = VERIFY_HELP)]
+    Verify {
+        /// The callback URL; without it, that of the stack.
+        #[arg(long)]
+        url: Option<String>,
+        #[command(flatten)]
+        stack: NamedStack,
+        /// Ask AWS for nothing: both secrets are those of the environment, and no notification is sent.
+        #[arg(long, requires = "url", conflicts_with = "stack")]
+        no_stack: bool,
+        /// Print the findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Has Meta send an app's events to a stack, and says what it sends and what has a queue. Changes nothing unless told.
+    #[command(after_help = SUBSCRIBE_HELP)]
+    Subscribe(Subscribe),
+    /// Runs the function in Docker, as `sam local invoke` does, on queues and a secret of a local AWS.
+    SamLocal {
+        /// The samples, such as events/messages-text.json; without any, all of events/.
+        events: Vec<PathBuf>,
+        /// The interpreter that has SAM CLI and the local AWS.
+        #[arg(long, default_value = ".venv/bin/python")]
+        python: PathBuf,
+    },
+}
+
+/// What an app is to be subscribed to.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Subscribe {
+    /// Id of the app.
+    #[arg(long)]
+    pub(crate) app: Id,
+    /// Ids of WhatsApp Business accounts whose events the app is to get.
+    #[arg(long = "account", value_delimiter = ',')]
+    pub(crate) accounts: Vec<Id>,
+    /// The fields to subscribe to; without any, those that have a queue.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) fields: Option<Vec<String>>,
+    /// Drop the other fields, which are kept otherwise.
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Do it, instead of saying what would be done.
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// The callback URL; without it, that of the stack.
+    #[arg(long)]
+    pub(crate) url: Option<String>,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+    /// Print what is and what is to be done as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The Graph API, with its version.
+    #[arg(long, default_value = GRAPH_URL)]
+    pub(crate) graph_url: String,
+}
+
+/// A deployed stack, and the way to ask for it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NamedStack {
+    /// Name of the stack; by default that of samconfig.toml.
+    #[arg(long)]
+    pub(crate) stack: Option<String>,
+    /// The interpreter that has the AWS SDK.
+    #[arg(long, default_value = ".venv/bin/python")]
+    python: PathBuf,
+}
+
+impl NamedStack {
+    /// Asks AWS with the credentials, profile and region of the environment.
+    pub(crate) async fn facts(&self) -> Result<Facts, FactsError> {
+        Facts::deployed(Path::new("."), &self.python, self.stack.as_deref().unwrap_or(STACK)).await
+    }
+}

@@ -1,0 +1,202 @@
+//! What an operator runs against a deployed stack, against one on the local AWS.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod graph;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+    sync::{Arc, Mutex},
+};
+
+use ingress_tools::{deliver::Endpoint, queues::Queues, samples::Sample, stack::Stack};
+use serde_json::{Value, json};
+use tokio::{process::Command, sync::Mutex as AsyncMutex};
+
+use crate::graph::{ACCESS_TOKEN, ACCOUNT, APP, Meta, graph};
+
+/// One stack at a time: each is a whole AWS, and two would share the queues' names.
+static TURN: AsyncMutex<()> = AsyncMutex::const_new(());
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The command, in an environment where AWS is the local one and nothing else is set.
+async fn ingress(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ingress"));
+    command.args(arguments).current_dir(root());
+    for name in ["APP_SECRET", "VERIFY_TOKEN", "META_ACCESS_TOKEN", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION"] {
+        command.env_remove(name);
+    }
+    let facts = &stack.facts;
+    command.env("AWS_ENDPOINT_URL", &facts.aws_endpoint).env("AWS_DEFAULT_REGION", &facts.region);
+    command.env("AWS_ACCESS_KEY_ID", &facts.access_key_id).env("AWS_SECRET_ACCESS_KEY", &facts.secret_access_key);
+    let output = command.envs(environment.iter().copied()).output().await.unwrap();
+    for stream in [&output.stdout, &output.stderr] {
+        let told = String::from_utf8_lossy(stream);
+        for secret in [stack.keys().app_secret.as_str(), &stack.keys().verify_token, ACCESS_TOKEN] {
+            assert!(!told.contains(secret), "{arguments:?} tells a secret: {told}");
+        }
+    }
+    output
+}
+
+/// Each check's result, and cause and remedy where it fails.
+async fn verified(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)]) -> Vec<(String, String)> {
+    let output = ingress(stack, &[&["verify", "--json"], arguments].concat(), environment).await;
+    let told: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!(told["holds"].as_bool().unwrap(), output.status.success());
+    let checks = told["checks"].as_array().unwrap().iter();
+    checks
+        .filter(|check| check["result"] != "holds")
+        .map(|check| (check["check"].as_str().unwrap().to_owned(), check.to_string()))
+        .collect()
+}
+
+#[track_caller]
+fn assert_found(found: &[(String, String)], expected: &[(&str, &str)]) {
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for ((check, told), (name, words)) in found.iter().zip(expected) {
+        assert_eq!(check, name);
+        assert!(told.contains(words), "{told}");
+    }
+}
+
+const PLAIN: (&str, &str) = ("certificate trusted, TLS 1.2 or later", "plain HTTP on this computer");
+
+#[tokio::test]
+async fn a_deployed_stack_is_verified() {
+    let _turn = TURN.lock().await;
+    let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
+    let endpoint = Endpoint::new(&stack.facts.callback_url).unwrap();
+    let others = Sample::load(&root().join("events/unknown-field.json")).unwrap();
+    assert_eq!(endpoint.deliver(&others, &stack.keys()).await.unwrap().status, 200);
+
+    // The stack that is up here; and one that AWS is asked for, by its name and by its URL.
+    assert_found(&verified(&stack, &[], &[]).await, &[PLAIN]);
+    assert_found(&verified(&stack, &["--stack", "whatsapp-ingress"], &[]).await, &[PLAIN]);
+    assert_found(&verified(&stack, &["--url", &stack.facts.callback_url], &[]).await, &[PLAIN]);
+
+    let wrong = verified(&stack, &[], &[("APP_SECRET", "another")]).await;
+    let not_sent = "no notification is accepted";
+    assert_found(
+        &wrong,
+        &[
+            PLAIN,
+            ("signed notification accepted", "another app secret"),
+            ("answers as fast as Meta asks for", not_sent),
+            ("stored on the catch-all, nothing beside it", not_sent),
+        ],
+    );
+    let wrong = verified(&stack, &[], &[("VERIFY_TOKEN", "another")]).await;
+    assert_found(&wrong, &[PLAIN, ("challenge answered verbatim", "another verify token")]);
+
+    let elsewhere = stack.facts.callback_url.replace("/webhook", "/webhooks");
+    let wrong = verified(&stack, &["--url", &elsewhere], &[]).await;
+    assert_found(&wrong[1..2], &[("challenge answered verbatim", "no route")]);
+
+    let unknown = ingress(&stack, &["verify", "--stack", "no-such"], &[]).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no-such does not exist"), "{unknown:?}");
+    let nowhere = ingress(&stack, &["verify", "--stack", "any"], &[("AWS_DEFAULT_REGION", "")]).await;
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("no AWS region is set"), "{nowhere:?}");
+
+    let mut queues = Queues::of(&stack.facts);
+    let left: Vec<_> =
+        queues.take().await.unwrap().into_iter().map(|message| message.attributes["field"].clone()).collect();
+    assert_eq!(left.len(), 1, "what was sent is gone, and what others sent is there: {left:?}");
+    assert_ne!(left[0], "ingress_verify");
+}
+
+/// Runs `ingress subscribe` and gives what it prints, and whether it succeeded.
+async fn subscribe(stack: &Stack, graph: &str, arguments: &[&str]) -> (String, bool) {
+    let graph = format!("{graph}/v25.0");
+    let arguments = [&["subscribe", "--stack", "whatsapp-ingress", "--graph-url", &graph, "--app", APP], arguments];
+    let output = ingress(stack, &arguments.concat(), &[("META_ACCESS_TOKEN", ACCESS_TOKEN)]).await;
+    let told = [output.stdout, output.stderr].concat();
+    (String::from_utf8(told).unwrap(), output.status.success())
+}
+
+#[track_caller]
+fn assert_told((told, succeeded): (String, bool), success: bool, parts: &[&str]) {
+    assert_eq!(succeeded, success, "{told}");
+    for part in parts {
+        assert!(told.contains(part), "{part}\n{told}");
+    }
+}
+
+#[tokio::test]
+async fn an_app_is_subscribed_to_what_has_a_queue() {
+    let _turn = TURN.lock().await;
+    let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
+    let url = stack.facts.callback_url.clone();
+    let meta = Arc::new(Mutex::new(Meta { app_secret: stack.keys().app_secret, ..Meta::default() }));
+    let server = graph(&meta).await;
+    let uri = server.uri();
+    let account = ["--account", ACCOUNT];
+
+    let dry = subscribe(&stack, &uri, &account).await;
+    assert_told(dry, true, &["callback URL  none", "messages, messages-statuses", "nothing was changed"]);
+    assert_eq!(meta.lock().unwrap().changes, 0);
+
+    let applied = subscribe(&stack, &uri, &["--account", ACCOUNT, "--apply"]).await;
+    assert_told(applied, true, &["done"]);
+    {
+        let meta = meta.lock().unwrap();
+        assert_eq!((meta.callback_url.as_ref(), meta.changes, meta.account_is_subscribed), (Some(&url), 2, true));
+        assert_eq!(meta.fields.len(), 8);
+    }
+    assert_told(subscribe(&stack, &uri, &["--account", ACCOUNT, "--apply"]).await, true, &["nothing to do"]);
+    assert_eq!(meta.lock().unwrap().changes, 2);
+
+    // A field that nobody has a queue for, kept; another's URL, replaced.
+    {
+        let mut meta = meta.lock().unwrap();
+        meta.fields = ["calls", "messages"].map(str::to_owned).into();
+        meta.callback_url = Some("https://other.example/hook".to_owned());
+    }
+    let dry = subscribe(&stack, &uri, &["--fields", "messages,security", "--json"]).await;
+    let told: Value = serde_json::from_str(&dry.0).unwrap();
+    assert_eq!((&told["applied"], &told["done"]), (&json!(false), &json!(false)));
+    assert_eq!(told["plan"]["callback_url_now"], "https://other.example/hook");
+    let steps: Vec<_> = told["plan"]["fields"].as_array().unwrap().iter().map(|field| &field["step"]).collect();
+    assert_eq!(steps.iter().filter(|step| **step == "leave").count(), 6);
+    let applied = subscribe(&stack, &uri, &["--fields", "messages,security", "--apply"]).await;
+    assert_told(applied, true, &["calls", "done"]);
+    assert_eq!(meta.lock().unwrap().fields, ["calls", "messages", "security"].map(str::to_owned).into());
+    let dropped = subscribe(&stack, &uri, &["--fields", "messages", "--replace", "--apply"]).await;
+    assert_told(dropped, true, &["done"]);
+    assert_eq!(meta.lock().unwrap().fields, ["messages".to_owned()].into());
+
+    refusals(&stack, &uri, &meta).await;
+    let tokens = [stack.keys().app_secret, stack.keys().verify_token, ACCESS_TOKEN.to_owned()];
+    let urls = meta.lock().unwrap().urls.clone();
+    assert!(urls.iter().all(|url| tokens.iter().all(|token| !url.contains(token))), "{urls:#?}");
+}
+
+/// What Meta refuses changes nothing, and is told in words that help.
+async fn refusals(stack: &Stack, uri: &str, meta: &Mutex<Meta>) {
+    let changes = meta.lock().unwrap().changes;
+    let elsewhere = stack.facts.callback_url.replace("/webhook", "/elsewhere");
+    let unverified = subscribe(stack, uri, &["--url", &elsewhere, "--apply"]).await;
+    assert_told(unverified, false, &["HTTP Status Code = 404", "`make verify` tells"]);
+    let unknown = subscribe(stack, uri, &["--fields", "mesages", "--apply"]).await;
+    assert_told(unknown, false, &["mesages", "a field of each name"]);
+    let strange = subscribe(stack, uri, &["--account", "12"]).await;
+    assert_told(strange, false, &["nothing of this id"]);
+
+    meta.lock().unwrap().is_others_token = true;
+    let others = subscribe(stack, uri, &["--account", ACCOUNT, "--apply"]).await;
+    assert_told(others, false, &["of another app than the app secret"]);
+    "another".clone_into(&mut meta.lock().unwrap().app_secret);
+    assert_told(subscribe(stack, uri, &[]).await, false, &["have to belong together", "Invalid OAuth access token …"]);
+    assert_told(subscribe(stack, "http://127.0.0.1:1", &[]).await, false, &["did not answer"]);
+    assert_eq!(meta.lock().unwrap().changes, changes);
+
+    let output = ingress(stack, &["subscribe", "--app", APP, "--account", ACCOUNT], &[]).await;
+    assert_told((String::from_utf8(output.stderr).unwrap(), output.status.success()), false, &["META_ACCESS_TOKEN"]);
+    let output = ingress(stack, &["subscribe", "--app", "1/2"], &[]).await;
+    assert_eq!(output.status.code(), Some(2));
+}
