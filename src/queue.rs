@@ -146,11 +146,11 @@ impl Queues {
 
 impl Item<'_> {
     fn diverted(self) -> Self {
-        Self { unrouted: Some(Unrouted::QueueUnavailable), route: None, ready: None, alone: false, ..self }
+        Self { unrouted: Some(Unrouted::QueueUnavailable), route: None, ready: None, ..self }
     }
 
     fn bare(self) -> Self {
-        Self { ready: None, alone: false, bare: true, ..self }
+        Self { bare: true, ..self }
     }
 
     fn build(&self, origin: Origin<'_>, fifo: bool) -> Message {

@@ -201,4 +201,6 @@ async fn a_bucket_that_is_gone_costs_the_large_body_only() {
     let event = signed(APP_SECRET, sent.body.as_bytes());
     assert_eq!(webhook.send_within(event, Duration::from_secs(4)).await.status, 503);
     assert_eq!(webhook.copies(&sent), [vec![Own], vec![], vec![Own]]);
+    let tried = webhook.aws.calls().iter().filter(|call| call.service == Service::S3).count();
+    assert_eq!(tried, 1, "the bucket is not there for the catch-all either");
 }
