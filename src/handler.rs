@@ -55,7 +55,7 @@ enum Refused {
     Signature(#[from] Rejection),
     #[error("method not allowed")]
     Method,
-    #[error("{} of {} stored nowhere", .0.lost, .0.pieces)]
+    #[error("{} of {} stored nowhere, {} diverted", .0.lost, .0.pieces, .0.diverted)]
     NotStored(Stored),
 }
 
