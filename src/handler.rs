@@ -15,19 +15,23 @@ use lambda_http::{
     },
     request::RequestContext,
 };
+use serde_json::Value;
 use thiserror::Error;
 use tokio::{
     join, pin, select,
     time::{Instant, timeout_at},
 };
+use tracing::Level;
 
 use crate::{
     challenge::{self, Refusal},
     message::Origin,
-    notification::split,
+    metrics::{Metrics, Unit},
+    notification::{Change, Piece, split},
     queue::{Queues, Stored},
     secrets::{Known, Secrets},
     signature::{self, Rejection},
+    telemetry,
 };
 
 /// What is kept of an invocation's time to answer in.
@@ -44,6 +48,15 @@ const LONGEST_REFRESH: Duration = Duration::from_secs(1);
 pub struct Ingress {
     secrets: Secrets,
     queues: Queues,
+}
+
+/// Why a request is answered with 200.
+#[derive(Debug)]
+enum Done {
+    Challenge(String),
+    Stored,
+    /// Signed, and nothing to store.
+    Empty,
 }
 
 /// Why a request is not answered with 200. None of it is told to the caller.
@@ -82,67 +95,66 @@ impl Ingress {
     /// Answers one request; there is no request without an answer, and 200 to a POST means that all of it is stored.
     pub async fn handle(&self, request: Request) -> Result<Response<Body>, Infallible> {
         let request_id = request_id(&request);
+        let metrics = Metrics::default();
         let answer = match *request.method() {
-            Method::GET => self.challenge(&request, until(&request)).await.map(challenge_response),
-            Method::POST => self.notification(&request, &request_id).await.map(|()| empty(StatusCode::OK)),
+            Method::GET => self.challenge(&request, until(&request), &metrics).await,
+            Method::POST => self.notification(&request, &request_id, &metrics).await,
             _ => Err(Refused::Method),
         };
-        Ok(answer.unwrap_or_else(|refused| {
-            let status = refused.status();
-            log(&refused, status, &request_id);
-            empty(status)
-        }))
+        log(&answer, &request, &request_id, &metrics);
+        Ok(match answer {
+            Ok(Done::Challenge(challenge)) => challenge_response(challenge),
+            Ok(Done::Stored | Done::Empty) => empty(StatusCode::OK),
+            Err(refused) => empty(refused.status()),
+        })
     }
 
-    async fn challenge(&self, request: &Request, until: Instant) -> Result<String, Refused> {
+    async fn challenge(&self, request: &Request, until: Instant, metrics: &Metrics) -> Result<Done, Refused> {
         let query = request.uri().query().unwrap_or_default();
         // Nobody measures how long a challenge takes, and a sandbox may get nothing else.
-        self.refresh(until).await;
+        self.refresh(until, metrics).await;
         let known = self.secrets.known();
         let mut answer = challenge::answer(query, &known.verify_token);
         if answer == Err(Refusal::WrongToken)
-            && let Some(newer) = self.newer_than(&known, until).await
+            && let Some(newer) = self.newer_than(&known, until, metrics).await
         {
             answer = challenge::answer(query, &newer.verify_token);
         }
-        Ok(answer?.into_owned())
+        Ok(Done::Challenge(answer?.into_owned()))
     }
 
-    async fn notification(&self, request: &Request, request_id: &str) -> Result<(), Refused> {
+    async fn notification(&self, request: &Request, request_id: &str, metrics: &Metrics) -> Result<Done, Refused> {
         let until = until(request);
         let body: &[u8] = request.body().as_ref();
-        self.verify(request, body, until).await?;
+        self.verify(request, body, until, metrics).await.inspect_err(|_| metrics.count("RefusedSignatures", 1))?;
+        metrics.count("Notifications", 1);
         let started = Instant::now();
         let pieces = split(body);
         if pieces.is_empty() {
-            tracing::warn!(request.id = request_id, "signed, but empty");
-            return Ok(());
+            return Ok(Done::Empty);
+        }
+        if let Some(age) = pieces.iter().find_map(change).and_then(age) {
+            metrics.time("EventAge", Unit::Seconds, age);
         }
         let known = self.secrets.known();
         let origin = Origin { request_id, group_key: &known.verify_token };
-        let stored = self.store(self.queues.store(&pieces, origin, until), until).await;
-        if stored.lost > 0 {
-            return Err(Refused::NotStored(stored));
-        }
-        tracing::info!(
-            request.id = request_id,
-            body.bytes = body.len(),
-            messages.count = stored.pieces,
-            messages.unrouted.count = stored.unrouted,
-            messages.diverted.count = stored.diverted,
-            store.ms = started.elapsed().as_secs_f64() * 1e3,
-            "stored"
-        );
-        Ok(())
+        let stored = self.store(self.queues.store(&pieces, origin, until, metrics), until, metrics).await;
+        metrics.time("StoreTime", Unit::Milliseconds, started.elapsed());
+        metrics.count("Changes", stored.pieces);
+        metrics.count("Stored", stored.pieces - stored.lost);
+        metrics.count("Diverted", stored.diverted);
+        metrics.count("NotStored", stored.lost);
+        metrics.count("Unrouted", stored.unrouted);
+        if stored.lost > 0 { Err(Refused::NotStored(stored)) } else { Ok(Done::Stored) }
     }
 
     /// Stores, and refreshes the secrets beside it if they are old.
     ///
     /// Nothing is done after the answer, so a reading that takes longer than the storing is dropped. Only the next
     /// one after such is waited for.
-    async fn store(&self, store: impl Future<Output = Stored>, until: Instant) -> Stored {
+    async fn store(&self, store: impl Future<Output = Stored>, until: Instant, metrics: &Metrics) -> Stored {
         let overdue = self.secrets.is_overdue();
-        let refresh = self.refresh(until);
+        let refresh = self.refresh(until, metrics);
         pin!(store);
         if overdue {
             return join!(store, refresh).0;
@@ -155,17 +167,20 @@ impl Ingress {
     }
 
     /// Reads the secrets again if they are old; what is not done in time is left to a later request.
-    async fn refresh(&self, until: Instant) {
-        let _ = timeout_at(until.min(Instant::now() + LONGEST_REFRESH), self.secrets.refresh()).await;
+    async fn refresh(&self, until: Instant, metrics: &Metrics) {
+        let ends = until.min(Instant::now() + LONGEST_REFRESH);
+        if timeout_at(ends, self.secrets.refresh(metrics)).await.is_err() {
+            not_read_in_time(metrics);
+        }
     }
 
-    async fn verify(&self, request: &Request, body: &[u8], until: Instant) -> Result<(), Rejection> {
+    async fn verify(&self, request: &Request, body: &[u8], until: Instant, metrics: &Metrics) -> Result<(), Rejection> {
         let header = request.headers().get(signature::HEADER).map(lambda_http::http::HeaderValue::as_bytes);
         let signed_by = |known: &Known| signature::verify(known.app_secrets.iter().map(String::as_str), body, header);
         let known = self.secrets.known();
         let verdict = signed_by(&known);
         if verdict == Err(Rejection::Mismatch)
-            && let Some(newer) = self.newer_than(&known, until).await
+            && let Some(newer) = self.newer_than(&known, until, metrics).await
         {
             return signed_by(&newer);
         }
@@ -173,24 +188,51 @@ impl Ingress {
     }
 
     /// Reads the secret again where that may explain a mismatch, but leaves half of the time for storing.
-    async fn newer_than(&self, known: &Arc<Known>, until: Instant) -> Option<Arc<Known>> {
+    async fn newer_than(&self, known: &Arc<Known>, until: Instant, metrics: &Metrics) -> Option<Arc<Known>> {
         let now = Instant::now();
         let half = now + until.saturating_duration_since(now) / 2;
-        timeout_at(half, self.secrets.after_mismatch(known)).await.unwrap_or_else(|_| {
-            tracing::error!("secret not read in time, the old one serves on");
+        timeout_at(half, self.secrets.after_mismatch(known, metrics)).await.unwrap_or_else(|_| {
+            not_read_in_time(metrics);
             None
         })
     }
 }
 
-/// Logs why a request was refused: our failure as an error, the caller's as a warning.
-fn log(refused: &Refused, status: StatusCode, request_id: &str) {
-    let (reason, status_code) = (refused.to_string(), status.as_u16());
-    if status.is_server_error() {
-        tracing::error!(request.id = request_id, response.status = status_code, reason, "refused");
-    } else {
-        tracing::warn!(request.id = request_id, response.status = status_code, reason, "refused");
+fn not_read_in_time(metrics: &Metrics) {
+    metrics.count("SecretFailures", 1);
+    tracing::error!("secret not read in time, the old one serves on");
+}
+
+/// Logs what became of a request: our failure as an error, the caller's as a warning.
+fn log(answer: &Result<Done, Refused>, request: &Request, request_id: &str, metrics: &Metrics) {
+    let status = answer.as_ref().map_or_else(Refused::status, |_| StatusCode::OK);
+    let (level, message) = match answer {
+        Ok(Done::Stored) => (Level::INFO, "stored"),
+        Ok(Done::Challenge(_)) => (Level::INFO, "challenge answered"),
+        Ok(Done::Empty) => (Level::WARN, "signed, but empty"),
+        Err(_) if status.is_server_error() => (Level::ERROR, "refused"),
+        Err(_) => (Level::WARN, "refused"),
+    };
+    let mut members = metrics.members();
+    let mut set = |name: &str, value: Value| members.insert(name.to_owned(), value);
+    set("message", message.into());
+    set("request.id", request_id.into());
+    set("response.status", status.as_u16().into());
+    set("body.bytes", request.body().as_ref().len().into());
+    if let Err(refused) = answer {
+        set("reason", refused.to_string().into());
     }
+    telemetry::request(level, members);
+}
+
+/// How long ago a change was sent, or happened; a clock ahead of ours makes it none.
+fn age(change: &Change<'_>) -> Option<Duration> {
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(change.time()?))?;
+    Some(SystemTime::now().duration_since(time).unwrap_or_default())
+}
+
+fn change<'p, 'b>(piece: &'p Piece<'b>) -> Option<&'p Change<'b>> {
+    if let Piece::Change(change) = piece { Some(change) } else { None }
 }
 
 fn request_id(request: &Request) -> String {

@@ -9,7 +9,8 @@
 //! 4. [`routes`] says which queue a piece goes to, [`message`] gives it the form that consumers rely on.
 //! 5. [`queue`] stores the messages, and has [`payload`] keep the bodies that are too large for SQS.
 //!
-//! [`config`], [`aws`] and [`telemetry`] are for the start. The modules for challenge, signature and notification
+//! [`metrics`] are counted on the way, and [`telemetry`] writes them into the one line that is logged of a request.
+//! [`config`] and [`aws`] are for the start. The modules for challenge, signature and notification
 //! do no I/O and need nothing of the others.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
@@ -18,6 +19,7 @@ pub mod challenge;
 pub mod config;
 pub mod handler;
 pub mod message;
+pub mod metrics;
 pub mod notification;
 pub mod payload;
 pub mod queue;

@@ -208,6 +208,18 @@ impl<'b> Change<'b> {
         })
     }
 
+    /// When the change was sent or happened, in seconds since 1970: the time of its entry, else the timestamp of its
+    /// first message or status.
+    #[must_use]
+    pub fn time(&self) -> Option<u64> {
+        let seconds = |json: &str| json.trim_matches('"').parse().ok();
+        self.entry_time.and_then(seconds).or_else(|| {
+            let items = inside(self.value, ["messages", "statuses", "message_echoes"]);
+            let [timestamp] = inside(items.into_iter().flatten().find_map(first), ["timestamp"]);
+            seconds(timestamp?.get())
+        })
+    }
+
     /// Who the business talks to in this change, by whatever the first message or status names them with.
     ///
     /// An echo of what the business sent has the business as `from`, so `to` goes first. Since 2026 the phone

@@ -1,11 +1,14 @@
 //! Every message onto its queue: in batches, again where SQS failed, to the catch-all where a queue does.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_sqs::Client;
 use futures_util::future::join_all;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     message::{Message, Origin, Unrouted, event_id},
+    metrics::Metrics,
     notification::Piece,
     payload::Payloads,
     routes::{Queue, Routes},
@@ -44,6 +47,7 @@ pub struct Stored {
 struct Item<'p> {
     piece: &'p Piece<'p>,
     event_id: String,
+    /// The route that it took, also when that led to the catch-all in the end.
     route: Option<&'p str>,
     unrouted: Option<Unrouted>,
     /// Built before it was needed, to know its size.
@@ -66,15 +70,21 @@ impl Queues {
     /// A queue that fails for half of that time, or says that it cannot be used, has its items diverted to the
     /// catch-all; the other queues do not wait for it. A message may be stored twice (an answer that was lost),
     /// with the same `event_id`; its order is kept within a group of a FIFO queue.
-    pub async fn store(&self, pieces: &[Piece<'_>], origin: Origin<'_>, until: Instant) -> Stored {
+    pub async fn store(&self, pieces: &[Piece<'_>], origin: Origin<'_>, until: Instant, metrics: &Metrics) -> Stored {
         let mut by_queue: Vec<Vec<Item<'_>>> = self.routes.queues().iter().map(|_| Vec::new()).collect();
         for piece in pieces {
             let (queue, item) = self.address(piece);
             by_queue[queue].push(item);
         }
         let unrouted = by_queue.iter().flatten().filter(|item| item.unrouted.is_some()).count();
+        for (route, count) in tally(by_queue.iter().flatten().filter_map(|item| item.route)) {
+            metrics.count_of("Changes", route, count);
+        }
+        for (reason, count) in tally(by_queue.iter().flatten().filter_map(|item| item.unrouted.map(Unrouted::name))) {
+            metrics.count_of("Unrouted", reason, count);
+        }
         let filled = by_queue.into_iter().enumerate().filter(|(_, items)| !items.is_empty());
-        let sent = join_all(filled.map(|(queue, items)| self.store_on(queue, items, origin, until))).await;
+        let sent = join_all(filled.map(|(queue, items)| self.store_on(queue, items, origin, until, metrics))).await;
         sent.into_iter().fold(Stored { pieces: pieces.len(), unrouted, ..Stored::default() }, |sum, one| Stored {
             diverted: sum.diverted + one.diverted,
             lost: sum.lost + one.lost,
@@ -99,36 +109,54 @@ impl Queues {
         (destination.queue, item)
     }
 
-    async fn store_on(&self, queue: usize, items: Vec<Item<'_>>, origin: Origin<'_>, until: Instant) -> Stored {
+    async fn store_on(
+        &self,
+        queue: usize,
+        items: Vec<Item<'_>>,
+        origin: Origin<'_>,
+        until: Instant,
+        metrics: &Metrics,
+    ) -> Stored {
         let catch_all = self.routes.catch_all();
         if queue == catch_all {
-            return Stored { lost: self.keep(items, origin, until).await, ..Stored::default() };
+            return Stored { lost: self.keep(items, origin, until, metrics).await.len(), ..Stored::default() };
         }
         let now = Instant::now();
         let half = now + until.saturating_duration_since(now) / 2;
-        let failed = self.send(queue, items, origin, half, until).await;
+        let failed = self.send(queue, items, origin, half, until, metrics).await;
         // Where it is S3 that fails, it fails for the catch-all too.
         let (lost, failed): (Vec<_>, Vec<_>) = failed.into_iter().partition(|(_, failure)| failure.is_of_payload());
         report("messages stored nowhere", &self.routes.queues()[queue], &lost);
         report("queue failed, its messages go to the catch-all", &self.routes.queues()[queue], &failed);
         let diverted = failed.into_iter().map(|(item, _)| item.diverted()).collect::<Vec<_>>();
         let count = diverted.len();
-        let not_kept = self.keep(diverted, origin, until).await;
-        Stored { diverted: count - not_kept, lost: lost.len() + not_kept, ..Stored::default() }
+        let by_route = tally(diverted.iter().filter_map(|item| item.route));
+        let not_kept = self.keep(diverted, origin, until, metrics).await;
+        let lost_by_route = tally(not_kept.iter().filter_map(|item| item.route));
+        for (route, count) in by_route {
+            metrics.count_of("Diverted", route, count - lost_by_route.get(route).copied().unwrap_or_default());
+        }
+        Stored { diverted: count - not_kept.len(), lost: lost.len() + not_kept.len(), ..Stored::default() }
     }
 
-    /// Puts items on the catch-all, in their barest form if need be; gives how many are stored nowhere.
-    async fn keep(&self, items: Vec<Item<'_>>, origin: Origin<'_>, until: Instant) -> usize {
+    /// Puts items on the catch-all, in their barest form if need be; gives back those that are stored nowhere.
+    async fn keep<'p>(
+        &self,
+        items: Vec<Item<'p>>,
+        origin: Origin<'_>,
+        until: Instant,
+        metrics: &Metrics,
+    ) -> Vec<Item<'p>> {
         let catch_all = self.routes.catch_all();
-        let failed = self.send(catch_all, items, origin, until, until).await;
+        let failed = self.send(catch_all, items, origin, until, until, metrics).await;
         let is_refused = |(_, failure): &(Item<'_>, Failure)| matches!(failure, Failure::Refused(_));
         let (refused, mut lost): (Vec<_>, Vec<_>) = failed.into_iter().partition(is_refused);
         let queue = &self.routes.queues()[catch_all];
         report("messages refused, their bytes go to the catch-all as base64", queue, &refused);
         let bare = refused.into_iter().map(|(item, _)| item.bare()).collect();
-        lost.extend(self.send(catch_all, bare, origin, until, until).await);
+        lost.extend(self.send(catch_all, bare, origin, until, until, metrics).await);
         report("messages stored nowhere", queue, &lost);
-        lost.len()
+        lost.into_iter().map(|(item, _)| item).collect()
     }
 
     /// Sends items to one queue and gives back those that did not arrive.
@@ -139,14 +167,15 @@ impl Queues {
         origin: Origin<'_>,
         half: Instant,
         until: Instant,
+        metrics: &Metrics,
     ) -> Vec<(Item<'p>, Failure)> {
-        Sending::new(self, &self.routes.queues()[queue], origin, half, until).send(items).await
+        Sending::new(self, &self.routes.queues()[queue], origin, half, until, metrics).send(items).await
     }
 }
 
 impl Item<'_> {
     fn diverted(self) -> Self {
-        Self { unrouted: Some(Unrouted::QueueUnavailable), route: None, ready: None, ..self }
+        Self { unrouted: Some(Unrouted::QueueUnavailable), ready: None, ..self }
     }
 
     fn bare(self) -> Self {
@@ -159,6 +188,14 @@ impl Item<'_> {
         }
         Message::new(self.piece, &self.event_id, origin, self.unrouted, fifo)
     }
+}
+
+/// How often each name is there.
+fn tally<'n>(names: impl Iterator<Item = &'n str>) -> BTreeMap<&'n str, usize> {
+    names.fold(BTreeMap::new(), |mut counts, name| {
+        *counts.entry(name).or_default() += 1;
+        counts
+    })
 }
 
 /// Logs what a queue did not take, by the reasons that it gave; never what was in it.

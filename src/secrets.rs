@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::telemetry::causes;
+use crate::{metrics::Metrics, telemetry::causes};
 
 /// A value older than this is read again, beside the work of a request.
 const OLD: Duration = Duration::from_mins(5);
@@ -109,7 +109,7 @@ impl Secrets {
 
     /// Reads the secret again if it is old. The old value serves on when that fails, and when the caller has
     /// no time to wait and drops this; the next try is [overdue](Self::is_overdue) then.
-    pub async fn refresh(&self) {
+    pub async fn refresh(&self, metrics: &Metrics) {
         if !self.is_old() {
             return;
         }
@@ -120,7 +120,7 @@ impl Secrets {
                 current.refresh_at = Instant::now() + PAUSE;
                 current.unfinished = true;
             }
-            self.replace().await;
+            self.replace(metrics).await;
         }
     }
 
@@ -133,16 +133,16 @@ impl Secrets {
 
     /// Reads the secret again because `seen` did not explain a signature or a token, and gives what to check
     /// with once more; none if there is nothing newer than `seen` to be had yet.
-    pub async fn after_mismatch(&self, seen: &Arc<Known>) -> Option<Arc<Known>> {
+    pub async fn after_mismatch(&self, seen: &Arc<Known>, metrics: &Metrics) -> Option<Arc<Known>> {
         let mut last = self.reading.lock().await;
         if last.is_none_or(|last| last.elapsed() >= PAUSE) {
             *last = Some(Instant::now());
-            self.replace().await;
+            self.replace(metrics).await;
         }
         Some(self.known()).filter(|known| !Arc::ptr_eq(known, seen))
     }
 
-    async fn replace(&self) {
+    async fn replace(&self, metrics: &Metrics) {
         let fetched = fetch(&self.client, &self.secret_id).await;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         current.unfinished = false;
@@ -150,8 +150,10 @@ impl Secrets {
             Ok(known) => {
                 current.known = Arc::new(known);
                 current.refresh_at = Instant::now() + OLD;
+                metrics.count("SecretRefreshes", 1);
             }
             Err(error) => {
+                metrics.count("SecretFailures", 1);
                 current.refresh_at = Instant::now() + PAUSE;
                 tracing::error!(error.text = %error, "secret not refreshed, the old one serves on");
             }

@@ -1,12 +1,16 @@
-//! What the function says: one JSON line an event, and nothing in it that came from a person.
+//! What the function says: one JSON line a request, of which CloudWatch makes metrics, and one for what else there is
+//! to say; nothing in them came from a person.
 
 use std::{
     error::Error,
     fmt::{self, Write as _},
 };
 
-use serde_json::json;
-use tracing::{Event, Level, Metadata, Subscriber};
+use serde_json::{Map, Value, json};
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+};
 use tracing_subscriber::{
     Layer,
     filter::filter_fn,
@@ -20,8 +24,16 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use crate::metrics::DIMENSION;
+
 /// The root of the targets of our own events.
 const OURS: &str = env!("CARGO_CRATE_NAME");
+
+/// The target of the lines of requests.
+const REQUEST: &str = concat!(env!("CARGO_CRATE_NAME"), "::request");
+
+/// Lambda's level above all of ours.
+const FATAL: &str = "FATAL";
 
 /// Starts logging to standard output, at Lambda's `AWS_LAMBDA_LOG_LEVEL` or at `INFO`.
 ///
@@ -29,8 +41,10 @@ const OURS: &str = env!("CARGO_CRATE_NAME");
 /// depend on write events, bodies and headers into theirs, at any level: of them no more is passed on than that
 /// there was a warning or an error, and where.
 pub fn init() {
-    let level = std::env::var("AWS_LAMBDA_LOG_LEVEL").map_or(Level::INFO, |name| level(&name));
-    tracing_subscriber::registry().with(layer(level, std::io::stdout)).init();
+    let least = std::env::var("AWS_LAMBDA_LOG_LEVEL").unwrap_or_default();
+    // Without it the runtime does not start.
+    let function = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
+    tracing_subscriber::registry().with(layer(&least, function, std::io::stdout)).init();
     std::panic::set_hook(Box::new(|panic| {
         // The text of a panic can hold what the function was working on.
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -38,21 +52,30 @@ pub fn init() {
     }));
 }
 
-fn level(name: &str) -> Level {
-    // Lambda has one above all of ours.
-    if name == "FATAL" { Level::ERROR } else { name.parse().unwrap_or(Level::INFO) }
+/// Logs the line of a request, at any log level: what CloudWatch does not get, it makes no metrics of.
+///
+/// Where Lambda's filter asks for a higher level than the line's own, the line has the one asked for, since that
+/// filter is not known to make an exception for metrics.
+pub fn request(level: Level, members: Map<String, Value>) {
+    let members = Value::Object(members).to_string();
+    tracing::error!(target: REQUEST, level = level.as_str(), members);
 }
 
-fn layer<S, W>(level: Level, writer: W) -> impl Layer<S>
+fn level(name: &str) -> Level {
+    if name == FATAL { Level::ERROR } else { name.parse().unwrap_or(Level::INFO) }
+}
+
+fn layer<S, W>(least: &str, function: String, writer: W) -> impl Layer<S>
 where
     S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let ours = Format::default().json().flatten_event(true).with_current_span(false).with_span_list(false);
+    let (level, fatal) = (level(least), least == FATAL);
     let wanted = move |of: &Metadata<'_>| *of.level() <= if is_ours(of) { level } else { level.min(Level::WARN) };
     tracing_subscriber::fmt::layer()
         .fmt_fields(JsonFields::new())
-        .event_format(Lines(ours))
+        .event_format(Lines { ours, level, fatal, function })
         .with_writer(writer)
         .with_filter(filter_fn(wanted))
 }
@@ -62,7 +85,53 @@ fn is_ours(event: &Metadata<'_>) -> bool {
 }
 
 /// Writes our own events whole, and of others only where they come from.
-struct Lines(Format<Json>);
+struct Lines {
+    ours: Format<Json>,
+    level: Level,
+    fatal: bool,
+    function: String,
+}
+
+impl Lines {
+    fn write_request(&self, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut request = Request::default();
+        event.record(&mut request);
+        let level = request.level.parse().unwrap_or(Level::INFO).min(self.level);
+        let head = json!({
+            "timestamp": now()?,
+            "level": if self.fatal { FATAL } else { level.as_str() },
+            "target": REQUEST,
+            DIMENSION: self.function,
+        })
+        .to_string();
+        // Both are objects with members: the one's end and the other's beginning are where they are joined.
+        writeln!(to, "{},{}", &head[..head.len() - 1], &request.members[1..])
+    }
+}
+
+/// What [`request`] was called with.
+#[derive(Default)]
+struct Request {
+    level: String,
+    members: String,
+}
+
+impl Visit for Request {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "level" => value.clone_into(&mut self.level),
+            _ => value.clone_into(&mut self.members),
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
+}
+
+fn now() -> Result<String, fmt::Error> {
+    let mut timestamp = String::new();
+    SystemTime.format_time(&mut Writer::new(&mut timestamp))?;
+    Ok(timestamp)
+}
 
 impl<S, N> FormatEvent<S, N> for Lines
 where
@@ -71,13 +140,14 @@ where
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let source = event.metadata();
-        if is_ours(source) {
-            return self.0.format_event(context, to, event);
+        if source.target() == REQUEST {
+            return self.write_request(to, event);
         }
-        let mut timestamp = String::new();
-        SystemTime.format_time(&mut Writer::new(&mut timestamp))?;
+        if is_ours(source) {
+            return self.ours.format_event(context, to, event);
+        }
         let line = json!({
-            "timestamp": timestamp,
+            "timestamp": now()?,
             "level": source.level().as_str(),
             "message": "a dependency logged",
             "target": source.target(),
@@ -107,6 +177,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::metrics::Metrics;
 
     #[derive(Clone, Default)]
     struct Output(Arc<Mutex<Vec<u8>>>);
@@ -121,10 +192,11 @@ mod tests {
         }
     }
 
-    fn logged(level: Level, log: impl FnOnce()) -> Vec<Value> {
+    fn logged(least: &str, log: impl FnOnce()) -> Vec<Value> {
         let output = Output::default();
         let writer = output.clone();
-        let subscriber = tracing_subscriber::registry().with(layer(level, move || writer.clone()));
+        let subscriber =
+            tracing_subscriber::registry().with(layer(least, "a \"function\"".to_owned(), move || writer.clone()));
         tracing::subscriber::with_default(subscriber, log);
         let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -132,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_line_is_json_that_lambda_can_filter() {
-        let lines = logged(Level::INFO, || {
+        let lines = logged("INFO", || {
             tracing::info!(body.bytes = 5, "stored");
             tracing::debug!("too fine");
         });
@@ -147,7 +219,7 @@ mod tests {
 
     #[test]
     fn of_a_dependency_only_the_place_is_told_and_only_of_what_is_bad() {
-        let lines = logged(Level::TRACE, || {
+        let lines = logged("TRACE", || {
             tracing::trace!(target: "hyper::proto", body = "a person's words");
             tracing::info!(target: "lambda_runtime", "a person's words");
             tracing::error!(target: "lambda_runtime::layers", error = "a person's words", "a person's words");
@@ -155,6 +227,36 @@ mod tests {
         let [line] = &lines[..] else { panic!("{lines:?}") };
         assert_eq!((&line["level"], &line["target"]), (&"ERROR".into(), &"lambda_runtime::layers".into()));
         assert!(line["timestamp"].is_string() && !line.to_string().contains("person"), "{line}");
+    }
+
+    #[test]
+    fn the_line_of_a_request_is_written_at_any_level_and_passes_the_filter_that_asks_for_it() {
+        for (least, expected) in [
+            ("TRACE", ["INFO", "WARN", "ERROR"]),
+            ("INFO", ["INFO", "WARN", "ERROR"]),
+            ("WARN", ["WARN", "WARN", "ERROR"]),
+            ("ERROR", ["ERROR", "ERROR", "ERROR"]),
+            ("FATAL", ["FATAL", "FATAL", "FATAL"]),
+        ] {
+            let lines = logged(least, || {
+                for level in [Level::INFO, Level::WARN, Level::ERROR] {
+                    request(level, Metrics::default().members());
+                }
+            });
+            let levels: Vec<_> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();
+            assert_eq!(levels, expected, "{least}");
+        }
+    }
+
+    #[test]
+    fn the_line_of_a_request_has_what_lambda_and_cloudwatch_look_for_in_its_root() {
+        let members = Metrics::default().members();
+        let lines = logged("INFO", || request(Level::INFO, members.clone()));
+        let [Value::Object(line)] = &lines[..] else { panic!("{lines:?}") };
+        assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(line["FunctionName"], "a \"function\"");
+        assert_eq!(line.len(), members.len() + 4);
+        assert!(members.iter().all(|(name, value)| line[name] == *value));
     }
 
     #[test]

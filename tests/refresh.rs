@@ -3,7 +3,10 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::Credentials;
@@ -11,6 +14,8 @@ use fake_aws::{FakeAws, Fault, Queue, Times};
 use lambda_http::RequestExt;
 use support::{VERIFY_TOKEN, event::event, secret};
 use tokio::time::Instant;
+use tracing::subscriber::DefaultGuard;
+use tracing_subscriber::util::SubscriberInitExt;
 use whatsapp_ingress::{
     aws::without_retries, handler::Ingress, payload::Payloads, queue::Queues, routes::Routes, secrets::Secrets,
     signature::sign,
@@ -19,7 +24,23 @@ use whatsapp_ingress::{
 struct Sandbox {
     aws: FakeAws,
     ingress: Ingress,
+    log: Log,
+    _logging: DefaultGuard,
     _queue: Queue,
+}
+
+/// All that is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Sandbox {
@@ -35,7 +56,16 @@ impl Sandbox {
         let payloads = Payloads::new(&patient, None);
         let queues = Queues::new(aws_sdk_sqs::Client::new(&patient), routes, payloads);
         aws.secrets().set_latency(Duration::from_millis(150));
-        Self { aws, ingress: Ingress::new(secrets, queues), _queue: queue }
+        let log = Log::default();
+        let writer = log.clone();
+        let logging = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish().set_default();
+        Self { aws, ingress: Ingress::new(secrets, queues), log, _logging: logging, _queue: queue }
+    }
+
+    /// How often a metric was told of since this was last asked.
+    fn told(&self, metric: &str) -> usize {
+        let text = String::from_utf8(std::mem::take(&mut *self.log.0.lock().unwrap())).unwrap();
+        text.matches(&format!(r#"\"{metric}\":1"#)).count()
     }
 
     async fn signed_with(&self, app_secret: &str) -> u16 {
@@ -91,7 +121,9 @@ async fn a_removed_secret_stops_working_though_storing_is_faster_than_reading() 
     assert!(started.elapsed() < Duration::from_millis(150), "{:?}", started.elapsed());
     later(31).await;
     // The second one is, and what was removed is gone with it.
+    assert_eq!(sandbox.told("SecretRefreshes"), 0);
     assert_eq!(sandbox.signed_with("old").await, 200);
+    assert_eq!(sandbox.told("SecretRefreshes"), 1);
     later(31).await;
     assert_eq!(sandbox.signed_with("old").await, 401);
     assert_eq!(sandbox.signed_with("new").await, 200);
@@ -111,10 +143,10 @@ async fn a_secret_that_hangs_delays_one_request_in_thirty_seconds_and_by_a_secon
     let sandbox = Sandbox::new().await;
     sandbox.aws.secrets().fault(Fault::hang(), Times::Always);
     later(301).await;
-    assert_eq!(sandbox.signed_with("old").await, 200);
+    assert_eq!((sandbox.signed_with("old").await, sandbox.told("SecretFailures")), (200, 0));
     later(31).await;
     let started = Instant::now();
-    assert_eq!(sandbox.signed_with("old").await, 200);
+    assert_eq!((sandbox.signed_with("old").await, sandbox.told("SecretFailures")), (200, 1));
     let waited = started.elapsed();
     assert!(waited >= Duration::from_millis(900) && waited < Duration::from_secs(5), "{waited:?}");
     let started = Instant::now();

@@ -16,6 +16,7 @@ use tokio::{
 use super::{Item, Queues, call};
 use crate::{
     message::{MOST_BYTES, Message, Origin},
+    metrics::Metrics,
     payload::{PayloadError, Payloads},
     routes::Queue,
 };
@@ -84,6 +85,7 @@ pub(super) struct Sending<'s, 'p> {
     until: Instant,
     /// Why the queue was given up, if it was.
     broken: OnceLock<String>,
+    metrics: &'s Metrics,
     failed: Mutex<Vec<(Item<'p>, Failure)>>,
 }
 
@@ -91,8 +93,15 @@ pub(super) struct Sending<'s, 'p> {
 type Lane<'p> = Mutex<VecDeque<Item<'p>>>;
 
 impl<'s, 'p> Sending<'s, 'p> {
-    pub(super) fn new(queues: &'s Queues, queue: &'s Queue, origin: Origin<'s>, half: Instant, until: Instant) -> Self {
-        Self { queues, queue, origin, half, until, broken: OnceLock::new(), failed: Mutex::default() }
+    pub(super) fn new(
+        queues: &'s Queues,
+        queue: &'s Queue,
+        origin: Origin<'s>,
+        half: Instant,
+        until: Instant,
+        metrics: &'s Metrics,
+    ) -> Self {
+        Self { queues, queue, origin, half, until, broken: OnceLock::new(), metrics, failed: Mutex::default() }
     }
 
     /// Sends the items, and gives back those that did not arrive, with the reason.
@@ -138,9 +147,15 @@ impl<'s, 'p> Sending<'s, 'p> {
             let (resume, last) = (Instant::now() + pause, self.until - NO_TIME);
             for (item, failure) in failed {
                 match failure {
-                    Failure::Passing(_) if resume < self.half.min(last) => again.push(item),
+                    Failure::Passing(_) if resume < self.half.min(last) => {
+                        self.metrics.count("QueueRetries", 1);
+                        again.push(item);
+                    }
                     Failure::Payload(_) if resume < last => again.push(item),
-                    Failure::Blamed(_) => alone.push(Item { alone: true, ..item }),
+                    Failure::Blamed(_) => {
+                        self.metrics.count("QueueRetries", 1);
+                        alone.push(Item { alone: true, ..item });
+                    }
                     Failure::Passing(ref reason) | Failure::Unavailable(ref reason) => {
                         let _ = self.broken.set(reason.clone());
                         lock(&self.failed).push((item, failure));
@@ -194,15 +209,21 @@ impl<'s, 'p> Sending<'s, 'p> {
             messages.extend(item.ready.take());
         }
         // A message too large for SQS is alone in its batch.
+        let mut checked = 0;
         if let [message] = &mut messages[..]
             && message.size() > MOST_BYTES
-            && let Err(failure) = self.check_in(&batch[0], message).await
         {
-            return all(batch, &failure).collect();
+            if let Err(failure) = self.check_in(&batch[0], message).await {
+                return all(batch, &failure).collect();
+            }
+            checked = 1;
         }
         let call = call::send_batch(&self.queues.client, &self.queue.url, messages);
         match timeout_at(self.attempt_ends(), call).await {
             Ok(Ok(outcomes)) => {
+                if outcomes.iter().all(Result::is_ok) {
+                    self.metrics.count("ClaimChecked", checked);
+                }
                 batch.into_iter().zip(outcomes).filter_map(|(item, stored)| Some((item, stored.err()?))).collect()
             }
             Ok(Err(Failure::Blamed(reason))) if batch.len() == 1 => all(batch, &Failure::Refused(reason)).collect(),
@@ -218,7 +239,8 @@ impl<'s, 'p> Sending<'s, 'p> {
     async fn check_in(&self, item: &Item<'p>, message: &mut Message) -> Result<(), Failure> {
         let payloads = &self.queues.payloads;
         let bucket = payloads.bucket().map_err(|error| Failure::NoPayload(error.to_string()))?;
-        let key = Payloads::key(item.route, &item.event_id);
+        let route = item.route.filter(|_| item.unrouted.is_none());
+        let key = Payloads::key(route, &item.event_id);
         let body = message.point_to(bucket, &key);
         match timeout_at(self.attempt_ends(), payloads.put(&key, body)).await {
             Ok(Ok(())) => Ok(()),

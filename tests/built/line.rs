@@ -1,13 +1,16 @@
 //! A line of the log: its form, and how little of others' words it may have.
 
-use serde_json::Value;
+use std::{collections::BTreeMap, time::SystemTime};
+
+use serde_json::{Value, json};
 
 /// Reads a line of the log and checks its form: JSON with an RFC 3339 timestamp and a level, for Lambda's own filter; of
 /// a panic or of a dependency's event the place and nothing else.
 pub(crate) fn read(line: &str) -> Value {
     let json: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
     assert!(is_rfc3339(json["timestamp"].as_str().unwrap()), "{line}");
-    assert!(["TRACE", "DEBUG", "INFO", "WARN", "ERROR"].contains(&json["level"].as_str().unwrap()), "{line}");
+    let levels = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"];
+    assert!(levels.contains(&json["level"].as_str().unwrap()), "{line}");
     let mut members: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
     members.sort_unstable();
     if let Some(place) = json.get("panic.location") {
@@ -17,12 +20,56 @@ pub(crate) fn read(line: &str) -> Value {
         assert!(place[2].strip_suffix(".rs").is_some() && !place[2].contains(' '), "{line}");
         assert_eq!(members, ["level", "message", "panic.location", "target", "timestamp"]);
     }
+    if json.get("_aws").is_some() {
+        let (_, mut others) = metrics(&json);
+        others.sort_unstable();
+        let usual = ["body.bytes", "level", "message", "request.id", "response.status", "target", "timestamp"];
+        assert_eq!(others.into_iter().filter(|name| *name != "reason").collect::<Vec<_>>(), usual, "{line}");
+    }
     if !json["target"].as_str().unwrap().starts_with("whatsapp_ingress") {
         assert_eq!(json["message"], "a dependency logged");
         assert!(["WARN", "ERROR"].contains(&json["level"].as_str().unwrap()), "{line}");
         assert_eq!(members, ["level", "message", "source.line", "target", "timestamp"]);
     }
     json
+}
+
+/// The metrics that CloudWatch makes of a line, by the rules of its embedded metric format, and the names of the
+/// members that are none.
+pub(crate) fn metrics(line: &Value) -> (BTreeMap<&str, f64>, Vec<&str>) {
+    let mut others: Vec<_> = line.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut take = |name: &str| {
+        let at = others.iter().position(|other| *other == name).unwrap_or_else(|| panic!("no {name} in {line}"));
+        others.remove(at);
+    };
+    take("_aws");
+    take("FunctionName");
+    assert_eq!(line["FunctionName"], "function");
+    let age =
+        SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() - u128::from(line["_aws"]["Timestamp"].as_u64().unwrap());
+    assert!(age < 120_000, "{line}");
+    let [directive] = &line["_aws"]["CloudWatchMetrics"].as_array().unwrap()[..] else { panic!("{line}") };
+    assert_eq!(directive["Namespace"], "WhatsAppIngress");
+    assert_eq!(directive["Dimensions"], json!([["FunctionName"]]));
+    let definitions = directive["Metrics"].as_array().unwrap();
+    assert!((1..=100).contains(&definitions.len()), "{line}");
+    let metric = |definition: &'_ Value| {
+        let name = definition["Name"].as_str().unwrap().to_owned();
+        take(&name);
+        let unit = match name.as_str() {
+            "StoreTime" => "Milliseconds",
+            "EventAge" => "Seconds",
+            _ => "Count",
+        };
+        assert_eq!(definition["Unit"], unit, "{line}");
+        name
+    };
+    let names: Vec<_> = definitions.iter().map(metric).collect();
+    let value = |name: &String| {
+        let (name, value) = line.as_object().unwrap().get_key_value(name).unwrap();
+        (name.as_str(), value.as_f64().unwrap_or_else(|| panic!("{name} is no number in {line}")))
+    };
+    (names.iter().map(value).collect(), others)
 }
 
 fn is_rfc3339(text: &str) -> bool {

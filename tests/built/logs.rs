@@ -150,9 +150,9 @@ async fn the_line_of_a_notification_counts_what_is_stored_where() {
     let stored = webhook.function.log_line(r#""message":"stored""#, Duration::from_secs(5)).await;
     let stored = line::read(&stored.unwrap());
     assert_eq!((&stored["level"], &stored["body.bytes"]), (&json!("INFO"), &json!(sent.body.len())));
-    let counts = ["messages.count", "messages.unrouted.count", "messages.diverted.count"].map(|name| &stored[name]);
-    assert_eq!(counts, [&json!(5), &json!(1), &json!(3)]);
-    assert!(stored["store.ms"].as_f64().unwrap() > 0.0);
+    let counts = ["Changes", "Stored", "Unrouted", "Diverted"].map(|name| &stored[name]);
+    assert_eq!(counts, [&json!(5), &json!(5), &json!(1), &json!(3)]);
+    assert!(stored["StoreTime"].as_f64().unwrap() > 0.0);
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod malformed;
 mod notification;
 mod payloads;
 mod secrets;
+mod signals;
 mod signed;
 mod start;
 mod stored;
