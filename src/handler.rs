@@ -31,7 +31,7 @@ use crate::{
     queue::{Queues, Stored},
     secrets::{Known, Secrets},
     signature::{self, Rejection},
-    telemetry,
+    telemetry, trace,
 };
 
 /// What is kept of an invocation's time to answer in.
@@ -137,7 +137,8 @@ impl Ingress {
             metrics.time("EventAge", Unit::Seconds, age);
         }
         let known = self.secrets.known();
-        let origin = Origin { request_id, group_key: &known.verify_token };
+        let trace = request.lambda_context_ref().and_then(|context| trace::header(context.xray_trace_id.as_deref()?));
+        let origin = Origin { request_id, group_key: &known.verify_token, trace: trace.as_deref() };
         let stored = self.store(self.queues.store(&pieces, origin, until, metrics), until, metrics).await;
         metrics.time("StoreTime", Unit::Milliseconds, started.elapsed());
         metrics.count("Changes", stored.pieces);

@@ -6,7 +6,8 @@
 //! 2. [`challenge`] answers Meta's verification request; [`signature`] proves that Meta sent a notification.
 //!    Both work with what [`secrets`] keeps.
 //! 3. [`notification`] cuts the body into pieces: a change each, and what is no change.
-//! 4. [`routes`] says which queue a piece goes to, [`message`] gives it the form that consumers rely on.
+//! 4. [`routes`] says which queue a piece goes to, [`message`] gives it the form that consumers rely on, with the
+//!    [`trace`] that it is part of.
 //! 5. [`queue`] stores the messages, and has [`payload`] keep the bodies that are too large for SQS.
 //!
 //! [`metrics`] are counted on the way, and [`telemetry`] writes them into the one line that is logged of a request.
@@ -27,3 +28,4 @@ pub mod routes;
 pub mod secrets;
 pub mod signature;
 pub mod telemetry;
+pub mod trace;

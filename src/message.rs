@@ -68,6 +68,8 @@ pub struct Origin<'o> {
     pub request_id: &'o str,
     /// The key of the conversations' group ids, so that nobody guesses phone numbers back from them.
     pub group_key: &'o str,
+    /// The tracing header, if the request is part of a trace that is recorded.
+    pub trace: Option<&'o str>,
 }
 
 impl std::fmt::Debug for Origin<'_> {
@@ -87,6 +89,8 @@ pub struct Message {
     pub group_id: String,
     /// Set for FIFO queues, which refuse a message without; others refuse one with.
     pub deduplication_id: Option<String>,
+    /// The tracing header, which counts towards no limit.
+    pub trace: Option<String>,
 }
 
 /// The value of a message attribute.
@@ -136,6 +140,8 @@ impl Message {
             attributes,
             group_id: group_id(piece, origin, fifo),
             deduplication_id: fifo.then(|| event_id.to_owned()),
+            // What is diverted was perhaps refused for it.
+            trace: origin.trace.filter(|_| unrouted != Some(Unrouted::QueueUnavailable)).map(ToOwned::to_owned),
         }
     }
 
@@ -147,6 +153,7 @@ impl Message {
             attributes: vec![("event_id", text(event_id)), ("encoding", text("base64"))],
             group_id: NO_GROUP.to_owned(),
             deduplication_id: fifo.then(|| event_id.to_owned()),
+            trace: None,
         }
     }
 

@@ -19,7 +19,7 @@ use whatsapp_ingress_fuzz::{
     plan,
 };
 
-const ORIGIN: Origin<'_> = Origin { request_id: "request", group_key: "key" };
+const ORIGIN: Origin<'_> = Origin { request_id: "request", group_key: "key", trace: None };
 
 /// Of so many pieces the text is looked at, and of the rest only the number: they are made alike.
 const MOST_LOOKED_AT: usize = 200;

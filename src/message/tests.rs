@@ -3,7 +3,7 @@
 use super::*;
 use crate::notification::split;
 
-const ORIGIN: Origin<'_> = Origin { request_id: "r-1", group_key: "key" };
+const ORIGIN: Origin<'_> = Origin { request_id: "r-1", group_key: "key", trace: None };
 
 /// The one message of a body that has one piece.
 fn message_of(body: &[u8], fifo: bool) -> Message {

@@ -6,7 +6,10 @@ use aws_sdk_sqs::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
     operation::send_message_batch::SendMessageBatchOutput,
-    types::{BatchResultErrorEntry, MessageAttributeValue, SendMessageBatchRequestEntry},
+    types::{
+        BatchResultErrorEntry, MessageAttributeValue, MessageSystemAttributeNameForSends::AwsTraceHeader,
+        MessageSystemAttributeValue, SendMessageBatchRequestEntry,
+    },
 };
 
 use super::sending::Failure;
@@ -59,10 +62,15 @@ fn entry(index: usize, message: Message) -> SendMessageBatchRequestEntry {
         };
         (name.to_owned(), builder.string_value(text).build().expect("has a data type"))
     });
+    let trace = message.trace.map(|header| {
+        let builder = MessageSystemAttributeValue::builder().data_type("String").string_value(header);
+        HashMap::from([(AwsTraceHeader, builder.build().expect("has a data type"))])
+    });
     SendMessageBatchRequestEntry::builder()
         .id(index.to_string())
         .message_body(message.body)
         .set_message_attributes(Some(attributes.collect::<HashMap<_, _>>()))
+        .set_message_system_attributes(trace)
         .message_group_id(message.group_id)
         .set_message_deduplication_id(message.deduplication_id)
         .build()

@@ -21,4 +21,5 @@ mod signals;
 mod signed;
 mod start;
 mod stored;
+mod trace;
 mod webhook;

@@ -102,6 +102,11 @@ impl Function {
         self.aws.runtime().spawn(ready).await.expect("the fake runs as long as a function does")
     }
 
+    /// Sets the tracing header of the invocations from now on; before, each has a trace of its own that is not recorded.
+    pub fn set_trace(&self, header: &str) {
+        self.sandbox.api.set_trace(header);
+    }
+
     /// When the process was spawned.
     #[must_use]
     pub fn started(&self) -> Instant {

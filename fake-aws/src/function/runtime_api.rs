@@ -79,6 +79,7 @@ pub(crate) struct RuntimeApi {
     next: TurnMutex<mpsc::Receiver<Offer>>,
     turn: TurnMutex<()>,
     running: Mutex<Option<Running>>,
+    trace: Mutex<Option<String>>,
 }
 
 /// An event that waits to be fetched.
@@ -110,6 +111,7 @@ impl RuntimeApi {
             next: TurnMutex::new(next),
             turn: TurnMutex::default(),
             running: Mutex::default(),
+            trace: Mutex::default(),
         });
         let serving = Arc::clone(&api);
         let server = Server::start(runtime, Arc::new(Connections::default()), move |_, request| {
@@ -117,6 +119,10 @@ impl RuntimeApi {
             async move { api.handle(request).await }
         });
         (api, server)
+    }
+
+    pub(super) fn set_trace(&self, header: &str) {
+        *lock(&self.trace) = Some(header.to_owned());
     }
 
     pub(super) fn started(&self) -> Instant {
@@ -204,6 +210,8 @@ impl RuntimeApi {
         let deadline = SystemTime::now() + offer.timeout;
         let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         let hex = new_id().replace('-', "");
+        let trace = lock(&self.trace).clone();
+        let trace = trace.unwrap_or_else(|| format!("Root=1-{}-{};Sampled=0", &hex[..8], &hex[8..]));
         let answer = Answer::new(200, "application/json", offer.event)
             .header("lambda-runtime-aws-request-id", offer.request_id.clone())
             .header("lambda-runtime-deadline-ms", deadline.to_string())
@@ -211,7 +219,7 @@ impl RuntimeApi {
                 "lambda-runtime-invoked-function-arn",
                 format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:function"),
             )
-            .header("lambda-runtime-trace-id", format!("Root=1-{}-{};Sampled=0", &hex[..8], &hex[8..]));
+            .header("lambda-runtime-trace-id", trace);
         *lock(&self.running) = Some(Running { request_id: offer.request_id, answered: offer.answered });
         let _ = offer.delivered.send(Instant::now());
         answer

@@ -6,7 +6,7 @@
 
 use super::error::{CallError, EntryError};
 use super::queue::Stored;
-use super::send::{Attribute, Entry};
+use super::send::{Attribute, Entry, TRACE_HEADER};
 use std::collections::HashSet;
 
 /// Bytes of a message and of a batch, attributes included.
@@ -95,7 +95,37 @@ pub(super) fn check_entry(entry: &Entry, queue: &Stored) -> Result<(), EntryErro
     entry.attributes.iter().try_for_each(|(name, attribute)| {
         check_name(name)?;
         check_value(name, attribute)
-    })
+    })?;
+    entry.system_attributes.iter().try_for_each(|(name, attribute)| check_system_attribute(name, attribute))
+}
+
+/// The API reference knows one name, the type String and "a correctly formatted X-Ray trace header"; the words are ours.
+fn check_system_attribute(name: &str, attribute: &Attribute) -> Result<(), EntryError> {
+    let invalid = |message: &str| Err(EntryError::invalid_parameter(format!("{name}: {message}")));
+    match attribute.text.as_deref() {
+        _ if name != TRACE_HEADER => invalid("there is no such message system attribute"),
+        _ if attribute.data_type != "String" => invalid("the type of a message system attribute must be String"),
+        Some(header) if is_trace_header(header) => Ok(()),
+        _ => invalid("the value is no X-Ray trace header"),
+    }
+}
+
+/// Members of a name and a value, a trace id among them, and what X-Ray knows of them well-formed (X-Ray Developer Guide,
+/// "Tracing header").
+fn is_trace_header(header: &str) -> bool {
+    let is_hex = |text: &str, digits: usize| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_trace_id = |text: &str| match text.split('-').collect::<Vec<_>>()[..] {
+        ["1", second, number] => is_hex(second, 8) && is_hex(number, 24),
+        _ => false,
+    };
+    let is_member = |member: &str| match member.split_once('=') {
+        Some(("Root", root)) => is_trace_id(root),
+        Some(("Parent", parent)) => is_hex(parent, 16),
+        Some(("Sampled", sampled)) => ["0", "1", "?"].contains(&sampled),
+        Some((name, value)) => !name.is_empty() && !value.is_empty(),
+        None => false,
+    };
+    header.starts_with("Root=") && header.split(';').all(is_member)
 }
 
 impl Entry {

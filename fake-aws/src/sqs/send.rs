@@ -15,6 +15,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+/// The only system attribute that a sender may set.
+pub(super) const TRACE_HEADER: &str = "AWSTraceHeader";
+
 /// A message as its sender sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
@@ -28,6 +31,9 @@ pub struct Entry {
     /// The attributes, by name.
     #[serde(rename = "MessageAttributes", default)]
     pub attributes: BTreeMap<String, Attribute>,
+    /// The system attributes, by name; SQS knows one, `AWSTraceHeader`.
+    #[serde(rename = "MessageSystemAttributes", default)]
+    pub system_attributes: BTreeMap<String, Attribute>,
     /// `MessageGroupId`.
     #[serde(rename = "MessageGroupId")]
     pub group_id: Option<String>,
@@ -37,6 +43,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The tracing header.
+    #[must_use]
+    pub fn trace(&self) -> Option<&str> {
+        self.system_attributes.get(TRACE_HEADER)?.text.as_deref()
+    }
+
     /// The text of a String or Number attribute.
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<&str> {
@@ -140,6 +152,9 @@ fn accept(entry: Entry, queue: &mut Stored, call: &CallInFlight, in_batch: bool)
     let mut result = json!({ "MD5OfMessageBody": md5_of_body(&entry.body) });
     if !entry.attributes.is_empty() {
         result["MD5OfMessageAttributes"] = json!(md5_of_attributes(&entry.attributes));
+    }
+    if !entry.system_attributes.is_empty() {
+        result["MD5OfMessageSystemAttributes"] = json!(md5_of_attributes(&entry.system_attributes));
     }
     if in_batch {
         result["Id"] = json!(entry.id);

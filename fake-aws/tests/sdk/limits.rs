@@ -1,7 +1,7 @@
 //! SQS's limits: which fail the call and which one entry, and the exact edge of each.
 
 use crate::{attribute, code, entries, entry, send, sqs};
-use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
+use aws_sdk_sqs::types::{MessageAttributeValue, MessageSystemAttributeValue, SendMessageBatchRequestEntry};
 use fake_aws::FakeAws;
 
 const LIMIT: usize = 1_048_576;
@@ -169,4 +169,29 @@ async fn a_standard_queue_takes_group_ids_of_the_alphabet_and_no_deduplication_i
     let mut deduplicated = entry("bad", "b");
     deduplicated.message_deduplication_id = Some("d".to_owned());
     is_refused_alone("deduplication id", deduplicated, "InvalidParameterValue").await;
+}
+
+fn with_system_attribute(name: &str, data_type: &str, value: &str) -> SendMessageBatchRequestEntry {
+    let mut entry = entry("bad", "b");
+    let value = MessageSystemAttributeValue::builder().data_type(data_type).string_value(value).build();
+    entry.message_system_attributes = Some([(name.into(), value.expect("a type is there"))].into());
+    entry
+}
+
+#[tokio::test]
+async fn the_only_system_attribute_is_a_well_formed_trace_header_that_counts_towards_no_limit() {
+    const ROOT: &str = "Root=1-5759e988-bd862e3fe1be46a994272793";
+    for rest in ["", ";Sampled=1", ";Parent=53995c3f42cd8ad8;Sampled=0;Lineage=1:a87bd80c:0"] {
+        is_accepted(rest, with_system_attribute("AWSTraceHeader", "String", &format!("{ROOT}{rest}"))).await;
+    }
+    for header in ["", "1-5759e988-bd862e3fe1be46a994272793", "Root=dummy;Sampled=1", &format!("{ROOT};Sampled=2")] {
+        let bad = with_system_attribute("AWSTraceHeader", "String", header);
+        is_refused_alone(header, bad, "InvalidParameterValue").await;
+    }
+    for (name, data_type) in [("AWSTraceHeader", "Number"), ("Other", "String")] {
+        is_refused_alone(name, with_system_attribute(name, data_type, ROOT), "InvalidParameterValue").await;
+    }
+    let mut full = with_system_attribute("AWSTraceHeader", "String", ROOT);
+    full.message_body = "x".repeat(LIMIT);
+    is_accepted("a full message", full).await;
 }

@@ -2,7 +2,7 @@
 
 use crate::{attribute, entries, entry, send, sqs};
 use aws_sdk_sqs::primitives::Blob;
-use aws_sdk_sqs::types::MessageAttributeValue;
+use aws_sdk_sqs::types::{MessageAttributeValue, MessageSystemAttributeNameForSends, MessageSystemAttributeValue};
 use fake_aws::FakeAws;
 
 #[tokio::test]
@@ -52,9 +52,16 @@ async fn digests_are_those_that_sqs_gives() {
     let queue = aws.queue("messages");
     let mut entry = entry("e", "msg");
     entry.message_attributes = Some([("Foo".to_owned(), attribute("String", "Bar"))].into());
+    let trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1";
+    let trace = MessageSystemAttributeValue::builder().data_type("String").string_value(trace).build();
+    let trace = trace.expect("a type is there");
+    entry.message_system_attributes = Some([(MessageSystemAttributeNameForSends::AwsTraceHeader, trace)].into());
     let output = send(&sqs(&aws).await, &queue, vec![entry]).await.expect("the batch is within the limits");
     assert_eq!(output.successful()[0].md5_of_message_body(), "6e2baaf3b97dbeef01c0043275f9a0e7");
     assert_eq!(output.successful()[0].md5_of_message_attributes(), Some("ae7155c6026991b6d54b11589678bf9c"));
+    // By the same rule over AWSTraceHeader, String and the value, in another language.
+    let digest = output.successful()[0].md5_of_message_system_attributes();
+    assert_eq!(digest, Some("5f48eef650c1d0207456969c85af2fdd"));
 }
 
 #[tokio::test]
