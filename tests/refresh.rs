@@ -12,6 +12,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::Credentials;
 use fake_aws::{FakeAws, Fault, Queue, Times};
 use lambda_http::RequestExt;
+use serde_json::json;
 use support::{VERIFY_TOKEN, event::event, secret};
 use tokio::time::Instant;
 use tracing::subscriber::DefaultGuard;
@@ -52,7 +53,7 @@ impl Sandbox {
         let config = config(&aws);
         let secrets = Secrets::read(aws_sdk_secretsmanager::Client::new(&config), "ingress".to_owned()).await.unwrap();
         let patient = without_retries(&config);
-        let routes = Routes::parse(&serde_json::json!({ "*": queue.url() }).to_string()).unwrap();
+        let routes = Routes::parse(&json!({ "*": queue.url() }).to_string()).unwrap();
         let payloads = Payloads::new(&patient, None);
         let queues = Queues::new(aws_sdk_sqs::Client::new(&patient), routes, payloads);
         aws.secrets().set_latency(Duration::from_millis(150));
@@ -127,6 +128,30 @@ async fn a_removed_secret_stops_working_though_storing_is_faster_than_reading() 
     later(31).await;
     assert_eq!(sandbox.signed_with("old").await, 401);
     assert_eq!(sandbox.signed_with("new").await, 200);
+}
+
+/// The steps of `docs/operations.md`. Meta sends again what is refused, so that is no loss as long as it is taken then.
+#[tokio::test]
+async fn a_rotation_as_in_the_runbook_refuses_nothing_that_meta_does_not_send_again() {
+    let sandbox = Sandbox::new().await;
+    let set = |secrets: &[&str]| {
+        sandbox.aws.set_secret("ingress", json!({"app_secret": secrets, "verify_token": VERIFY_TOKEN}).to_string());
+    };
+    // Meta signs with the new one, which nobody has told us yet; then both are put in.
+    assert_eq!(sandbox.signed_with("new").await, 401);
+    set(&["new", "old"]);
+    assert_eq!((sandbox.signed_with("new").await, sandbox.signed_with("old").await), (401, 200));
+    later(31).await;
+    for app_secret in ["new", "old", "new"] {
+        assert_eq!(sandbox.signed_with(app_secret).await, 200, "{app_secret}");
+    }
+    // A week later, the new one alone.
+    later(7 * 24 * 60 * 60).await;
+    set(&["new"]);
+    assert_eq!(sandbox.signed_with("new").await, 200);
+    later(31).await;
+    assert_eq!(sandbox.signed_with("new").await, 200);
+    assert_eq!((sandbox.signed_with("old").await, sandbox.signed_with("new").await), (401, 200));
 }
 
 #[tokio::test]
