@@ -18,6 +18,7 @@ sys.path.insert(0, str(REPOSITORY / "tools"))
 import boto3  # noqa: E402
 import local_stack  # noqa: E402
 from botocore.exceptions import ClientError  # noqa: E402
+from samcli.yamlhelper import yaml_dump, yaml_parse  # noqa: E402
 
 STACK = "whatsapp-ingress"
 FUNCTION = "Ingress"
@@ -63,7 +64,7 @@ class Deployment:
         self.deletes_the_stack_and_leaves_what_holds_data()
 
     def deploys_from_nothing(self) -> None:
-        self.sam("deploy", "--no-confirm-changeset")
+        self.deploy()
         self.outputs = self.read_outputs()
         self.secrets.put_secret_value(SecretId=self.outputs["SecretArn"], SecretString=json.dumps(SECRET))
         self.takes("messages-text")
@@ -82,7 +83,7 @@ class Deployment:
         assert self.count(self.outputs["QueueUrlUnrouted"]) == 1
         # It looks for its settings beside the template.
         settings = ["--config-file", str(REPOSITORY / "samconfig.toml")]
-        self.sam("deploy", "--no-confirm-changeset", *settings, "--template-file", str(self.with_field()))
+        self.deploy(*settings, "--template-file", str(self.with_field()))
         self.queue = self.read_outputs()[f"QueueUrl{KEY}"]
         self.takes("unknown-field")
         assert self.count(self.queue) == 1
@@ -90,7 +91,7 @@ class Deployment:
         print("added a field: it has its queue, and the function may send to it")
 
     def takes_it_away_and_leaves_its_messages(self) -> None:
-        self.sam("deploy", "--no-confirm-changeset")
+        self.deploy()
         assert f"QueueUrl{KEY}" not in self.read_outputs()
         assert self.count(self.queue) == 1
         self.takes("unknown-field")
@@ -117,22 +118,27 @@ class Deployment:
             raise AssertionError("the function is still there")
         print("deleted the stack: queues, secret and bucket are still there")
 
+    def deploy(self, *arguments: str) -> None:
+        self.sam("deploy", "--no-confirm-changeset", *arguments)
+        summaries = self.stacks.get_paginator("list_stack_resources").paginate(StackName=STACK)
+        resources = [resource for page in summaries for resource in page["StackResourceSummaries"]]
+        ids = {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in resources}
+        local_stack.allow_without_tls(self.queues, self.buckets, ids)
+
     def with_field(self) -> Path:
         """The built template with one more line in each of its three lists, as the README tells to add a field."""
         built = local_stack.BUILT_TEMPLATE
-        text = built.read_text()
-        route = '"account_review_update": "${AWS::StackName}-account_review_update",\n'
-        for before, line in (
-            ("- AccountReviewUpdate\n", f"- {KEY}\n"),
-            ("AccountReviewUpdate:\n", f"{KEY}:\n        Name: {FIELD}\n"),
-            (route, route.replace("account_review_update", FIELD)),
-        ):
-            at = text.index(before)
-            indent = text[text.rindex("\n", 0, at) + 1 : at]
-            text = text[:at] + line + indent + text[at:]
-        text = text.replace(f"CodeUri: {FUNCTION}\n", f"CodeUri: {built.parent / FUNCTION}\n")
+        template = yaml_parse(built.read_text())
+        template["Mappings"]["Queues"]["All"]["Keys"].append(KEY)
+        template["Mappings"]["Field"][KEY] = {"Name": FIELD, KEY: "1"}
+        function = template["Resources"][FUNCTION]["Properties"]
+        _, lines = function["Environment"]["Variables"]["QUEUE_URLS"]["Fn::Join"]
+        other, key_of_other = "security", "Security"
+        line = json.dumps(next(line for line in lines if f'"{other}"' in json.dumps(line).replace("\\", "")))
+        lines.insert(1, json.loads(line.replace(other, FIELD).replace(key_of_other, KEY)))
+        function["CodeUri"] = str(built.parent / FUNCTION)
         changed = self.folder / "home/template.yaml"
-        changed.write_text(text)
+        changed.write_text(yaml_dump(template))
         return changed
 
     def takes(self, sample: str) -> None:

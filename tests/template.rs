@@ -20,6 +20,7 @@ const FIELDS: [&str; 8] = [
     "security",
 ];
 
+const OWN_ACCOUNT: &str = "arn:aws:iam::123456789012:root";
 const FOUR_DAYS: u64 = 4 * 24 * 60 * 60;
 const FOURTEEN_DAYS: u64 = 14 * 24 * 60 * 60;
 
@@ -27,16 +28,19 @@ static TEMPLATE: LazyLock<Value> = LazyLock::new(|| expand(&[]));
 
 /// The template as `CloudFormation` gets to see it, with `NAME=VALUE` parameters.
 fn expand(parameters: &[&str]) -> Value {
+    let output = command(parameters).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn command(parameters: &[&str]) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join(".venv/bin/python");
     assert!(python.exists(), "{} is missing: install the tools of requirements.txt into .venv", python.display());
-    let output = Command::new(python)
-        .arg(root.join("tools/expand_template.py"))
-        .args(parameters.iter().flat_map(|parameter| ["--parameter", parameter]))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    let mut command = Command::new(python);
+    command.arg(root.join("tools/expand_template.py"));
+    command.args(parameters.iter().flat_map(|parameter| ["--parameter", parameter]));
+    command
 }
 
 fn resource(id: &str) -> &'static Value {
@@ -81,6 +85,28 @@ fn statement(actions: &Value, resource: &Value) -> Value {
     json!({ "Effect": "Allow", "Action": actions, "Resource": resource })
 }
 
+fn only_tls(actions: &Value, resource: &Value) -> Value {
+    json!({
+        "Sid": "OnlyTls",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": actions,
+        "Resource": resource,
+        "Condition": { "Bool": { "aws:SecureTransport": false } },
+    })
+}
+
+fn consume(principals: &[&str]) -> Value {
+    let actions = ["ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility", "GetQueueAttributes", "GetQueueUrl"];
+    json!({
+        "Sid": "Consume",
+        "Effect": "Allow",
+        "Principal": { "AWS": principals },
+        "Action": actions.map(|action| format!("sqs:{action}")),
+        "Resource": "*",
+    })
+}
+
 #[test]
 fn every_field_and_the_receipts_have_a_route() {
     let routes: BTreeSet<String> = routes().into_iter().map(|(route, _)| route).collect();
@@ -117,15 +143,23 @@ fn every_queue_has_a_route() {
 #[test]
 fn every_name_in_the_mapping_has_a_queue() {
     let names: BTreeSet<&str> = TEMPLATE["Mappings"]["Field"].as_object().unwrap().keys().map(|key| &**key).collect();
-    let keys: BTreeSet<&str> = fields().into_iter().map(|(key, _)| key).collect();
+    let keys: BTreeSet<&str> = fields().into_iter().map(|(key, _)| key).chain(["None"]).collect();
 
     assert_eq!(names, keys);
 }
 
 #[test]
+fn every_name_in_the_mapping_knows_its_own_key_and_no_other() {
+    for (key, name) in fields() {
+        assert_eq!(TEMPLATE["Mappings"]["Field"][key], json!({ "Name": name, key: "1" }));
+    }
+    assert_eq!(TEMPLATE["Mappings"]["Field"]["None"], json!({ "Name": "none" }));
+}
+
+#[test]
 fn there_is_no_queue_but_those_of_the_fields_their_dead_letters_and_the_catch_all() {
     let found: BTreeSet<String> = all("AWS::SQS::Queue").map(|(id, _)| id.to_owned()).collect();
-    let expected = fields().into_iter().flat_map(|(key, _)| [format!("Queue{key}"), format!("Dead{key}")]);
+    let expected = fields().into_iter().flat_map(|(key, _)| [format!("Queue{key}"), format!("QueueDead{key}")]);
 
     assert_eq!(found, expected.chain(["Unrouted".to_owned()]).collect());
 }
@@ -139,10 +173,10 @@ fn the_queue_of_a_field_gives_up_on_a_message_to_its_own_dead_letter_queue() {
         assert_eq!(queue["VisibilityTimeout"], 180);
         assert_eq!(
             queue["RedrivePolicy"],
-            json!({ "deadLetterTargetArn": get_att(&format!("Dead{key}"), "Arn"), "maxReceiveCount": 5 })
+            json!({ "deadLetterTargetArn": get_att(&format!("QueueDead{key}"), "Arn"), "maxReceiveCount": 5 })
         );
 
-        let dead = properties(&format!("Dead{key}"));
+        let dead = properties(&format!("QueueDead{key}"));
         assert_eq!(dead["QueueName"], format!("stack-{name}-dead"));
         assert_eq!(dead["MessageRetentionPeriod"], FOURTEEN_DAYS);
         assert_eq!(dead.get("RedrivePolicy"), None);
@@ -217,7 +251,7 @@ fn the_role_may_send_to_each_queue_of_a_field_and_to_no_dead_letter_queue() {
     let keys = fields();
     for (key, _) in &keys {
         assert_eq!(
-            *properties(&format!("Send{key}")),
+            *properties(&format!("QueueSend{key}")),
             json!({
                 "PolicyName": format!("send-{key}"),
                 "Roles": [{ "Ref": "Role" }],
@@ -247,17 +281,121 @@ fn the_bucket_is_private_encrypted_and_only_for_tls() {
             "Bucket": { "Ref": "Payloads" },
             "PolicyDocument": {
                 "Version": "2012-10-17",
-                "Statement": [{
-                    "Sid": "OnlyTls",
-                    "Effect": "Deny",
-                    "Principal": "*",
-                    "Action": "s3:*",
-                    "Resource": [get_att("Payloads", "Arn"), "${Payloads.Arn}/*"],
-                    "Condition": { "Bool": { "aws:SecureTransport": false } },
-                }],
+                "Statement": [
+                    only_tls(&json!("s3:*"), &json!([get_att("Payloads", "Arn"), "${Payloads.Arn}/*"])),
+                ],
             },
         })
     );
+}
+
+#[test]
+fn queues_are_only_for_tls_and_by_default_for_this_account() {
+    for (key, _) in fields() {
+        let queues = ["Queue", "QueueDead"].map(|kind| get_att(&format!("{kind}{key}"), "QueueUrl"));
+        let statements = json!([only_tls(&json!("sqs:*"), &json!("*")), consume(&[OWN_ACCOUNT])]);
+        assert_eq!(
+            *properties(&format!("QueuePolicy{key}")),
+            json!({ "Queues": queues, "PolicyDocument": { "Version": "2012-10-17", "Statement": statements } })
+        );
+    }
+    let statements = &properties("UnroutedPolicy")["PolicyDocument"]["Statement"];
+    assert_eq!(*statements, json!([only_tls(&json!("sqs:*"), &json!("*"))]));
+    assert_eq!(properties("UnroutedPolicy")["Queues"], json!([get_att("Unrouted", "QueueUrl")]));
+}
+
+#[test]
+fn a_consumer_of_every_field_is_in_every_policy_but_the_catch_alls_and_one_of_a_field_in_its_own() {
+    let (everything, one, two) = ("arn:aws:iam::111122223333:root", "444455556666", "777788889999");
+    let both = format!("Messages={one},{two}");
+    let template = expand(&[
+        &format!("Consumers={everything}"),
+        &format!("FieldConsumers1={both}"),
+        &format!("FieldConsumers5=MessagesStatuses={one}"),
+    ]);
+    let statements = |id: &str| template["Resources"][id]["Properties"]["PolicyDocument"]["Statement"].clone();
+    for (key, _) in fields() {
+        let expected = match key {
+            "Messages" => consume(&[OWN_ACCOUNT, everything, one, two]),
+            "MessagesStatuses" => consume(&[OWN_ACCOUNT, everything, one]),
+            _ => consume(&[OWN_ACCOUNT, everything]),
+        };
+        assert_eq!(statements(&format!("QueuePolicy{key}"))[1], expected, "{key}");
+    }
+    assert_eq!(statements("UnroutedPolicy").as_array().unwrap().len(), 1);
+
+    let read = |sid: &str, who: &[&str], prefix: &str| {
+        json!({
+            "Sid": sid,
+            "Effect": "Allow",
+            "Principal": { "AWS": who },
+            "Action": ["s3:GetObject", "s3:DeleteObject"],
+            "Resource": format!("${{Payloads.Arn}}/{prefix}*"),
+        })
+    };
+    let not_the_catch_all = json!({
+        "Sid": "NotTheCatchAll",
+        "Effect": "Deny",
+        "Principal": { "AWS": [everything] },
+        "Action": "s3:*",
+        "Resource": "${Payloads.Arn}/unrouted/*",
+    });
+    assert_eq!(
+        statements("PayloadsPolicy").as_array().unwrap()[1..],
+        [
+            read("Consume", &[everything], ""),
+            not_the_catch_all,
+            read("Consume1", &[one, two], "messages/"),
+            read("Consume5", &[one], "messages.statuses/"),
+        ]
+    );
+}
+
+#[test]
+fn a_field_gets_a_fifo_queue_where_one_of_five_parameters_names_it_and_all_that_belongs_to_it_follows() {
+    for place in 1..=5 {
+        let template = expand(&[&format!("FifoField{place}=MessagesStatuses")]);
+        let fifo = json!({
+            "FifoQueue": true,
+            "DeduplicationScope": "messageGroup",
+            "FifoThroughputLimit": "perMessageGroupId",
+            "MaximumMessageSize": 1_048_576,
+        });
+        let resources = template["Resources"].as_object().unwrap();
+        for (id, name) in [("Fifo", "stack-messages-statuses.fifo"), ("FifoDead", "stack-messages-statuses-dead.fifo")]
+        {
+            let queue = &resources[&format!("{id}MessagesStatuses")]["Properties"];
+            assert_eq!(queue["QueueName"], name);
+            for (property, value) in fifo.as_object().unwrap() {
+                assert_eq!(queue[property], *value, "{property}");
+            }
+        }
+        let queue = &resources["FifoMessagesStatuses"]["Properties"];
+        assert_eq!(queue["RedrivePolicy"]["deadLetterTargetArn"], get_att("FifoDeadMessagesStatuses", "Arn"));
+        let sources = &resources["FifoDeadMessagesStatuses"]["Properties"]["RedriveAllowPolicy"]["sourceQueueArns"];
+        assert_eq!(*sources, json!(["arn:aws:sqs:us-east-1:123456789012:stack-messages-statuses.fifo"]));
+        let send = &resources["FifoSendMessagesStatuses"]["Properties"]["PolicyDocument"]["Statement"];
+        assert_eq!(*send, json!([statement(&json!("sqs:SendMessage*"), &get_att("FifoMessagesStatuses", "Arn"))]));
+        let urls = resources["Ingress"]["Properties"]["Environment"]["Variables"]["QUEUE_URLS"].as_str().unwrap();
+        let urls: Value = serde_json::from_str(urls).unwrap();
+        assert_eq!(urls["messages.statuses"], "stack-messages-statuses.fifo");
+        assert_eq!(urls["messages"], "stack-messages");
+
+        // Nothing is left of the other kind, nor has any other field changed its own.
+        let ids: BTreeSet<&str> = resources.keys().map(|id| &**id).collect();
+        let before: BTreeSet<&str> = TEMPLATE["Resources"].as_object().unwrap().keys().map(|id| &**id).collect();
+        assert!(before.difference(&ids).all(|id| id.starts_with("Queue") && id.ends_with("MessagesStatuses")));
+        assert!(ids.difference(&before).all(|id| id.starts_with("Fifo") && id.ends_with("MessagesStatuses")));
+        assert_eq!(ids.len(), before.len());
+        assert!(template["Outputs"]["FifoUrlMessagesStatuses"].is_object());
+    }
+}
+
+#[test]
+fn a_key_that_is_no_fields_is_refused() {
+    for parameter in ["FifoField3=messages", "FieldConsumers2=messages=111122223333"] {
+        assert!(!command(&[parameter]).output().unwrap().status.success(), "{parameter}");
+    }
 }
 
 #[test]
@@ -279,8 +417,9 @@ fn nothing_else_in_the_stack_grants_anything() {
     let found: Vec<&str> =
         kinds.into_iter().filter(|kind| granting.iter().any(|prefix| kind.starts_with(prefix))).collect();
 
-    assert_eq!(found, ["AWS::IAM::Policy", "AWS::IAM::Role", "AWS::S3::BucketPolicy"]);
+    assert_eq!(found, ["AWS::IAM::Policy", "AWS::IAM::Role", "AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy"]);
     assert!(all("AWS::S3::BucketPolicy").all(|(id, _)| id == "PayloadsPolicy"));
+    assert_eq!(all("AWS::SQS::QueuePolicy").count(), fields().len() + 1);
     assert_eq!(all("AWS::IAM::Role").count(), 1);
 }
 
@@ -396,7 +535,7 @@ fn the_outputs_name_all_that_an_operator_or_a_consumer_needs() {
     assert_eq!(value("QueueArnUnrouted"), get_att("Unrouted", "Arn"));
 
     for (key, _) in fields() {
-        for kind in ["Queue", "Dead"] {
+        for kind in ["Queue", "QueueDead"] {
             let queue = format!("{kind}{key}");
             assert_eq!(value(&format!("{kind}Url{key}")), get_att(&queue, "QueueUrl"));
             assert_eq!(value(&format!("{kind}Arn{key}")), get_att(&queue, "Arn"));

@@ -258,8 +258,7 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
         }
         step("adding the API's routes")
         add_routes(client("apigatewayv2"), client("lambda"), resources)
-        # The bucket wants TLS and the local AWS has none, so that it would refuse every body.
-        client("s3").delete_bucket_policy(Bucket=resources["Payloads"])
+        allow_without_tls(client("sqs"), client("s3"), resources)
         step("putting the app secret")
         put_secret(client("secretsmanager"), resources["Secret"], arguments)
         return described(client, STACK) | {
@@ -332,6 +331,40 @@ def add_routes(apis: Any, functions: Any, resources: dict[str, str]) -> None:
                 )["IntegrationId"]
                 route = f"{method.upper()} {path}"
                 apis.create_route(ApiId=api, RouteKey=route, Target=f"integrations/{integration}")
+
+
+def allow_without_tls(queues: Any, buckets: Any, resources: dict[str, str]) -> None:
+    """Takes the demand for TLS out of the policies of a stack's queues and bucket: the local AWS has none, and would
+    refuse every message and body.
+    """
+    for each in (queues, buckets):
+        each.meta.events.register("before-sign", claim_tls)
+    for url in (name for name in resources.values() if name.startswith("http")):
+        policy = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"]).get("Attributes", {}).get("Policy")
+        if policy:
+            queues.set_queue_attributes(QueueUrl=url, Attributes={"Policy": without_tls(policy)})
+    bucket = resources["Payloads"]
+    try:
+        policy = without_tls(buckets.get_bucket_policy(Bucket=bucket)["Policy"])
+    except buckets.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchBucketPolicy":
+            raise
+        return
+    if json.loads(policy)["Statement"]:
+        buckets.put_bucket_policy(Bucket=bucket, Policy=policy)
+    else:
+        buckets.delete_bucket_policy(Bucket=bucket)
+
+
+def claim_tls(request: Any, **_: object) -> None:
+    """Says to the local AWS, as a proxy in front of it would, that a call came by TLS."""
+    request.headers["X-Forwarded-Proto"] = "https"
+
+
+def without_tls(policy: str) -> str:
+    document = json.loads(policy)
+    document["Statement"] = [statement for statement in document["Statement"] if statement.get("Sid") != "OnlyTls"]
+    return json.dumps(document)
 
 
 def put_secret(store: Any, secret_id: str, arguments: argparse.Namespace) -> None:

@@ -1,0 +1,292 @@
+"""Deploys the built template to one local AWS, several times with other parameters, and acts as those whom they are
+about: consumers in other accounts, and a team that asked for order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import hmac
+import io
+import json
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY / "tools"))
+
+import boto3  # noqa: E402
+import local_stack  # noqa: E402
+from botocore.config import Config  # noqa: E402
+from botocore.exceptions import ClientError  # noqa: E402
+from samcli.yamlhelper import yaml_dump, yaml_parse  # noqa: E402
+
+SECRET = {"app_secret": "an-app-secret", "verify_token": "a-verify-token"}
+CODE = ("code", "function.zip")
+OWNER = "000000000000"
+CONFIG = Config(retries={"total_max_attempts": 1}, read_timeout=30, s3={"addressing_style": "path"})
+TOO_LARGE = 1 << 20
+REFUSED = ("AccessDenied", "AccessDeniedException", "403")
+
+
+def main() -> None:
+    arguments = argparse.Namespace(address="127.0.0.1", log_level="INFO")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        local_stack.own_folder(Path(folder)) as own,
+        local_stack.local_aws(own, arguments) as (endpoint, _),
+    ):
+        aws = LocalAws(endpoint)
+        consumers_of_other_accounts_may_read_what_is_theirs_and_do_nothing_else(aws)
+        a_fifo_queue_keeps_a_conversation_in_order_and_drops_what_was_sent_again(aws)
+
+
+class LocalAws:
+    """The accounts of a local AWS, and the built function in a bucket of the first."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.root = self.account(local_stack.ROOT_KEY, local_stack.ROOT_KEY)
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.write(local_stack.BUILT_TEMPLATE.parent / "Ingress/bootstrap", "bootstrap")
+        bucket, key = CODE
+        self.root("s3").create_bucket(Bucket=bucket)
+        self.root("s3").put_object(Bucket=bucket, Key=key, Body=packed.getvalue())
+
+    def account(self, key: str, secret: str, tls: bool = False) -> Callable[[str], Any]:
+        """Clients by the names of services, whose calls count as made by TLS if so told."""
+        session = boto3.Session(key, secret, region_name=local_stack.REGION)
+
+        def client(service: str) -> Any:
+            made = session.client(service, endpoint_url=self.endpoint, config=CONFIG)
+            if tls:
+                made.meta.events.register("before-sign", local_stack.claim_tls)
+            return made
+
+        return client
+
+    def user(self, account: str) -> tuple[str, str]:
+        """Keys of a user whom another account allows everything: what it may do here is for our policies to say."""
+        iam = self.account(account, account)("iam")
+        iam.create_user(UserName="consumer")
+        anything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+        iam.put_user_policy(UserName="consumer", PolicyName="anything", PolicyDocument=json.dumps(anything))
+        key = iam.create_access_key(UserName="consumer")["AccessKey"]
+        return key["AccessKeyId"], key["SecretAccessKey"]
+
+
+class Stack:
+    """A deployment of the built template with parameters of its own."""
+
+    def __init__(self, aws: LocalAws, name: str, **parameters: str) -> None:
+        template = yaml_parse(local_stack.BUILT_TEMPLATE.read_text())
+        template["Resources"]["Ingress"]["Properties"]["CodeUri"] = "s3://{}/{}".format(*CODE)
+        stacks = aws.root("cloudformation")
+        stacks.create_stack(
+            StackName=name,
+            TemplateBody=yaml_dump(template),
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+            Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        )
+        stacks.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+        described = stacks.describe_stacks(StackName=name)["Stacks"][0]
+        self.outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+        self.resources = {
+            resource["LogicalResourceId"]: resource["PhysicalResourceId"]
+            for page in stacks.get_paginator("list_stack_resources").paginate(StackName=name)
+            for resource in page["StackResourceSummaries"]
+        }
+        self.functions = aws.root("lambda")
+        function = self.functions.get_function_configuration(FunctionName=self.outputs["FunctionName"])
+        self.variables = function["Environment"]["Variables"]
+        self.queue_urls = json.loads(self.variables["QUEUE_URLS"])
+        aws.root("secretsmanager").put_secret_value(
+            SecretId=self.outputs["SecretArn"], SecretString=json.dumps(SECRET)
+        )
+
+    def takes(self, body: dict[str, Any], status: int = 200) -> None:
+        """Has the function answer a notification that Meta signed."""
+        text = json.dumps(body)
+        event = json.loads((REPOSITORY / "events/messages-text.json").read_text())
+        digest = hmac.digest(SECRET["app_secret"].encode(), text.encode(), hashlib.sha256)
+        event["headers"]["x-hub-signature-256"] = f"sha256={digest.hex()}"
+        event |= {"body": text, "isBase64Encoded": False}
+        answer = self.functions.invoke(FunctionName=self.outputs["FunctionName"], Payload=json.dumps(event))
+        answer = json.loads(answer["Payload"].read())
+        assert answer.get("statusCode") == status, answer
+
+
+def change(field: str, value: Any) -> dict[str, Any]:
+    changes = [{"field": field, "value": value}]
+    return {"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": changes}]}
+
+
+def message(number: int) -> dict[str, Any]:
+    metadata = {"phone_number_id": "15550100"}
+    return change("messages", {"metadata": metadata, "messages": [{"from": "15550101", "id": f"wamid.{number}"}]})
+
+
+def is_refused(call: Callable[..., Any], **arguments: Any) -> None:
+    try:
+        call(**arguments)
+    except ClientError as error:
+        assert error.response["Error"]["Code"] in REFUSED, error
+    else:
+        raise AssertionError(f"{call} with {arguments} is allowed")
+
+
+def consumers_of_other_accounts_may_read_what_is_theirs_and_do_nothing_else(aws: LocalAws) -> None:
+    everything, messages, statuses, stranger = "111111111111", "222222222222", "333333333333", "444444444444"
+    stack = Stack(
+        aws,
+        "shared",
+        Consumers=f"arn:aws:iam::{everything}:root",
+        FieldConsumers1=f"Messages=arn:aws:iam::{messages}:root",
+        FieldConsumers2=f"MessagesStatuses=arn:aws:iam::{statuses}:root,555555555555",
+    )
+    keys = {account: aws.user(account) for account in (everything, messages, statuses, stranger)}
+
+    # By HTTP alone, nobody gets in: neither they nor the function, which can then store nothing.
+    stack.takes(change("messages", "small"), status=503)
+    own = stack.outputs["QueueUrlMessages"]
+    for key in keys.values():
+        is_refused(aws.account(*key)("sqs").receive_message, QueueUrl=own)
+        is_refused(aws.account(*key)("s3").get_object, Bucket=stack.outputs["PayloadBucket"], Key="messages/x")
+    local_stack.allow_without_tls(aws.root("sqs"), aws.root("s3"), stack.resources)
+
+    bucket = stack.outputs["PayloadBucket"]
+    large = "x" * TOO_LARGE
+    statuses_value = {"statuses": [{"id": large}]}
+    for body in (
+        change("messages", "small"), change("messages", large), change("messages", statuses_value),
+        change("security", large), change("unheard_of", large),
+    ):  # fmt: skip
+        stack.takes(body)
+    objects = [found["Key"] for found in aws.root("s3").list_objects_v2(Bucket=bucket)["Contents"]]
+    prefixes = {key.split("/")[0]: key for key in objects}
+    assert set(prefixes) == {"messages", "messages.statuses", "security", "unrouted"}, prefixes
+
+    fields = {"Messages": "messages", "MessagesStatuses": "messages.statuses", "Security": "security"}
+    allowed = {
+        everything: {"Messages", "MessagesStatuses", "Security"},
+        messages: {"Messages"},
+        statuses: {"MessagesStatuses"},
+        stranger: set(),
+    }
+    for account, theirs in allowed.items():
+        sqs, s3 = (aws.account(*keys[account])(service) for service in ("sqs", "s3"))
+        for field, route in fields.items():
+            for kind in ("Queue", "QueueDead"):
+                url = stack.outputs[f"{kind}Url{field}"]
+                if field in theirs:
+                    reads_and_nothing_else(sqs, url)
+                else:
+                    may_do_nothing(sqs, url)
+            if field not in theirs:
+                is_refused(s3.get_object, Bucket=bucket, Key=prefixes[route])
+                is_refused(s3.delete_object, Bucket=bucket, Key=prefixes[route])
+        may_do_nothing(sqs, stack.outputs["QueueUrlUnrouted"])
+        is_refused(s3.get_object, Bucket=bucket, Key=prefixes["unrouted"])
+        is_refused(s3.list_objects_v2, Bucket=bucket)
+        for route in fields.values():
+            is_refused(s3.put_object, Bucket=bucket, Key=f"{route}/x", Body=b"")
+        if account == messages:
+            the_library_reads_and_deletes(sqs, s3, stack, bucket)
+    for account in (everything, statuses):
+        s3 = aws.account(*keys[account])("s3")
+        assert large.encode() in s3.get_object(Bucket=bucket, Key=prefixes["messages.statuses"])["Body"].read()
+    print("consumers of other accounts: each reads and deletes what is its own, and may do nothing else")
+
+
+def reads_and_nothing_else(sqs: Any, url: str) -> None:
+    name = url.rsplit("/", 1)[1]
+    assert sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=OWNER)["QueueUrl"].endswith(f"/{OWNER}/{name}")
+    assert sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    for received in sqs.receive_message(QueueUrl=url).get("Messages", []):
+        receipt = received["ReceiptHandle"]
+        sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=0)
+    is_refused(sqs.send_message, QueueUrl=url, MessageBody="forged")
+    entry = {"Id": "1", "MessageBody": "forged"}
+    is_refused(sqs.send_message_batch, QueueUrl=url, Entries=[entry])
+    is_refused(sqs.purge_queue, QueueUrl=url)
+    is_refused(sqs.delete_queue, QueueUrl=url)
+    is_refused(sqs.set_queue_attributes, QueueUrl=url, Attributes={"VisibilityTimeout": "1"})
+
+
+def may_do_nothing(sqs: Any, url: str) -> None:
+    is_refused(sqs.receive_message, QueueUrl=url)
+    is_refused(sqs.get_queue_attributes, QueueUrl=url, AttributeNames=["QueueArn"])
+    is_refused(sqs.send_message, QueueUrl=url, MessageBody="forged")
+    is_refused(sqs.delete_message, QueueUrl=url, ReceiptHandle="any")
+    is_refused(sqs.purge_queue, QueueUrl=url)
+
+
+def the_library_reads_and_deletes(sqs: Any, s3: Any, stack: Stack, bucket: str) -> None:
+    """What a reader of pointers does: receives, reads the body, deletes both."""
+    url = stack.outputs["QueueUrlMessages"]
+    taken = received_from(sqs, url)
+    bodies = [json.loads(taken_message["Body"]) for taken_message in taken]
+    pointers = [body[1] for body in bodies if isinstance(body, list)]
+    assert (len(taken), len(pointers)) == (2, 1), bodies
+    assert pointers[0]["s3BucketName"] == bucket
+    assert len(s3.get_object(Bucket=bucket, Key=pointers[0]["s3Key"])["Body"].read()) > TOO_LARGE
+    s3.delete_object(Bucket=bucket, Key=pointers[0]["s3Key"])
+    for taken_message in taken:
+        sqs.delete_message(QueueUrl=url, ReceiptHandle=taken_message["ReceiptHandle"])
+    assert received_from(sqs, url) == []
+
+
+def received_from(sqs: Any, url: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while some := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+        found += some
+    return found
+
+
+def a_fifo_queue_keeps_a_conversation_in_order_and_drops_what_was_sent_again(aws: LocalAws) -> None:
+    stack = Stack(aws, "ordered", FifoField1="Messages", FifoField4="Security")
+    local_stack.allow_without_tls(aws.root("sqs"), aws.root("s3"), stack.resources)
+    sqs = aws.root("sqs")
+    fifo = {route for route, name in stack.queue_urls.items() if name.endswith(".fifo")}
+    assert fifo == {"messages", "security"}, stack.queue_urls
+    assert stack.outputs["FifoFields"].split() == ["messages", "none", "none", "security", "none"]
+
+    url, dead = stack.outputs["FifoUrlMessages"], stack.outputs["FifoDeadUrlMessages"]
+    assert url.endswith("/ordered-messages.fifo") and dead.endswith("/ordered-messages-dead.fifo")
+    for each in (url, dead):
+        attributes = sqs.get_queue_attributes(QueueUrl=each, AttributeNames=["All"])["Attributes"]
+        assert attributes["FifoQueue"] == "true"
+        assert attributes["DeduplicationScope"] == "messageGroup"
+        assert attributes["FifoThroughputLimit"] == "perMessageGroupId"
+
+    for number in (1, 2, 3):
+        stack.takes(message(number))
+    # Meta got no answer to the second, say, and sends it again.
+    for number in (2, 4, 5):
+        stack.takes(message(number))
+    first = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=2)["Messages"]
+    assert sqs.receive_message(QueueUrl=url).get("Messages") is None, "a conversation is with one consumer at a time"
+    order = [number_of(received) for received in first]
+    for received in first:
+        sqs.delete_message(QueueUrl=url, ReceiptHandle=received["ReceiptHandle"])
+    order += [number_of(received) for received in received_from(sqs, url)]
+    assert order == [f"wamid.{number}" for number in (1, 2, 3, 4, 5)], order
+
+    # The other kind, beside it, has both copies.
+    for _ in range(2):
+        stack.takes(change("account_update", {}))
+    assert len(received_from(sqs, stack.outputs["QueueUrlAccountUpdate"])) == 2
+    print("a FIFO queue: a conversation in order, and a redelivery once")
+
+
+def number_of(received: dict[str, Any]) -> str:
+    return json.loads(received["Body"])["entry"][0]["changes"][0]["value"]["messages"][0]["id"]
+
+
+if __name__ == "__main__":
+    main()
