@@ -49,6 +49,21 @@ subscribe: .venv/installed ## shows what Meta sends for APP=…, and with APPLY=
 	$(INGRESS) subscribe --app "$(APP)" $(if $(ACCOUNTS),--account "$(ACCOUNTS)") $(if $(FIELDS),--fields "$(FIELDS)") \
 		$(if $(REPLACE),--replace) $(if $(APPLY),--apply) $(if $(URL),--url "$(URL)") $(if $(STACK),--stack "$(STACK)")
 
+.PHONY: queues
+queues: .venv/installed ## says how much waits on each queue, for how long, and what was given up: [STACK=…] [JSON=1]
+	$(INGRESS) queues $(if $(STACK),--stack "$(STACK)") $(if $(JSON),--json)
+
+MOVE = --field "$(FIELD)" $(if $(APPLY),--apply) $(if $(RATE),--rate "$(RATE)") $(if $(MOST),--most "$(MOST)") \
+	$(if $(STACK),--stack "$(STACK)") $(if $(JSON),--json)
+
+.PHONY: redrive
+redrive: .venv/installed ## shows the dead letters of FIELD=…, and with APPLY=1 moves them back: [STACK=…] [FROM=queue]
+	$(INGRESS) redrive $(MOVE) $(if $(FROM),--from "$(FROM)")
+
+.PHONY: reroute
+reroute: .venv/installed ## with APPLY=1 moves what waits on the catch-all for FIELD=… to its queue: [STACK=…]
+	$(INGRESS) reroute $(MOVE)
+
 .PHONY: sign
 sign: ## makes the signatures of the samples anew
 	$(INGRESS) sign

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use ingress_tools::{
     facts::{Facts, FactsError},
     graph::{GRAPH_URL, Id},
+    redrive::Field,
 };
 
 const SECRETS_HELP: &str = "\
@@ -30,6 +31,14 @@ Environment:
   META_ACCESS_TOKEN            of a system user, for the accounts; the app's own token is made of its secret
   AWS_PROFILE, AWS_REGION ...  for the stack's outputs, its routes and its secret
   APP_SECRET, VERIFY_TOKEN     instead of those in the stack's secret";
+
+const MOVE_HELP: &str = "\
+Each message is received, sent and then deleted: nothing is lost however this is interrupted, and at worst a message
+is on both queues, with the same event_id. Without --apply nothing is received, only counted. Without a stack, that
+of the local AWS that is up is looked at.
+
+Environment:
+  AWS_PROFILE, AWS_REGION ...  for the stack's outputs, its routes, its secret and its queues";
 
 /// Signs and delivers samples of Meta's webhooks, and runs the function on this computer.
 ///
@@ -90,6 +99,29 @@ pub(crate) enum Command {
     /// Has Meta send an app's events to a stack, and says what it sends and what has a queue. Changes nothing unless told.
     #[command(after_help = SUBSCRIBE_HELP)]
     Subscribe(Subscribe),
+    /// Says how much waits on each queue of a stack, for how long, and how much was given up.
+    Queues {
+        #[command(flatten)]
+        stack: NamedStack,
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Moves dead letters of a field back to its queue. Moves nothing unless told.
+    #[command(after_help = MOVE_HELP)]
+    Redrive {
+        #[command(flatten)]
+        wanted: Wanted,
+        /// Instead of the dead letters, what is on this queue, such as one that was replaced.
+        #[arg(long)]
+        from: Option<String>,
+    },
+    /// Moves what waits on the catch-all for a field to the queue that it has by now. Moves nothing unless told.
+    #[command(after_help = MOVE_HELP)]
+    Reroute {
+        #[command(flatten)]
+        wanted: Wanted,
+    },
     /// Runs the function in Docker, as `sam local invoke` does, on queues and a secret of a local AWS.
     SamLocal {
         /// The samples, such as events/messages-text.json; without any, all of events/.
@@ -98,6 +130,28 @@ pub(crate) enum Command {
         #[arg(long, default_value = ".venv/bin/python")]
         python: PathBuf,
     },
+}
+
+/// What is to be moved.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Wanted {
+    /// The field, with all its routes; or one kind of it, such as messages.statuses.
+    #[arg(long)]
+    pub(crate) field: Field,
+    /// Do it, instead of saying what would be done.
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// Messages in a second, at most.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: u32,
+    /// Messages in all of each queue, at most.
+    #[arg(long)]
+    pub(crate) most: Option<usize>,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+    /// Print what was done as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What an app is to be subscribed to.
@@ -139,10 +193,15 @@ pub(crate) struct NamedStack {
     pub(crate) stack: Option<String>,
     /// The interpreter that has the AWS SDK.
     #[arg(long, default_value = ".venv/bin/python")]
-    python: PathBuf,
+    pub(crate) python: PathBuf,
 }
 
 impl NamedStack {
+    /// Asks for the stack that is named; without a name, for the one that is up here.
+    pub(crate) async fn facts_or_running(&self) -> Result<Facts, FactsError> {
+        if self.stack.is_none() { Facts::running(Path::new(".")) } else { self.facts().await }
+    }
+
     /// Asks AWS with the credentials, profile and region of the environment.
     pub(crate) async fn facts(&self) -> Result<Facts, FactsError> {
         Facts::deployed(Path::new("."), &self.python, self.stack.as_deref().unwrap_or(STACK)).await

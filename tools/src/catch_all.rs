@@ -2,23 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use aws_sdk_sqs::{
-    Client,
-    types::{ChangeMessageVisibilityBatchRequestEntry, Message},
-};
-
 use crate::{
     facts::Facts,
-    queues::{Landed, MOST_AT_ONCE, QueueError, client, failed},
+    queues::{Landed, MOST_AT_ONCE, QueueError},
+    source::Source,
 };
 
 /// How long, and how far, to look: the queue may hold two weeks of what nobody has routed.
 const LONGEST: Duration = Duration::from_mins(1);
 const MOST: usize = 5_000;
 /// Longer than the search, so that it sees no message twice; should it be interrupted, they are back after this.
-const HIDDEN_SECONDS: i32 = 90;
-/// A receive that waits asks all of SQS's servers, not some.
-const WAIT_SECONDS: i32 = 1;
+const HIDDEN: Duration = Duration::from_secs(90);
 /// Receives in a row that get nothing before the queue counts as empty.
 const EMPTY_IN_A_ROW: usize = 2;
 /// Receives after everything expected was found: for what was stored and should not have been.
@@ -26,10 +20,7 @@ const MORE: usize = 2;
 
 /// The queue where everything lands that has no route.
 #[derive(Debug)]
-pub struct CatchAll {
-    client: Client,
-    url: String,
-}
+pub struct CatchAll(Source);
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -46,7 +37,7 @@ impl CatchAll {
     /// That of a stack, if it has one.
     #[must_use]
     pub fn of(stack: &Facts) -> Option<Self> {
-        Some(Self { client: client(stack), url: stack.queue_urls.get("*")?.clone() })
+        Some(Self(Source::new(stack, stack.queue_urls.get("*")?)))
     }
 
     /// Looks for messages whose bodies have `mark` in them until there are `expected` of them, and a little on;
@@ -55,7 +46,8 @@ impl CatchAll {
         let mut collected = Collected::default();
         let mut others = Vec::new();
         let searched = self.search(mark, expected, &mut collected, &mut others).await;
-        self.give_back(others).await;
+        // What cannot be put back now is back soon in any case.
+        let _ = self.0.hide(&others, Duration::ZERO).await;
         searched.map(|()| collected)
     }
 
@@ -70,14 +62,14 @@ impl CatchAll {
         let (mut empty, mut more) = (0, 0);
         while empty < EMPTY_IN_A_ROW && more < MORE && collected.seen < MOST && Instant::now() < end {
             more += usize::from(collected.found.len() >= expected);
-            let messages = self.receive().await?;
+            let messages = self.0.receive(MOST_AT_ONCE, HIDDEN).await?;
             empty = if messages.is_empty() { empty + 1 } else { 0 };
             for message in messages {
                 collected.seen += 1;
                 let receipt = message.receipt_handle.clone().unwrap_or_default();
                 if message.body.as_deref().is_some_and(|body| body.contains(mark)) {
-                    let deletion = self.client.delete_message().queue_url(&self.url).receipt_handle(receipt);
-                    collected.undeleted += usize::from(deletion.send().await.is_err());
+                    let undeleted = self.0.delete(&[&receipt]).await;
+                    collected.undeleted += undeleted.map_or(1, |left| left.len());
                     collected.found.push(Landed::new("unrouted", message));
                 } else {
                     others.push(receipt);
@@ -85,26 +77,5 @@ impl CatchAll {
             }
         }
         Ok(())
-    }
-
-    async fn receive(&self) -> Result<Vec<Message>, QueueError> {
-        let receive = self.client.receive_message().queue_url(&self.url).message_attribute_names("All");
-        let receive = receive.max_number_of_messages(MOST_AT_ONCE).visibility_timeout(HIDDEN_SECONDS);
-        let received = receive.wait_time_seconds(WAIT_SECONDS).send().await;
-        Ok(received.map_err(failed("receive from", "the catch-all queue"))?.messages.unwrap_or_default())
-    }
-
-    /// What cannot be put back now is back soon in any case.
-    async fn give_back(&self, receipts: Vec<String>) {
-        for batch in receipts.chunks(10) {
-            let entries = batch.iter().enumerate().filter_map(|(id, receipt)| {
-                let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(id.to_string());
-                entry.receipt_handle(receipt).visibility_timeout(0).build().ok()
-            });
-            let change = self.client.change_message_visibility_batch().queue_url(&self.url);
-            if change.set_entries(Some(entries.collect())).send().await.is_err() {
-                return;
-            }
-        }
     }
 }

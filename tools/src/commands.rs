@@ -3,20 +3,28 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anstream::{eprintln, println};
 use ingress_tools::{
+    backlog::Backlogs,
     catch_all::CatchAll,
     deliver::{DeliverError, Endpoint, of_environment},
     expect::Expected,
     facts::{Facts, FactsError},
     graph::{Graph, GraphError},
+    moving::{Move, Moved, Pace},
+    queues::QueueError,
+    redrive::{self, RedriveError},
     report,
     run::{Local, RunError},
     sam_local::{SamError, SamLocal},
     samples::{self, Sample, SampleError},
-    subscribe::{Tokens, Wanted},
+    subscribe::{self, Tokens},
     verify::{self, Check, Target},
 };
 use serde_json::json;
@@ -24,7 +32,7 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use whatsapp_ingress::secrets::Known;
 
-use crate::arguments::{NamedStack, Subscribe};
+use crate::arguments::{NamedStack, Subscribe, Wanted};
 
 #[derive(Debug, Error)]
 pub(crate) enum CommandError {
@@ -46,6 +54,10 @@ pub(crate) enum CommandError {
     NoAccessToken,
     #[error(transparent)]
     Graph(#[from] GraphError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error(transparent)]
+    Redrive(#[from] RedriveError),
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("interrupted")]
@@ -169,13 +181,13 @@ pub(crate) async fn subscribe(arguments: Subscribe) -> Result<bool, CommandError
     }
     let graph = Graph::new(&arguments.graph_url)?;
     let tokens = Tokens::of(&graph, &arguments.app, &known, access_token.as_deref()).await?;
-    let wanted = Wanted {
+    let wanted = subscribe::Wanted {
         app: arguments.app,
         accounts: arguments.accounts,
         callback_url: arguments.url.unwrap_or_else(|| facts.callback_url.clone()),
         fields: arguments.fields,
         replace: arguments.replace,
-        routed: Wanted::routed(&facts),
+        routed: subscribe::Wanted::routed(&facts),
     };
     let mut plan = wanted.plan(&graph, &tokens).await?;
     let applied = arguments.apply && !plan.is_done();
@@ -190,6 +202,71 @@ pub(crate) async fn subscribe(arguments: Subscribe) -> Result<bool, CommandError
     }
     // A dry run that finds something to do is as it should be; a change that Meta does not show afterwards is not.
     Ok(!applied || plan.is_done())
+}
+
+pub(crate) async fn queues(stack: &NamedStack, json: bool) -> Result<bool, CommandError> {
+    let facts = stack.facts_or_running().await?;
+    let backlogs = Backlogs::of(&facts, Path::new("."), &stack.python).await?;
+    if json {
+        println!("{}", json!(backlogs));
+    } else {
+        report::backlogs(&backlogs);
+    }
+    Ok(true)
+}
+
+pub(crate) async fn redrive(wanted: &Wanted, from: Option<&str>) -> Result<bool, CommandError> {
+    let facts = wanted.stack.facts_or_running().await?;
+    let moves = match from {
+        Some(queue) => vec![redrive::drained(&facts, &wanted.field, queue)?],
+        None => redrive::redrive(&facts, &wanted.field).await?,
+    };
+    carry_out(&moves, wanted).await
+}
+
+pub(crate) async fn reroute(wanted: &Wanted) -> Result<bool, CommandError> {
+    let facts = wanted.stack.facts_or_running().await?;
+    carry_out(&[redrive::reroute(&facts, &wanted.field)?], wanted).await
+}
+
+/// Moves messages, or only counts what waits.
+async fn carry_out(all: &[Move], wanted: &Wanted) -> Result<bool, CommandError> {
+    if !wanted.apply {
+        let mut waits = Vec::new();
+        for one in all {
+            waits.push(one.waiting().await?);
+        }
+        if wanted.json {
+            println!("{}", json!({ "applied": false, "moves": waits }));
+        } else {
+            report::dry_run(&waits, &wanted.field);
+        }
+        return Ok(true);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let is_stopped = Arc::clone(&stop);
+    tokio::spawn(async move {
+        // Without signals to listen for, the run is ended as any program is, which loses nothing either.
+        if stopped().await.is_ok() {
+            is_stopped.store(true, Ordering::Relaxed);
+        }
+    });
+    let pace = Pace { rate: wanted.rate, most: wanted.most.unwrap_or(usize::MAX) };
+    let mut done = Vec::new();
+    for one in all {
+        let mut progress = report::Progress::start();
+        let moved = one.run(pace, &stop, |moved| progress.show(moved)).await;
+        progress.end();
+        if !wanted.json {
+            report::moved(&moved);
+        }
+        done.push(moved);
+    }
+    let is_done = done.iter().all(Moved::is_done);
+    if wanted.json {
+        println!("{}", json!({ "applied": true, "done": is_done, "moves": done }));
+    }
+    Ok(is_done)
 }
 
 pub(crate) async fn sam_local(events: &[PathBuf], python: &Path) -> Result<bool, CommandError> {

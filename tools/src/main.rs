@@ -10,7 +10,7 @@ use clap::Parser;
 
 use crate::{
     arguments::{Arguments, Command},
-    commands::{CommandError, deliver, run, sam_local, sign, stopped, subscribe, verify},
+    commands::{CommandError, deliver, queues, redrive, reroute, run, sam_local, sign, stopped, subscribe, verify},
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -21,6 +21,9 @@ async fn main() -> ExitCode {
         Command::Run { once, events, python } => run(once, &events, &python).await,
         Command::Verify { url, stack, no_stack, json } => verify(url, &stack, no_stack, json).await,
         Command::Subscribe(wanted) => subscribe(wanted).await,
+        Command::Queues { stack, json } => queues(&stack, json).await,
+        Command::Redrive { wanted, from } => redrive(&wanted, from.as_deref()).await,
+        Command::Reroute { wanted } => reroute(&wanted).await,
         Command::SamLocal { events, python } => tokio::select! {
             done = sam_local(&events, &python) => done,
             stopped = stopped() => stopped.and(Err(CommandError::Interrupted)),

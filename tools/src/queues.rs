@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 use aws_sdk_sqs::{
     Client,
     config::{BehaviorVersion, Config, Credentials, Region, timeout::TimeoutConfig},
-    error::DisplayErrorContext,
+    error::{DisplayErrorContext, ProvideErrorMetadata},
     types::{Message, QueueAttributeName},
 };
 use futures_util::future::try_join_all;
@@ -23,16 +23,16 @@ const HIDDEN_SECONDS: i32 = 3600;
 /// The queues of a stack, and the messages that were taken from them and have to go back.
 #[derive(Debug)]
 pub struct Queues {
-    client: Client,
-    all: Vec<Queue>,
+    pub(crate) client: Client,
+    pub(crate) all: Vec<Queue>,
     taken: Vec<(String, String)>,
 }
 
 #[derive(Debug)]
-struct Queue {
+pub(crate) struct Queue {
     name: String,
-    url: String,
-    routes: Vec<String>,
+    pub(crate) url: String,
+    pub(crate) routes: Vec<String>,
 }
 
 /// A message on a queue.
@@ -64,6 +64,24 @@ pub struct QueueError {
     doing: &'static str,
     queue: String,
     reason: String,
+    /// Whether the same call may succeed in a moment.
+    pub(crate) passing: bool,
+}
+
+/// Parts of the codes of errors that pass, as far as SQS has them with less than 500 too.
+const PASSING: [&str; 6] =
+    ["Throttl", "OverLimit", "RequestTimeout", "InternalError", "InternalFailure", "Unavailable"];
+
+impl QueueError {
+    /// Of an answer that is no error in itself.
+    pub(crate) fn new(doing: &'static str, queue: &str, reason: String) -> Self {
+        Self { doing, queue: queue.to_owned(), reason, passing: true }
+    }
+
+    /// The same, where no later try is of use.
+    pub(crate) fn for_good(self) -> Self {
+        Self { passing: false, ..self }
+    }
 }
 
 impl Queues {
@@ -160,8 +178,17 @@ async fn depth(client: &Client, queue: &Queue) -> Result<Depth, QueueError> {
     Ok(Depth { queue: queue.name.clone(), routes: queue.routes.clone(), messages })
 }
 
-pub(crate) fn failed<E: std::error::Error>(doing: &'static str, queue: &str) -> impl Fn(E) -> QueueError {
-    move |error| QueueError { doing, queue: queue.to_owned(), reason: DisplayErrorContext(&error).to_string() }
+pub(crate) fn failed<E: std::error::Error + ProvideErrorMetadata>(
+    doing: &'static str,
+    queue: &str,
+) -> impl Fn(E) -> QueueError {
+    move |error| QueueError {
+        doing,
+        queue: queue.to_owned(),
+        // Without a code there was no answer that could be read.
+        passing: error.code().is_none_or(|code| PASSING.iter().any(|part| code.contains(part))),
+        reason: DisplayErrorContext(&error).to_string(),
+    }
 }
 
 pub(crate) fn client(stack: &Facts) -> Client {

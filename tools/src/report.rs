@@ -1,14 +1,21 @@
 //! What a run prints: tables for people, in colour only where a terminal shows it.
 
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    io::{IsTerminal, stderr},
+    time::{Duration, Instant},
+};
 
-use anstream::{eprintln, println};
+use anstream::{eprint, eprintln, println};
 use anstyle::{AnsiColor, Style};
 
 use crate::{
+    backlog::{Backlogs, Counts, Waiting},
     docker::Image,
+    moving::{Moved, Waits},
     outcome::Outcome,
     queues::Depth,
+    redrive::Field,
     subscribe::{Plan, Step},
     verify::{Check, Finding},
 };
@@ -159,5 +166,132 @@ pub fn plan(plan: &Plan, applied: bool) {
         (true, false) => println!("{BAD}Meta took it, and does not show all of it{BAD:#}: look again in a minute"),
         (false, true) => println!("{GOOD}nothing to do{GOOD:#}"),
         (false, false) => println!("nothing was changed: --apply (`make subscribe APPLY=1 ...`) does it"),
+    }
+}
+
+/// Prints what waits on each queue, and what was given up there.
+pub fn backlogs(backlogs: &Backlogs) {
+    let width = backlogs.queues.iter().map(|backlog| backlog.waiting.queue.len()).max().unwrap_or_default();
+    println!("{TITLE}{:width$}  waiting  in flight  delayed    oldest     dead    oldest  routes{TITLE:#}", "queue");
+    for backlog in &backlogs.queues {
+        let Waiting { queue, counts, .. } = &backlog.waiting;
+        let dead = backlog.dead.as_ref().map(|dead| dead.counts.all());
+        let style = if dead.is_some_and(|dead| dead > 0) { BAD } else { Style::new() };
+        println!(
+            "{queue:width$}  {:>7}  {:>9}  {:>7}  {:>8}  {style}{:>7}{style:#}  {:>8}  {}",
+            counts.visible,
+            counts.in_flight,
+            counts.delayed,
+            age(backlog.waiting.oldest_seconds),
+            dead.map_or("-".to_owned(), |dead| dead.to_string()),
+            age(backlog.dead.as_ref().and_then(|dead| dead.oldest_seconds)),
+            backlog.routes.join(", ")
+        );
+    }
+    match &backlogs.ages_unknown {
+        Some(reason) => println!("\nno age is known: {reason}"),
+        None if backlogs.lack_ages() => println!(
+            "\n-: CloudWatch has no age of it from the last quarter of an hour; it is some minutes late, later still \
+             with a queue that\nnobody used for hours, and a local AWS has none. To receive a message for it would \
+             count as an attempt to consume it."
+        ),
+        None => (),
+    }
+}
+
+fn age(seconds: Option<u64>) -> String {
+    match seconds {
+        None => "-".to_owned(),
+        Some(seconds @ ..120) => format!("{seconds} s"),
+        Some(seconds @ ..7_200) => format!("{} min", seconds / 60),
+        Some(seconds @ ..172_800) => format!("{} h", seconds / 3_600),
+        Some(seconds) => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// Prints what would be gone through, by the counts of the queues alone.
+pub fn dry_run(waits: &[Waits], field: &Field) {
+    for Waits { from, to } in waits {
+        let Counts { visible, in_flight, delayed } = from.counts;
+        println!("{TITLE}from{TITLE:#}  {}: {visible} waiting, {in_flight} in flight, {delayed} delayed", from.queue);
+        for to in to {
+            println!("{TITLE}to{TITLE:#}    {}: {} waiting", to.queue, to.counts.visible);
+        }
+    }
+    println!("\nnothing was received or moved: --apply (`make ... APPLY=1`) moves what of it belongs to {field};");
+    println!("how much that is, only receiving would tell, and it would count as an attempt to consume");
+}
+
+/// A line that says how far a move is: over and over on a terminal, now and then elsewhere.
+#[derive(Debug)]
+pub struct Progress {
+    terminal: bool,
+    last: Option<Instant>,
+}
+
+impl Progress {
+    /// Nothing is printed yet.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { terminal: stderr().is_terminal(), last: None }
+    }
+
+    /// Prints the line, if it is time to.
+    pub fn show(&mut self, moved: &Moved) {
+        let pause = if self.terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
+        if self.last.is_some_and(|last| last.elapsed() < pause) {
+            return;
+        }
+        self.last = Some(Instant::now());
+        let Moved { from, waiting, moved: done, others, .. } = moved;
+        let line = format!("{from}: {done} moved, {others} left there, of about {waiting}");
+        if self.terminal {
+            eprint!("\r\x1b[2K{ASIDE}{line}{ASIDE:#}");
+        } else {
+            eprintln!("{line}");
+        }
+    }
+
+    /// Leaves the terminal's line.
+    pub fn end(self) {
+        if self.terminal && self.last.is_some() {
+            eprint!("\r\x1b[2K");
+        }
+    }
+}
+
+/// Prints what became of a queue's messages.
+pub fn moved(moved: &Moved) {
+    let Moved { from, moved: done, pointers, others, later, young, refused, undeleted, stopped, hidden, .. } = moved;
+    let style = if moved.is_done() { GOOD } else { BAD };
+    println!("{TITLE}{from}{TITLE:#}: {style}{done} moved{style:#}");
+    let line = |count: usize, text: &str| {
+        if count > 0 {
+            println!("  {count} {text}");
+        }
+    };
+    line(*pointers, "of these point to a body in S3, which stays under the key of the route that it came by");
+    line(*others, "left there: they are not what was asked for");
+    line(*later, "left there: they came while this ran; run it again for them");
+    line(*young, "left there: SQS could still take them for copies of themselves; run it again in 6 minutes");
+    line(*undeleted, "were sent, and are still there too: the next run sends them again, with the same event_id");
+    for (code, count) in refused {
+        println!("  {BAD}{count} left there: their queue refuses them{BAD:#} ({code})");
+    }
+    line(*hidden, "are hidden by somebody who reads the queue, or by a run that was killed less than a minute ago");
+    if let Some(reason) = stopped {
+        println!("  {BAD}stopped{BAD:#}: {reason}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_at_least_two_of_its_unit() {
+        let told = [None, Some(119), Some(120), Some(7_199), Some(7_200), Some(172_799), Some(172_800)].map(age);
+
+        assert_eq!(told, ["-", "119 s", "2 min", "119 min", "2 h", "47 h", "2 d"]);
     }
 }

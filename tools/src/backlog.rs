@@ -1,0 +1,157 @@
+//! How much waits on a stack's queues, and for how long.
+
+use std::{collections::BTreeMap, path::Path, process::Stdio, time::Duration};
+
+use aws_sdk_sqs::{
+    Client,
+    types::QueueAttributeName::{
+        self, ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed, ApproximateNumberOfMessagesNotVisible,
+        RedrivePolicy,
+    },
+};
+use futures_util::future::try_join_all;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::{process::Command, time::timeout};
+
+use crate::{
+    facts::Facts,
+    queues::{QueueError, Queues, failed},
+    source::{beside, name},
+};
+
+const SCRIPT: &str = "tools/oldest.py";
+/// Its calls have bounds of their own, far below this.
+const TIMEOUT: Duration = Duration::from_mins(2);
+
+/// What SQS counts, approximately.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// What a consumer would get.
+    pub visible: usize,
+    /// What a consumer has got and not deleted yet.
+    pub in_flight: usize,
+    /// What is not to be received yet.
+    pub delayed: usize,
+}
+
+/// What waits on one queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Waiting {
+    /// The queue's name.
+    pub queue: String,
+    /// How much.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// How old the oldest message is, where `CloudWatch` tells.
+    pub oldest_seconds: Option<u64>,
+}
+
+/// What waits on a queue, and what was given up there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Backlog {
+    /// The routes that lead there.
+    pub routes: Vec<String>,
+    /// The queue.
+    #[serde(flatten)]
+    pub waiting: Waiting,
+    /// Its dead-letter queue, if it has one.
+    pub dead: Option<Waiting>,
+}
+
+/// What waits on all queues of a stack.
+#[derive(Debug, Serialize)]
+pub struct Backlogs {
+    /// Each queue that the function writes to, in the order of their names.
+    pub queues: Vec<Backlog>,
+    /// Why no age is known, where `CloudWatch` could not be asked.
+    pub ages_unknown: Option<String>,
+}
+
+impl Counts {
+    /// Asks for a queue's counts, and for the name of its dead-letter queue.
+    pub(crate) async fn of(client: &Client, url: &str) -> Result<(Self, Option<String>), QueueError> {
+        const NAMES: [QueueAttributeName; 4] = [
+            ApproximateNumberOfMessages,
+            ApproximateNumberOfMessagesNotVisible,
+            ApproximateNumberOfMessagesDelayed,
+            RedrivePolicy,
+        ];
+        let asked = client.get_queue_attributes().queue_url(url).set_attribute_names(Some(NAMES.to_vec()));
+        let told = asked.send().await.map_err(failed("count what is on", name(url)))?.attributes.unwrap_or_default();
+        let count = |name| told.get(&name).and_then(|count: &String| count.parse().ok()).unwrap_or_default();
+        let counts = Self {
+            visible: count(ApproximateNumberOfMessages),
+            in_flight: count(ApproximateNumberOfMessagesNotVisible),
+            delayed: count(ApproximateNumberOfMessagesDelayed),
+        };
+        let policy = told.get(&RedrivePolicy).and_then(|policy| serde_json::from_str::<Value>(policy).ok());
+        let dead =
+            policy.and_then(|policy| Some(policy["deadLetterTargetArn"].as_str()?.rsplit(':').next()?.to_owned()));
+        Ok((counts, dead))
+    }
+
+    /// Everything that is there.
+    #[must_use]
+    pub fn all(&self) -> usize {
+        self.visible + self.in_flight + self.delayed
+    }
+}
+
+impl Backlogs {
+    /// Asks SQS how much waits, and `CloudWatch` for how long. No message is received.
+    pub async fn of(stack: &Facts, root: &Path, python: &Path) -> Result<Self, QueueError> {
+        let queues = Queues::of(stack);
+        let asked = queues.all.iter().map(async |queue| {
+            let (counts, dead) = Counts::of(&queues.client, &queue.url).await?;
+            let waiting = |url: &str, counts| Waiting { queue: name(url).to_owned(), counts, oldest_seconds: None };
+            let dead = match dead.map(|dead| beside(&queue.url, &dead)) {
+                Some(url) => Some(waiting(&url, Counts::of(&queues.client, &url).await?.0)),
+                None => None,
+            };
+            Ok(Backlog { routes: queue.routes.clone(), waiting: waiting(&queue.url, counts), dead })
+        });
+        let mut queues = try_join_all(asked).await?;
+        let all: Vec<String> = queues.iter().flat_map(Backlog::both).map(|waiting| waiting.queue.clone()).collect();
+        let ages = ages(stack, root, python, &all).await;
+        let ages_unknown = ages.as_ref().err().cloned();
+        let ages = ages.unwrap_or_default();
+        for backlog in &mut queues {
+            for waiting in [Some(&mut backlog.waiting), backlog.dead.as_mut()].into_iter().flatten() {
+                waiting.oldest_seconds = ages.get(&waiting.queue).copied();
+            }
+        }
+        Ok(Self { queues, ages_unknown })
+    }
+
+    /// Whether there is a queue with messages whose age nobody tells.
+    #[must_use]
+    pub fn lack_ages(&self) -> bool {
+        let mut all = self.queues.iter().flat_map(Backlog::both);
+        all.any(|waiting| waiting.counts.all() > 0 && waiting.oldest_seconds.is_none())
+    }
+}
+
+impl Backlog {
+    fn both(&self) -> impl Iterator<Item = &Waiting> {
+        [Some(&self.waiting), self.dead.as_ref()].into_iter().flatten()
+    }
+}
+
+/// The age of the oldest message of each queue that `CloudWatch` has a recent one of.
+async fn ages(stack: &Facts, root: &Path, python: &Path, names: &[String]) -> Result<BTreeMap<String, u64>, String> {
+    let mut script = Command::new(python);
+    script.arg(SCRIPT).args(names).current_dir(root).stdin(Stdio::null()).kill_on_drop(true);
+    if stack.log.is_some() {
+        // A local AWS, of which the environment need not know.
+        script.env("AWS_ENDPOINT_URL", &stack.aws_endpoint).env("AWS_REGION", &stack.region);
+        script.env("AWS_ACCESS_KEY_ID", &stack.access_key_id).env("AWS_SECRET_ACCESS_KEY", &stack.secret_access_key);
+        script.env_remove("AWS_PROFILE").env_remove("AWS_SESSION_TOKEN");
+    }
+    let done = timeout(TIMEOUT, script.output()).await.map_err(|_| "CloudWatch did not answer in time".to_owned())?;
+    let done = done.map_err(|error| format!("cannot run Python (`make run` installs it): {error}"))?;
+    if !done.status.success() {
+        return Err(String::from_utf8_lossy(&done.stderr).trim().to_owned());
+    }
+    serde_json::from_slice(&done.stdout).map_err(|error| format!("what CloudWatch says is not understood: {error}"))
+}

@@ -1,0 +1,103 @@
+//! A message that was received, as it is sent to the queue that it should be on: nothing changes that need not.
+
+use std::collections::HashMap;
+
+use aws_sdk_sqs::types::{
+    Message, MessageAttributeValue, MessageSystemAttributeName, MessageSystemAttributeNameForSends,
+    MessageSystemAttributeValue, SendMessageBatchRequestEntry,
+};
+use whatsapp_ingress::{
+    message::{self, Origin},
+    notification::{Piece, split},
+};
+
+const UNROUTED_REASON: &str = "unrouted_reason";
+/// The most characters that SQS takes as a message group id.
+const MOST_GROUP_CHARACTERS: usize = 128;
+/// The group of what belongs to no number and no account.
+const NO_GROUP: &str = "-";
+
+/// What a message leaves and where it goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way<'w> {
+    pub(crate) from_fifo: bool,
+    pub(crate) to_fifo: bool,
+    /// The key of the conversations' group ids, which the function has too.
+    pub(crate) group_key: &'w str,
+}
+
+/// The text of a message attribute, if it is one.
+pub(crate) fn attribute<'m>(message: &'m Message, name: &str) -> Option<&'m str> {
+    message.message_attributes.as_ref()?.get(name)?.string_value.as_deref()
+}
+
+/// What SQS tells of a message.
+pub(crate) fn system_attribute<'m>(message: &'m Message, name: &MessageSystemAttributeName) -> Option<&'m str> {
+    message.attributes.as_ref()?.get(name).map(String::as_str)
+}
+
+/// The entry that sends a message again: body, attributes and trace as they are, without the reason why it was where it
+/// was, in the group and with the deduplication id that its new queue asks for.
+pub(crate) fn entry(id: usize, message: &Message, way: Way<'_>) -> SendMessageBatchRequestEntry {
+    let trace = system_attribute(message, &MessageSystemAttributeName::AwsTraceHeader).map(|trace| {
+        let value = MessageSystemAttributeValue::builder().data_type("String").string_value(trace).build();
+        HashMap::from([(MessageSystemAttributeNameForSends::AwsTraceHeader, value.expect("has a data type"))])
+    });
+    SendMessageBatchRequestEntry::builder()
+        .id(id.to_string())
+        .message_body(message.body.as_deref().unwrap_or_default())
+        .set_message_attributes(Some(attributes(message)))
+        .set_message_system_attributes(trace)
+        .set_message_group_id(group_id(message, way))
+        .set_message_deduplication_id(way.to_fifo.then(|| deduplication_id(message)))
+        .build()
+        .expect("has an id and a body")
+}
+
+/// Bytes that SQS counts for the message as it is sent again; the trace is not among them.
+pub(crate) fn size(message: &Message) -> usize {
+    let attributes = attributes(message);
+    let attributes = attributes.iter().map(|(name, value)| {
+        let text = value.string_value.as_ref().map_or(0, String::len);
+        let binary = value.binary_value.as_ref().map_or(0, |bytes| bytes.as_ref().len());
+        name.len() + value.data_type.len() + text + binary
+    });
+    message.body.as_ref().map_or(0, String::len) + attributes.sum::<usize>()
+}
+
+fn attributes(message: &Message) -> HashMap<String, MessageAttributeValue> {
+    let mut attributes = message.message_attributes.clone().unwrap_or_default();
+    attributes.remove(UNROUTED_REASON);
+    attributes
+}
+
+/// The group by the contract, as far as the message tells it: of a body that is in S3 or no change, the conversation is
+/// not known, and a FIFO queue groups it by number or account.
+pub(crate) fn group_id(message: &Message, way: Way<'_>) -> Option<String> {
+    if way.from_fifo == way.to_fifo {
+        return system_attribute(message, &MessageSystemAttributeName::MessageGroupId).map(str::to_owned);
+    }
+    let conversation = way.to_fifo.then(|| conversation(message, way.group_key)).flatten();
+    conversation.or_else(|| {
+        let known = ["phone_number_id", "entry_id"].into_iter().filter_map(|name| attribute(message, name));
+        Some(known.into_iter().find(|group| fits_group(group)).unwrap_or(NO_GROUP).to_owned())
+    })
+}
+
+/// The group that the function itself would give to the change.
+fn conversation(message: &Message, group_key: &str) -> Option<String> {
+    let body = message.body.as_deref()?.as_bytes();
+    let pieces = split(body);
+    let [piece @ Piece::Change(_)] = pieces.as_slice() else { return None };
+    let event_id = attribute(message, "event_id").unwrap_or_default();
+    Some(message::Message::new(piece, event_id, Origin { request_id: "", trace: None, group_key }, None, true).group_id)
+}
+
+/// What is no message of the function's may lack an event id; its own id stays the same however often it is received.
+fn deduplication_id(message: &Message) -> String {
+    attribute(message, "event_id").or(message.message_id.as_deref()).unwrap_or_default().to_owned()
+}
+
+fn fits_group(value: &str) -> bool {
+    !value.is_empty() && value.len() <= MOST_GROUP_CHARACTERS && value.bytes().all(|byte| byte.is_ascii_graphic())
+}

@@ -1,0 +1,215 @@
+//! Messages that wait, were given up or have gone astray: counted, and moved to where they belong.
+
+use std::{collections::BTreeSet, process::Stdio, time::Duration};
+
+use aws_sdk_sqs::{
+    Client,
+    config::{BehaviorVersion, Config, Credentials, Region},
+    types::{MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry},
+};
+use ingress_tools::{facts::Facts, stack::Stack};
+use serde_json::{Value, json};
+use tokio::{process::Command, time::sleep};
+
+use crate::{TURN, assert_told, ingress, root};
+
+/// Longer than what a killed run has received stays hidden.
+const IN_SIGHT: Duration = Duration::from_secs(32);
+
+fn client(facts: &Facts) -> Client {
+    let key = Credentials::new(&facts.access_key_id, &facts.secret_access_key, None, None, "test");
+    let config = Config::builder().behavior_version(BehaviorVersion::latest()).region(Region::new("us-east-1"));
+    Client::from_conf(config.endpoint_url(&facts.aws_endpoint).credentials_provider(key).build())
+}
+
+/// The URL of one of the stack's queues.
+fn url(facts: &Facts, name: &str) -> String {
+    let (account, _) = facts.queue_urls["*"].rsplit_once('/').unwrap();
+    format!("{account}/whatsapp-ingress-{name}")
+}
+
+async fn put(client: &Client, url: &str, events: &[String], attributes: &[(&str, &str)]) {
+    for batch in events.chunks(10) {
+        let entries = batch.iter().enumerate().map(|(id, event)| {
+            let mut entry = SendMessageBatchRequestEntry::builder().id(id.to_string()).message_body("{}");
+            for (name, value) in attributes.iter().copied().chain([("event_id", event.as_str())]) {
+                let value = MessageAttributeValue::builder().data_type("String").string_value(value).build().unwrap();
+                entry = entry.message_attributes(name, value);
+            }
+            entry.message_group_id("106540352242922").build().unwrap()
+        });
+        let sent =
+            client.send_message_batch().queue_url(url).set_entries(Some(entries.collect())).send().await.unwrap();
+        assert!(sent.failed().is_empty(), "{sent:?}");
+    }
+}
+
+/// Receives what is on a queue, deletes it, and gives event id, reason and group of each.
+async fn take(client: &Client, url: &str) -> Vec<(String, Option<String>, Option<String>)> {
+    let mut taken = Vec::new();
+    loop {
+        let receive = client.receive_message().queue_url(url).max_number_of_messages(10).message_attribute_names("All");
+        let receive = receive.message_system_attribute_names(MessageSystemAttributeName::All);
+        let messages = receive.send().await.unwrap().messages.unwrap_or_default();
+        if messages.is_empty() {
+            return taken;
+        }
+        for message in messages {
+            let text = |name| message.message_attributes.as_ref()?.get(name)?.string_value.clone();
+            let group = message.attributes.as_ref().unwrap().get(&MessageSystemAttributeName::MessageGroupId).cloned();
+            taken.push((text("event_id").unwrap(), text("unrouted_reason"), group));
+            client
+                .delete_message()
+                .queue_url(url)
+                .receipt_handle(message.receipt_handle.unwrap())
+                .send()
+                .await
+                .unwrap();
+        }
+    }
+}
+
+async fn depth(client: &Client, url: &str) -> usize {
+    const COUNT: QueueAttributeName = QueueAttributeName::ApproximateNumberOfMessages;
+    let told = client.get_queue_attributes().queue_url(url).attribute_names(COUNT).send().await.unwrap();
+    told.attributes.unwrap()[&COUNT].parse().unwrap()
+}
+
+fn numbered(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{prefix}{number:03}")).collect()
+}
+
+async fn told(stack: &Stack, arguments: &[&str]) -> (String, bool) {
+    let output = ingress(stack, arguments, &[]).await;
+    let told = [output.stdout, output.stderr].concat();
+    (String::from_utf8(told).unwrap(), output.status.success())
+}
+
+#[tokio::test]
+async fn messages_are_counted_and_brought_back() {
+    let _turn = TURN.lock().await;
+    let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
+    let sqs = client(&stack.facts);
+    let at = |name: &str| url(&stack.facts, name);
+    let misplaced = [("field", "security"), ("unrouted_reason", "queue-unavailable")];
+    put(&sqs, &at("security"), &numbered("waiting-", 3), &[("field", "security")]).await;
+    put(&sqs, &at("security-dead"), &numbered("dead-", 14), &[("field", "security")]).await;
+    put(&sqs, &at("unrouted"), &numbered("others-", 5), &[("field", "calls"), ("unrouted_reason", "no-route")]).await;
+    put(&sqs, &at("unrouted"), &numbered("astray-", 12), &misplaced).await;
+
+    let table = told(&stack, &["queues"]).await;
+    assert_told(table.clone(), true, &["messages.statuses", "CloudWatch has no age"]);
+    let lines: Vec<Vec<&str>> = table.0.lines().map(|line| line.split_whitespace().collect()).collect();
+    let line = |name: &str| lines.iter().find(|line| line.first() == Some(&name)).unwrap().clone();
+    assert_eq!(
+        line("whatsapp-ingress-security"),
+        ["whatsapp-ingress-security", "3", "0", "0", "-", "14", "-", "security"]
+    );
+    assert_eq!(line("whatsapp-ingress-unrouted"), ["whatsapp-ingress-unrouted", "17", "0", "0", "-", "-", "-", "*"]);
+    ages(&stack).await;
+
+    let dry = told(&stack, &["redrive", "--field", "security"]).await;
+    assert_told(dry, true, &["whatsapp-ingress-security-dead: 14 waiting", "whatsapp-ingress-security: 3 waiting"]);
+    let dry = told(&stack, &["reroute", "--field", "security", "--json"]).await;
+    let counted: Value = serde_json::from_str(&dry.0).unwrap();
+    assert_eq!((&counted["applied"], &counted["moves"][0]["from"]["visible"]), (&json!(false), &json!(17)));
+    assert_told(told(&stack, &["reroute", "--field", "calls", "--apply"]).await, false, &["calls has no queue"]);
+    assert_told(told(&stack, &["redrive", "--field", "messages.x"]).await, false, &["messages.x has no queue"]);
+    assert_told(told(&stack, &["redrive", "--field", ""]).await, false, &["a field is wanted"]);
+
+    let redrive = told(&stack, &["redrive", "--field", "security", "--apply", "--stack", "whatsapp-ingress"]).await;
+    assert_told(redrive, true, &["14 moved"]);
+    let reroute = told(&stack, &["reroute", "--field", "security", "--apply"]).await;
+    assert_told(reroute, true, &["12 moved", "5 left there"]);
+
+    let arrived = take(&sqs, &at("security")).await;
+    let events: BTreeSet<_> = arrived.iter().map(|(event, ..)| event.clone()).collect();
+    assert_eq!((arrived.len(), events.len()), (29, 29));
+    assert!(arrived.iter().all(|(_, reason, group)| reason.is_none() && group.as_deref() == Some("106540352242922")));
+    assert_eq!((depth(&sqs, &at("security-dead")).await, depth(&sqs, &at("unrouted")).await), (0, 5));
+
+    drained(&stack, &sqs).await;
+}
+
+/// Ages are `CloudWatch`'s; the local one has those that somebody puts there.
+async fn ages(stack: &Stack) {
+    let script = "import boto3, datetime as d; boto3.client('cloudwatch').put_metric_data(Namespace='AWS/SQS', MetricData=[\
+        {'MetricName': 'ApproximateAgeOfOldestMessage', 'Value': v, 'Timestamp': d.datetime.now(d.timezone.utc) - \
+        d.timedelta(minutes=m), 'Dimensions': [{'Name': 'QueueName', 'Value': 'whatsapp-ingress-security' + q}]} \
+        for q, m, v in [('', 4, 7000), ('', 2, 7260), ('-dead', 3, 266400), ('-dead', 60, 1)]])";
+    let facts = &stack.facts;
+    let mut python = Command::new(root().join(".venv/bin/python"));
+    python.args(["-c", script]).env("AWS_ENDPOINT_URL", &facts.aws_endpoint).env("AWS_DEFAULT_REGION", &facts.region);
+    python.env("AWS_ACCESS_KEY_ID", &facts.access_key_id).env("AWS_SECRET_ACCESS_KEY", &facts.secret_access_key);
+    assert!(python.status().await.unwrap().success());
+
+    let output = ingress(stack, &["queues", "--json", "--stack", "whatsapp-ingress"], &[]).await;
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let queues = told["queues"].as_array().unwrap();
+    let security = queues.iter().find(|queue| queue["queue"] == "whatsapp-ingress-security").unwrap();
+    assert_eq!((&security["oldest_seconds"], &security["dead"]["oldest_seconds"]), (&json!(7260), &json!(266_400)));
+    assert_eq!((queues[0]["oldest_seconds"].clone(), &told["ages_unknown"]), (Value::Null, &Value::Null));
+}
+
+/// A queue that no route leads to any more, and one that became FIFO.
+async fn drained(stack: &Stack, sqs: &Client) {
+    let old = sqs.create_queue().queue_name("an-old-queue.fifo").attributes(QueueAttributeName::FifoQueue, "true");
+    let old = old.send().await.unwrap().queue_url.unwrap();
+    for event in numbered("old-", 3) {
+        let named =
+            |value: &str| MessageAttributeValue::builder().data_type("String").string_value(value).build().unwrap();
+        let sent = sqs.send_message().queue_url(&old).message_body("{}").message_group_id("a-conversation");
+        let sent = sent.message_deduplication_id(&event).message_attributes("event_id", named(&event));
+        let sent = sent.message_attributes("field", named("security")).message_attributes("entry_id", named("123"));
+        sent.send().await.unwrap();
+    }
+    let arguments = ["redrive", "--field", "security", "--from", "an-old-queue.fifo", "--apply"];
+    assert_told(told(stack, &arguments).await, true, &["3 moved"]);
+    let arrived = take(sqs, &url(&stack.facts, "security")).await;
+    assert_eq!(arrived.len(), 3);
+    assert!(arrived.iter().all(|(_, _, group)| group.as_deref() == Some("123")), "{arrived:?}");
+    assert_eq!(depth(sqs, &old).await, 0);
+}
+
+/// Whenever it is killed, every message is on one of the two queues; run to its end, on the right one.
+#[tokio::test]
+async fn a_redrive_that_is_killed_again_and_again_loses_nothing() {
+    const KILLS: usize = 8;
+    let _turn = TURN.lock().await;
+    let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
+    let sqs = client(&stack.facts);
+    let (dead, queue) = (url(&stack.facts, "security-dead"), url(&stack.facts, "security"));
+    let events = numbered("e-", 1000);
+    put(&sqs, &dead, &events, &[("field", "security")]).await;
+
+    let mut arrived = Vec::new();
+    for _ in 0..KILLS {
+        let mut redrive = Command::new(env!("CARGO_BIN_EXE_ingress"));
+        redrive.args(["redrive", "--field", "security", "--apply", "--rate", "100000"]).current_dir(root());
+        let mut redrive = redrive.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let before = depth(&sqs, &queue).await;
+        // It is at work: killed some calls after its first message arrived.
+        while depth(&sqs, &queue).await <= before && redrive.try_wait().unwrap().is_none() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        sleep(Duration::from_millis(fastrand::u64(0..120))).await;
+        redrive.kill().await.unwrap();
+        arrived.extend(take(&sqs, &queue).await.into_iter().map(|(event, ..)| event));
+    }
+    let moved_by_killed = arrived.iter().collect::<BTreeSet<_>>().len();
+    assert!((1..events.len()).contains(&moved_by_killed), "it was never killed at work: {moved_by_killed} moved");
+
+    sleep(IN_SIGHT).await;
+    assert_told(
+        told(&stack, &["redrive", "--field", "security", "--apply", "--rate", "100000"]).await,
+        true,
+        &["moved"],
+    );
+    arrived.extend(take(&sqs, &queue).await.into_iter().map(|(event, ..)| event));
+    let (copies, count) = (arrived.len(), events.len());
+    assert_eq!(arrived.into_iter().collect::<BTreeSet<_>>(), events.into_iter().collect());
+    assert!(copies - count <= KILLS * 10, "{} doubled", copies - count);
+    assert_eq!(depth(&sqs, &dead).await, 0);
+    assert!(take(&sqs, &dead).await.is_empty());
+    eprintln!("{moved_by_killed} moved by runs that were killed, {} doubled", copies - count);
+}
