@@ -140,6 +140,11 @@ async fn a_message_that_is_sent_again_is_a_retry() {
     webhook.queue("messages").fault(Fault::internal_error(), Times::Once);
     assert_eq!(webhook.deliver(&sent.body).await.status, 200);
     assert_eq!(counts(&webhook, 2).await["QueueRetries"], 3);
+    // What SQS blames a batch for in words that we do not know is sent one by one.
+    webhook.reset();
+    webhook.queue("messages").fault(Fault::error(400, "NotKnownYet"), Times::Once);
+    assert_eq!(webhook.deliver(&sent.body).await.status, 200);
+    assert_eq!(counts(&webhook, 3).await["QueueRetries"], 3);
 }
 
 #[tokio::test]
@@ -152,9 +157,12 @@ async fn a_body_that_is_in_s3_is_counted_once_however_often_it_was_put_there() {
     assert_eq!(webhook.deliver(&large.body).await.status, 200);
     let counted = counts(&webhook, 2).await;
     assert_eq!((counted["ClaimChecked"], counted["QueueRetries"], counted["Stored"]), (1, 1, 1));
+    webhook.queue("messages").fault(Fault::refuse_entry(0), Times::Once);
+    assert_eq!(webhook.deliver(&large.body).await.status, 200);
+    assert_eq!(counts(&webhook, 3).await["ClaimChecked"], 1);
     webhook.aws.s3().fault(Fault::access_denied(), Times::Always);
     assert_eq!(webhook.deliver_within(&large.body, Duration::from_secs(3)).await.status, 503);
-    let counted = counts(&webhook, 3).await;
+    let counted = counts(&webhook, 4).await;
     assert_eq!((counted.get("ClaimChecked"), counted["NotStored"]), (None, 1));
 }
 
