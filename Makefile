@@ -26,6 +26,17 @@ build: .venv/installed ## builds the function as it is deployed, into .aws-sam
 	cargo lambda build --release
 	sam build
 
+# SAM builds with the Python of .venv, and so for its version.
+.PHONY: consumers
+consumers: .venv/installed ## builds the consumers of examples/ (the one in Node.js where that is installed)
+	cd examples/python-lambda && sam build --cached \
+		--parameter-overrides Runtime=$$(python -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+	if command -v npm >/dev/null; then \
+		cd examples/node-poller && npm ci --no-audit --no-fund; \
+	else \
+		echo "SKIPPED: Node.js is not installed, examples/node-poller is not built"; \
+	fi
+
 .PHONY: run
 run: build ## deploys to a local AWS, acts as Meta with every sample, stays up until Ctrl-C (ONCE=1: ends)
 	cargo build --package whatsapp-ingress-tools
@@ -69,7 +80,7 @@ sign: ## makes the signatures of the samples anew
 	$(INGRESS) sign
 
 .PHONY: test
-test: build ## all tests: pure, over a fake AWS, on the local stack
+test: build consumers ## all tests: pure, over a fake AWS, on the local stack
 	cargo test --workspace
 
 .PHONY: test-docker
@@ -82,7 +93,7 @@ check: .venv/installed ## formatting, lints, docs, template
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	sam validate
-	cfn-lint template.yaml
+	cfn-lint template.yaml examples/python-lambda/template.yaml
 
 CARGO_DENY := .local/cargo/bin/cargo-deny
 

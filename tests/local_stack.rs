@@ -5,10 +5,7 @@
 
 mod support;
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
 
 use ingress_tools::{
     deliver::{Endpoint, Keys},
@@ -134,30 +131,4 @@ async fn what_meta_did_not_sign_leaves_nothing_on_any_queue() {
     let post = client.post(url).header("X-Hub-Signature-256", &signature).body(body);
     assert_eq!(post.send().await.unwrap().status(), 200);
     assert_eq!(deployed.landed().await.len(), 1);
-}
-
-#[tokio::test]
-async fn a_change_that_is_too_large_for_sqs_is_read_by_the_extended_client_library() {
-    let deployed = Deployed::new().await;
-    let notification = |value: &str| {
-        format!(r#"{{"object":"o","entry":[{{"id":"1","changes":[{{"field":"messages","value":"{value}"}}]}}]}}"#)
-    };
-    let large = notification(&"ä".repeat(1_400_000));
-    for body in [&large, &notification("small"), &large] {
-        assert_eq!(deployed.deliver(body, &deployed.keys).await, 200);
-    }
-
-    let facts = &deployed.stack.facts;
-    let reader = Command::new(python())
-        .args([&root().join("tests/read_extended.py"), Path::new(&facts.queue_urls["messages"])])
-        .env("AWS_ENDPOINT_URL", &facts.aws_endpoint)
-        .env("AWS_DEFAULT_REGION", &facts.region)
-        .env("AWS_ACCESS_KEY_ID", &facts.access_key_id)
-        .env("AWS_SECRET_ACCESS_KEY", &facts.secret_access_key)
-        .output()
-        .unwrap();
-    assert!(reader.status.success(), "{}", String::from_utf8_lossy(&reader.stderr));
-    let mut read: Vec<String> = serde_json::from_slice(&reader.stdout).unwrap();
-    read.sort_by_key(String::len);
-    assert_eq!(read, [notification("small"), large.clone(), large]);
 }

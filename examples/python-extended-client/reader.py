@@ -1,0 +1,60 @@
+"""Reads a queue whose bodies may be too large for SQS: prints a line of JSON for each message, then deletes it.
+
+The Amazon SQS Extended Client Library fetches from S3 what is there; nothing here has to know of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+import boto3
+from sqs_extended_client.client import S3_KEY_MARKER  # and boto3's client for SQS has the library's methods
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("queue_url")
+    parser.add_argument("--until-empty", action="store_true", help="ends when the queue gives nothing more")
+    arguments = parser.parse_args()
+    sqs = boto3.client("sqs")
+    while True:
+        try:
+            # One at a time: each can be 3 MB, and the library fetches all bodies before it gives out the first.
+            messages = sqs.receive_message(
+                QueueUrl=arguments.queue_url,
+                MaxNumberOfMessages=1,
+                WaitTimeSeconds=1 if arguments.until_empty else 20,
+                MessageAttributeNames=["All"],
+            ).get("Messages", [])
+            if arguments.until_empty and not messages:
+                return
+            for message in messages:
+                work(message["Body"], attributes_of(message))
+                sqs.delete_message(QueueUrl=arguments.queue_url, ReceiptHandle=handle_of(message))
+        except Exception as error:
+            # The message comes back, and in the end is a dead letter.
+            print(f"not handled: {error!r}", file=sys.stderr, flush=True)
+            time.sleep(1)
+
+
+def handle_of(message: dict[str, Any]) -> str:
+    # The library has put the object's name before the handle. On deleting it takes off what is before the last `-`, which
+    # is right for AWS, whose handles have none, and wrong for a local AWS, whose handles have some.
+    return message["ReceiptHandle"].rpartition(S3_KEY_MARKER)[2]
+
+
+def attributes_of(message: dict[str, Any]) -> dict[str, str]:
+    return {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
+
+
+def work(body: str, attributes: dict[str, str]) -> None:
+    """The place for your own code; `event_id` tells a copy."""
+    print(json.dumps({"event_id": attributes["event_id"], "body": body}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

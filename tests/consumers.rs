@@ -1,0 +1,500 @@
+//! The consumers of `examples/`, each on a queue that the deployed function filled. `make consumers` builds them.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use aws_sdk_sqs::{
+    config::{BehaviorVersion, Credentials, Region},
+    types::QueueAttributeName,
+};
+use ingress_tools::{
+    deliver::{Endpoint, Keys},
+    facts::Facts,
+    queues::Queues,
+    samples::{Sample, Signer},
+    stack::Stack,
+};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// One stack at a time: each is a whole AWS, and two would share the queues' names.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// What a consumer may take for its work, its start included.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn python() -> Command {
+    Command::new(root().join(".venv/bin/python"))
+}
+
+fn samples() -> Vec<Sample> {
+    let all = Sample::load_all(&root().join("events")).unwrap();
+    all.into_iter().filter(|sample| sample.method == "POST" && sample.signer() == Signer::Meta).collect()
+}
+
+fn sample(name: &str) -> Sample {
+    samples().into_iter().find(|sample| sample.name == name).unwrap()
+}
+
+/// The sample as Meta sends it since people have a business-scoped user id: it comes with every contact, and a
+/// receipt comes with a contact.
+fn with_user_ids(mut sample: Sample) -> Sample {
+    fn add(value: &mut Value) {
+        if let Some(object) = value.as_object_mut() {
+            if object.contains_key("statuses") {
+                object.insert("contacts".to_owned(), json!([{"wa_id": "447700900317"}]));
+            }
+            for contact in object.get_mut("contacts").and_then(Value::as_array_mut).into_iter().flatten() {
+                contact["user_id"] = "GB.1020304050607080".into();
+            }
+            object.values_mut().for_each(add);
+        }
+        value.as_array_mut().into_iter().flatten().for_each(add);
+    }
+    if let Ok(mut body) = serde_json::from_slice::<Value>(&sample.body) {
+        add(&mut body);
+        sample.body = body.to_string().into_bytes();
+    }
+    sample
+}
+
+/// A message whose body is too large for SQS.
+fn large(mut sample: Sample) -> Sample {
+    let body = String::from_utf8(sample.body).unwrap();
+    sample.body = body.replace("in stock?", &"in stock? ".repeat(110_000)).into_bytes();
+    sample
+}
+
+/// One that no consumer can read: its message has no id and no type.
+fn unreadable() -> Sample {
+    let mut sample = sample("messages-text");
+    let mut body: Value = serde_json::from_slice(&sample.body).unwrap();
+    *body.pointer_mut("/entry/0/changes/0/value/messages/0").unwrap() = json!(5);
+    sample.body = body.to_string().into_bytes();
+    sample
+}
+
+struct Deployed {
+    stack: Stack,
+    endpoint: Endpoint,
+    keys: Keys,
+    sqs: aws_sdk_sqs::Client,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Deployed {
+    async fn new() -> Self {
+        let turn = TURN.lock().await;
+        let stack = Stack::start(root(), &root().join(".venv/bin/python")).await.unwrap();
+        let Facts { access_key_id, secret_access_key, region, aws_endpoint, .. } = &stack.facts;
+        let config = aws_sdk_sqs::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(region.clone()))
+            .endpoint_url(aws_endpoint)
+            .credentials_provider(Credentials::new(access_key_id, secret_access_key, None, None, "stack"));
+        Self {
+            endpoint: Endpoint::new(&stack.facts.callback_url).unwrap(),
+            keys: stack.keys(),
+            sqs: aws_sdk_sqs::Client::from_conf(config.build()),
+            stack,
+            _turn: turn,
+        }
+    }
+
+    async fn deliver(&self, samples: impl IntoIterator<Item = Sample>) {
+        for sample in samples {
+            let reply = self.endpoint.deliver(&sample, &self.keys).await.unwrap();
+            assert_eq!(reply.status, 200, "{}", sample.name);
+        }
+    }
+
+    fn queue_url(&self) -> &str {
+        &self.stack.facts.queue_urls["messages"]
+    }
+
+    /// How many messages the queue gives out, and how many it has given out and not seen deleted.
+    async fn depth(&self) -> (String, String) {
+        const WAITING: QueueAttributeName = QueueAttributeName::ApproximateNumberOfMessages;
+        const TAKEN: QueueAttributeName = QueueAttributeName::ApproximateNumberOfMessagesNotVisible;
+        let asked = self.sqs.get_queue_attributes().queue_url(self.queue_url());
+        let told = asked.attribute_names(WAITING).attribute_names(TAKEN).send().await.unwrap().attributes.unwrap();
+        (told[&WAITING].clone(), told[&TAKEN].clone())
+    }
+
+    /// Waits until nothing is left to take, and this many were taken and not deleted.
+    async fn wait_for(&self, not_deleted: usize) {
+        let expected = ("0".to_owned(), not_deleted.to_string());
+        let deadline = Instant::now() + PATIENCE;
+        while self.depth().await != expected {
+            assert!(Instant::now() < deadline, "{:?} instead of {expected:?}", self.depth().await);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// The environment in which AWS's libraries find the local AWS, and nothing else.
+    fn environment(&self) -> [(&'static str, &str); 5] {
+        let facts = &self.stack.facts;
+        [
+            ("AWS_ENDPOINT_URL", &facts.aws_endpoint),
+            ("AWS_REGION", &facts.region),
+            ("AWS_DEFAULT_REGION", &facts.region),
+            ("AWS_ACCESS_KEY_ID", &facts.access_key_id),
+            ("AWS_SECRET_ACCESS_KEY", &facts.secret_access_key),
+        ]
+    }
+
+    fn start(&self, command: &mut Command) -> Running {
+        let command = command.env("QUEUE_URL", self.queue_url()).envs(self.environment());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let (send, lines) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+        Running { child, lines }
+    }
+}
+
+/// A consumer at work, and what it says.
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    /// The next lines, in the order of the alphabet: a standard queue has none.
+    fn lines(&self, count: usize) -> Vec<String> {
+        let mut lines: Vec<_> = (0..count).map(|_| self.lines.recv_timeout(PATIENCE).unwrap()).collect();
+        lines.sort_unstable();
+        lines
+    }
+
+    /// Asks it to end; it must do so by itself, and say nothing more.
+    fn end(mut self) {
+        let told = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(told.success());
+        let deadline = Instant::now() + Duration::from_secs(40);
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "it does not end");
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        assert_eq!(self.lines.try_iter().collect::<Vec<_>>(), [""; 0]);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the pollers get: four messages to work on, one of them from S3, and one that they cannot read.
+fn for_pollers() -> [Sample; 5] {
+    let sent = [sample("messages-text"), sample("messages-image"), sample("messages-errors")];
+    let [text, image, errors] = sent;
+    [text.clone(), unreadable(), image, errors, large(text)]
+}
+
+#[allow(clippy::explicit_write, reason = "what the macro prints is captured, and nobody would see the skipping")]
+fn has_node() -> bool {
+    let has =
+        root().join("examples/node-poller/node_modules").is_dir() && Command::new("node").arg("-v").output().is_ok();
+    if !has {
+        writeln!(std::io::stderr(), "SKIPPED: Node.js is not installed, or `make consumers` was not run with it")
+            .unwrap();
+    }
+    has
+}
+
+#[tokio::test]
+async fn the_rust_poller_handles_deletes_and_fetches_what_is_large() {
+    let deployed = Deployed::new().await;
+    deployed.deliver(for_pollers()).await;
+    let poller = deployed.start(&mut Command::new(poller()));
+    let handled: Vec<_> = poller.lines(4).iter().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect();
+    let handled =
+        sorted(handled.iter().map(|line| (line.split(' ').next().unwrap(), line.split(": ").nth(1).unwrap())));
+    assert_eq!(
+        handled,
+        [
+            ("error", "Rate limit hit"),
+            ("message", "1100049 characters"),
+            ("message", "58 characters"),
+            ("message", "a picture, image/jpeg"),
+        ]
+    );
+    deployed.wait_for(1).await;
+    poller.end();
+}
+
+fn sorted<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut all: Vec<_> = all.collect();
+    all.sort_unstable();
+    all
+}
+
+/// Built with the tests of its package, and so with those of the workspace, into the folder above this test's.
+fn poller() -> PathBuf {
+    let poller = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("whatsapp-poller");
+    assert!(poller.exists(), "run `cargo test --workspace`, or `cargo build --package whatsapp-poller` before");
+    poller
+}
+
+#[tokio::test]
+async fn the_node_poller_handles_deletes_and_fetches_what_is_large() {
+    if !has_node() {
+        return;
+    }
+    let deployed = Deployed::new().await;
+    deployed.deliver(for_pollers()).await;
+    let poller = deployed.start(Command::new("node").arg(root().join("examples/node-poller/poller.js")));
+    let handled: Vec<Value> = poller.lines(4).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(handled.iter().all(|line| line["event_id"].as_str().unwrap().len() == 64));
+    let what = |line: &Value| line.get("type").or(line.get("title")).unwrap().as_str().unwrap().to_owned();
+    assert_eq!(sorted(handled.iter().map(what)), ["Rate limit hit", "image", "text", "text"]);
+    deployed.wait_for(1).await;
+    poller.end();
+}
+
+#[tokio::test]
+async fn the_extended_client_reads_a_body_over_one_mebibyte_like_any_other() {
+    let deployed = Deployed::new().await;
+    let [text, large] = [sample("messages-text"), large(sample("messages-text"))];
+    // Copies of a large body have an object each.
+    deployed.deliver([large.clone(), text.clone(), large.clone()]).await;
+    let reader = root().join("examples/python-extended-client/reader.py");
+    let reader = deployed.start(python().arg(reader).args([deployed.queue_url(), "--until-empty"]));
+    let read =
+        reader.lines(3).iter().map(|line| serde_json::from_str::<Value>(line).unwrap()["body"].clone()).collect();
+    let read: Vec<Value> = read;
+    let sent = |sample: &Sample| Value::from(String::from_utf8(sample.body.clone()).unwrap());
+    let count = |sample: &Sample| read.iter().filter(|body| **body == sent(sample)).count();
+    assert_eq!((count(&large), count(&text)), (2, 1));
+    deployed.wait_for(0).await;
+}
+
+mod lambda {
+    use super::*;
+
+    const FOLDER: &str = "examples/python-lambda";
+
+    /// What is in the table of handled events, and what the function logged of its work.
+    const LOOK: &str = r#"
+import boto3, json, sys
+items = boto3.client("dynamodb").scan(TableName=sys.argv[1])["Items"]
+log = boto3.client("logs").filter_log_events(logGroupName=sys.argv[2])["events"]
+print(json.dumps({
+    "handled": sorted(json.loads(item["data"]["S"])["type"] for item in items if item["status"]["S"] == "COMPLETED"),
+    "expire": all("expiration" in item for item in items),
+    "items": len(items),
+    "worked": sum('"message":"handled"' in event["message"] for event in log),
+}))
+"#;
+
+    fn deploy(deployed: &Deployed) {
+        let folder = root().join(".local/consumers");
+        fs::create_dir_all(&folder).unwrap();
+        // A date of the last look for a newer version, without which SAM CLI asks the network at its end.
+        fs::write(folder.join("metadata.json"), r#"{"lastVersionCheck": 4000000000}"#).unwrap();
+        let version =
+            python().args(["-c", "import sys; print('python%d.%d' % sys.version_info[:2])"]).output().unwrap();
+        let facts = &deployed.stack.facts;
+        let sam = python()
+            .args(["-m", "samcli", "deploy", "--stack-name", "a-consumer", "--region", &facts.region])
+            .args([
+                "--template-file",
+                ".aws-sam/build/template.yaml",
+                "--resolve-s3",
+                "--capabilities",
+                "CAPABILITY_IAM",
+            ])
+            .args(["--no-confirm-changeset", "--no-progressbar", "--parameter-overrides"])
+            .arg(format!("QueueArn={}", facts.outputs["QueueArnMessages"]))
+            .arg(format!("PayloadBucket={}", facts.outputs["PayloadBucket"]))
+            .arg(format!("Runtime={}", String::from_utf8(version.stdout).unwrap().trim()))
+            // The local AWS does not look into arrays, as AWS's own filters do, and would delete everything.
+            .arg("FilterByKind=false")
+            .current_dir(root().join(FOLDER))
+            .envs(deployed.environment())
+            .envs([("SAM_CLI_TELEMETRY", "0"), ("__SAM_CLI_APP_DIR", folder.to_str().unwrap()), ("COLUMNS", "240")])
+            .output()
+            .unwrap();
+        let told = [sam.stdout, sam.stderr].concat();
+        assert!(sam.status.success(), "{}", String::from_utf8_lossy(&told));
+    }
+
+    #[tokio::test]
+    async fn handles_each_message_once_and_reports_the_one_it_cannot_read() {
+        let deployed = Deployed::new().await;
+        let text = with_user_ids(sample("messages-text"));
+        let sent = [
+            text.clone(),
+            text.clone(),
+            with_user_ids(sample("messages-button-reply")),
+            sample("messages-errors"),
+            unreadable(),
+            large(text),
+        ];
+        deployed.deliver(sent).await;
+        deploy(&deployed);
+        deployed.wait_for(1).await;
+
+        let outputs = python()
+            .args(["-c", "import boto3, sys; print(boto3.client('cloudformation').describe_stacks(StackName='a-consumer')['Stacks'][0]['Outputs'][0]['OutputValue'])"])
+            .envs(deployed.environment())
+            .output()
+            .unwrap();
+        let table = String::from_utf8(outputs.stdout).unwrap().trim().to_owned();
+        let look = python()
+            .args(["-c", LOOK, &table, "/aws/lambda/a-consumer"])
+            .envs(deployed.environment())
+            .output()
+            .unwrap();
+        assert!(look.status.success(), "{}", String::from_utf8_lossy(&look.stderr));
+        let found: Value = serde_json::from_slice(&look.stdout).unwrap();
+        let expected =
+            json!({"handled": ["CallbackButton", "Message", "Message"], "expire": true, "items": 3, "worked": 3});
+        assert_eq!(found, expected);
+    }
+
+    /// The patterns of the template, which AWS applies to a message's body before the function sees it.
+    fn patterns() -> Vec<Value> {
+        let template = fs::read_to_string(root().join(FOLDER).join("template.yaml")).unwrap();
+        let lines = template.lines().filter_map(|line| line.trim().strip_prefix("- Pattern: '")?.strip_suffix('\''));
+        lines.map(|pattern| serde_json::from_str(pattern).unwrap()).collect()
+    }
+
+    /// Whether a pattern lets an event through, as `EventBridge` and Lambda have it: a path goes through the elements of
+    /// arrays, and `exists` asks whether it ends at a value.
+    fn lets_through(pattern: &Value, event: &[&Value]) -> bool {
+        pattern.as_object().unwrap().iter().all(|(name, rest)| {
+            let flat = event
+                .iter()
+                .flat_map(|value| value.as_array().map_or_else(|| vec![*value], |all| all.iter().collect()));
+            let found: Vec<_> = flat.filter_map(|value| value.get(name)).collect();
+            rest[0]["exists"].as_bool().map_or_else(|| lets_through(rest, &found), |exists| exists != found.is_empty())
+        })
+    }
+
+    #[test]
+    fn is_kept_from_receipts_and_errors_and_from_nothing_else() {
+        assert_eq!(patterns().len(), 2);
+        let contract = fs::read_to_string(root().join("docs/contract.md")).unwrap();
+        assert!(patterns().iter().all(|pattern| {
+            contract.lines().any(|line| serde_json::from_str::<Value>(line.trim()).is_ok_and(|shown| shown == *pattern))
+        }));
+        let mut seen = BTreeMap::<_, usize>::new();
+        for sample in samples() {
+            for piece in ingress_tools::expect::Piece::all_of(&sample.body) {
+                let Ok(change) = serde_json::from_str::<Value>(&piece.text) else { continue };
+                let body = json!({"body": {"object": "o", "entry": [{"id": "1", "changes": [change]}]}});
+                let through = patterns().iter().any(|pattern| lets_through(pattern, &[&body]));
+                assert_eq!(through, !matches!(piece.kind, Some("statuses" | "errors")), "{}", sample.name);
+                *seen.entry((piece.kind, through)).or_default() += 1;
+            }
+        }
+        assert!(seen.len() >= 4, "{seen:?}");
+        let claim_check = json!({"body": ["software.amazon.payloadoffloading.PayloadS3Pointer", {"s3BucketName": "b", "s3Key": "k"}]});
+        assert!(patterns().iter().any(|pattern| lets_through(pattern, &[&claim_check])));
+    }
+}
+
+mod libraries {
+    use super::*;
+
+    fn read_by(script: &mut Command, bodies: &[String]) -> Vec<String> {
+        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(json!(bodies).to_string().as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn pywa(bodies: &[String]) -> Vec<String> {
+        let built = root().join("examples/python-lambda/.aws-sam/build/Consumer");
+        read_by(python().arg(root().join("tests/read_pywa.py")).env("PYTHONPATH", built), bodies)
+    }
+
+    fn kapso(bodies: &[String]) -> Vec<String> {
+        read_by(Command::new("node").arg(root().join("tests/read_kapso.mjs")), bodies)
+    }
+
+    /// What is on the queues of fields after every sample, changed so or not, was delivered.
+    async fn bodies(deployed: &Deployed, change: fn(Sample) -> Sample) -> Vec<String> {
+        let mut queues = Queues::of(&deployed.stack.facts);
+        deployed.deliver(samples().into_iter().map(change)).await;
+        let landed = queues.take().await.unwrap().into_iter().filter(|landed| landed.queue != "unrouted");
+        let bodies: Vec<_> = landed.map(|landed| landed.body).collect();
+        assert!(bodies.len() > 25);
+        bodies
+    }
+
+    fn change(body: &str) -> Value {
+        serde_json::from_str::<Value>(body).unwrap().pointer("/entry/0/changes/0").unwrap().clone()
+    }
+
+    /// The name of the type that pywa has for a body, as its documentation claims.
+    fn claimed_by_pywa(body: &str) -> &'static str {
+        let change = change(body);
+        let message = change.pointer("/value/messages/0");
+        let replies_to = |kind: &str| message.is_some_and(|message| message["interactive"]["type"] == kind);
+        match change["field"].as_str().unwrap() {
+            "messages" if replies_to("button_reply") => "CallbackButton",
+            "messages" if replies_to("list_reply") => "CallbackSelection",
+            "messages" if message.is_some() => "Message",
+            "messages" if change["value"].get("statuses").is_some() => "MessageStatus",
+            "message_template_status_update" => "TemplateStatusUpdate",
+            "account_update" => "AccountUpdate",
+            _ => "no type",
+        }
+    }
+
+    #[tokio::test]
+    async fn pywa_reads_what_it_claims_to_straight_from_the_queue_once_people_have_user_ids() {
+        let deployed = Deployed::new().await;
+        let before = bodies(&deployed, |sample| sample).await;
+        let since = bodies(&deployed, with_user_ids).await;
+        for (body, read) in since.iter().zip(pywa(&since)) {
+            assert_eq!(read, claimed_by_pywa(body), "{body}");
+        }
+        for (body, read) in before.iter().zip(pywa(&before)) {
+            let expected = match claimed_by_pywa(body) {
+                "MessageStatus" => "KeyError('contacts')",
+                "Message" | "CallbackButton" | "CallbackSelection" if !body.contains("user_id") => {
+                    "KeyError('user_id')"
+                }
+                claimed => claimed,
+            };
+            assert_eq!(read, expected, "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_npm_library_reads_every_message_and_receipt_straight_from_the_queue() {
+        if !has_node() {
+            return;
+        }
+        let deployed = Deployed::new().await;
+        let bodies = [bodies(&deployed, |sample| sample).await, bodies(&deployed, with_user_ids).await].concat();
+        for (body, read) in bodies.iter().zip(kapso(&bodies)) {
+            let value = &change(body)["value"];
+            let message = value.pointer("/messages/0/type").map(|kind| kind.as_str().unwrap().to_owned());
+            let receipt =
+                value.pointer("/statuses/0/status").map(|status| format!("status {}", status.as_str().unwrap()));
+            assert_eq!(read, message.or(receipt).unwrap_or_else(|| "no type".to_owned()), "{body}");
+        }
+    }
+}
