@@ -25,6 +25,7 @@ use ingress_tools::{
 };
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
+use whatsapp_ingress::{message::event_id, notification::split};
 
 /// One stack at a time: each is a whole AWS, and two would share the queues' names.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -126,20 +127,24 @@ impl Deployed {
     }
 
     /// How many messages the queue gives out, and how many it has given out and not seen deleted.
-    async fn depth(&self) -> (String, String) {
+    async fn depth(&self, queue_url: &str) -> (String, String) {
         const WAITING: QueueAttributeName = QueueAttributeName::ApproximateNumberOfMessages;
         const TAKEN: QueueAttributeName = QueueAttributeName::ApproximateNumberOfMessagesNotVisible;
-        let asked = self.sqs.get_queue_attributes().queue_url(self.queue_url());
+        let asked = self.sqs.get_queue_attributes().queue_url(queue_url);
         let told = asked.attribute_names(WAITING).attribute_names(TAKEN).send().await.unwrap().attributes.unwrap();
         (told[&WAITING].clone(), told[&TAKEN].clone())
     }
 
     /// Waits until nothing is left to take, and this many were taken and not deleted.
     async fn wait_for(&self, not_deleted: usize) {
+        self.wait_for_on(self.queue_url(), not_deleted).await;
+    }
+
+    async fn wait_for_on(&self, queue_url: &str, not_deleted: usize) {
         let expected = ("0".to_owned(), not_deleted.to_string());
         let deadline = Instant::now() + PATIENCE;
-        while self.depth().await != expected {
-            assert!(Instant::now() < deadline, "{:?} instead of {expected:?}", self.depth().await);
+        while self.depth(queue_url).await != expected {
+            assert!(Instant::now() < deadline, "{:?} instead of {expected:?}", self.depth(queue_url).await);
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
@@ -209,12 +214,15 @@ fn for_pollers() -> [Sample; 5] {
 }
 
 #[allow(clippy::explicit_write, reason = "what the macro prints is captured, and nobody would see the skipping")]
+fn skipped(why: &str) {
+    writeln!(std::io::stderr(), "SKIPPED: {why}").unwrap();
+}
+
 fn has_node() -> bool {
-    let has =
-        root().join("examples/node-poller/node_modules").is_dir() && Command::new("node").arg("-v").output().is_ok();
+    let built = root().join("examples/node-poller/node_modules").is_dir();
+    let has = built && Command::new("node").arg("--version").output().is_ok();
     if !has {
-        writeln!(std::io::stderr(), "SKIPPED: Node.js is not installed, or `make consumers` was not run with it")
-            .unwrap();
+        skipped("Node.js is not installed, or `make consumers` was not run with it");
     }
     has
 }
@@ -284,6 +292,49 @@ async fn the_extended_client_reads_a_body_over_one_mebibyte_like_any_other() {
     let count = |sample: &Sample| read.iter().filter(|body| **body == sent(sample)).count();
     assert_eq!((count(&large), count(&text)), (2, 1));
     deployed.wait_for(0).await;
+}
+
+/// Written from docs/contract.md alone: whoever knows the page can read every queue.
+#[tokio::test]
+async fn a_shell_script_works_off_every_queue_the_catch_all_too() {
+    let tools = ["curl", "jq"].map(|tool| Command::new(tool).arg("--version").output().is_ok());
+    if tools != [true, true] {
+        skipped("curl and jq are not both installed");
+        return;
+    }
+    let deployed = Deployed::new().await;
+    let large = large(sample("messages-text"));
+    let copies = [large.clone(), large.clone()];
+    let mut not_text = sample("not-json");
+    not_text.body = b"\xff\xfe\0\0".to_vec();
+    deployed.deliver(samples().into_iter().chain(copies).chain([not_text])).await;
+    let done = root().join(".local/consumers/done");
+    fs::create_dir_all(done.parent().unwrap()).unwrap();
+    let _ = fs::remove_file(&done);
+
+    let mut worked = Vec::new();
+    for url in deployed.stack.facts.queue_urls.values() {
+        let script = root().join("examples/shell/consume.sh");
+        let run = Command::new(script).arg(url).arg(&done).envs(deployed.environment()).output().unwrap();
+        assert!(run.status.success(), "{url}: {}", String::from_utf8_lossy(&run.stderr));
+        worked.extend(String::from_utf8(run.stdout).unwrap().lines().map(str::to_owned));
+    }
+    let worked: Vec<Value> = worked.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut sent: Vec<_> = samples().into_iter().chain([large]).flat_map(|sample| split_ids(&sample.body)).collect();
+    sent.extend(split_ids(b"\xff\xfe\0\0"));
+    let ids = |line: &Value| line["event_id"].as_str().unwrap().to_owned();
+    assert_eq!(sorted(worked.iter().map(ids)), sorted(sent.into_iter()));
+    let bytes: Vec<_> = worked.iter().filter_map(|line| line["bytes"].as_u64()).collect();
+    assert_eq!(sorted(bytes.into_iter()), [4, 43]);
+    let fields = worked.iter().filter(|line| line["field"].is_string()).count();
+    assert_eq!(worked.len() - fields, 5, "two are bytes, two no notifications, one has no field");
+    for url in deployed.stack.facts.queue_urls.values() {
+        deployed.wait_for_on(url, 0).await;
+    }
+}
+
+fn split_ids(body: &[u8]) -> Vec<String> {
+    split(body).iter().map(event_id).collect()
 }
 
 mod lambda {

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use ingress_tools::samples::{Sample, Signer};
@@ -151,6 +152,41 @@ async fn every_message_that_a_public_payload_makes_is_valid() {
             check(&validator, &name, &entry.body, &entry.attributes);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_validator_is_of_the_same_opinion() {
+    const VALIDATE: &str = "
+import json, sys
+from jsonschema import Draft202012Validator
+schema, messages = json.load(sys.stdin)
+Draft202012Validator.check_schema(schema)
+validator = Draft202012Validator(schema)
+print(json.dumps([validator.is_valid(message) for message in messages]))
+";
+    let mut messages = Vec::new();
+    for sample in samples() {
+        let stored = delivered(&sample, |_| Reply::Stored).await;
+        let diverted = delivered(&sample, but_the_catch_all).await;
+        for entry in stored.iter().chain(&diverted) {
+            let whole = received(&entry.body, &entry.attributes);
+            messages.push(whole.clone());
+            for attribute in entry.attributes.keys() {
+                let mut less = whole.clone();
+                less["attributes"].as_object_mut().unwrap().remove(attribute);
+                messages.push(less);
+            }
+        }
+    }
+    let validator = validator();
+    let ours: Vec<_> = messages.iter().map(|message| validator.is_valid(message)).collect();
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
+    let mut theirs =
+        Command::new(python).args(["-c", VALIDATE]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    serde_json::to_writer(theirs.stdin.take().unwrap(), &(schema(), &messages)).unwrap();
+    let theirs: Vec<bool> = serde_json::from_slice(&theirs.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(ours, theirs);
+    assert!(ours.iter().filter(|valid| !**valid).count() > 100);
 }
 
 #[tokio::test]
