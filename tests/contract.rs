@@ -1,17 +1,18 @@
 //! The contract with consumers, as `docs/message.schema.json` and the examples of `docs/contract.md` state it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/schema.rs"]
+mod schema;
 mod support;
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use ingress_tools::samples::{Sample, Signer};
-use jsonschema::Validator;
+use schema::{Attributes, received, schema, validator};
 use serde_json::{Value, json};
 use support::{APP_SECRET, Entry, Reply, VERIFY_TOKEN, Webhook, corpus};
 use whatsapp_ingress::{
@@ -31,14 +32,6 @@ fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")
 }
 
-fn schema() -> Value {
-    serde_json::from_str(&fs::read_to_string(docs().join("message.schema.json")).unwrap()).unwrap()
-}
-
-fn validator() -> Validator {
-    jsonschema::draft202012::new(&schema()).unwrap()
-}
-
 /// The samples that the function takes from Meta.
 fn samples() -> Vec<Sample> {
     let all = Sample::load_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("events")).unwrap();
@@ -49,20 +42,9 @@ fn sample(name: &str) -> Sample {
     samples().into_iter().find(|sample| sample.name == name).unwrap()
 }
 
-type Attributes = BTreeMap<String, String>;
-
-/// What a consumer validates: attributes, and the body as the schema's description has it parsed.
-fn received(body: &str, attributes: &Attributes) -> Value {
-    let is_text = attributes.contains_key("encoding")
-        || attributes.get("unrouted_reason").is_some_and(|reason| reason == "not-json");
-    let is_text = is_text && !attributes.contains_key("ExtendedPayloadSize");
-    let body = if is_text { body.into() } else { serde_json::from_str::<Value>(body).unwrap() };
-    json!({"attributes": attributes, "body": body})
-}
-
-fn check(validator: &Validator, name: &str, body: &str, attributes: &Attributes) {
-    let received = received(body, attributes);
-    let errors: Vec<_> = validator.iter_errors(&received).map(|error| error.to_string()).collect();
+fn check(name: &str, body: &str, attributes: &Attributes) {
+    let received = received(body, attributes).unwrap();
+    let errors: Vec<_> = validator().iter_errors(&received).map(|error| error.to_string()).collect();
     assert!(errors.is_empty(), "{name}: {errors:#?}");
     let schema = schema();
     let documented = schema["$defs"]["attributes"]["properties"].as_object().unwrap();
@@ -124,17 +106,16 @@ fn the_schema_is_one_of_2020_12_and_of_the_first_edition() {
 
 #[tokio::test(start_paused = true)]
 async fn every_message_that_a_sample_makes_is_valid_wherever_it_lands() {
-    let validator = validator();
     for sample in samples() {
         let stored = delivered(&sample, |_| Reply::Stored).await;
         let diverted = delivered(&sample, but_the_catch_all).await;
         let barest = delivered(&sample, but_the_barest).await;
         assert!(!stored.is_empty() && stored.len() == diverted.len() && stored.len() == barest.len());
         for entry in stored.iter().chain(&diverted).chain(&barest) {
-            check(&validator, &sample.name, &entry.body, &entry.attributes);
+            check(&sample.name, &entry.body, &entry.attributes);
         }
         for message in claim_checks(&sample) {
-            check(&validator, &sample.name, &message.body, &attributes(&message));
+            check(&sample.name, &message.body, &attributes(&message));
         }
     }
 }
@@ -142,14 +123,13 @@ async fn every_message_that_a_sample_makes_is_valid_wherever_it_lands() {
 #[tokio::test]
 async fn every_message_that_a_public_payload_makes_is_valid() {
     let Some(folder) = corpus::folder() else { return };
-    let validator = validator();
     for (name, body) in corpus::payloads(&folder) {
         let webhook = Webhook::new(&ROUTES).await;
         assert_eq!(webhook.deliver(&body).await, 200, "{name}");
         let stored = webhook.stored();
         assert!(!stored.is_empty(), "{name}");
         for entry in stored {
-            check(&validator, &name, &entry.body, &entry.attributes);
+            check(&name, &entry.body, &entry.attributes);
         }
     }
 }
@@ -169,7 +149,7 @@ print(json.dumps([validator.is_valid(message) for message in messages]))
         let stored = delivered(&sample, |_| Reply::Stored).await;
         let diverted = delivered(&sample, but_the_catch_all).await;
         for entry in stored.iter().chain(&diverted) {
-            let whole = received(&entry.body, &entry.attributes);
+            let whole = received(&entry.body, &entry.attributes).unwrap();
             messages.push(whole.clone());
             for attribute in entry.attributes.keys() {
                 let mut less = whole.clone();
@@ -178,8 +158,7 @@ print(json.dumps([validator.is_valid(message) for message in messages]))
             }
         }
     }
-    let validator = validator();
-    let ours: Vec<_> = messages.iter().map(|message| validator.is_valid(message)).collect();
+    let ours: Vec<_> = messages.iter().map(|message| validator().is_valid(message)).collect();
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
     let mut theirs =
         Command::new(python).args(["-c", VALIDATE]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -195,7 +174,7 @@ async fn a_body_that_sqs_would_not_take_as_text_is_valid() {
         let webhook = Webhook::new(&ROUTES).await;
         webhook.deliver(body).await;
         let [entry] = &webhook.stored()[..] else { panic!() };
-        check(&validator(), "no text", &entry.body, &entry.attributes);
+        check("no text", &entry.body, &entry.attributes);
     }
 }
 
@@ -205,7 +184,7 @@ mod refused {
     /// The message of a sample, as a consumer validates it.
     async fn message(name: &str) -> Value {
         let stored = delivered(&sample(name), |_| Reply::Stored).await;
-        received(&stored[0].body, &stored[0].attributes)
+        received(&stored[0].body, &stored[0].attributes).unwrap()
     }
 
     fn is_valid(message: &Value) -> bool {
@@ -349,7 +328,7 @@ mod examples {
             let (name, rest) = part.split_once(" -->\n```text\n").unwrap();
             let (_, after) = rest.split_once("```\n").unwrap();
             let (body, attributes) = shown(name).await;
-            check(&validator(), name, &body, &attributes);
+            check(name, &body, &attributes);
             let message = text(&body, &attributes);
             made.extend([BEFORE, name, " -->\n```text\n", &message, "```\n", after]);
             count += 1;

@@ -1,12 +1,18 @@
 //! What holds for any notification: made by a generator that knows what it put in, delivered to the handler.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/schema.rs"]
+mod schema;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ingress_tools::expect::Piece;
 use proptest::{collection::vec, option, prelude::*, sample::select};
+use serde::{
+    Deserialize,
+    de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor},
+};
 use support::{Entry, Webhook, event::base64};
 use whatsapp_ingress::{message::event_id, notification::split};
 
@@ -178,6 +184,74 @@ fn check_limits(entries: &[Entry]) {
     }
 }
 
+/// Any JSON in which no object names a member twice, which a `Value` would hide.
+struct Once;
+
+impl<'j> Deserialize<'j> for Once {
+    fn deserialize<D: Deserializer<'j>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_any(Self)
+    }
+}
+
+impl<'j> Visitor<'j> for Once {
+    type Value = Self;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("JSON with each member once")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'j>>(self, mut list: A) -> Result<Self, A::Error> {
+        while list.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'j>>(self, mut object: A) -> Result<Self, A::Error> {
+        let mut names = BTreeSet::new();
+        while let Some((name, Self)) = object.next_entry::<String, Self>()? {
+            if !names.insert(name) {
+                return Err(A::Error::custom("a member is there twice"));
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// Holds of every message that this parser reads in the one way there is.
+fn check_schema(entries: &[Entry]) {
+    for entry in entries {
+        let is_json = !entry.attributes.contains_key("encoding");
+        if is_json && entry.body.starts_with(['{', '[']) && serde_json::from_str::<Once>(&entry.body).is_err() {
+            continue;
+        }
+        let Ok(message) = schema::received(&entry.body, &entry.attributes) else { continue };
+        assert!(schema::validator().is_valid(&message), "{message}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -190,6 +264,7 @@ proptest! {
             webhook.entries()
         });
         check_limits(&entries);
+        check_schema(&entries);
         let mut stored: Vec<_> = entries
             .iter()
             .map(|entry| {
@@ -243,6 +318,7 @@ proptest! {
             webhook.entries()
         });
         check_limits(&entries);
+        check_schema(&entries);
         let [entry] = &entries[..] else { panic!("{entries:?}") };
         let encoded = entry.attributes.contains_key("encoding");
         prop_assert_eq!(&entry.body, &if encoded { base64(&bytes) } else { String::from_utf8(bytes).unwrap() });
