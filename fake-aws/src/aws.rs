@@ -8,6 +8,7 @@ use crate::s3::{Bucket, Buckets};
 use crate::secrets::Secrets;
 use crate::server::{Connections, Server};
 use crate::sqs::{Queue, Queues};
+use crate::tls::{Tls, TrustStores};
 use crate::{ACCOUNT, REGION, lock};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -26,7 +27,9 @@ pub struct FakeAws {
 struct Host {
     runtime: Option<Runtime>,
     server: Server,
+    others: Mutex<Vec<Server>>,
     state: Arc<State>,
+    tls: Option<Tls>,
 }
 
 /// All that the services share.
@@ -54,6 +57,20 @@ impl FakeAws {
     /// When the machine has no thread or port left.
     #[must_use]
     pub fn start() -> Self {
+        Self::serve(None)
+    }
+
+    /// The same over TLS. A [`Function`](crate::Function) is told where the authority is, in the ways in which Rust,
+    /// Python and Node look for it.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start), and when no temporary file can be written.
+    #[must_use]
+    pub fn start_tls() -> Self {
+        Self::serve(Some(Tls::new()))
+    }
+
+    fn serve(tls: Option<Tls>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("fake-aws")
@@ -61,17 +78,36 @@ impl FakeAws {
             .build()
             .expect("the machine has threads left");
         let state = Arc::new(State::default());
-        let serving = Arc::clone(&state);
-        let server = Server::start(runtime.handle(), Arc::clone(&state.connections), move |connection, request| {
-            dispatch(Arc::clone(&serving), connection, request)
-        });
-        Self { host: Arc::new(Host { runtime: Some(runtime), server, state }) }
+        let server = listen(runtime.handle(), &state, tls.as_ref());
+        Self { host: Arc::new(Host { runtime: Some(runtime), server, others: Mutex::default(), state, tls }) }
     }
 
     /// The URL for `AWS_ENDPOINT_URL`.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.host.server.address)
+        self.url(&self.host.server)
+    }
+
+    /// Opens another port to the same account, for `AWS_ENDPOINT_URL_SQS` and its like: AWS has a host for each
+    /// service, and clients do not use a connection to one for another.
+    ///
+    /// # Panics
+    /// When the machine has no port left.
+    #[must_use]
+    pub fn another_endpoint(&self) -> String {
+        let server = listen(self.runtime(), &self.host.state, self.host.tls.as_ref());
+        let url = self.url(&server);
+        lock(&self.host.others).push(server);
+        url
+    }
+
+    fn url(&self, server: &Server) -> String {
+        let scheme = if self.host.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", server.address)
+    }
+
+    pub(crate) fn trust(&self) -> Option<&TrustStores> {
+        self.host.tls.as_ref().map(|tls| &tls.trust)
     }
 
     /// The queue of that name, made if there is none; a name that ends in `.fifo` makes a FIFO queue.
@@ -178,6 +214,13 @@ impl FakeAws {
     pub(crate) fn runtime(&self) -> &Handle {
         self.host.runtime.as_ref().expect("taken only when dropped").handle()
     }
+}
+
+fn listen(runtime: &Handle, state: &Arc<State>, tls: Option<&Tls>) -> Server {
+    let (connections, state) = (Arc::clone(&state.connections), Arc::clone(state));
+    Server::start(runtime, connections, tls.map(|tls| tls.acceptor.clone()), move |connection, request| {
+        dispatch(Arc::clone(&state), connection, request)
+    })
 }
 
 impl Drop for Host {

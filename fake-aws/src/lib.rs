@@ -1,4 +1,4 @@
-//! SQS, Secrets Manager, S3 and Lambda's Runtime API over real HTTP/1.1 on loopback, for tests, soak and bench.
+//! SQS, Secrets Manager, S3 and Lambda's Runtime API over real HTTP/1.1 on loopback, with TLS or without, for tests, soak and bench.
 //!
 //! The function under test is the built binary: [`Function`] starts it as Lambda would, pointed at a [`FakeAws`] that
 //! refuses what AWS refuses and, when a test asks for it, fails in the ways that a network and a service fail.
@@ -34,6 +34,7 @@ mod s3;
 mod secrets;
 mod server;
 mod sqs;
+mod tls;
 
 pub use aws::{FakeAws, ServiceHandle};
 pub use call::{Call, Service};

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
 
 /// Counts connections, and closes the idle ones on demand.
 #[derive(Debug, Default)]
@@ -73,8 +74,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Serves `handler`; an error of it closes its connection.
-    pub(crate) fn start<F, R>(runtime: &Handle, connections: Arc<Connections>, handler: F) -> Self
+    /// Serves `handler`, over TLS if it is given; an error of it closes its connection.
+    pub(crate) fn start<F, R>(
+        runtime: &Handle,
+        connections: Arc<Connections>,
+        tls: Option<TlsAcceptor>,
+        handler: F,
+    ) -> Self
     where
         F: Fn(u64, Request<Incoming>) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = Result<Response<AnswerBody>, Dropped>> + Send + 'static,
@@ -82,7 +88,7 @@ impl Server {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         listener.set_nonblocking(true).expect("a socket can be made non-blocking");
-        let accepting = runtime.spawn(accept(listener, connections, handler)).abort_handle();
+        let accepting = runtime.spawn(accept(listener, connections, tls, handler)).abort_handle();
         Self { address, accepting }
     }
 }
@@ -93,8 +99,12 @@ impl Drop for Server {
     }
 }
 
-async fn accept<F, R>(listener: std::net::TcpListener, connections: Arc<Connections>, handler: F)
-where
+async fn accept<F, R>(
+    listener: std::net::TcpListener,
+    connections: Arc<Connections>,
+    tls: Option<TlsAcceptor>,
+    handler: F,
+) where
     F: Fn(u64, Request<Incoming>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Result<Response<AnswerBody>, Dropped>> + Send + 'static,
 {
@@ -105,11 +115,18 @@ where
             continue;
         };
         let _ = stream.set_nodelay(true);
-        tokio::spawn(serve_connection(stream, Arc::clone(&connections), handler.clone()));
+        let (tls, connections, handler) = (tls.clone(), Arc::clone(&connections), handler.clone());
+        tokio::spawn(async move {
+            let Some(tls) = tls else { return serve_connection(stream, connections, handler).await };
+            // A client that does not trust the certificate has gone; it never had a connection.
+            if let Ok(stream) = tls.accept(stream).await {
+                serve_connection(stream, connections, handler).await;
+            }
+        });
     }
 }
 
-/// Serves one connection. Nothing here knows TCP: TLS can be put between the socket and this function.
+/// Serves one connection, over TCP or TLS.
 async fn serve_connection<S, F, R>(stream: S, connections: Arc<Connections>, handler: F)
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -171,3 +171,20 @@ async fn a_dropped_function_runs_no_more() {
     drop(function);
     assert!(!std::path::Path::new(&process).exists());
 }
+
+#[tokio::test]
+async fn over_tls_a_function_is_told_whom_to_trust() {
+    let aws = FakeAws::start_tls();
+    let function = start(&aws, &[]);
+    let answer = function.invoke(json!({ "do": "environment" }), LONG).await;
+    let environment = answer.response().and_then(Value::as_array).expect("a list");
+    let variable =
+        |name: &str| environment.iter().find_map(|pair| pair[1].as_str().filter(|_| pair[0] == name)).expect(name);
+    let read = |name: &str| std::fs::read_to_string(variable(name)).expect("the file is there");
+    assert!(variable("AWS_ENDPOINT_URL").starts_with("https://"));
+    let authority = read("NODE_EXTRA_CA_CERTS");
+    for name in ["SSL_CERT_FILE", "AWS_CA_BUNDLE"] {
+        assert!(read(name).ends_with(&authority));
+    }
+    assert_eq!(authority.matches("BEGIN CERTIFICATE").count(), 1);
+}

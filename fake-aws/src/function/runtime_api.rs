@@ -114,7 +114,7 @@ impl RuntimeApi {
             trace: Mutex::default(),
         });
         let serving = Arc::clone(&api);
-        let server = Server::start(runtime, Arc::new(Connections::default()), move |_, request| {
+        let server = Server::start(runtime, Arc::new(Connections::default()), None, move |_, request| {
             let api = Arc::clone(&serving);
             async move { api.handle(request).await }
         });
