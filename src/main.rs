@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use aws_sdk_secretsmanager::Client as SecretsManager;
 use aws_sdk_sqs::Client as Sqs;
+use futures_util::FutureExt as _;
 use lambda_http::{Error, service_fn};
+use tokio::try_join;
 use whatsapp_ingress::{
     aws, config::Config, handler::Ingress, payload::Payloads, queue::Queues, secrets::Secrets, telemetry,
 };
@@ -20,10 +22,11 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Error> {
     let config = Config::from_env()?;
     let aws = aws::config().await;
-    let secrets = Secrets::read(SecretsManager::new(&aws), config.secret_id).await?;
     let patient = aws::without_retries(&aws);
     let payloads = Payloads::new(&patient, config.payload_bucket);
     let queues = Queues::new(Sqs::new(&patient), config.routes, payloads);
+    let secrets = Secrets::read(SecretsManager::new(&aws), config.secret_id);
+    let (secrets, ()) = try_join!(secrets, queues.warm_up().map(Ok))?;
     let ingress = Ingress::new(secrets, queues);
     lambda_http::run(service_fn(|request| ingress.handle(request))).await
 }

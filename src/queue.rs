@@ -65,6 +65,15 @@ impl Queues {
         Self { client, routes, payloads, calls: Semaphore::new(MOST_CALLS) }
     }
 
+    /// Opens a connection to SQS before the first message needs one, and logs if SQS would not take one: the first TLS
+    /// handshake takes a function with little processor longer than all else.
+    pub async fn warm_up(&self) {
+        let queue = &self.routes.queues()[self.routes.catch_all()];
+        if let Err(failure) = call::send_nothing(&self.client, &queue.url).await {
+            tracing::warn!(queue.name, error.reason = failure.reason(), "SQS may not take messages");
+        }
+    }
+
     /// Stores every piece on its queue, and gives up when `until` is reached, or nothing could change any more.
     ///
     /// A queue that fails for half of that time, or says that it cannot be used, has its items diverted to the

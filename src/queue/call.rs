@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use aws_sdk_sqs::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    operation::send_message_batch::SendMessageBatchOutput,
+    operation::send_message_batch::{SendMessageBatchError, SendMessageBatchOutput},
     types::{
         BatchResultErrorEntry, MessageAttributeValue, MessageSystemAttributeNameForSends::AwsTraceHeader,
         MessageSystemAttributeValue, SendMessageBatchRequestEntry,
@@ -51,6 +51,19 @@ pub(super) async fn send_batch(
     let entries = messages.into_iter().enumerate().map(|(index, message)| entry(index, message)).collect();
     let sent = client.send_message_batch().queue_url(queue_url).set_entries(Some(entries)).send().await;
     sent.map(|answer| outcomes(&answer, count)).map_err(|error| failure(&error))
+}
+
+/// Makes a call without entries, which SQS can only refuse; fails where it would refuse one with entries too.
+///
+/// It needs the queue and the permission that a message needs, and the connection that it leaves open is as good.
+pub(super) async fn send_nothing(client: &Client, queue_url: &str) -> Result<(), Failure> {
+    let sent = client.send_message_batch().queue_url(queue_url).set_entries(Some(Vec::new())).send().await;
+    match sent {
+        Err(error) if !error.as_service_error().is_some_and(SendMessageBatchError::is_empty_batch_request) => {
+            Err(failure(&error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn entry(index: usize, message: Message) -> SendMessageBatchRequestEntry {

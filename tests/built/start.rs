@@ -5,13 +5,18 @@ use std::time::Duration;
 use fake_aws::{FakeAws, Fault, Function, Times};
 use serde_json::{Value, json};
 
-use crate::webhook::{SECRET_ID, VERIFY_TOKEN, bootstrap};
+use crate::{
+    notification::Notification,
+    stored::Copy::Own,
+    webhook::{SECRET_ID, VERIFY_TOKEN, Webhook, bootstrap},
+};
 
 /// The time that Lambda gives to init.
 const INIT: Duration = Duration::from_secs(10);
 
 /// Starts the function, sees it end before it asks for an event, and gives what its only line of log says.
 async fn problem(aws: &FakeAws, variables: &[(&str, &str)]) -> String {
+    let _ = aws.queue("unrouted");
     let function = Function::start(bootstrap(), aws, variables.iter().copied());
     let failure = function.ready(INIT).await.expect_err("the start fails");
     assert_eq!(failure.exit.and_then(|status| status.code()), Some(1), "{failure}");
@@ -113,8 +118,53 @@ async fn a_secret_that_is_read_at_the_second_try_is_as_good_and_may_be_named_by_
     let aws = FakeAws::start();
     aws.set_secret(SECRET_ID, json!({"app_secret": ["hush", "hush, too"], "verify_token": "hush"}).to_string());
     aws.secrets().fault(Fault::drop_connection(), Times::Once);
+    let _ = aws.queue("unrouted");
     let variables = [("SECRET_ID", FakeAws::secret_arn(SECRET_ID)), ("QUEUE_URLS", QUEUES.to_owned())];
     let function = Function::start(bootstrap(), &aws, variables);
     function.ready(INIT).await.unwrap();
     assert_eq!(function.stop(), [""; 0]);
+}
+
+/// The first request of a new sandbox finds a connection to SQS, whose handshake took nothing of its time.
+#[tokio::test]
+async fn the_first_request_finds_the_connection_that_the_start_has_made() {
+    for aws in [FakeAws::start(), FakeAws::start_tls()] {
+        let secrets = aws.another_endpoint();
+        let webhook = Webhook::with_aws(aws, &[("AWS_ENDPOINT_URL_SECRETS_MANAGER", &secrets)]);
+        webhook.function.ready(INIT).await.unwrap();
+        assert_eq!(webhook.aws.accepted_connections(), 2);
+        let sent = Notification::of(&["messages", "messages"]);
+        assert_eq!(webhook.deliver(&sent.body).await.status, 200);
+        assert_eq!((webhook.copies(&sent), webhook.aws.accepted_connections()), (vec![vec![Own]; 2], 2));
+        assert!(webhook.function.log_line("stored", INIT).await.is_some());
+        assert_eq!(webhook.function.logs().len(), 1);
+    }
+}
+
+/// What the start learns of SQS is told and costs nothing: SQS may work again when the first message comes.
+#[tokio::test]
+async fn an_sqs_that_fails_at_the_start_is_logged_and_the_start_goes_on() {
+    let faults = [
+        (Fault::access_denied(), "AccessDenied"),
+        (Fault::queue_does_not_exist(), "NonExistentQueue"),
+        (Fault::internal_error(), "InternalFailure (500)"),
+        (Fault::drop_connection(), ""),
+        (Fault::hang(), "timeout"),
+        (Fault::store_and_garble(), ""),
+    ];
+    futures_util::future::join_all(faults.into_iter().map(async |(fault, expected)| {
+        let aws = FakeAws::start();
+        let injected = aws.sqs().fault(fault.clone(), Times::Always);
+        let webhook = Webhook::with_aws(aws, &[]);
+        webhook.function.ready(INIT / 2).await.unwrap();
+        assert_eq!(injected.fired(), 1, "{}", fault.name());
+        injected.clear();
+        let line = webhook.function.log_line("SQS may not take messages", INIT).await.unwrap();
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&line["level"], &line["queue.name"]), (&json!("WARN"), &json!("unrouted")));
+        assert!(line["error.reason"].as_str().unwrap().contains(expected), "{}: {line}", fault.name());
+        let sent = Notification::of(&["messages"]);
+        assert_eq!((webhook.deliver(&sent.body).await.status, webhook.copies(&sent)), (200, vec![vec![Own]]));
+    }))
+    .await;
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use fake_aws::{Bucket, FakeAws, Function, Invocation, Outcome, Queue};
+use fake_aws::{Bucket, Call, FakeAws, Function, Invocation, Outcome, Queue};
 use serde_json::{Value, json};
 use whatsapp_ingress::signature::sign;
 
@@ -129,6 +129,11 @@ impl Webhook {
         for queue in self.queues.values() {
             drop(queue.take_messages());
         }
+    }
+
+    /// The calls that had messages for SQS.
+    pub(crate) fn sends(&self) -> Vec<Call> {
+        self.aws.calls().into_iter().filter(|call| call.entries > 0).collect()
     }
 
     /// How often the secret was asked for.
