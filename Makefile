@@ -130,3 +130,53 @@ fuzz: $(CARGO_FUZZ) ## looks for inputs that break the pure modules: TIME=60 sec
 			-dict=fuzz/$$target.dict -max_total_time=$(TIME) -max_len=8192 -rss_limit_mb=1024 -timeout=10 \
 			-print_final_stats=1 -verbosity=0; \
 	done
+
+CONTENDERS_IN := bench/contenders
+CONTENDERS_OUT := .local/bench
+
+# What the runtime clients of Python and Node build their native parts with; Debian's packages have these names, or are
+# libtool for libtoolize and build-essential for g++ and make.
+.PHONY: bench-tools
+bench-tools:
+	@missing=; for tool in autoconf automake cmake g++ libtoolize node npm; do \
+		command -v $$tool >/dev/null || missing="$$missing $$tool"; \
+	done; \
+	if [ -n "$$missing" ]; then echo "the bench needs, and this computer has not:$$missing" >&2; exit 1; fi
+
+$(CONTENDERS_OUT)/python/installed: $(CONTENDERS_IN)/python/requirements.txt | bench-tools
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
+	touch $@
+
+# The headers of this Node: node-gyp would download them.
+$(CONTENDERS_OUT)/node/installed: export npm_config_nodedir ?= $(abspath $(dir $(shell command -v node))..)
+$(CONTENDERS_OUT)/node/installed: $(CONTENDERS_IN)/node/package-lock.json $(CONTENDERS_IN)/node/app.mjs | bench-tools
+	mkdir -p $(@D)
+	cp $(CONTENDERS_IN)/node/package.json $^ $(@D)
+	cd $(@D) && npm ci --no-audit --no-fund
+	cd $(@D) && node_modules/.bin/esbuild app.mjs --bundle --minify --platform=node --target=node20 --outfile=app.js
+	touch $@
+
+# A run of some contenders needs only those.
+PEERS = $(foreach peer,node python,$(if $(or $(if $(CONTENDERS),,$(peer)),$(findstring $(peer),$(CONTENDERS))),$(peer)))
+
+.PHONY: bench
+bench: $(PEERS:%=$(CONTENDERS_OUT)/%/installed) ## measures the function beside others, 15 minutes at most: [SCENES=one] [CONTENDERS=ours,null] [MEMORY=0,128]
+	cargo build --release
+	cargo build --release --package whatsapp-ingress-bench --bins
+	target/release/bench run $(if $(SCENES),--scenes "$(SCENES)") $(if $(CONTENDERS),--contenders "$(CONTENDERS)") \
+		$(if $(MEMORY),--memory "$(MEMORY)") $(if $(SMOKE),--smoke)
+
+.PHONY: bench-report
+bench-report: ## writes the figures of the last run and the kept counts into docs/performance.md
+	target/release/bench report
+
+.PHONY: bench-check
+bench-check: ## counts the instructions of the pure path and compares them with those that are kept
+	cargo build --release --package whatsapp-ingress-bench --bins
+	target/release/bench instructions
+
+.PHONY: bench-baseline
+bench-baseline: ## keeps the counts as they are now
+	cargo build --release --package whatsapp-ingress-bench --bins
+	target/release/bench instructions --keep

@@ -1,0 +1,205 @@
+//! What `docs/performance.md` shows of a run: tables between its markers, and the plots beside it.
+
+use std::{error::Error, fmt::Write as _, fs, path::Path};
+
+use crate::{
+    contender::project,
+    cost,
+    instructions::{Counts, GROWING, SHAPES, STEPS},
+    plan::{MEMORY, PLAIN, REAL},
+    plot::Chart,
+    results::{Cell, Results, Setting},
+    scene::Scene,
+};
+
+const PAGE: &str = "docs/performance.md";
+const PLOTS: &str = "docs/performance";
+const CONTENDERS: [&str; 5] = ["ours", "null", "bare", "python", "node"];
+const PEERS: [&str; 2] = ["python", "node"];
+
+/// Writes the figures of a run into the page.
+pub(crate) fn write(run: &Path) -> Result<(), Box<dyn Error>> {
+    let results: Results = serde_json::from_str(&fs::read_to_string(run)?)?;
+    let counts = Counts::kept()?;
+    let (page, plots) = (project().join(PAGE), project().join(PLOTS));
+    let mut text = fs::read_to_string(&page)?;
+    for (name, content) in [
+        ("about", about(&results)),
+        ("bars", bars(&results)),
+        ("real", scenes(&results, REAL)),
+        ("plain", scenes(&results, PLAIN)),
+        ("latencies", latencies(&results)),
+        ("memory", by_memory(&results)),
+        ("cost", cost::table(&results)),
+        ("instructions", instructions(&counts)),
+    ] {
+        text = replaced(&text, name, &content)?;
+    }
+    fs::write(page, text)?;
+    fs::create_dir_all(&plots)?;
+    for (file, scene) in [("cold-start", Scene::Cold), ("one-change", Scene::One), ("1000-changes", Scene::Thousand)] {
+        fs::write(plots.join(file).with_extension("svg"), memory_chart(&results, scene).svg())?;
+    }
+    fs::write(plots.join("instructions.svg"), instruction_chart(&counts).svg())?;
+    Ok(())
+}
+
+/// The text with what is between the markers of that name replaced.
+fn replaced(text: &str, name: &str, content: &str) -> Result<String, String> {
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
+    let missing = || format!("{PAGE} has no markers for {name}");
+    let (before, rest) = text.split_once(&begin).ok_or_else(missing)?;
+    let (_, after) = rest.split_once(&end).ok_or_else(missing)?;
+    Ok(format!("{before}{begin}{content}{end}{after}"))
+}
+
+fn about(results: &Results) -> String {
+    let mut text = String::new();
+    for (what, value) in &results.about {
+        let _ = writeln!(text, "- {what}: {value}");
+    }
+    let _ = writeln!(text, "- binary: {:.1} MB", bytes_to_mb(results.binary_bytes));
+    text
+}
+
+fn scenes(results: &Results, setting: Setting) -> String {
+    let mut text = "| scene | | n | median ms | 99 % ms | CPU ms | peak MB | calls | kB to SQS |\n|---|---|--:|--:|--:|--:|--:|--:|--:|\n".to_owned();
+    for cell in results.cells.iter().filter(|cell| cell.setting == setting) {
+        let Cell { scene, contender, samples, median_ms, p99_ms, cpu_ms, peak_mb, calls, bytes, .. } = cell;
+        let _ = writeln!(
+            text,
+            "| {scene} | {contender} | {samples} | {median_ms:.2} | {p99_ms:.2} | {cpu_ms:.2} | {peak_mb:.0} | {calls} | {:.1} |",
+            bytes / 1e3
+        );
+    }
+    text
+}
+
+fn latencies(results: &Results) -> String {
+    let mut text = "| scene | SQS answers in | ours | bare | python | node |\n|---|--:|--:|--:|--:|--:|\n".to_owned();
+    for scene in [Scene::One, Scene::Batch, Scene::Thousand] {
+        for latency_ms in [0, 10, 30] {
+            let setting = Setting { latency_ms, ..PLAIN };
+            let medians = ["ours", "bare", "python", "node"].map(|name| median(results, scene, name, setting));
+            let _ = writeln!(text, "| {} | {latency_ms} ms | {} |", scene.name(), medians.join(" | "));
+        }
+    }
+    text
+}
+
+fn by_memory(results: &Results) -> String {
+    let mut text =
+        "| scene | | 128 MB | 256 MB | 512 MB | 1769 MB | no limit |\n|---|---|--:|--:|--:|--:|--:|\n".to_owned();
+    for scene in [Scene::Cold].into_iter().chain(Scene::WARM) {
+        for contender in CONTENDERS {
+            let medians: Vec<_> = settings().map(|setting| median(results, scene, contender, setting)).collect();
+            if medians.iter().any(|median| !median.is_empty()) {
+                let _ = writeln!(text, "| {} | {contender} | {} |", scene.name(), medians.join(" | "));
+            }
+        }
+    }
+    text
+}
+
+fn settings() -> impl Iterator<Item = Setting> {
+    MEMORY.into_iter().map(Some).chain([None]).map(|memory_mb| Setting { memory_mb, ..REAL })
+}
+
+fn median(results: &Results, scene: Scene, contender: &str, setting: Setting) -> String {
+    results.find(scene.name(), contender, setting).map(|cell| format!("{:.1}", cell.median_ms)).unwrap_or_default()
+}
+
+fn bars(results: &Results) -> String {
+    let cell = |scene: Scene, contender, setting| results.find(scene.name(), contender, setting);
+    let of = |scene, contender| cell(scene, contender, PLAIN).map_or(f64::NAN, |cell| cell.median_ms);
+    let better = |scene, figure: fn(&Cell) -> f64, setting| {
+        let peers = PEERS.iter().filter_map(|peer| cell(scene, peer, setting).map(figure));
+        peers.fold(f64::NAN, f64::min)
+    };
+    let (one, bare) = (of(Scene::One, "ours"), of(Scene::One, "bare"));
+    let (forgery, null) = (of(Scene::Forgery, "ours"), of(Scene::Forgery, "null"));
+    let (thousand, peer) = (of(Scene::Thousand, "ours"), better(Scene::Thousand, |cell| cell.median_ms, PLAIN));
+    let cold = CONTENDERS.map(|name| of(Scene::Cold, name));
+    let mut rows = vec![
+        ("one change, beyond a bare call of the SDK, ms".to_owned(), one - bare, 0.5),
+        ("forgery refused, beyond the null function, ms".to_owned(), forgery - null, 0.3),
+        ("1000 changes in 2.9 MB, ms".to_owned(), thousand, 80.0),
+        ("1000 changes, of the better peer's time".to_owned(), thousand / peer, 0.5),
+        ("cold start to first answer, beyond the null function, ms".to_owned(), cold[0] - cold[1], 35.0),
+        ("cold start, of Python's".to_owned(), cold[0] / cold[3], 1.0 / 14.0),
+        ("cold start, of Node's".to_owned(), cold[0] / cold[4], 1.0 / 8.0),
+    ];
+    for scene in Scene::WARM {
+        let ours = cell(scene, "ours", PLAIN).map_or(f64::NAN, |cell| cell.cpu_ms);
+        let share = ours / better(scene, |cell| cell.cpu_ms, PLAIN);
+        rows.push((format!("CPU time of the better peer's: {}", scene.name()), share, 0.25));
+    }
+    let peak = |cell: &Cell| cell.peak_mb;
+    let most = Scene::WARM.into_iter().filter_map(|scene| cell(scene, "ours", REAL).map(peak)).fold(f64::NAN, f64::max);
+    rows.push(("peak memory, MB".to_owned(), most, 40.0));
+    rows.push(("peak memory, of the better peer's".to_owned(), most / better(Scene::Large, peak, REAL), 1.0 / 3.0));
+    rows.push(("binary, MB".to_owned(), bytes_to_mb(results.binary_bytes), 12.0));
+    let mut text = "| | measured | at most | |\n|---|--:|--:|---|\n".to_owned();
+    for (what, measured, bar) in rows {
+        let verdict = if measured <= bar { "holds" } else { "**does not hold**" };
+        let _ = writeln!(text, "| {what} | {measured:.3} | {bar:.3} | {verdict} |");
+    }
+    text
+}
+
+fn instructions(counts: &Counts) -> String {
+    let mut text =
+        "| step | one change of 600 B | 1000 changes, 2.9 MB | for a byte | for a change |\n|---|--:|--:|--:|--:|\n"
+            .to_owned();
+    let float = crate::instructions::to_float;
+    for step in STEPS {
+        let count = |shape| counts.of(step, shape).map_or(f64::NAN, float);
+        let [one, thousand, large] = [SHAPES[0], (1_000, 2_900), (1, 2_900_000)].map(count);
+        let (per_byte, per_change) = (large / 2.9e6, (thousand - large) / 1e3);
+        let _ = writeln!(text, "| {step} | {one:.0} | {thousand:.0} | {per_byte:.2} | {per_change:.0} |");
+    }
+    let _ = writeln!(text, "\nCounted of code by {}.", counts.compiler);
+    text
+}
+
+fn memory_chart(results: &Results, scene: Scene) -> Chart {
+    let value = |contender| {
+        settings().map(|setting| results.find(scene.name(), contender, setting).map(|cell| cell.median_ms)).collect()
+    };
+    let places =
+        settings().map(|of| of.memory_mb.map_or_else(|| "no limit".to_owned(), |memory| format!("{memory} MB")));
+    Chart {
+        title: format!("{}: median in ms, by memory", scene.name()),
+        places: places.collect(),
+        lines: CONTENDERS.iter().map(|name| ((*name).to_owned(), value(name))).collect(),
+        is_logarithmic: true,
+    }
+}
+
+fn instruction_chart(counts: &Counts) -> Chart {
+    let million = |count| crate::instructions::to_float(count) / 1e6;
+    let line = |step| GROWING.iter().map(|shape| counts.of(step, *shape).map(million)).collect();
+    Chart {
+        title: "Million instructions, by changes of 2.9 kB".to_owned(),
+        places: GROWING.iter().map(|(changes, _)| changes.to_string()).collect(),
+        lines: STEPS.iter().map(|step| ((*step).to_owned(), line(step))).collect(),
+        is_logarithmic: false,
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for a figure with one decimal")]
+fn bytes_to_mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::replaced;
+
+    #[test]
+    fn only_what_is_between_the_markers_is_replaced() {
+        let page = "a\n<!-- x -->\nold\n<!-- end of x -->\nb\n";
+        assert_eq!(replaced(page, "x", "new\n").unwrap(), "a\n<!-- x -->\nnew\n<!-- end of x -->\nb\n");
+        assert!(replaced(page, "y", "").is_err());
+    }
+}
