@@ -219,11 +219,14 @@ fn skipped(why: &str) {
 }
 
 fn has_node() -> bool {
-    let built = root().join("examples/node-poller/node_modules").is_dir();
-    let has = built && Command::new("node").arg("--version").output().is_ok();
+    let version = Command::new("node").args(["--print", "Number(process.versions.node.split('.')[0])"]).output();
+    let version = version.ok().and_then(|told| String::from_utf8(told.stdout).ok()?.trim().parse::<u32>().ok());
+    let has = version.is_some_and(|version| version >= 20);
     if !has {
-        skipped("Node.js is not installed, or `make consumers` was not run with it");
+        skipped("Node.js 20 or later is not installed");
     }
+    // Where it is, what it runs must have been built.
+    assert!(!has || root().join("examples/node-poller/node_modules").is_dir(), "run `make consumers` first");
     has
 }
 
