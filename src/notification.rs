@@ -3,11 +3,11 @@
 //! Nothing here writes JSON. A piece is made of slices of the text that Meta sent, so what a consumer reads
 //! is what was signed, whatever members Meta adds to it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, marker::PhantomData};
 
 use serde::{
     Deserialize,
-    de::{Deserializer, IgnoredAny, MapAccess, Visitor},
+    de::{Deserializer, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::value::RawValue;
 
@@ -45,7 +45,6 @@ pub struct Change<'b> {
     pub kind: Option<Kind>,
     /// The id of the business number that the value is about.
     pub phone_number_id: Option<Cow<'b, str>>,
-    value: Option<&'b RawValue>,
 }
 
 /// What the value of a change carries; Meta sends all three under the field `messages`.
@@ -122,14 +121,20 @@ pub fn split(body: &[u8]) -> Vec<Piece<'_>> {
     if body.is_empty() {
         return Vec::new();
     }
-    let Some(text) = std::str::from_utf8(body).ok().filter(|text| is_json(text)) else {
-        return vec![Piece::NotJson(body)];
-    };
+    let Ok(text) = std::str::from_utf8(body) else { return vec![Piece::NotJson(body)] };
     let mut pieces = Vec::new();
-    // One of Meta's pages prints the envelope inside an array.
-    match elements(text).filter(|envelopes| !envelopes.is_empty()) {
-        Some(envelopes) => envelopes.into_iter().for_each(|envelope| split_envelope(envelope.get(), &mut pieces)),
-        None => split_envelope(text, &mut pieces),
+    if let Some(UsualEnvelope { entry: [Object(entry)] }) = usual(text)
+        && let Some(entry) = Entry::around(text, entry)
+    {
+        split_changes(["", ""], entry, &mut pieces);
+    } else if is_json(text) {
+        // One of Meta's pages prints the envelope inside an array.
+        match elements(text).filter(|envelopes| !envelopes.is_empty()) {
+            Some(envelopes) => envelopes.into_iter().for_each(|envelope| split_envelope(envelope.get(), &mut pieces)),
+            None => split_envelope(text, &mut pieces),
+        }
+    } else {
+        return vec![Piece::NotJson(body)];
     }
     let bytes: usize = pieces.iter().map(Piece::len).sum();
     if pieces.len() > MOST_PIECES || bytes > MOST_BYTES {
@@ -160,11 +165,14 @@ fn split_envelope<'b>(envelope: &'b str, pieces: &mut Vec<Piece<'b>>) {
 }
 
 fn split_entry<'b>(envelope: [&'b str; 2], entry: &'b str, pieces: &mut Vec<Piece<'b>>) {
+    if let Some(entry) = Entry::read(entry) {
+        return split_changes(envelope, entry, pieces);
+    }
     let [before, after] = envelope;
-    let Some(found) = Entry::read(entry) else {
-        pieces.push(Piece::Other(Framed { before: [before, ""], inner: entry, after: ["", after] }));
-        return;
-    };
+    pieces.push(Piece::Other(Framed { before: [before, ""], inner: entry, after: ["", after] }));
+}
+
+fn split_changes<'b>([before, after]: [&'b str; 2], found: Entry<'b>, pieces: &mut Vec<Piece<'b>>) {
     pieces.extend(found.changes.into_iter().map(|change| {
         let framed = Framed { before: [before, found.head], inner: change.get(), after: [found.tail, after] };
         Change::read(framed, found.id, found.time).map_or(Piece::Other(framed), Piece::Change)
@@ -182,19 +190,29 @@ struct Entry<'b> {
 
 impl<'b> Entry<'b> {
     fn read(entry: &'b str) -> Option<Self> {
-        let [id, time, changes] = members(entry, ["id", "time", "changes"])?;
-        let (head, changes, tail) = around(entry, elements(changes.once()?.get())?)?;
-        let (id, time) = (id.optional()?, time.optional()?);
+        let found = usual(entry).or_else(|| {
+            let [id, time, changes] = members(entry, ["id", "time", "changes"])?;
+            let changes = elements(changes.once()?.get())?;
+            Some(UsualEntry { id: Raw(id.optional()?), time: Raw(time.optional()?), changes })
+        })?;
+        Self::around(entry, found)
+    }
+
+    /// Takes an entry, or the envelope of an only entry, for all that is around its changes.
+    fn around(whole: &'b str, UsualEntry { id: Raw(id), time: Raw(time), changes }: UsualEntry<'b>) -> Option<Self> {
+        let (head, changes, tail) = around(whole, changes)?;
         Some(Self { id: id.map(RawValue::get), time: time.map(RawValue::get), head, changes, tail })
     }
 }
 
 impl<'b> Change<'b> {
     fn read(framed: Framed<'b>, entry_id: Option<&'b str>, entry_time: Option<&'b str>) -> Option<Self> {
-        let [field, value] = members(framed.inner, ["field", "value"]).unwrap_or_default();
-        let (field, value) = (field.optional()?, value.optional()?);
-        let [metadata, arrays @ ..] =
-            inside(value, ["metadata", Kind::ALL[0].name(), Kind::ALL[1].name(), Kind::ALL[2].name()]);
+        let (field, [metadata, arrays @ ..]) = if let Some(UsualChange { field, value }) = usual(framed.inner) {
+            (Some(field), value.0)
+        } else {
+            let [field, value] = members(framed.inner, ["field", "value"]).unwrap_or_default();
+            (field.optional()?, inside(value.optional()?, VALUE))
+        };
         let kind = Kind::ALL.into_iter().zip(arrays).find(|(_, array)| array.is_some_and(is_filled_array));
         let [phone_number_id] = inside(metadata, ["phone_number_id"]);
         Some(Self {
@@ -204,7 +222,6 @@ impl<'b> Change<'b> {
             field: field.and_then(string).filter(|field| !field.is_empty()),
             kind: kind.map(|(kind, _)| kind),
             phone_number_id: phone_number_id.and_then(scalar),
-            value,
         })
     }
 
@@ -214,7 +231,8 @@ impl<'b> Change<'b> {
     pub fn time(&self) -> Option<u64> {
         let seconds = |json: &str| json.trim_matches('"').parse().ok();
         self.entry_time.and_then(seconds).or_else(|| {
-            let items = inside(self.value, ["messages", "statuses", "message_echoes"]);
+            let [value] = members(self.framed.inner, ["value"]).unwrap_or_default();
+            let items = inside(value.once(), ["messages", "statuses", "message_echoes"]);
             let [timestamp] = inside(items.into_iter().flatten().find_map(first), ["timestamp"]);
             seconds(timestamp?.get())
         })
@@ -226,8 +244,9 @@ impl<'b> Change<'b> {
     /// number can be missing; then a business-scoped user id is all there is.
     #[must_use]
     pub fn contact(&self) -> Option<Cow<'b, str>> {
+        let [value] = members(self.framed.inner, ["value"]).unwrap_or_default();
         let [contacts, messages, statuses, echoes] =
-            inside(self.value, ["contacts", "messages", "statuses", "message_echoes"]);
+            inside(value.once(), ["contacts", "messages", "statuses", "message_echoes"]);
         let [wa_id, contact_user_id] = inside(contacts.and_then(first), ["wa_id", "user_id"]);
         let item = [messages, statuses, echoes].into_iter().flatten().find_map(first);
         let [to, from, recipient_id, from_user_id, to_user_id, recipient_user_id] =
@@ -236,6 +255,84 @@ impl<'b> Change<'b> {
             .into_iter()
             .flatten()
             .find_map(scalar)
+    }
+}
+
+/// An envelope as Meta writes it: mostly with a single entry.
+#[derive(Deserialize)]
+struct UsualEnvelope<'b> {
+    #[serde(borrow)]
+    entry: [Object<UsualEntry<'b>>; 1],
+}
+
+/// An entry as Meta writes it.
+#[derive(Deserialize)]
+struct UsualEntry<'b> {
+    #[serde(borrow, default)]
+    id: Raw<'b>,
+    #[serde(borrow, default)]
+    time: Raw<'b>,
+    #[serde(borrow)]
+    changes: Vec<&'b RawValue>,
+}
+
+/// A change as Meta writes it, and what is looked for in its value.
+#[derive(Deserialize)]
+struct UsualChange<'b> {
+    #[serde(borrow)]
+    field: &'b RawValue,
+    #[serde(borrow)]
+    value: Inside<'b>,
+}
+
+/// What is looked for in the value of a change.
+const VALUE: [&str; 4] = ["metadata", Kind::ALL[0].name(), Kind::ALL[1].name(), Kind::ALL[2].name()];
+
+/// A member that may be missing; `null` is not missing.
+#[derive(Default)]
+struct Raw<'b>(Option<&'b RawValue>);
+
+impl<'de: 'b, 'b> Deserialize<'de> for Raw<'b> {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        Deserialize::deserialize(value).map(|value| Self(Some(value)))
+    }
+}
+
+/// The members of an object named in [`VALUE`], where each is there once.
+struct Inside<'b>([Option<&'b RawValue>; 4]);
+
+impl<'de: 'b, 'b> Deserialize<'de> for Inside<'b> {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        value.deserialize_map(Members(VALUE)).map(|found| Self(found.map(Member::once)))
+    }
+}
+
+/// An object that is as Meta writes it, read in one go; of any other nothing is told, and it has to be looked at
+/// member by member.
+fn usual<'b, T: Deserialize<'b>>(json: &'b str) -> Option<T> {
+    serde_json::from_str(json).ok().map(|Object(object)| object)
+}
+
+/// What is read of an object alone: what is derived for a struct would take an array of its members too.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = T;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(object))
+            }
+        }
+
+        value.deserialize_map(Members(PhantomData)).map(Self)
     }
 }
 
@@ -313,33 +410,34 @@ fn inside<'j, const N: usize>(json: Option<&'j RawValue>, names: [&str; N]) -> [
 
 /// The members with the given names of a JSON object; none if the text is none.
 fn members<'j, const N: usize>(json: &'j str, names: [&str; N]) -> Option<[Member<'j>; N]> {
-    struct Members<'n, const N: usize>([&'n str; N]);
+    serde_json::Deserializer::from_str(json).deserialize_map(Members(names)).ok()
+}
 
-    impl<'j, const N: usize> Visitor<'j> for Members<'_, N> {
-        type Value = [Member<'j>; N];
+/// Reads the members with the given names of an object.
+struct Members<'n, const N: usize>([&'n str; N]);
 
-        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            formatter.write_str("an object")
-        }
+impl<'j, const N: usize> Visitor<'j> for Members<'_, N> {
+    type Value = [Member<'j>; N];
 
-        fn visit_map<A: MapAccess<'j>>(self, mut object: A) -> Result<Self::Value, A::Error> {
-            let mut found = [Member::Absent; N];
-            while let Some(index) = object.next_key_seed(Index(&self.0))? {
-                let Some(index) = index else {
-                    object.next_value::<IgnoredAny>()?;
-                    continue;
-                };
-                let value = object.next_value()?;
-                found[index] = match found[index] {
-                    Member::Absent => Member::Once(value),
-                    Member::Once(_) | Member::Doubled => Member::Doubled,
-                };
-            }
-            Ok(found)
-        }
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("an object")
     }
 
-    serde_json::Deserializer::from_str(json).deserialize_map(Members(names)).ok()
+    fn visit_map<A: MapAccess<'j>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        let mut found = [Member::Absent; N];
+        while let Some(index) = object.next_key_seed(Index(&self.0))? {
+            let Some(index) = index else {
+                object.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let value = object.next_value()?;
+            found[index] = match found[index] {
+                Member::Absent => Member::Once(value),
+                Member::Once(_) | Member::Doubled => Member::Doubled,
+            };
+        }
+        Ok(found)
+    }
 }
 
 /// The index of an object's key among some names.

@@ -89,6 +89,25 @@ fn what_is_no_change_is_kept_in_the_smallest_whole_piece() {
 }
 
 #[test]
+fn a_list_of_what_an_object_would_have_is_no_object() {
+    let entry = r#"{"entry":[["1",null,[{"field":"a","value":{}}]]]}"#;
+    assert_eq!(texts(entry), [format!("other {entry}")]);
+    let envelope = r#"[[{"changes":[{"field":"a","value":{}}]}]]"#;
+    assert_eq!(texts(envelope), [r#"other [{"changes":[{"field":"a","value":{}}]}]"#]);
+    assert_eq!(change(r#"["messages",{"messages":[1]}]"#).field, None);
+    let value = change(r#"{"field":"messages","value":[{"phone_number_id":"1"},[1],[1],[1]]}"#);
+    assert_eq!((value.field.as_deref(), value.kind, value.phone_number_id), (Some("messages"), None, None));
+}
+
+#[test]
+fn a_body_with_something_behind_its_end_is_no_json() {
+    for behind in ["x", "{}", ",", "]"] {
+        let body = format!(r#"{{"entry":[{{"changes":[{{"field":"a","value":{{}}}}]}}]}} {behind}"#);
+        assert_eq!(texts(&body), [format!("not json {body}")]);
+    }
+}
+
+#[test]
 fn one_ambiguous_change_does_not_cost_its_neighbours() {
     assert_eq!(
         texts(
