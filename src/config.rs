@@ -13,6 +13,8 @@ pub struct Config {
     pub routes: Routes,
     /// The bucket for bodies over SQS's limit; without it such a body is answered with 503.
     pub payload_bucket: Option<String>,
+    /// Common name of the client certificate that a caller has to show; without it, none is asked for.
+    pub client_certificate_cn: Option<String>,
 }
 
 /// A setting that cannot be worked with.
@@ -46,6 +48,7 @@ impl Config {
             secret_id: required("SECRET_ID")?,
             routes: Routes::parse(&required("QUEUE_URLS")?)?,
             payload_bucket: optional("PAYLOAD_BUCKET")?,
+            client_certificate_cn: optional("CLIENT_CERTIFICATE_CN")?,
         })
     }
 }
@@ -65,7 +68,9 @@ mod tests {
         let config = read(&[("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES), ("PAYLOAD_BUCKET", "b")]).unwrap();
         assert_eq!((config.secret_id.as_str(), config.payload_bucket.as_deref()), ("s", Some("b")));
         assert_eq!(config.routes, Routes::parse(QUEUES).unwrap());
-        assert_eq!(read(&[("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES)]).unwrap().payload_bucket, None);
+        assert_eq!(config.client_certificate_cn, None);
+        let config = read(&[("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES), ("CLIENT_CERTIFICATE_CN", "c")]).unwrap();
+        assert_eq!((config.payload_bucket, config.client_certificate_cn.as_deref()), (None, Some("c")));
     }
 
     #[test]
@@ -84,6 +89,10 @@ mod tests {
                 "QUEUE_URLS is no JSON object of strings: expected value at line 1 column 1",
             ),
             (&[("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES), ("PAYLOAD_BUCKET", "")], "PAYLOAD_BUCKET is empty"),
+            (
+                &[("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES), ("CLIENT_CERTIFICATE_CN", "")],
+                "CLIENT_CERTIFICATE_CN is empty",
+            ),
         ] {
             assert_eq!(read(variables).unwrap_err().to_string(), expected);
         }

@@ -48,6 +48,7 @@ const LONGEST_REFRESH: Duration = Duration::from_secs(1);
 pub struct Ingress {
     secrets: Secrets,
     queues: Queues,
+    caller: Option<String>,
 }
 
 /// Why a request is answered with 200.
@@ -68,6 +69,8 @@ enum Refused {
     Signature(#[from] Rejection),
     #[error("method not allowed")]
     Method,
+    #[error("the client certificate is not the one that is let in")]
+    Certificate,
     #[error("{} of {} stored nowhere, {} diverted", .0.lost, .0.pieces, .0.diverted)]
     NotStored(Stored),
 }
@@ -76,7 +79,7 @@ impl Refused {
     /// What Meta makes of it: it tries again with anything that is not 200, for days.
     const fn status(&self) -> StatusCode {
         match self {
-            Self::Challenge(Refusal::Forbidden | Refusal::WrongToken) => StatusCode::FORBIDDEN,
+            Self::Challenge(Refusal::Forbidden | Refusal::WrongToken) | Self::Certificate => StatusCode::FORBIDDEN,
             Self::Challenge(Refusal::NoChallenge) => StatusCode::BAD_REQUEST,
             Self::Signature(_) => StatusCode::UNAUTHORIZED,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -89,7 +92,15 @@ impl Ingress {
     /// Takes what it needs; nothing is called.
     #[must_use]
     pub const fn new(secrets: Secrets, queues: Queues) -> Self {
-        Self { secrets, queues }
+        Self { secrets, queues, caller: None }
+    }
+
+    /// Lets in only who shows a client certificate of this common name, if there is one.
+    ///
+    /// API Gateway has checked the certificate itself, against the truststore of its domain.
+    #[must_use]
+    pub fn only_for(self, caller: Option<String>) -> Self {
+        Self { caller, ..self }
     }
 
     /// Answers one request; there is no request without an answer, and 200 to a POST means that all of it is stored.
@@ -97,6 +108,7 @@ impl Ingress {
         let request_id = request_id(&request);
         let metrics = Metrics::default();
         let answer = match *request.method() {
+            _ if !self.lets_in(&request) => Err(Refused::Certificate),
             Method::GET => self.challenge(&request, until(&request), &metrics).await,
             Method::POST => self.notification(&request, &request_id, &metrics).await,
             _ => Err(Refused::Method),
@@ -107,6 +119,10 @@ impl Ingress {
             Ok(Done::Stored | Done::Empty) => empty(StatusCode::OK),
             Err(refused) => empty(refused.status()),
         })
+    }
+
+    fn lets_in(&self, request: &Request) -> bool {
+        self.caller.as_deref().is_none_or(|caller| subject(request).is_some_and(|subject| names(subject, caller)))
     }
 
     async fn challenge(&self, request: &Request, until: Instant, metrics: &Metrics) -> Result<Done, Refused> {
@@ -244,6 +260,27 @@ fn request_id(request: &Request) -> String {
     };
     let from_lambda = || request.lambda_context_ref().map(|context| context.request_id.clone());
     from_gateway.or_else(from_lambda).unwrap_or_default()
+}
+
+/// The distinguished name in the client certificate.
+fn subject(request: &Request) -> Option<&str> {
+    match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV2(context)) => {
+            context.authentication.as_ref()?.client_cert.as_ref()?.subject_dn.as_deref()
+        }
+        _ => None,
+    }
+}
+
+/// Whether a distinguished name has exactly one common name, and it is this.
+///
+/// A name with quoted or escaped characters, in which a comma may be part of a value, is not taken apart but refused.
+fn names(subject: &str, common_name: &str) -> bool {
+    let parts = subject.split([',', '+']).map(str::trim_start);
+    let mut found = parts.filter_map(|part| part.split_once('=')).filter(|(kind, _)| kind.eq_ignore_ascii_case("CN"));
+    !subject.contains(['\\', '"'])
+        && found.next().is_some_and(|(_, name)| name == common_name)
+        && found.next().is_none()
 }
 
 /// When storing has to end, so that the answer leaves before Lambda ends the invocation.

@@ -27,6 +27,6 @@ async fn run() -> Result<(), Error> {
     let queues = Queues::new(Sqs::new(&patient), config.routes, payloads);
     let secrets = Secrets::read(SecretsManager::new(&aws), config.secret_id);
     let (secrets, ()) = try_join!(secrets, queues.warm_up().map(Ok))?;
-    let ingress = Ingress::new(secrets, queues);
+    let ingress = Ingress::new(secrets, queues).only_for(config.client_certificate_cn);
     lambda_http::run(service_fn(|request| ingress.handle(request))).await
 }

@@ -33,6 +33,57 @@ fn text(response: &Response<Body>) -> &str {
     std::str::from_utf8(response.body()).unwrap()
 }
 
+mod certificates {
+    use serde_json::json;
+
+    use super::*;
+
+    const META: &str = "client.webhooks.fbclientcerts.com";
+
+    /// The answer to a signed notification with a client certificate of this subject, or with none, and what is stored.
+    async fn answer(subject: Option<&str>) -> (u16, usize) {
+        let webhook = Webhook::new(&ROUTES).await.only_for(META);
+        let body = notification(&["messages"]);
+        let signature = sign(APP_SECRET, body.as_bytes());
+        let mut event = event("POST", "", &[("X-Hub-Signature-256", &signature)], body.as_bytes());
+        if let Some(subject) = subject {
+            let certificate = json!({
+                "clientCertPem": "",
+                "subjectDN": subject,
+                "issuerDN": format!("CN={META}"),
+                "serialNumber": "1",
+                "validity": { "notBefore": "Jan 1 00:00:00 2026 GMT", "notAfter": "Jan 1 00:00:00 2027 GMT" },
+            });
+            event["requestContext"]["authentication"] = json!({ "clientCert": certificate });
+        }
+        let status = webhook.send(event).await.status().as_u16();
+        (status, webhook.stored().len())
+    }
+
+    #[tokio::test]
+    async fn metas_is_let_in_wherever_its_name_stands() {
+        for subject in ["CN={}", "C=US, ST=California, O=Meta, CN={}", "cn={},O=Meta", "O=Meta+CN={}"] {
+            assert_eq!(answer(Some(&subject.replace("{}", META))).await, (200, 1), "{subject}");
+        }
+    }
+
+    #[tokio::test]
+    async fn another_or_none_is_refused_whatever_it_has_signed() {
+        let others = ["", "CN=", "O={}", "CN={}.example", "CN=x{}", "CN=a,CN={}", "O=a\\,CN={}", r#"O="a,CN={}""#];
+        for subject in others.map(|subject| subject.replace("{}", META)) {
+            assert_eq!(answer(Some(&subject)).await, (403, 0), "{subject}");
+        }
+        assert_eq!(answer(None).await, (403, 0));
+    }
+
+    #[tokio::test]
+    async fn a_challenge_needs_one_too() {
+        let query = format!("hub.mode=subscribe&hub.challenge=1158&hub.verify_token={VERIFY_TOKEN}");
+        let webhook = Webhook::new(&ROUTES).await.only_for(META);
+        assert_eq!(webhook.send(event("GET", &query, &[], b"")).await.status(), 403);
+    }
+}
+
 mod requests {
     use super::*;
 

@@ -94,6 +94,11 @@ impl Webhook {
         Self { ingress: Ingress::new(secrets.unwrap(), queues), entries, secret, reads }
     }
 
+    /// The same, for callers with a client certificate of this common name.
+    pub(crate) fn only_for(self, caller: &str) -> Self {
+        Self { ingress: self.ingress.only_for(Some(caller.to_owned())), ..self }
+    }
+
     /// Delivers a body signed with the app secret.
     pub(crate) async fn deliver(&self, body: impl AsRef<[u8]>) -> u16 {
         self.deliver_signed(body.as_ref(), &sign(APP_SECRET, body.as_ref())).await
