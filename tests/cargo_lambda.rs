@@ -131,7 +131,7 @@ async fn deploy_replaces_the_code_of_a_stacks_function_and_nothing_else() {
     let before = configuration(&stack);
 
     let mut deploy = cargo_lambda(&stack, "deploy");
-    deploy.args(["--endpoint-url", &stack.facts.aws_endpoint, "--binary-name", "whatsapp-ingress"]);
+    deploy.args(["--endpoint-url", &stack.facts.aws_endpoint, "--binary-name", "whatsapp-ingress", "--alias", "live"]);
     succeeded(deploy.arg(&stack.facts.outputs["FunctionName"]));
 
     let after = configuration(&stack);
@@ -155,7 +155,8 @@ with zipfile.ZipFile(packed, 'w') as archive:
     entry = zipfile.ZipInfo('bootstrap')
     entry.external_attr = 0o755 << 16
     archive.writestr(entry, '#!/bin/sh\\nexit 1\\n')
-functions.update_function_code(FunctionName=sys.argv[1], ZipFile=packed.getvalue())
+broken = functions.update_function_code(FunctionName=sys.argv[1], ZipFile=packed.getvalue(), Publish=True)
+functions.update_alias(FunctionName=sys.argv[1], Name='live', FunctionVersion=broken['Version'])
 ";
     python(stack, script);
 }

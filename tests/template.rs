@@ -203,8 +203,39 @@ fn the_catch_all_keeps_what_it_gets_for_as_long_as_sqs_can() {
 fn every_queue_is_encrypted_and_takes_all_that_sqs_can() {
     for (id, queue) in all("AWS::SQS::Queue") {
         assert_eq!(queue["SqsManagedSseEnabled"], true, "{id}");
+        assert_eq!(queue.get("KmsMasterKeyId"), None, "{id}");
         assert_eq!(queue["MaximumMessageSize"], 1_048_576, "{id}");
     }
+}
+
+#[test]
+fn a_key_of_the_account_encrypts_queues_bucket_and_secret_and_the_role_may_use_it() {
+    let template = expand(&["CustomerKey=true", "Consumers=111122223333", "FieldConsumers2=Messages=444455556666"]);
+    let resources = template["Resources"].as_object().unwrap();
+    let key = get_att("Key", "Arn");
+    for (id, queue) in resources.iter().filter(|(_, resource)| resource["Type"] == "AWS::SQS::Queue") {
+        assert_eq!(queue["Properties"]["KmsMasterKeyId"], key, "{id}");
+        assert_eq!(queue["Properties"].get("SqsManagedSseEnabled"), None, "{id}");
+    }
+    assert_eq!(resources["Secret"]["Properties"]["KmsKeyId"], key);
+    assert_eq!(
+        resources["Payloads"]["Properties"]["BucketEncryption"]["ServerSideEncryptionConfiguration"],
+        json!([{
+            "ServerSideEncryptionByDefault": { "SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key },
+            "BucketKeyEnabled": true,
+        }])
+    );
+    let role = &resources["Role"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"];
+    assert!(role.as_array().unwrap().contains(&statement(&json!(["kms:GenerateDataKey", "kms:Decrypt"]), &key)));
+
+    assert_eq!(resources["Key"]["DeletionPolicy"], "Retain");
+    assert_eq!(resources["Key"]["UpdateReplacePolicy"], "Retain");
+    assert_eq!(resources["Key"]["Properties"]["EnableKeyRotation"], true);
+    let statements = resources["Key"]["Properties"]["KeyPolicy"]["Statement"].as_array().unwrap();
+    assert_eq!(statements.len(), 2);
+    assert_eq!(statements[0]["Principal"]["AWS"], OWN_ACCOUNT);
+    assert_eq!(statements[1]["Principal"]["AWS"], json!([OWN_ACCOUNT, "111122223333", "444455556666"]));
+    assert_eq!(statements[1]["Action"], "kms:Decrypt");
 }
 
 #[test]
@@ -217,7 +248,7 @@ fn queues_bucket_and_secret_outlive_the_stack() {
 }
 
 #[test]
-fn the_role_is_the_functions_alone_and_carries_four_statements() {
+fn the_role_is_the_functions_alone_and_carries_five_statements() {
     assert_eq!(properties("Ingress")["Role"], get_att("Role", "Arn"));
     assert_eq!(
         *properties("Role"),
@@ -239,6 +270,7 @@ fn the_role_is_the_functions_alone_and_carries_four_statements() {
                         statement(&json!("secretsmanager:GetSecretValue"), &get_att("Secret", "Id")),
                         statement(&json!("sqs:SendMessage*"), &get_att("Unrouted", "Arn")),
                         statement(&json!("s3:PutObject"), &json!("${Payloads.Arn}/*")),
+                        statement(&json!(["xray:PutTraceSegments", "xray:PutTelemetryRecords"]), &json!("*")),
                     ],
                 },
             }],
@@ -253,7 +285,7 @@ fn the_role_may_send_to_each_queue_of_a_field_and_to_no_dead_letter_queue() {
         assert_eq!(
             *properties(&format!("QueueSend{key}")),
             json!({
-                "PolicyName": format!("send-{key}"),
+                "PolicyName": format!("send-Queue-{key}"),
                 "Roles": [{ "Ref": "Role" }],
                 "PolicyDocument": {
                     "Version": "2012-10-17",
@@ -353,41 +385,51 @@ fn a_consumer_of_every_field_is_in_every_policy_but_the_catch_alls_and_one_of_a_
 
 #[test]
 fn a_field_gets_a_fifo_queue_where_one_of_five_parameters_names_it_and_all_that_belongs_to_it_follows() {
-    for place in 1..=5 {
-        let template = expand(&[&format!("FifoField{place}=MessagesStatuses")]);
-        let fifo = json!({
-            "FifoQueue": true,
-            "DeduplicationScope": "messageGroup",
-            "FifoThroughputLimit": "perMessageGroupId",
-            "MaximumMessageSize": 1_048_576,
-        });
-        let resources = template["Resources"].as_object().unwrap();
-        for (id, name) in [("Fifo", "stack-messages-statuses.fifo"), ("FifoDead", "stack-messages-statuses-dead.fifo")]
-        {
-            let queue = &resources[&format!("{id}MessagesStatuses")]["Properties"];
-            assert_eq!(queue["QueueName"], name);
+    let asked = ["Security", "Messages", "AccountUpdate", "MessagesStatuses", "PhoneNumberNameUpdate"];
+    let parameters: Vec<String> = (1..).zip(asked).map(|(place, key)| format!("FifoField{place}={key}")).collect();
+    let template = expand(&parameters.iter().map(|parameter| &**parameter).collect::<Vec<_>>());
+    let resources = template["Resources"].as_object().unwrap();
+    let urls = resources["Ingress"]["Properties"]["Environment"]["Variables"]["QUEUE_URLS"].as_str().unwrap();
+    let urls: Value = serde_json::from_str(urls).unwrap();
+    let fifo = json!({
+        "FifoQueue": true,
+        "DeduplicationScope": "messageGroup",
+        "FifoThroughputLimit": "perMessageGroupId",
+        "MaximumMessageSize": 1_048_576,
+    });
+    for (key, name) in fields() {
+        let route = name.replace('-', ".");
+        if !asked.contains(&key) {
+            assert_eq!(urls[route], format!("stack-{name}"));
+            for id in ["Queue", "QueueDead", "QueueSend", "QueuePolicy", "QueueLate", "QueueLetters"] {
+                let id = format!("{id}{key}");
+                assert_eq!(resources[&id], TEMPLATE["Resources"][&id], "{id}");
+            }
+            continue;
+        }
+        assert_eq!(urls[route], format!("stack-{name}.fifo"));
+        let made = |id: &str| &resources[&format!("{id}{key}")]["Properties"];
+        for (id, name) in [("Fifo", format!("stack-{name}.fifo")), ("FifoDead", format!("stack-{name}-dead.fifo"))] {
+            assert_eq!(made(id)["QueueName"], name);
             for (property, value) in fifo.as_object().unwrap() {
-                assert_eq!(queue[property], *value, "{property}");
+                assert_eq!(made(id)[property], *value, "{property}");
             }
         }
-        let queue = &resources["FifoMessagesStatuses"]["Properties"];
-        assert_eq!(queue["RedrivePolicy"]["deadLetterTargetArn"], get_att("FifoDeadMessagesStatuses", "Arn"));
-        let sources = &resources["FifoDeadMessagesStatuses"]["Properties"]["RedriveAllowPolicy"]["sourceQueueArns"];
-        assert_eq!(*sources, json!(["arn:aws:sqs:us-east-1:123456789012:stack-messages-statuses.fifo"]));
-        let send = &resources["FifoSendMessagesStatuses"]["Properties"]["PolicyDocument"]["Statement"];
-        assert_eq!(*send, json!([statement(&json!("sqs:SendMessage*"), &get_att("FifoMessagesStatuses", "Arn"))]));
-        let urls = resources["Ingress"]["Properties"]["Environment"]["Variables"]["QUEUE_URLS"].as_str().unwrap();
-        let urls: Value = serde_json::from_str(urls).unwrap();
-        assert_eq!(urls["messages.statuses"], "stack-messages-statuses.fifo");
-        assert_eq!(urls["messages"], "stack-messages");
-
-        // Nothing is left of the other kind, nor has any other field changed its own.
-        let ids: BTreeSet<&str> = resources.keys().map(|id| &**id).collect();
-        let before: BTreeSet<&str> = TEMPLATE["Resources"].as_object().unwrap().keys().map(|id| &**id).collect();
-        assert!(before.difference(&ids).all(|id| id.starts_with("Queue") && id.ends_with("MessagesStatuses")));
-        assert!(ids.difference(&before).all(|id| id.starts_with("Fifo") && id.ends_with("MessagesStatuses")));
-        assert_eq!(ids.len(), before.len());
-        assert!(template["Outputs"]["FifoUrlMessagesStatuses"].is_object());
+        assert_eq!(made("Fifo")["RedrivePolicy"]["deadLetterTargetArn"], get_att(&format!("FifoDead{key}"), "Arn"));
+        let sources = &made("FifoDead")["RedriveAllowPolicy"]["sourceQueueArns"];
+        assert_eq!(*sources, json!([format!("arn:aws:sqs:us-east-1:123456789012:stack-{name}.fifo")]));
+        let queue = get_att(&format!("Fifo{key}"), "Arn");
+        let send = &made("FifoSend")["PolicyDocument"]["Statement"];
+        assert_eq!(*send, json!([statement(&json!("sqs:SendMessage*"), &queue)]));
+        assert_eq!(template["Outputs"][&format!("FifoArn{key}")]["Value"], queue);
+        // What has a name of its own is not that of the other kind, which goes only when this has come.
+        assert_eq!(made("FifoSend")["PolicyName"], format!("send-Fifo-{key}"));
+        assert_eq!(made("FifoLate")["AlarmName"], format!("stack-{name}.fifo-late"));
+        assert_eq!(made("FifoLetters")["AlarmName"], format!("stack-{name}.fifo-dead-letters"));
+        let alarm = json!([{ "Name": "QueueName", "Value": get_att(&format!("Fifo{key}"), "QueueName") }]);
+        assert_eq!(made("FifoLate")["Dimensions"], alarm);
+        assert!(resources.keys().all(|id| !(id.starts_with("Queue") && id.ends_with(key)) || key == "Messages"));
+        assert!(!resources.contains_key(&format!("Queue{key}")));
     }
 }
 
@@ -501,7 +543,7 @@ fn get_and_post_of_webhook_reach_the_function_and_nothing_else_does() {
         "type": "aws_proxy",
         "httpMethod": "POST",
         "payloadFormatVersion": "2.0",
-        "uri": { "Fn::Sub": "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${Ingress.Arn}/invocations" },
+        "uri": { "Fn::Sub": "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${IngressAliaslive}/invocations" },
     });
     let operation = json!({ "x-amazon-apigateway-integration": integration, "responses": {} });
     assert_eq!(properties("Api")["Body"]["paths"], json!({ "/webhook": { "get": operation, "post": operation } }));
@@ -510,7 +552,7 @@ fn get_and_post_of_webhook_reach_the_function_and_nothing_else_does() {
     let permission = |method: &str| {
         json!({
             "Action": "lambda:InvokeFunction",
-            "FunctionName": { "Ref": "Ingress" },
+            "FunctionName": { "Ref": "IngressAliaslive" },
             "Principal": "apigateway.amazonaws.com",
             "SourceArn": { "Fn::Sub": [
                 format!("arn:${{AWS::Partition}}:execute-api:${{AWS::Region}}:${{AWS::AccountId}}:${{__ApiId__}}/${{__Stage__}}/{method}/webhook"),
@@ -521,6 +563,320 @@ fn get_and_post_of_webhook_reach_the_function_and_nothing_else_does() {
     let permissions: Vec<Value> = all("AWS::Lambda::Permission").map(|(_, permission)| permission.clone()).collect();
     assert_eq!(permissions, [permission("GET"), permission("POST")]);
 }
+
+#[test]
+fn the_log_of_the_api_is_apart_from_the_functions_and_has_no_query_string() {
+    let settings = &properties("ApiApiGatewayDefaultStage")["AccessLogSettings"];
+    assert_eq!(settings["DestinationArn"], get_att("AccessLog", "Arn"));
+    assert_eq!(*properties("AccessLog"), json!({ "LogGroupName": "/aws/apigateway/stack", "RetentionInDays": 30 }));
+
+    let format: Value = serde_json::from_str(settings["Format"].as_str().unwrap()).unwrap();
+    assert_eq!(format["requestId"], "$context.requestId");
+    // What has the query string, or headers and body of a request, in it.
+    let telling = ["query", "rawPath", "requestOverride", "authorizer", "header", "body"];
+    for value in format.as_object().unwrap().values().map(|value| value.as_str().unwrap()) {
+        assert!(value.starts_with("$context.") && !telling.iter().any(|word| value.contains(word)), "{value}");
+    }
+}
+
+#[test]
+fn the_function_is_traced() {
+    assert_eq!(properties("Ingress")["TracingConfig"], json!({ "Mode": "Active" }));
+}
+
+#[test]
+fn every_parameter_that_changes_the_function_is_published_as_a_version() {
+    // A version of another description is another version.
+    let version = |parameters: &[&str]| {
+        let template = expand(parameters);
+        let resources = template["Resources"].as_object().unwrap();
+        let (id, version) = resources.iter().find(|(_, resource)| resource["Type"] == "AWS::Lambda::Version").unwrap();
+        assert_eq!(resources["IngressAliaslive"]["Properties"]["FunctionVersion"], get_att(id, "Version"));
+        version["Properties"]["Description"].as_str().unwrap().to_owned()
+    };
+    let asked = ["Security", "Messages", "AccountUpdate", "MessagesStatuses", "PhoneNumberNameUpdate"];
+    let fifo: Vec<String> = (1..).zip(asked).map(|(place, key)| format!("FifoField{place}={key}")).collect();
+    let fifo: Vec<&str> = fifo.iter().map(|parameter| &**parameter).collect();
+    let descriptions = [
+        version(&[]),
+        version(&fifo),
+        version(&["LogLevel=DEBUG", "AwsEndpointUrl=http://localhost:1"]),
+        version(&["DomainName=a.example.com", "TruststoreUri=s3://b/k"]),
+    ];
+    for (description, told) in descriptions.iter().zip([
+        &["INFO", "anyone"][..],
+        &asked,
+        &["DEBUG", "http://localhost:1"],
+        &["client.webhooks"],
+    ]) {
+        assert!(told.iter().all(|word| description.contains(word)), "{description}");
+        assert!(description.len() <= 256, "{description}");
+    }
+}
+
+#[test]
+fn a_canary_rolls_back_when_the_new_version_fails_and_for_nothing_that_others_do() {
+    assert_eq!(all("AWS::CodeDeploy::DeploymentGroup").count(), 0);
+    assert_eq!(resource("IngressAliaslive").get("UpdatePolicy"), None);
+
+    let template = expand(&["Canary=true"]);
+    let group = &template["Resources"]["IngressDeploymentGroup"]["Properties"];
+    let alarms = ["ApiFailing", "FunctionFailing", "NotStored"].map(|alarm| json!({ "Name": { "Ref": alarm } }));
+    assert_eq!(group["AlarmConfiguration"], json!({ "Enabled": true, "Alarms": alarms }));
+    assert_eq!(group["AutoRollbackConfiguration"]["Enabled"], true);
+    let events = group["AutoRollbackConfiguration"]["Events"].as_array().unwrap();
+    assert!(events.contains(&json!("DEPLOYMENT_STOP_ON_ALARM")));
+    assert_eq!(group["DeploymentConfigName"]["Fn::Sub"][1]["ConfigName"], "Canary10Percent5Minutes");
+    assert_eq!(
+        template["Resources"]["IngressAliaslive"]["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]["DeploymentGroupName"],
+        json!({ "Ref": "IngressDeploymentGroup" })
+    );
+}
+
+#[test]
+fn a_name_of_ones_own_takes_the_place_of_api_gateways() {
+    let (name, certificate) = ("hooks.example.com", "arn:aws:acm:us-east-1:123456789012:certificate/c");
+    let domain = [&*format!("DomainName={name}"), &*format!("CertificateArn={certificate}")];
+    let template = expand(&domain);
+    let resources = &template["Resources"];
+    assert_eq!(
+        resources["Domain"]["Properties"],
+        json!({
+            "DomainName": name,
+            "DomainNameConfigurations": [
+                { "CertificateArn": certificate, "EndpointType": "REGIONAL", "SecurityPolicy": "TLS_1_2" },
+            ],
+        })
+    );
+    assert_eq!(
+        resources["DomainMapping"]["Properties"],
+        json!({
+            "ApiId": { "Ref": "Api" },
+            "DomainName": { "Ref": "Domain" },
+            "Stage": { "Ref": "ApiApiGatewayDefaultStage" },
+        })
+    );
+    assert_eq!(template["Outputs"]["CallbackUrl"]["Value"], format!("https://{name}/webhook"));
+    for id in ["Domain", "DomainMapping"] {
+        assert!(TEMPLATE["Resources"].get(id).is_none(), "{id}");
+    }
+}
+
+#[test]
+fn client_certificates_are_asked_for_and_api_gateways_own_name_no_longer_answers() {
+    let disabled = |template: &Value| {
+        let servers = &template["Resources"]["Api"]["Properties"]["Body"]["servers"];
+        servers[0]["x-amazon-apigateway-endpoint-configuration"]["disableExecuteApiEndpoint"].clone()
+    };
+    let name = |template: &Value| {
+        let variables = &template["Resources"]["Ingress"]["Properties"]["Environment"]["Variables"];
+        variables.get("CLIENT_CERTIFICATE_CN").cloned()
+    };
+    assert_eq!((disabled(&TEMPLATE), name(&TEMPLATE)), (json!(false), None));
+    // A truststore is of no use without a name, and would leave no way in.
+    let nowhere = expand(&["TruststoreUri=s3://b/k"]);
+    assert_eq!((disabled(&nowhere), name(&nowhere)), (json!(false), None));
+
+    let template = expand(&["DomainName=hooks.example.com", "TruststoreUri=s3://b/k"]);
+    let domain = &template["Resources"]["Domain"]["Properties"];
+    assert_eq!(domain["MutualTlsAuthentication"], json!({ "TruststoreUri": "s3://b/k" }));
+    let meta = json!("client.webhooks.fbclientcerts.com");
+    assert_eq!((disabled(&template), name(&template)), (json!(true), Some(meta)));
+}
+
+#[test]
+fn concurrency_and_requests_are_limited_where_a_parameter_says_so_and_only_there() {
+    let limits = |template: &Value| template["Resources"]["ApiApiGatewayDefaultStage"]["Properties"].clone();
+    assert_eq!(properties("Ingress").get("ReservedConcurrentExecutions"), None);
+    assert_eq!(limits(&TEMPLATE)["DefaultRouteSettings"], json!({}));
+
+    let template = expand(&["ReservedConcurrency=50", "RouteRateLimit=9000"]);
+    assert_eq!(template["Resources"]["Ingress"]["Properties"]["ReservedConcurrentExecutions"], "50");
+    let settings = json!({ "ThrottlingRateLimit": "9000", "ThrottlingBurstLimit": 5000 });
+    assert_eq!(limits(&template)["DefaultRouteSettings"], settings);
+}
+
+/// Metric, statistic, comparison and threshold of the alarm with a name, after the stack's.
+fn alarm<'t>(template: &'t Value, name: &str) -> &'t Value {
+    let name = format!("stack-{name}");
+    let resources = template["Resources"].as_object().unwrap().values();
+    let mut alarms = resources.filter(|resource| {
+        resource["Type"] == "AWS::CloudWatch::Alarm" && resource["Properties"]["AlarmName"] == *name
+    });
+    let alarm = alarms.next().unwrap_or_else(|| panic!("there is no alarm {name}"));
+    assert!(alarms.next().is_none(), "{name}");
+    &alarm["Properties"]
+}
+
+#[test]
+fn there_is_an_alarm_for_all_that_needs_a_person() {
+    let api = json!([{ "Name": "ApiId", "Value": { "Ref": "Api" } }]);
+    let function = json!([{ "Name": "FunctionName", "Value": { "Ref": "Ingress" } }]);
+    let catch_all = json!([{ "Name": "QueueName", "Value": get_att("Unrouted", "QueueName") }]);
+    let (over, from) = ("GreaterThanThreshold", "GreaterThanOrEqualToThreshold");
+    let mut names = BTreeSet::new();
+    for (name, namespace, metric, dimensions, statistic, comparison, threshold) in [
+        ("api-failing", "AWS/ApiGateway", "5xx", &api, "Sum", from, 1),
+        ("api-slow", "AWS/ApiGateway", "Latency", &api, "p50", over, 250),
+        ("api-very-slow", "AWS/ApiGateway", "Latency", &api, "p99", over, 1000),
+        ("function-failing", "AWS/Lambda", "Errors", &function, "Sum", from, 1),
+        ("function-throttled", "AWS/Lambda", "Throttles", &function, "Sum", from, 1),
+        ("not-stored", "WhatsAppIngress", "NotStored", &function, "Sum", from, 1),
+        ("diverted", "WhatsAppIngress", "Diverted", &function, "Sum", from, 1),
+        ("unrouted", "WhatsAppIngress", "Unrouted", &function, "Sum", from, 1),
+        ("unrouted-old", "AWS/SQS", "ApproximateAgeOfOldestMessage", &catch_all, "Maximum", over, 864_000),
+        ("refused-signatures", "WhatsAppIngress", "RefusedSignatures", &function, "Sum", from, 10),
+        ("secret-failures", "WhatsAppIngress", "SecretFailures", &function, "Sum", from, 1),
+    ] {
+        let alarm = alarm(&TEMPLATE, name);
+        names.insert(format!("stack-{name}"));
+        assert_eq!((&alarm["Namespace"], &alarm["MetricName"]), (&json!(namespace), &json!(metric)), "{name}");
+        assert_eq!(alarm["Dimensions"], *dimensions, "{name}");
+        let kind = if statistic.starts_with('p') { "ExtendedStatistic" } else { "Statistic" };
+        assert_eq!(alarm[kind], statistic, "{name}");
+        assert_eq!(
+            (&alarm["ComparisonOperator"], &alarm["Threshold"]),
+            (&json!(comparison), &json!(threshold)),
+            "{name}"
+        );
+        // Zero counts are not sent.
+        assert_eq!(alarm["TreatMissingData"], "notBreaching", "{name}");
+    }
+
+    for (key, name) in fields() {
+        for (suffix, queue, metric, threshold) in [
+            ("late", "Queue", "ApproximateAgeOfOldestMessage", 3600),
+            ("dead-letters", "QueueDead", "ApproximateNumberOfMessagesVisible", 1),
+        ] {
+            let alarm = alarm(&TEMPLATE, &format!("{name}-{suffix}"));
+            names.insert(format!("stack-{name}-{suffix}"));
+            assert_eq!((&alarm["Namespace"], &alarm["MetricName"]), (&json!("AWS/SQS"), &json!(metric)));
+            let queue = get_att(&format!("{queue}{key}"), "QueueName");
+            assert_eq!(alarm["Dimensions"], json!([{ "Name": "QueueName", "Value": queue }]));
+            assert_eq!((&alarm["Statistic"], &alarm["Threshold"]), (&json!("Maximum"), &json!(threshold)));
+        }
+    }
+    let found: BTreeSet<String> =
+        all("AWS::CloudWatch::Alarm").map(|(_, alarm)| alarm["AlarmName"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(found, names);
+}
+
+#[test]
+fn silence_is_an_alarm_after_the_time_that_a_parameter_says() {
+    let template = expand(&["SilenceSeconds=900"]);
+    let alarm = alarm(&template, "silence");
+    assert_eq!((&alarm["MetricName"], &alarm["Statistic"]), (&json!("Notifications"), &json!("Sum")));
+    assert_eq!((&alarm["ComparisonOperator"], &alarm["Threshold"]), (&json!("LessThanThreshold"), &json!(1)));
+    assert_eq!((&alarm["Period"], &alarm["EvaluationPeriods"]), (&json!("900"), &json!(1)));
+    assert_eq!(alarm["TreatMissingData"], "breaching");
+}
+
+#[test]
+fn every_alarm_tells_the_topic_that_a_parameter_names() {
+    let template = expand(&["AlarmTopic=arn:aws:sns:us-east-1:123456789012:t", "SilenceSeconds=900"]);
+    let alarms = template["Resources"].as_object().unwrap().values();
+    let alarms: Vec<&Value> = alarms.filter(|resource| resource["Type"] == "AWS::CloudWatch::Alarm").collect();
+    assert!(alarms.len() > 12);
+    for alarm in alarms {
+        for action in ["AlarmActions", "OKActions"] {
+            assert_eq!(alarm["Properties"][action], json!(["arn:aws:sns:us-east-1:123456789012:t"]));
+        }
+    }
+    for (id, alarm) in all("AWS::CloudWatch::Alarm") {
+        assert_eq!((alarm.get("AlarmActions"), alarm.get("OKActions")), (None, None), "{id}");
+    }
+}
+
+#[test]
+fn the_dashboard_is_json_and_shows_every_metric_that_an_alarm_looks_at() {
+    let body = properties("Dashboard")["DashboardBody"].as_str().unwrap();
+    let body: Value = serde_json::from_str(body).unwrap();
+    let text = body.to_string();
+    for (id, alarm) in all("AWS::CloudWatch::Alarm") {
+        let metric = alarm["MetricName"].as_str().unwrap();
+        assert!(text.contains(&format!("\"{metric}\"")) || text.contains(&format!("MetricName=\\\"{metric}")), "{id}");
+    }
+    for widget in body["widgets"].as_array().unwrap() {
+        assert!(widget["x"].as_u64().unwrap() + widget["width"].as_u64().unwrap() <= 24);
+    }
+}
+
+#[test]
+fn thirty_five_fields_are_within_what_lambda_and_cloudformation_allow() {
+    // The longest stack name that leaves room for the longest queue name in SQS's 80 characters.
+    let fields = META_FIELDS.map(|field| field.replace('.', "-"));
+    let longest = fields.iter().map(String::len).max().unwrap();
+    let stack = "s".repeat(80 - longest - "--dead.fifo".len());
+    let urls = fields.iter().zip(META_FIELDS).map(|(name, field)| format!(",\"{field}\":\"{stack}-{name}.fifo\""));
+    let unrouted = format!("https://sqs.ap-southeast-1.amazonaws.com/123456789012/{stack}-unrouted");
+    let variables = [
+        ("QUEUE_URLS", format!("{{\"*\":\"{unrouted}\"{}}}", urls.collect::<String>())),
+        ("SECRET_ID", format!("arn:aws:secretsmanager:ap-southeast-1:123456789012:secret:{}-123456", "s".repeat(64))),
+        ("PAYLOAD_BUCKET", "b".repeat(63)),
+        ("CLIENT_CERTIFICATE_CN", "client.webhooks.fbclientcerts.com".to_owned()),
+    ];
+    let names: BTreeSet<&str> = variables.iter().map(|(name, _)| *name).collect();
+    let template = expand(&["DomainName=hooks.example.com", "TruststoreUri=s3://b/k"]);
+    let told = template["Resources"]["Ingress"]["Properties"]["Environment"]["Variables"].as_object().unwrap();
+    assert_eq!(told.keys().map(|name| &**name).collect::<BTreeSet<_>>(), names);
+    let bytes: usize = variables.iter().map(|(name, value)| name.len() + value.len()).sum();
+    assert!(bytes <= 4096, "{bytes} bytes of environment, with a stack name of {}", stack.len());
+
+    let (mine, count) = (fields_of_the_template(), META_FIELDS.len());
+    let all_with = expand(&["Canary=true", "CustomerKey=true", "DomainName=a.example.com", "SilenceSeconds=300"]);
+    let grows = |section: &str, most: usize| {
+        let ids = all_with[section].as_object().unwrap();
+        let of_fields = ids.keys().filter(|id| mine.iter().any(|key| id.ends_with(key))).count();
+        let expected = ids.len() - of_fields + of_fields / mine.len() * count;
+        assert!(expected <= most, "{expected} {section}");
+    };
+    grows("Resources", 500);
+    grows("Outputs", 200);
+}
+
+fn fields_of_the_template() -> Vec<&'static str> {
+    fields().into_iter().map(|(key, _)| key).collect()
+}
+
+/// Those that Meta documents or has been seen to send, and the receipts.
+const META_FIELDS: [&str; 36] = [
+    "account_alerts",
+    "account_review_update",
+    "account_settings_update",
+    "account_update",
+    "automatic_events",
+    "business_capability_update",
+    "business_status_update",
+    "business_username_updates",
+    "calls",
+    "consumer_profile",
+    "flows",
+    "group_lifecycle_update",
+    "group_participants_update",
+    "group_settings_update",
+    "group_status_update",
+    "history",
+    "message_echoes",
+    "message_template_components_update",
+    "message_template_quality_update",
+    "message_template_status_update",
+    "messages",
+    "messages.statuses",
+    "messaging_handovers",
+    "partner_solutions",
+    "payment_configuration_update",
+    "phone_number_name_update",
+    "phone_number_quality_update",
+    "security",
+    "smb_app_state_sync",
+    "smb_message_echoes",
+    "standby",
+    "template_category_update",
+    "template_correct_category_detection",
+    "tracking_events",
+    "user_id_update",
+    "user_preferences",
+];
 
 #[test]
 fn the_outputs_name_all_that_an_operator_or_a_consumer_needs() {

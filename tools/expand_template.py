@@ -42,7 +42,35 @@ def expand(template: Path, parameters: dict[str, str] | None = None) -> dict[str
         parameter_overrides=PSEUDO_PARAMETERS | (parameters or {}),
         language_extensions_enabled=True,
     )
-    return yaml_parse(validator.get_translated_template_if_valid())
+    return _without_what_is_not_made(yaml_parse(validator.get_translated_template_if_valid()))
+
+
+def _without_what_is_not_made(template: dict[str, Any]) -> dict[str, Any]:
+    """Leaves out the resources and outputs whose condition does not hold; SAM has put the parameters in already."""
+    conditions = template.get("Conditions", {})
+
+    def holds(condition: dict[str, Any]) -> bool:
+        [(function, value)] = condition.items()
+        match function:
+            case "Fn::Equals":
+                return str(value[0]) == str(value[1])
+            case "Fn::Not":
+                return not holds(value[0])
+            case "Fn::And":
+                return all(holds(each) for each in value)
+            case "Fn::Or":
+                return any(holds(each) for each in value)
+            case "Condition":
+                return holds(conditions[value])
+        raise ValueError(f"a condition that is not understood: {condition}")
+
+    for section in ("Resources", "Outputs"):
+        template[section] = {
+            name: made
+            for name, made in template[section].items()
+            if "Condition" not in made or holds(conditions[made["Condition"]])
+        }
+    return template
 
 
 def main() -> None:

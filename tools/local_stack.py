@@ -318,10 +318,13 @@ def add_routes(apis: Any, functions: Any, resources: dict[str, str]) -> None:
         for path, methods in resource["Properties"]["Body"]["paths"].items():
             for method, operation in methods.items():
                 wanted = operation["x-amazon-apigateway-integration"]
-                target = re.search(r"\$\{(\w+)\.Arn}", wanted["uri"]["Fn::Sub"])
+                target = re.search(r"\$\{(\w+)(\.Arn)?}/invocations", wanted["uri"]["Fn::Sub"])
                 if target is None:
                     raise StepFailed(f"{method} {path} goes to no function: {wanted['uri']}")
-                function = functions.get_function(FunctionName=resources[target[1]])["Configuration"]["FunctionArn"]
+                # The alias of a function is known by its ARN, the function itself by its name.
+                function = resources[target[1]]
+                if target[2]:
+                    function = functions.get_function(FunctionName=function)["Configuration"]["FunctionArn"]
                 integration = apis.create_integration(
                     ApiId=api,
                     IntegrationType=wanted["type"].upper(),
@@ -340,9 +343,9 @@ def allow_without_tls(queues: Any, buckets: Any, resources: dict[str, str]) -> N
     for each in (queues, buckets):
         each.meta.events.register("before-sign", claim_tls)
     for url in (name for name in resources.values() if name.startswith("http")):
-        policy = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"]).get("Attributes", {}).get("Policy")
-        if policy:
-            queues.set_queue_attributes(QueueUrl=url, Attributes={"Policy": without_tls(policy)})
+        attributes = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"]).get("Attributes", {})
+        if "Policy" in attributes:
+            queues.set_queue_attributes(QueueUrl=url, Attributes={"Policy": without_tls(attributes["Policy"])})
     bucket = resources["Payloads"]
     try:
         policy = without_tls(buckets.get_bucket_policy(Bucket=bucket)["Policy"])
