@@ -87,13 +87,23 @@ test: build consumers ## all tests: pure, over a fake AWS, on the local stack
 test-docker: build ## the tests that need Docker: sam local
 	cargo test --workspace --test sam_local -- --ignored --nocapture
 
+CHECKOV := .local/checkov/bin/checkov
+
+.local/checkov/installed: requirements-checkov.txt
+	$(PYTHON) -m venv .local/checkov
+	.local/checkov/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
+	touch $@
+
 .PHONY: check
-check: .venv/installed ## formatting, lints, docs, template
+check: .venv/installed .local/checkov/installed ## formatting, lints, docs, template
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	sam validate
 	cfn-lint template.yaml examples/python-lambda/template.yaml
+	mkdir -p .local
+	$(BIN)/python tools/expand_template.py > .local/template.json
+	$(CHECKOV) --config-file .checkov.yaml --file .local/template.json
 
 CARGO_DENY := .local/cargo/bin/cargo-deny
 
