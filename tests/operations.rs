@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
+
+use serde_json::Value;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -65,4 +68,43 @@ fn every_line_of_the_table_is_written_somewhere() {
     for message in column("The log") {
         assert!(sources.contains(&format!("\"{message}\"")), "nothing logs {message:?}");
     }
+}
+
+/// The names of the alarms of the template, after the stack's name, and with FIELD for that of a queue.
+fn alarms() -> BTreeSet<String> {
+    let mut expand = Command::new(root().join(".venv/bin/python"));
+    expand.arg(root().join("tools/expand_template.py"));
+    // The alarms of parameters too.
+    let output = expand.args(["--parameter", "SilenceSeconds=3600"]).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let template: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let queues = template["Mappings"]["Field"].as_object().unwrap().values();
+    let mut queues: Vec<_> = queues.filter_map(|field| field["Name"].as_str()).collect();
+    // One name can be the beginning of another.
+    queues.sort_by_key(|name| std::cmp::Reverse(name.len()));
+    let resources = template["Resources"].as_object().unwrap().values();
+    let names = resources.filter(|resource| resource["Type"] == "AWS::CloudWatch::Alarm").map(|alarm| {
+        let name = &alarm["Properties"]["AlarmName"];
+        // With a stack's name that is known, a substitution may be left or not.
+        let name = name["Fn::Sub"].as_str().or(name.as_str()).unwrap_or_else(|| panic!("no name in {alarm}"));
+        let name = name.trim_start_matches("${AWS::StackName}-").trim_start_matches("stack-");
+        let of_queue = |queue: &&str| name.strip_prefix(*queue)?.strip_prefix('-').map(|of| format!("FIELD-{of}"));
+        queues.iter().find_map(of_queue).unwrap_or_else(|| name.to_owned())
+    });
+    names.collect()
+}
+
+#[test]
+fn every_alarm_has_a_section_of_its_name_that_says_what_it_means_and_what_to_do() {
+    let runbook = runbook();
+    let of_alarms = runbook.split("\n## A section for each alarm\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let sections: BTreeMap<_, _> = of_alarms.split("\n### ").skip(1).filter_map(|of| of.split_once('\n')).collect();
+    for (name, text) in &sections {
+        let parts = text.matches("- **Means.**").count() + text.matches("- **Look").count();
+        assert!(parts == 2 && (text.contains("**Do.**") || text.contains("**Look, do.**")), "{name}");
+    }
+    let alarms = alarms();
+    assert!(alarms.len() > 10, "{alarms:?}");
+    assert_eq!(alarms, sections.into_keys().map(str::to_owned).collect());
 }
