@@ -1,0 +1,328 @@
+//! `ingress verify` against endpoints that take notifications and do one thing wrong with them, over an SQS of its own.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "moving/sqs.rs"]
+#[allow(dead_code, reason = "moving messages takes more of it")]
+mod sqs;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use ingress_tools::{
+    catch_all::CatchAll,
+    deliver::Endpoint,
+    facts::Facts,
+    verify::{self, Check, Finding, MEASURED, Target},
+};
+use serde_json::{Value, json};
+use whatsapp_ingress::{challenge, secrets::Known, signature};
+use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
+
+use crate::sqs::{Fault, Sqs, Stored, VERIFY_TOKEN, now};
+
+const SECRETS: [&str; 2] = ["the-app-secret-of-this-test", "the-one-before"];
+/// The first is sent to see that it is accepted, the others to measure.
+const SENT: usize = 1 + MEASURED;
+
+const ACCEPTED: &str = "signed notification accepted";
+const LATENCY: &str = "answers as fast as Meta asks for";
+const STORED: &str = "stored on the catch-all, nothing beside it";
+
+type Fate = fn(usize, &str) -> Becomes;
+
+/// What becomes of a notification: an answer, after a while, and what is stored.
+struct Becomes {
+    status: u16,
+    after: Duration,
+    stored: Vec<Stored>,
+}
+
+/// As the function does it.
+fn as_it_should(place: usize, body: &str) -> Becomes {
+    let (status, stored) = if place == 0 { (401, Vec::new()) } else { (200, vec![message(body)]) };
+    Becomes { status, after: Duration::ZERO, stored }
+}
+
+fn message(body: &str) -> Stored {
+    with(body, &[("field", "ingress_verify"), ("unrouted_reason", "no-route")])
+}
+
+fn with(body: &str, attributes: &[(&str, &str)]) -> Stored {
+    let attributes: serde_json::Map<String, Value> = attributes
+        .iter()
+        .map(|&(name, value)| (name.to_owned(), json!({ "DataType": "String", "StringValue": value })))
+        .collect();
+    Stored { body: body.to_owned(), attributes: attributes.into(), ..Stored::default() }
+}
+
+/// An endpoint, with the queue behind it.
+struct World {
+    server: MockServer,
+    sqs: Arc<Sqs>,
+    genuine: Arc<AtomicUsize>,
+}
+
+impl World {
+    async fn new(fate: impl Fn(usize, &str) -> Becomes + Send + Sync + 'static) -> Self {
+        Self::that_knows(&SECRETS[..1], fate).await
+    }
+
+    /// The fate of a notification: by its place among the genuine ones from 1, or 0 for a forgery.
+    async fn that_knows(
+        secrets: &'static [&'static str],
+        fate: impl Fn(usize, &str) -> Becomes + Send + Sync + 'static,
+    ) -> Self {
+        let sqs = Arc::new(Sqs::start(&["unrouted"]).await);
+        let genuine = Arc::new(AtomicUsize::new(0));
+        let server = MockServer::start().await;
+        let (queue, count) = (Arc::clone(&sqs), Arc::clone(&genuine));
+        let answer = move |request: &Request| {
+            if request.method == "GET" {
+                return challenge::answer(request.url.query().unwrap_or_default(), VERIFY_TOKEN)
+                    .map_or(ResponseTemplate::new(403), |text| ResponseTemplate::new(200).set_body_string(text));
+            }
+            let header = request.headers.get(signature::HEADER).map(|value| value.as_bytes().to_vec());
+            let is_genuine = signature::verify(secrets.iter().copied(), &request.body, header.as_deref()).is_ok();
+            let place = if is_genuine { 1 + count.fetch_add(1, Ordering::Relaxed) } else { 0 };
+            let becomes = fate(place, std::str::from_utf8(&request.body).unwrap());
+            for message in becomes.stored {
+                queue.put("unrouted", message);
+            }
+            ResponseTemplate::new(becomes.status).set_delay(becomes.after)
+        };
+        Mock::given(any()).respond_with(answer).mount(&server).await;
+        Self { server, sqs, genuine }
+    }
+
+    fn facts(&self) -> Facts {
+        let secret = json!({ "verify_token": VERIFY_TOKEN, "app_secret": SECRETS[0] }).to_string();
+        Facts { callback_url: self.server.uri(), secret, ..self.sqs.facts(&[("*", "unrouted")]) }
+    }
+
+    async fn verified(&self) -> BTreeMap<&'static str, Finding> {
+        self.verified_with(&SECRETS[..1]).await
+    }
+
+    async fn verified_with(&self, secrets: &[&str]) -> BTreeMap<&'static str, Finding> {
+        let app_secrets = secrets.iter().map(|&secret| secret.to_owned()).collect();
+        let target = Target {
+            endpoint: Endpoint::new(&self.server.uri()).unwrap(),
+            known: Known { verify_token: VERIFY_TOKEN.to_owned(), app_secrets },
+            catch_all: CatchAll::of(&self.facts()),
+        };
+        let checks = verify::verify(&target, |_| ()).await.into_iter();
+        checks.map(|Check { check, finding }| (check, finding)).collect()
+    }
+
+    fn left(&self) -> Vec<Stored> {
+        self.sqs.on("unrouted")
+    }
+}
+
+#[track_caller]
+fn holds(finding: &Finding) -> &str {
+    let Finding::Holds { detail } = finding else { panic!("{finding:?}") };
+    detail
+}
+
+/// What was seen, of what does not hold; with words on what to do.
+#[track_caller]
+fn fails(finding: &Finding) -> &str {
+    let Finding::Fails { detail, remedy } = finding else { panic!("{finding:?}") };
+    assert!(!remedy.cause.is_empty() && !remedy.remedy.is_empty());
+    detail
+}
+
+#[tokio::test]
+async fn what_was_sent_is_found_and_deleted_and_strangers_are_shown_again() {
+    let world = World::new(as_it_should).await;
+    for stranger in 0..15 {
+        world.sqs.put("unrouted", with(&format!("a stranger {stranger}"), &[("field", "flows")]));
+    }
+
+    let found = world.verified().await;
+
+    assert_eq!(holds(&found[STORED]), "21 of 21, and deleted there");
+    assert_eq!(world.genuine.load(Ordering::Relaxed), SENT);
+    let left = world.left();
+    assert_eq!(left.len(), 15);
+    assert!(left.iter().all(|one| one.body.starts_with("a stranger") && one.receives == 1 && one.hidden <= now()));
+}
+
+#[tokio::test]
+async fn a_notification_that_is_lost_is_missed() {
+    let world = World::new(|place, body| match place {
+        7 => Becomes { stored: Vec::new(), ..as_it_should(place, body) },
+        _ => as_it_should(place, body),
+    })
+    .await;
+
+    let found = world.verified().await;
+
+    assert_eq!(fails(&found[STORED]), "1 of 21 not found among 20 messages");
+}
+
+#[tokio::test]
+async fn forgeries_that_are_refused_and_stored_are_found_behind_all_others() {
+    let forgeries = Mutex::new(Vec::new());
+    let world = World::new(move |place, body| {
+        let mut becomes = as_it_should(place, body);
+        match place {
+            0 => forgeries.lock().unwrap().push(message(body)),
+            SENT => becomes.stored.append(&mut forgeries.lock().unwrap()),
+            _ => (),
+        }
+        becomes
+    })
+    .await;
+    for stranger in 0..9 {
+        world.sqs.put("unrouted", with(&format!("a stranger {stranger}"), &[]));
+    }
+
+    let found = world.verified().await;
+
+    assert_eq!(fails(&found[STORED]), "4 stored that were refused, or with other bytes");
+    assert_eq!(world.left().len(), 9, "they are deleted too");
+}
+
+#[tokio::test]
+async fn forgeries_that_are_taken_are_found_and_deleted() {
+    let world = World::new(|place, body| as_it_should(place.max(1), body)).await;
+
+    let found = world.verified().await;
+
+    assert_eq!(fails(&found[STORED]), "3 stored that were refused, or with other bytes");
+    assert_eq!(fails(&found["forged notification refused"]), "200, not 401");
+    assert!(world.left().is_empty());
+}
+
+#[tokio::test]
+async fn forgeries_are_deleted_where_they_alone_are_taken() {
+    let world = World::new(|place, body| Becomes {
+        status: if place == 0 { 200 } else { 401 },
+        ..as_it_should(usize::from(place == 0), body)
+    })
+    .await;
+
+    let found = world.verified().await;
+
+    assert_eq!(fails(&found[STORED]), "3 stored that were refused, or with other bytes");
+    assert!(world.left().is_empty());
+}
+
+#[tokio::test]
+async fn other_bytes_than_those_sent_are_not_what_was_sent() {
+    let world = World::new(|place, body| match place {
+        3 => {
+            let same: Value = serde_json::from_str(body).unwrap();
+            Becomes { stored: vec![message(&same.to_string())], ..as_it_should(place, body) }
+        }
+        _ => as_it_should(place, body),
+    })
+    .await;
+
+    let found = world.verified().await;
+
+    assert_eq!(
+        fails(&found[STORED]),
+        "1 of 21 not found among 21 messages; 1 stored that were refused, or with other bytes"
+    );
+    assert!(world.left().is_empty());
+}
+
+#[tokio::test]
+async fn each_message_says_what_it_is_and_why_it_is_there() {
+    let wrong: [(Fate, &str); 2] = [
+        (
+            |place, body| match place {
+                5 => Becomes {
+                    stored: vec![with(body, &[("field", "messages"), ("unrouted_reason", "no-route")])],
+                    ..as_it_should(place, body)
+                },
+                _ => as_it_should(place, body),
+            },
+            r#"the attribute field is not "ingress_verify""#,
+        ),
+        (
+            |place, body| match place {
+                5 => Becomes { stored: vec![with(body, &[("field", "ingress_verify")])], ..as_it_should(place, body) },
+                _ => as_it_should(place, body),
+            },
+            r#"the attribute unrouted_reason is not "no-route""#,
+        ),
+    ];
+    for (fate, detail) in wrong {
+        let found = World::new(fate).await.verified().await;
+
+        assert_eq!(fails(&found[STORED]), detail);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_deleted_is_told() {
+    for fault in [Fault::Refused(vec![0], false), Fault::Error(403, "AccessDenied")] {
+        let world = World::new(as_it_should).await;
+        let mut deletions = 0;
+        world.sqs.script(move |_, call, _| {
+            deletions += usize::from(call == "DeleteMessageBatch");
+            (call == "DeleteMessageBatch" && deletions <= 2).then(|| fault.clone())
+        });
+
+        let found = world.verified().await;
+
+        assert_eq!(fails(&found[STORED]), "2 not deleted");
+        assert_eq!(world.left().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_queue_that_cannot_be_read_on_is_told_and_strangers_are_shown_again() {
+    let world = World::new(as_it_should).await;
+    for stranger in 0..15 {
+        world.sqs.put("unrouted", with(&format!("a stranger {stranger}"), &[]));
+    }
+    world.sqs.script(|number, call, _| {
+        (number > 0 && call == "ReceiveMessage").then_some(Fault::Error(403, "AccessDenied"))
+    });
+
+    let found = world.verified().await;
+
+    let told = fails(&found[STORED]);
+    assert!(told.contains("cannot receive from a-stack-unrouted") && told.contains("AccessDenied"), "{told}");
+    assert!(world.left().iter().all(|one| one.hidden <= now()), "{:#?}", world.left());
+}
+
+#[tokio::test]
+async fn a_slow_endpoint_is_too_slow_for_meta() {
+    let usually: Fate = |place, body| Becomes { after: Duration::from_millis(270), ..as_it_should(place, body) };
+    let once: Fate = |place, body| match place {
+        9 => Becomes { after: Duration::from_millis(1050), ..as_it_should(place, body) },
+        _ => as_it_should(place, body),
+    };
+    for fate in [usually, once] {
+        let found = World::new(fate).await.verified().await;
+
+        let detail = fails(&found[LATENCY]);
+        assert!(detail.starts_with("median ") && detail.ends_with(" ms of 20"), "{detail}");
+        assert_eq!(holds(&found[STORED]), "21 of 21, and deleted there", "slow is not lost");
+    }
+}
+
+#[tokio::test]
+async fn every_app_secret_has_to_be_known() {
+    let both = World::that_knows(&SECRETS, as_it_should).await.verified_with(&SECRETS).await;
+    assert_eq!(holds(&both[ACCEPTED]), "200, with each of 2 app secrets");
+    assert_eq!(holds(&both[STORED]), "22 of 22, and deleted there");
+
+    let world = World::that_knows(&SECRETS[..1], as_it_should).await;
+    let first = world.verified_with(&SECRETS).await;
+    assert_eq!(fails(&first[ACCEPTED]), "401, not 200 with app secret 2 of 2");
+    assert_eq!(holds(&first[STORED]), "1 of 1, and deleted there");
+    assert!(world.left().is_empty());
+}
