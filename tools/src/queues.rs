@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 use aws_sdk_sqs::{
     Client,
     config::{BehaviorVersion, Config, Credentials, Region, timeout::TimeoutConfig},
-    error::{DisplayErrorContext, ProvideErrorMetadata},
+    error::ProvideErrorMetadata,
     types::{Message, QueueAttributeName},
 };
 use futures_util::future::try_join_all;
 use thiserror::Error;
 
-use crate::facts::Facts;
+use crate::{deliver::innermost, facts::Facts};
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -187,7 +187,11 @@ pub(crate) fn failed<E: std::error::Error + ProvideErrorMetadata>(
         queue: queue.to_owned(),
         // Without a code there was no answer that could be read.
         passing: error.code().is_none_or(|code| PASSING.iter().any(|part| code.contains(part))),
-        reason: DisplayErrorContext(&error).to_string(),
+        reason: match (error.code(), error.message()) {
+            (Some(code), Some(message)) => format!("{code}: {message}"),
+            (Some(code), None) => code.to_owned(),
+            (None, _) => innermost(&error),
+        },
     }
 }
 

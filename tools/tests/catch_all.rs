@@ -293,9 +293,18 @@ async fn a_queue_that_cannot_be_read_on_is_told_and_strangers_are_shown_again() 
 
     let found = world.verified().await;
 
-    let told = fails(&found[STORED]);
-    assert!(told.contains("cannot receive from a-stack-unrouted") && told.contains("AccessDenied"), "{told}");
+    assert_eq!(fails(&found[STORED]), "cannot receive from a-stack-unrouted: AccessDenied: as told");
     assert!(world.left().iter().all(|one| one.hidden <= now()), "{:#?}", world.left());
+}
+
+#[tokio::test]
+async fn a_queue_that_is_not_there_is_named_with_the_innermost_cause() {
+    let world = World::new(as_it_should).await;
+    let elsewhere = Facts { aws_endpoint: "http://127.0.0.1:1".to_owned(), ..world.facts() };
+
+    let error = CatchAll::of(&elsewhere).unwrap().collect("a mark", 1).await.unwrap_err();
+
+    assert_eq!(error.to_string(), "cannot receive from a-stack-unrouted: Connection refused (os error 111)");
 }
 
 #[tokio::test]
