@@ -138,6 +138,9 @@ pub fn plan(plan: &Plan, applied: bool) {
         }
         None => println!("{TITLE}callback URL{TITLE:#}  none, to become {GOOD}{}{GOOD:#}", plan.callback_url),
     }
+    if plan.callback_url_now.is_some() && !plan.active_now {
+        println!("              {BAD}not active: Meta sends nothing there now{BAD:#}");
+    }
     let width = plan.fields.iter().map(|field| field.field.len()).max().unwrap_or_default();
     println!("\n{TITLE}{:width$}  Meta sends it       queues{TITLE:#}", "field");
     for field in &plan.fields {

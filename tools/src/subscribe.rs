@@ -34,6 +34,8 @@ pub struct Plan {
     pub app: Id,
     /// Where events go now, if they do.
     pub callback_url_now: Option<String>,
+    /// Whether Meta sends any there now.
+    pub active_now: bool,
     /// Where they are to go.
     pub callback_url: String,
     /// Every field that has a queue, is subscribed to or wanted.
@@ -105,7 +107,7 @@ impl Wanted {
     /// Asks Meta what is, and compares.
     pub async fn plan(&self, graph: &Graph, tokens: &Tokens) -> Result<Plan, GraphError> {
         let now = graph.subscriptions(&self.app, &tokens.app).await?;
-        let now = now.into_iter().find(|one| one.object == OBJECT && one.active);
+        let now = now.into_iter().find(|one| one.object == OBJECT);
         let mut accounts = Vec::new();
         for account in &self.accounts {
             let token = tokens.accounts.as_ref().unwrap_or(&tokens.app);
@@ -120,6 +122,7 @@ impl Wanted {
         Ok(Plan {
             app: self.app.clone(),
             fields: self.fields(now.as_ref()),
+            active_now: now.as_ref().is_some_and(|now| now.active),
             callback_url_now: now.map(|now| now.callback_url),
             callback_url: self.callback_url.clone(),
             accounts,
@@ -153,7 +156,8 @@ impl Plan {
     #[must_use]
     pub fn app_is_done(&self) -> bool {
         let is_done = |field: &FieldPlan| matches!(field.step, Step::Keep | Step::Leave);
-        self.callback_url_now.as_ref() == Some(&self.callback_url) && self.fields.iter().all(is_done)
+        let goes_here = self.active_now && self.callback_url_now.as_ref() == Some(&self.callback_url);
+        goes_here && self.fields.iter().all(is_done)
     }
 
     /// Whether there is nothing to do.

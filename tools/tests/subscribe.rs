@@ -1,0 +1,100 @@
+//! `ingress subscribe` for a stack that a few lines of shell describe, over a Graph API that says what the test wants.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::Output,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::process::Command;
+use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
+
+const CALLBACK_URL: &str = "https://api.example/webhook";
+
+/// Meta, with what it sends for the app, and what was posted to change that.
+struct Meta {
+    server: MockServer,
+    posted: Arc<Mutex<Vec<BTreeMap<String, String>>>>,
+    folder: TempDir,
+}
+
+impl Meta {
+    async fn that_sends(fields: &[&str], active: bool) -> Self {
+        let fields: Vec<_> = fields.iter().map(|name| json!({ "name": name, "version": "v25.0" })).collect();
+        let subscription = json!({
+            "object": "whatsapp_business_account", "callback_url": CALLBACK_URL, "active": active, "fields": fields,
+        });
+        let posted = Arc::new(Mutex::new(Vec::<BTreeMap<String, String>>::new()));
+        let told = Arc::clone(&posted);
+        let answer = move |request: &Request| {
+            let mut posted = told.lock().unwrap();
+            if request.method == "POST" {
+                posted.push(form_urlencoded::parse(&request.body).into_owned().collect());
+                return ResponseTemplate::new(200).set_body_json(json!({ "success": true }));
+            }
+            let mut now = subscription.clone();
+            if let Some(last) = posted.last() {
+                now["active"] = json!(true);
+                now["fields"] = last["fields"].split(',').map(|name| json!({ "name": name })).collect();
+            }
+            ResponseTemplate::new(200).set_body_json(json!({ "data": [now] }))
+        };
+        let server = MockServer::start().await;
+        Mock::given(any()).respond_with(answer).mount(&server).await;
+        Self { server, posted, folder: described() }
+    }
+
+    /// Nobody is asked for this stack but the script in its folder.
+    async fn subscribe(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ingress"));
+        command.current_dir(self.folder.path()).args(["subscribe", "--python", "/bin/sh", "--app", "1"]);
+        for name in ["APP_SECRET", "VERIFY_TOKEN", "META_ACCESS_TOKEN"] {
+            command.env_remove(name);
+        }
+        command.args(["--graph-url", &self.server.uri()]).args(arguments).output().await.unwrap()
+    }
+
+    /// The fields of each change that was posted.
+    fn posted(&self) -> Vec<String> {
+        self.posted.lock().unwrap().iter().map(|form| form["fields"].clone()).collect()
+    }
+}
+
+/// A folder whose script says of a stack that it has queues for two fields.
+fn described() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let queue = |name: &str| format!("https://sqs.example/123456789012/a-stack-{name}");
+    let facts = json!({
+        "aws_endpoint": "http://127.0.0.1:1", "region": "us-east-1", "access_key_id": "id", "secret_access_key": "key",
+        "callback_url": CALLBACK_URL, "secret": r#"{"verify_token":"a-token","app_secret":"a-secret"}"#,
+        "stack": "a-stack", "outputs": {}, "log_group": "/aws/lambda/a-stack",
+        "queue_urls": { "*": queue("unrouted"), "messages": queue("messages"), "security": queue("security") },
+    });
+    fs::create_dir(folder.path().join("tools")).unwrap();
+    fs::write(folder.path().join("facts.json"), facts.to_string()).unwrap();
+    fs::write(folder.path().join("tools/deployed.py"), "cat facts.json").unwrap();
+    folder
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8([output.stdout.as_slice(), &output.stderr].concat()).unwrap()
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_not_active_keeps_its_fields_and_is_made_active() {
+    let meta = Meta::that_sends(&["calls", "flows", "messages", "security"], false).await;
+
+    let dry = told(&meta.subscribe(&[]).await);
+    assert!(dry.contains(CALLBACK_URL) && dry.contains("not active") && dry.contains("nothing was changed"), "{dry}");
+    assert_eq!(meta.posted(), [""; 0]);
+
+    let applied = meta.subscribe(&["--apply"]).await;
+    assert!(applied.status.success() && told(&applied).contains("done"), "{applied:?}");
+    assert!(!told(&applied).contains("not active"), "{applied:?}");
+    assert_eq!(meta.posted(), ["calls,flows,messages,security"]);
+    assert!(told(&meta.subscribe(&["--apply"]).await).contains("nothing to do"));
+}
