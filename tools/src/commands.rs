@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -143,17 +144,34 @@ pub(crate) async fn verify(
     let known = known(facts.as_ref())?;
     let url = url.or(facts.as_ref().map(|facts| facts.callback_url.clone())).unwrap_or_default();
     let target = Target { endpoint: Endpoint::new(&url)?, known, catch_all: facts.as_ref().and_then(CatchAll::of) };
+    let stop = AtomicBool::new(false);
+    let holds = |checks: &[Check]| !stop.load(Ordering::Relaxed) && !checks.iter().any(Check::fails);
     let checks = if json {
-        let checks = verify::verify(&target, |_| ()).await;
-        println!("{}", json!({ "url": url, "holds": !checks.iter().any(Check::fails), "checks": checks }));
+        let checks = finished(verify::verify(&target, &stop, |_| ()), &stop).await?;
+        println!("{}", json!({ "url": url, "holds": holds(&checks), "checks": checks }));
         checks
     } else {
         println!("{url}\n");
-        let checks = verify::verify(&target, report::check).await;
+        let checks = finished(verify::verify(&target, &stop, report::check), &stop).await?;
         report::verdict(&checks);
         checks
     };
-    Ok(!checks.iter().any(Check::fails))
+    Ok(holds(&checks))
+}
+
+/// Finishes what cleans up after itself: at the first signal it is told to stop, the second ends it at once.
+async fn finished<T>(work: impl Future<Output = T>, stop: &AtomicBool) -> Result<T, CommandError> {
+    let mut work = pin!(work);
+    tokio::select! {
+        done = &mut work => return Ok(done),
+        stopped = stopped() => stopped?,
+    }
+    stop.store(true, Ordering::Relaxed);
+    eprintln!("ingress: interrupted; cleans up, which takes a minute at most (once more: ends at once)");
+    tokio::select! {
+        done = work => Ok(done),
+        stopped = stopped() => stopped.and(Err(CommandError::Interrupted)),
+    }
 }
 
 /// The secrets of the environment, and where it has none, the stack's.

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Display,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -90,12 +91,15 @@ const UNSIGNED: &str = "unsigned notification refused";
 const ACCEPTED: &str = "signed notification accepted";
 const LATENCY: &str = "answers as fast as Meta asks for";
 const STORED: &str = "stored on the catch-all, nothing beside it";
+const INTERRUPTED: &str = "interrupted";
 const AFTER_CONNECTION: [&str; 9] =
     [CHALLENGE, WRONG_TOKEN, EMPTY_TOKEN, FORGED, RESERIALISED, UNSIGNED, ACCEPTED, LATENCY, STORED];
 
 /// Looks at everything, in order, and tells each finding as soon as it is there.
-pub async fn verify(target: &Target, mut tell: impl FnMut(&Check)) -> Vec<Check> {
-    let mut run = Run { target, id: random(), sent: Vec::new(), taken: 0 };
+///
+/// Once told to stop, it sends no more signed notifications, and only cleans up after those that it has sent.
+pub async fn verify(target: &Target, stop: &AtomicBool, mut tell: impl FnMut(&Check)) -> Vec<Check> {
+    let mut run = Run { target, stop, id: random(), sent: Vec::new(), taken: 0 };
     let mut checks = Vec::new();
     let mut found = |check, finding| {
         let check = Check { check, finding };
@@ -139,7 +143,8 @@ pub async fn verify(target: &Target, mut tell: impl FnMut(&Check)) -> Vec<Check>
     let accepted = run.accepted().await;
     let is_accepted = matches!(accepted, Finding::Holds { .. });
     found(ACCEPTED, accepted);
-    found(LATENCY, if is_accepted { run.latency().await } else { skipped("no notification is accepted") });
+    let latency = if is_accepted { run.latency().await } else { skipped("no notification is accepted") };
+    found(LATENCY, if run.is_stopped() { skipped(INTERRUPTED) } else { latency });
     // In any case: what was taken and should not have been is to be found, and to be cleaned up.
     let collected = catch_all.collect(&run.id, run.sent.len() + run.taken).await;
     found(
@@ -155,6 +160,7 @@ pub async fn verify(target: &Target, mut tell: impl FnMut(&Check)) -> Vec<Check>
 
 struct Run<'t> {
     target: &'t Target,
+    stop: &'t AtomicBool,
     /// Marks the notifications of this run: another may be under way.
     id: String,
     /// The bodies that were answered with 200 and so should be stored.
@@ -164,6 +170,10 @@ struct Run<'t> {
 }
 
 impl Run<'_> {
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     fn connection(&self) -> Finding {
         let endpoint = &self.target.endpoint;
         match endpoint.url().scheme() {
@@ -215,6 +225,9 @@ impl Run<'_> {
     async fn accepted(&mut self) -> Finding {
         let secrets = &self.target.known.app_secrets;
         for (at, secret) in secrets.iter().enumerate() {
+            if self.is_stopped() {
+                return skipped(INTERRUPTED);
+            }
             let answer = self.deliver(secret).await;
             if let Finding::Fails { detail, remedy } = expect(&answer, 200, Asked::Signed) {
                 let which =
@@ -232,6 +245,9 @@ impl Run<'_> {
         let mut times = Vec::new();
         let secret = self.target.known.app_secrets[0].clone();
         for _ in 0..MEASURED {
+            if self.is_stopped() {
+                return skipped(INTERRUPTED);
+            }
             let started = Instant::now();
             let answer = self.deliver(&secret).await;
             times.push(started.elapsed());

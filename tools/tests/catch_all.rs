@@ -7,9 +7,11 @@ mod sqs;
 
 use std::{
     collections::BTreeMap,
+    fs,
+    process::{Output, Stdio},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -21,6 +23,11 @@ use ingress_tools::{
     verify::{self, Check, Finding, MEASURED, Target},
 };
 use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    process::{Child, Command},
+    time::{sleep, timeout},
+};
 use whatsapp_ingress::{challenge, secrets::Known, signature};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
@@ -116,7 +123,7 @@ impl World {
             known: Known { verify_token: VERIFY_TOKEN.to_owned(), app_secrets },
             catch_all: CatchAll::of(&self.facts()),
         };
-        let checks = verify::verify(&target, |_| ()).await.into_iter();
+        let checks = verify::verify(&target, &AtomicBool::new(false), |_| ()).await.into_iter();
         checks.map(|Check { check, finding }| (check, finding)).collect()
     }
 
@@ -334,4 +341,71 @@ async fn every_app_secret_has_to_be_known() {
     assert_eq!(fails(&first[ACCEPTED]), "401, not 200 with app secret 2 of 2");
     assert_eq!(holds(&first[STORED]), "1 of 1, and deleted there");
     assert!(world.left().is_empty());
+}
+
+/// The command itself, where this stack is the one that is up.
+struct Verifying {
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Verifying {
+    fn start(world: &World) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join(".local")).unwrap();
+        fs::write(folder.path().join(".local/running.json"), serde_json::to_vec(&world.facts()).unwrap()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ingress"));
+        command.arg("verify").current_dir(folder.path()).env_remove("APP_SECRET").env_remove("VERIFY_TOKEN");
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        Self { child, _folder: folder }
+    }
+
+    /// Ctrl-C.
+    async fn interrupt(&self) {
+        let id = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().await.unwrap().success());
+    }
+
+    async fn ended(self) -> Output {
+        timeout(Duration::from_secs(15), self.child.wait_with_output()).await.unwrap().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn an_interrupted_run_cleans_up_what_it_sent() {
+    let slowly: Fate = |place, body| Becomes { after: Duration::from_millis(100), ..as_it_should(place, body) };
+    let world = World::new(slowly).await;
+    for stranger in 0..15 {
+        world.sqs.put("unrouted", with(&format!("a stranger {stranger}"), &[]));
+    }
+    let verifying = Verifying::start(&world);
+    while world.genuine.load(Ordering::Relaxed) < 5 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    verifying.interrupt().await;
+    let output = verifying.ended().await;
+
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"), "{output:?}");
+    let sent = world.genuine.load(Ordering::Relaxed);
+    assert!((5..SENT).contains(&sent), "{sent}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("{sent} of {sent}, and deleted there")));
+    let left = world.left();
+    assert_eq!(left.len(), 15);
+    assert!(left.iter().all(|one| one.body.starts_with("a stranger") && one.hidden <= now()), "{left:#?}");
+}
+
+#[tokio::test]
+async fn a_second_interrupt_ends_a_run_that_cannot_clean_up() {
+    let world = World::new(as_it_should).await;
+    world.sqs.script(|_, call, _| (call == "ReceiveMessage").then_some(Fault::KilledBefore));
+    let verifying = Verifying::start(&world);
+    world.sqs.kills.notified().await;
+    verifying.interrupt().await;
+    sleep(Duration::from_millis(300)).await;
+    verifying.interrupt().await;
+
+    let output = timeout(Duration::from_secs(3), verifying.ended()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).ends_with("ingress: interrupted\n"), "{output:?}");
 }
