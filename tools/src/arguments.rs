@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use ingress_tools::{
+    deliver::Endpoint,
     facts::{Facts, FactsError},
     graph::{GRAPH_URL, Id},
     redrive::Field,
@@ -164,7 +165,7 @@ pub(crate) struct Subscribe {
     #[arg(long = "account", value_delimiter = ',')]
     pub(crate) accounts: Vec<Id>,
     /// The fields to subscribe to; without any, those that have a queue.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = field_name)]
     pub(crate) fields: Option<Vec<String>>,
     /// Drop the other fields, which are kept otherwise.
     #[arg(long)]
@@ -173,7 +174,7 @@ pub(crate) struct Subscribe {
     #[arg(long)]
     pub(crate) apply: bool,
     /// The callback URL; without it, that of the stack.
-    #[arg(long)]
+    #[arg(long, value_parser = callback_url)]
     pub(crate) url: Option<String>,
     #[command(flatten)]
     pub(crate) stack: NamedStack,
@@ -183,6 +184,22 @@ pub(crate) struct Subscribe {
     /// The Graph API, with its version.
     #[arg(long, default_value = GRAPH_URL)]
     pub(crate) graph_url: String,
+}
+
+/// The name of a field, which may have spaces around it.
+fn field_name(text: &str) -> Result<String, &'static str> {
+    let name = text.trim();
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    is_name.then(|| name.to_owned()).ok_or("a field of Meta's is letters, digits and _")
+}
+
+/// A URL that Meta may take, or one of a local stack, which has no certificate.
+fn callback_url(text: &str) -> Result<String, String> {
+    let endpoint = Endpoint::new(text).map_err(|error| error.to_string())?;
+    if endpoint.url().scheme() != "https" && !endpoint.is_local() {
+        return Err("Meta refuses plain HTTP".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// A deployed stack, and the way to ask for it.

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
@@ -97,4 +97,38 @@ async fn a_subscription_that_is_not_active_keeps_its_fields_and_is_made_active()
     assert!(!told(&applied).contains("not active"), "{applied:?}");
     assert_eq!(meta.posted(), ["calls,flows,messages,security"]);
     assert!(told(&meta.subscribe(&["--apply"]).await).contains("nothing to do"));
+}
+
+#[tokio::test]
+async fn names_of_fields_may_be_apart_from_their_commas() {
+    let meta = Meta::that_sends(&["calls"], true).await;
+
+    let applied = meta.subscribe(&["--fields", "messages , security", "--apply", "--json"]).await;
+
+    assert!(applied.status.success(), "{applied:?}");
+    assert_eq!(meta.posted(), ["calls,messages,security"]);
+    let plan: Value = serde_json::from_slice(&applied.stdout).unwrap();
+    assert_eq!((&plan["plan"]["active_now"], &plan["done"]), (&json!(true), &json!(true)));
+}
+
+#[tokio::test]
+async fn what_meta_could_not_mean_is_refused_before_it_is_asked() {
+    let meta = Meta::that_sends(&["calls"], true).await;
+    for wrong in [
+        &["--fields", "messages,"][..],
+        &["--fields", "", "--replace"],
+        &["--fields", "messages, ,security"],
+        &["--fields", "messages security"],
+        &["--url", "not a url"],
+        &["--url", "http://api.example/webhook"],
+        &["--url", ""],
+    ] {
+        let refused = meta.subscribe(&[wrong, &["--apply"]].concat()).await;
+
+        assert_eq!(refused.status.code(), Some(2), "{wrong:?}: {refused:?}");
+    }
+    assert_eq!(meta.server.received_requests().await.unwrap().len(), 0);
+    // A local stack has no certificate.
+    let local = meta.subscribe(&["--url", "http://an-api.execute-api.localhost:1/webhook"]).await;
+    assert!(local.status.success(), "{local:?}");
 }
