@@ -3,6 +3,9 @@
 Standard output gets one line of JSON when the stack is ready, standard error a line for each step. The local AWS is
 ministack: one process on loopback, which runs the function as a process of its own and judges every call by IAM, so
 that the function may do what the template's role allows and nothing else. Build first, with `sam build`.
+
+APP_SECRET and VERIFY_TOKEN are what the function is to know; where they are unset or empty, a random secret and the token
+that the stack makes. They are no arguments, which every process of this computer could read.
 """
 
 from __future__ import annotations
@@ -87,8 +90,6 @@ def stop(_number: int, _frame: object) -> NoReturn:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--app-secret", help="what the function is to verify signatures with (default: a random one)")
-    parser.add_argument("--verify-token", help="what the challenge has to carry (default: the one the stack makes)")
     parser.add_argument(
         "--address",
         default="127.0.0.1",
@@ -260,7 +261,7 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
         add_routes(client("apigatewayv2"), client("lambda"), resources)
         allow_without_tls(client("sqs"), client("s3"), resources)
         step("putting the app secret")
-        put_secret(client("secretsmanager"), resources["Secret"], arguments)
+        put_secret(client("secretsmanager"), resources["Secret"])
         return described(client, STACK) | {
             "aws_endpoint": endpoint,
             "region": REGION,
@@ -370,11 +371,11 @@ def without_tls(policy: str) -> str:
     return json.dumps(document)
 
 
-def put_secret(store: Any, secret_id: str, arguments: argparse.Namespace) -> None:
+def put_secret(store: Any, secret_id: str) -> None:
     """Replaces the placeholder of the app secret, and the verify token that came with the stack if another is given."""
     secret: dict[str, Any] = json.loads(store.get_secret_value(SecretId=secret_id)["SecretString"])
-    secret["app_secret"] = arguments.app_secret or secrets.token_hex(16)
-    secret["verify_token"] = arguments.verify_token or secret["verify_token"]
+    secret["app_secret"] = os.environ.get("APP_SECRET") or secrets.token_hex(16)
+    secret["verify_token"] = os.environ.get("VERIFY_TOKEN") or secret["verify_token"]
     store.put_secret_value(SecretId=secret_id, SecretString=json.dumps(secret))
 
 

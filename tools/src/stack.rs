@@ -130,11 +130,15 @@ struct Script {
 
 impl Script {
     fn start(setup: &Setup, root: &Path, python: &Path) -> Result<(Self, ChildStdout), StackError> {
+        // In the environment: arguments can be read by every process of this computer.
         let keys = setup.keys.iter();
+        let keys = keys.flat_map(|keys| [("APP_SECRET", &keys.app_secret), ("VERIFY_TOKEN", &keys.verify_token)]);
         let mut child = Command::new(python)
             .arg(SCRIPT)
             .args(["--address", &setup.address.to_string()])
-            .args(keys.flat_map(|keys| ["--app-secret", &keys.app_secret, "--verify-token", &keys.verify_token]))
+            .env_remove("APP_SECRET")
+            .env_remove("VERIFY_TOKEN")
+            .envs(keys)
             .current_dir(root)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

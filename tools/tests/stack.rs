@@ -4,8 +4,9 @@
 use std::{fs, path::Path, time::Duration};
 
 use ingress_tools::{
+    deliver::Keys,
     facts::{Facts, FactsError},
-    stack::{Stack, StackError},
+    stack::{Setup, Stack, StackError},
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -39,6 +40,22 @@ async fn a_stack_is_up_until_it_is_dropped() {
     drop(stack);
     assert!(root.path().join("ended").exists());
     assert!(matches!(Facts::running(root.path()), Err(FactsError::NotRunning)));
+}
+
+/// Every process of this computer can read the arguments of another.
+#[tokio::test]
+async fn secrets_are_no_arguments() {
+    let root = root(&[r#"echo "$*" > arguments; echo "$APP_SECRET $VERIFY_TOKEN" > secrets"#, READY, UNTIL_INPUT_ENDS]);
+    let keys = Keys { app_secret: "the-secret".to_owned(), verify_token: "the-token".to_owned() };
+    let setup = Setup { keys: Some(keys), ..Setup::default() };
+    Stack::start_as(&setup, root.path(), Path::new("/bin/sh")).await.unwrap();
+
+    let told = |name| fs::read_to_string(root.path().join(name)).unwrap();
+    assert_eq!(told("arguments"), "--address 127.0.0.1\n");
+    assert_eq!(told("secrets"), "the-secret the-token\n");
+
+    start(&root).await.unwrap();
+    assert_eq!(told("secrets"), " \n");
 }
 
 #[tokio::test]
