@@ -47,8 +47,10 @@ sam-local: build ## runs the function in Docker on EVENT=events/… (without: on
 	$(INGRESS) sam-local $(EVENT)
 
 .PHONY: deliver
+ifdef SECRET
 deliver: export APP_SECRET = $(SECRET)
-deliver: ## signs and delivers one sample: EVENT=events/… [URL=…] [SECRET=…]
+endif
+deliver: ## signs and delivers one sample: EVENT=events/… [URL=…] [SECRET=…, or APP_SECRET in the environment]
 	$(INGRESS) deliver "$(EVENT)" $(if $(URL),--url "$(URL)")
 
 .PHONY: verify

@@ -1,0 +1,33 @@
+//! What `make` and the scripts of CI do with what they find, where the commands that they run are others that tell.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{path::Path, process::Command};
+
+/// Runs a target whose `$(INGRESS)` is this, and gives what it prints.
+fn made(ingress: &str, arguments: &[&str], app_secret: Option<&str>) -> String {
+    let mut make = Command::new("make");
+    make.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap());
+    // Those of a `make test` that runs this.
+    for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "APP_SECRET", "SECRET", "URL", "STACK", "NO_STACK"] {
+        make.env_remove(name);
+    }
+    make.envs(app_secret.map(|secret| ("APP_SECRET", secret)));
+    // Nothing is to be installed for this.
+    make.args(["--silent", "--old-file", ".venv/installed", &format!("INGRESS={ingress}")]).args(arguments);
+    let output = make.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_sample_is_signed_with_the_secret_of_the_shell_unless_another_is_named() {
+    let signed_with = |arguments: &[&str], app_secret| {
+        let arguments = [&["deliver", "EVENT=events/security.json"], arguments].concat();
+        made(r#"echo "$${APP_SECRET-none}" #"#, &arguments, app_secret)
+    };
+
+    assert_eq!(signed_with(&[], Some("of-the-shell")), "of-the-shell");
+    assert_eq!(signed_with(&["SECRET="], Some("of-the-shell")), "of-the-shell");
+    assert_eq!(signed_with(&["SECRET=named"], Some("of-the-shell")), "named");
+    assert_eq!(signed_with(&[], None), "none");
+}
