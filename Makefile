@@ -54,8 +54,8 @@ deliver: ## signs and delivers one sample: EVENT=events/… [URL=…] [SECRET=�
 	$(INGRESS) deliver "$(EVENT)" $(if $(URL),--url "$(URL)")
 
 .PHONY: verify
-verify: .venv/installed ## acts as Meta against an endpoint and says what holds: [URL=…] [STACK=…] (neither: what runs here)
-	$(INGRESS) verify $(if $(URL),--url "$(URL)") $(if $(STACK),--stack "$(STACK)")
+verify: .venv/installed ## acts as Meta against an endpoint and says what holds: [URL=…] [STACK=… or NO_STACK=1] (neither: what runs here)
+	$(INGRESS) verify $(if $(URL),--url "$(URL)") $(if $(STACK),--stack "$(STACK)") $(if $(NO_STACK),--no-stack)
 
 .PHONY: subscribe
 subscribe: .venv/installed ## shows what Meta sends for APP=…, and with APPLY=1 has it send what has a queue: see README

@@ -31,3 +31,12 @@ fn a_sample_is_signed_with_the_secret_of_the_shell_unless_another_is_named() {
     assert_eq!(signed_with(&["SECRET=named"], Some("of-the-shell")), "named");
     assert_eq!(signed_with(&[], None), "none");
 }
+
+#[test]
+fn an_endpoint_is_verified_without_a_stack_if_so_told() {
+    assert_eq!(made("echo", &["verify", "URL=https://a.example"], None), "verify --url https://a.example");
+    assert_eq!(
+        made("echo", &["verify", "URL=https://a.example", "NO_STACK=1"], None),
+        "verify --url https://a.example --no-stack"
+    );
+}
