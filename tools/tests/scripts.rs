@@ -1,7 +1,7 @@
 //! What `make` and the scripts of CI do with what they find, where the commands that they run are others that tell.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 /// Runs a target whose `$(INGRESS)` is this, and gives what it prints.
 fn made(ingress: &str, arguments: &[&str], app_secret: Option<&str>) -> String {
@@ -39,4 +39,26 @@ fn an_endpoint_is_verified_without_a_stack_if_so_told() {
         made("echo", &["verify", "URL=https://a.example", "NO_STACK=1"], None),
         "verify --url https://a.example --no-stack"
     );
+}
+
+/// A command of this name that is a few lines of shell.
+fn faked(folder: &Path, name: &str, script: &str) {
+    let path = folder.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn what_needs_docker_is_skipped_and_said_so_where_it_cannot_be_installed() {
+    let folder = tempfile::tempdir().unwrap();
+    faked(folder.path(), "id", "echo 0");
+    faked(folder.path(), "apt-get", r#"[ "$1" = update ] && echo "W: Failed to fetch" >&2"#);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(".ci/with-docker");
+
+    let output =
+        Command::new("/bin/bash").arg(script).args(["echo", "ran"]).env("PATH", folder.path()).output().unwrap();
+
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(told, "SKIPPED, there is no Docker engine, and it cannot be installed from here: echo ran\n");
 }
