@@ -184,11 +184,11 @@ impl Queues {
 
 impl Item<'_> {
     fn diverted(self) -> Self {
-        Self { unrouted: Some(Unrouted::QueueUnavailable), ready: None, ..self }
+        Self { unrouted: Some(Unrouted::QueueUnavailable), ready: None, alone: false, ..self }
     }
 
     fn bare(self) -> Self {
-        Self { bare: true, ..self }
+        Self { bare: true, ready: None, alone: false, ..self }
     }
 
     fn build(&self, origin: Origin<'_>, fifo: bool) -> Message {

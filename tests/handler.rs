@@ -3,7 +3,10 @@
 
 mod support;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use lambda_http::{Body, Response};
 use support::{
@@ -471,6 +474,51 @@ mod failures {
         assert_eq!(webhook.deliver(notification(&["messages"; 50])).await, 200);
         assert_eq!(webhook.bodies("messages").len(), 49);
         assert_eq!(webhook.bodies("unrouted"), [base64(stored_as(17, "messages").as_bytes())]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_refuses_everything_for_an_unknown_reason_is_asked_about_a_few_messages_only() {
+        let webhook = Webhook::scripted(&ROUTES, |entries| {
+            if entries[0].queue == "messages" { Reply::Error(400, "InvalidParameterValue") } else { Reply::Stored }
+        })
+        .await;
+        assert_eq!(webhook.deliver(notification(&["messages"; 1000])).await, 200);
+        assert_eq!(webhook.bodies("unrouted").len(), 1000);
+        let asked: BTreeSet<_> =
+            webhook.entries().into_iter().filter(|entry| entry.queue == "messages").map(|entry| entry.call).collect();
+        assert!(asked.len() < 60, "{}", asked.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_both_queues_refuse_for_an_unknown_reason_is_kept_as_base64_in_a_few_calls() {
+        let webhook = Webhook::scripted(&ROUTES, |entries| {
+            let usual = entries[0].attributes.contains_key("request_id");
+            if usual { Reply::Error(400, "InvalidParameterValue") } else { Reply::Stored }
+        })
+        .await;
+        assert_eq!(webhook.deliver(notification(&["messages"; 1000])).await, 200);
+        let mut kept = webhook.bodies("unrouted");
+        kept.sort_unstable();
+        let mut sent: Vec<_> = (0..1000).map(|at| base64(stored_as(at, "messages").as_bytes())).collect();
+        sent.sort_unstable();
+        assert_eq!(kept, sent);
+        let calls = webhook.entries().last().unwrap().call;
+        assert!(calls < 60 + 60 + 100 + 1, "{calls}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_takes_some_is_asked_about_each_that_it_blames() {
+        let webhook = Webhook::scripted(&ROUTES, |entries| {
+            let poisoned = entries.iter().any(|entry| !entry.body.contains(r#"0}]}]}"#));
+            if poisoned && entries[0].queue == "messages" {
+                Reply::Error(400, "InvalidParameterValue")
+            } else {
+                Reply::Stored
+            }
+        })
+        .await;
+        assert_eq!(webhook.deliver(notification(&["messages"; 200])).await, 200);
+        assert_eq!((webhook.bodies("messages").len(), webhook.bodies("unrouted").len()), (20, 180));
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,10 @@
 use std::{
     collections::VecDeque,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,9 @@ const MOST_ENTRIES: usize = 10;
 
 /// Calls at a time to one queue, so that one that hangs leaves room for the others.
 const MOST_CALLS: usize = 16;
+
+/// After so many messages that SQS blamed alone while it stored none, it is the queue that is at fault, or all of them.
+const MOST_BLAMED: usize = 20;
 
 /// A call waits for its answer for a part of the time that is left, within these bounds.
 const SHORTEST_ATTEMPT: Duration = Duration::from_secs(1);
@@ -83,8 +89,12 @@ pub(super) struct Sending<'s, 'p> {
     half: Instant,
     /// When to give up.
     until: Instant,
-    /// Why the queue was given up, if it was.
-    broken: OnceLock<String>,
+    /// What became of what is still to be sent, if the queue was given up.
+    broken: OnceLock<Failure>,
+    /// Whether SQS stored any of it.
+    works: AtomicBool,
+    /// Messages that SQS blamed alone.
+    blamed: AtomicUsize,
     metrics: &'s Metrics,
     failed: Mutex<Vec<(Item<'p>, Failure)>>,
 }
@@ -101,7 +111,18 @@ impl<'s, 'p> Sending<'s, 'p> {
         until: Instant,
         metrics: &'s Metrics,
     ) -> Self {
-        Self { queues, queue, origin, half, until, broken: OnceLock::new(), metrics, failed: Mutex::default() }
+        Self {
+            queues,
+            queue,
+            origin,
+            half,
+            until,
+            broken: OnceLock::new(),
+            works: AtomicBool::default(),
+            blamed: AtomicUsize::default(),
+            metrics,
+            failed: Mutex::default(),
+        }
     }
 
     /// Sends the items, and gives back those that did not arrive, with the reason.
@@ -157,7 +178,7 @@ impl<'s, 'p> Sending<'s, 'p> {
                         alone.push(Item { alone: true, ..item });
                     }
                     Failure::Passing(ref reason) | Failure::Unavailable(ref reason) => {
-                        let _ = self.broken.set(reason.clone());
+                        let _ = self.broken.set(Failure::Unavailable(reason.clone()));
                         lock(&self.failed).push((item, failure));
                     }
                     Failure::Refused(_) | Failure::Payload(_) | Failure::NoPayload(_) => {
@@ -200,8 +221,8 @@ impl<'s, 'p> Sending<'s, 'p> {
             return all(batch, &Failure::Passing("no time left".to_owned())).collect();
         };
         // What one worker has learned spares the others the same wait.
-        if let Some(reason) = self.broken.get() {
-            return all(batch, &Failure::Unavailable(reason.clone())).collect();
+        if let Some(failure) = self.broken.get() {
+            return all(batch, failure).collect();
         }
         let mut messages = Vec::with_capacity(batch.len());
         for item in &mut batch {
@@ -221,12 +242,22 @@ impl<'s, 'p> Sending<'s, 'p> {
         let call = call::send_batch(&self.queues.client, &self.queue.url, messages);
         match timeout_at(self.attempt_ends(), call).await {
             Ok(Ok(outcomes)) => {
+                if outcomes.iter().any(Result::is_ok) {
+                    self.works.store(true, Relaxed);
+                }
                 if outcomes.iter().all(Result::is_ok) {
                     self.metrics.count("ClaimChecked", checked);
                 }
                 batch.into_iter().zip(outcomes).filter_map(|(item, stored)| Some((item, stored.err()?))).collect()
             }
-            Ok(Err(Failure::Blamed(reason))) if batch.len() == 1 => all(batch, &Failure::Refused(reason)).collect(),
+            Ok(Err(Failure::Blamed(reason))) if batch.len() == 1 => {
+                let refused = Failure::Refused(reason);
+                let blamed = self.blamed.fetch_add(1, Relaxed) + 1;
+                if Instant::now() >= self.half || (blamed >= MOST_BLAMED && !self.works.load(Relaxed)) {
+                    let _ = self.broken.set(refused.clone());
+                }
+                all(batch, &refused).collect()
+            }
             Ok(Err(failure)) => all(batch, &failure).collect(),
             Err(_) => all(batch, &Failure::Passing("no answer in time".to_owned())).collect(),
         }

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use crate::{
     notification::Notification,
     stored::Copy::{self, Bare, Diverted, Own, Unrouted},
-    webhook::{Answer, Webhook},
+    webhook::{Answer, LAMBDA_TIMEOUT, Webhook},
 };
 
 /// A third is left after the margin; half of that is what a field's queue gets to come back.
@@ -236,6 +236,21 @@ async fn a_batch_that_is_blamed_as_a_whole_is_sent_one_by_one() {
     let mut expected = vec![vec![Own]; 10];
     expected[4] = vec![Diverted];
     assert_eq!(webhook.copies(&sent), expected);
+}
+
+/// Asked about each message alone, the queue would use up the whole time.
+#[tokio::test]
+async fn a_queue_that_blames_most_messages_is_given_up_at_half_of_the_time() {
+    let webhook = Webhook::start();
+    webhook.function.ready(LAMBDA_TIMEOUT).await.unwrap();
+    webhook.aws.sqs().set_latency(Duration::from_millis(150));
+    let sent = Notification::of(&["messages"; 1000]);
+    let all_but_one_batch = Times::when(|call| call.nth > 1);
+    webhook.queue("messages").fault(Fault::error(400, "InvalidParameterValue"), all_but_one_batch);
+    let answer = webhook.deliver(&sent.body).await;
+    let diverted = webhook.copies(&sent).iter().filter(|copies| copies[..] == [Diverted]).count();
+    assert_eq!((answer.status, diverted), (200, 990), "{answer:?}");
+    assert!(answer.took < Duration::from_secs(8), "{answer:?}");
 }
 
 #[tokio::test]
