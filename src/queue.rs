@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    message::{Message, Origin, Unrouted, event_id},
+    message::{MOST_BYTES, Message, Origin, Unrouted, event_id},
     metrics::Metrics,
     notification::Piece,
     payload::Payloads,
@@ -54,8 +54,18 @@ struct Item<'p> {
     ready: Option<Message>,
     /// In no batch with others, because SQS refused a batch without saying which entry it was.
     alone: bool,
-    /// In the last form that is tried.
-    bare: bool,
+    form: Form,
+}
+
+/// What an item is sent as. Each form is for what SQS refused in the one before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As the contract has it.
+    Usual,
+    /// Its bytes alone, as base64.
+    Bare,
+    /// The same in S3, whatever its size: a queue can have a lower limit than SQS.
+    BareInS3,
 }
 
 impl Queues {
@@ -113,7 +123,7 @@ impl Queues {
             unrouted: destination.route.is_none().then(|| Unrouted::of(piece)),
             ready: None,
             alone: false,
-            bare: false,
+            form: Form::Usual,
         };
         (destination.queue, item)
     }
@@ -148,7 +158,7 @@ impl Queues {
         Stored { diverted: count - not_kept.len(), lost: lost.len() + not_kept.len(), ..Stored::default() }
     }
 
-    /// Puts items on the catch-all, in their barest form if need be; gives back those that are stored nowhere.
+    /// Puts items on the catch-all, in a barer form if need be; gives back those that are stored nowhere.
     async fn keep<'p>(
         &self,
         items: Vec<Item<'p>>,
@@ -157,13 +167,24 @@ impl Queues {
         metrics: &Metrics,
     ) -> Vec<Item<'p>> {
         let catch_all = self.routes.catch_all();
-        let failed = self.send(catch_all, items, origin, until, until, metrics).await;
-        let is_refused = |(_, failure): &(Item<'_>, Failure)| matches!(failure, Failure::Refused(_));
-        let (refused, mut lost): (Vec<_>, Vec<_>) = failed.into_iter().partition(is_refused);
         let queue = &self.routes.queues()[catch_all];
-        report("messages refused, their bytes go to the catch-all as base64", queue, &refused);
-        let bare = refused.into_iter().map(|(item, _)| item.bare()).collect();
-        lost.extend(self.send(catch_all, bare, origin, until, until, metrics).await);
+        let mut failed = self.send(catch_all, items, origin, until, until, metrics).await;
+        let mut lost = Vec::new();
+        for (form, text) in [
+            (Form::Bare, "messages refused, their bytes go to the catch-all as base64"),
+            (Form::BareInS3, "messages refused as base64, their bytes go to S3"),
+        ] {
+            if form == Form::BareInS3 && self.payloads.bucket().is_err() {
+                break;
+            }
+            let is_refused = |(_, failure): &(Item<'_>, Failure)| matches!(failure, Failure::Refused(_));
+            let (refused, others): (Vec<_>, Vec<_>) = failed.into_iter().partition(is_refused);
+            report(text, queue, &refused);
+            lost.extend(others);
+            let barer = refused.into_iter().map(|(item, _)| item.barer(form)).collect();
+            failed = self.send(catch_all, barer, origin, until, until, metrics).await;
+        }
+        lost.extend(failed);
         report("messages stored nowhere", queue, &lost);
         lost.into_iter().map(|(item, _)| item).collect()
     }
@@ -187,12 +208,17 @@ impl Item<'_> {
         Self { unrouted: Some(Unrouted::QueueUnavailable), ready: None, alone: false, ..self }
     }
 
-    fn bare(self) -> Self {
-        Self { bare: true, ready: None, alone: false, ..self }
+    fn barer(self, form: Form) -> Self {
+        Self { form, ready: None, alone: false, ..self }
+    }
+
+    /// Whether the body goes to S3, and the message points there.
+    fn is_claim_check(&self, size: usize) -> bool {
+        self.form == Form::BareInS3 || size > MOST_BYTES
     }
 
     fn build(&self, origin: Origin<'_>, fifo: bool) -> Message {
-        if self.bare {
+        if self.form != Form::Usual {
             return Message::bare(self.piece, &self.event_id, fifo);
         }
         Message::new(self.piece, &self.event_id, origin, self.unrouted, fifo)

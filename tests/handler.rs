@@ -509,7 +509,7 @@ mod failures {
     #[tokio::test(start_paused = true)]
     async fn a_queue_that_takes_some_is_asked_about_each_that_it_blames() {
         let webhook = Webhook::scripted(&ROUTES, |entries| {
-            let poisoned = entries.iter().any(|entry| !entry.body.contains(r#"0}]}]}"#));
+            let poisoned = entries.iter().any(|entry| !entry.body.contains("0}]}]}"));
             if poisoned && entries[0].queue == "messages" {
                 Reply::Error(400, "InvalidParameterValue")
             } else {

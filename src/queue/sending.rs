@@ -201,7 +201,7 @@ impl<'s, 'p> Sending<'s, 'p> {
         while let Some(mut item) = lane.pop_front() {
             let size = self.message(&mut item).size();
             // A body that goes to S3 first keeps no other waiting.
-            let alone = item.alone || size > MOST_BYTES;
+            let alone = item.alone || item.is_claim_check(size);
             if !batch.is_empty() && (alone || size > room) {
                 lane.push_front(item);
                 break;
@@ -229,10 +229,10 @@ impl<'s, 'p> Sending<'s, 'p> {
             self.message(item);
             messages.extend(item.ready.take());
         }
-        // A message too large for SQS is alone in its batch.
+        // A claim check is alone in its batch.
         let mut checked = 0;
         if let [message] = &mut messages[..]
-            && message.size() > MOST_BYTES
+            && batch[0].is_claim_check(message.size())
         {
             if let Err(failure) = self.check_in(&batch[0], message).await {
                 return all(batch, &failure).collect();

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     notification::{Notification, message},
-    stored::Copy::{Diverted, Own, Unrouted},
+    stored::Copy::{Bare, Diverted, Own, Unrouted},
     webhook::{APP_SECRET, LAMBDA_TIMEOUT, Webhook, signed},
 };
 
@@ -73,6 +73,37 @@ async fn the_last_byte_decides_and_the_attributes_count() {
     webhook.queue("messages").delete();
     assert_eq!(webhook.deliver(of(room).body).await.status, 200);
     assert_eq!((webhook.copies(&of(room)), webhook.bucket.objects().len()), (vec![vec![Diverted]], 1));
+}
+
+/// As queues have that were made when SQS took no more.
+#[tokio::test]
+async fn a_body_that_neither_queue_is_large_enough_for_is_in_the_bucket() {
+    for (limit, text, copy) in [(262_144, 300_000, Bare), (262_144, 200_000, Own), (2_048, 2_000, Bare)] {
+        let webhook = Webhook::start();
+        for name in ["messages", "unrouted"] {
+            webhook.queue(name).set_maximum_message_size(limit);
+        }
+        let sent = Notification::new([("messages", message(0, &"x".repeat(text))), ("messages", message(1, "small"))]);
+        let answer = webhook.deliver(&sent.body).await;
+        assert_eq!((answer.status, webhook.copies(&sent)), (200, vec![vec![copy], vec![Own]]), "{limit} {text}");
+        let keys: Vec<String> = webhook.bucket.objects().into_keys().collect();
+        assert_eq!(keys.len(), usize::from(copy == Bare));
+        for key in keys {
+            check_key(&key, "unrouted", &sent.changes[0].event_id);
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_bucket_a_body_that_neither_queue_is_large_enough_for_is_a_loud_failure() {
+    let webhook = Webhook::with(&[("PAYLOAD_BUCKET", "")]);
+    for name in ["messages", "unrouted"] {
+        webhook.queue(name).set_maximum_message_size(262_144);
+    }
+    let sent = Notification::new([("messages", message(0, &"x".repeat(300_000))), ("messages", message(1, "small"))]);
+    assert_eq!((webhook.deliver(&sent.body).await.status, webhook.copies(&sent)), (503, vec![vec![], vec![Own]]));
+    let line = webhook.function.log_line("messages stored nowhere", Duration::from_secs(1)).await.unwrap();
+    assert!(line.contains("InvalidParameterValue") && line.contains("ERROR"), "{line}");
 }
 
 #[tokio::test]

@@ -53,13 +53,17 @@ impl Webhook {
         let mut attributes: BTreeMap<_, _> =
             message.attributes.iter().map(|(name, value)| (name.as_str(), value.text.as_deref().unwrap())).collect();
         if attributes.remove("encoding").is_some() {
-            assert_eq!(BASE64.decode(&message.body).unwrap(), change.text.as_bytes());
+            let base64 = match attributes.remove("ExtendedPayloadSize") {
+                None => message.body.clone(),
+                Some(size) => String::from_utf8(self.payload(&message.body, size)).unwrap(),
+            };
+            assert_eq!(BASE64.decode(base64).unwrap(), change.text.as_bytes());
             assert_eq!(attributes, [("event_id", change.event_id.as_str())].into());
             return Copy::Bare;
         }
         match attributes.remove("ExtendedPayloadSize") {
             None => assert_eq!(message.body, change.text),
-            Some(size) => self.check_payload(&message.body, size, change),
+            Some(size) => assert_eq!(self.payload(&message.body, size), change.text.as_bytes()),
         }
         let copy = match attributes.remove("unrouted_reason") {
             None => Copy::Own,
@@ -85,16 +89,16 @@ impl Webhook {
         copy
     }
 
-    /// The pointer's form is that of the Amazon SQS Extended Client Library.
-    fn check_payload(&self, pointer: &str, size: &str, change: &Change) {
+    /// What a pointer leads to; its form is that of the Amazon SQS Extended Client Library.
+    fn payload(&self, pointer: &str, size: &str) -> Vec<u8> {
         let location: serde_json::Value = serde_json::from_str(pointer).unwrap();
         let key = location[1]["s3Key"].as_str().unwrap();
         let class = "software.amazon.payloadoffloading.PayloadS3Pointer";
         assert_eq!(pointer, json!([class, {"s3BucketName": "payloads", "s3Key": key}]).to_string());
         let object = self.bucket.object(key).unwrap();
-        assert_eq!(object.body, change.text.as_bytes());
         assert_eq!(object.content_type.as_deref(), Some("application/json"));
-        assert_eq!(size, change.text.len().to_string());
+        assert_eq!(size, object.body.len().to_string());
+        object.body.to_vec()
     }
 }
 
