@@ -18,7 +18,7 @@ use lambda_http::{
 use serde_json::Value;
 use thiserror::Error;
 use tokio::{
-    join, pin, select,
+    pin, select,
     time::{Instant, timeout_at},
 };
 use tracing::Level;
@@ -40,7 +40,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// The time to store in where the deadline is none: some local emulators send one long past.
 const NO_DEADLINE: Duration = Duration::from_secs(9);
 
-/// No answer waits longer than this for secrets that are merely old.
+/// No challenge waits longer than this for secrets that are merely old.
 const LONGEST_REFRESH: Duration = Duration::from_secs(1);
 
 /// The webhook: secrets to check requests with, and queues to put changes on.
@@ -128,7 +128,10 @@ impl Ingress {
     async fn challenge(&self, request: &Request, until: Instant, metrics: &Metrics) -> Result<Done, Refused> {
         let query = request.uri().query().unwrap_or_default();
         // Nobody measures how long a challenge takes, and a sandbox may get nothing else.
-        self.refresh(until, metrics).await;
+        let ends = until.min(Instant::now() + LONGEST_REFRESH);
+        if timeout_at(ends, self.secrets.refresh(metrics)).await.is_err() {
+            not_read_in_time(metrics);
+        }
         let known = self.secrets.known();
         let mut answer = challenge::answer(query, &known.verify_token);
         if answer == Err(Refusal::WrongToken)
@@ -167,27 +170,22 @@ impl Ingress {
 
     /// Stores, and refreshes the secrets beside it if they are old.
     ///
-    /// Nothing is done after the answer, so a reading that takes longer than the storing is dropped. Only the next
-    /// one after such is waited for.
+    /// Nothing is done after the answer, so a reading that takes longer than the storing is dropped, and the next
+    /// request begins one; after such, an answer waits a little.
     async fn store(&self, store: impl Future<Output = Stored>, until: Instant, metrics: &Metrics) -> Stored {
-        let overdue = self.secrets.is_overdue();
-        let refresh = self.refresh(until, metrics);
-        pin!(store);
-        if overdue {
-            return join!(store, refresh).0;
-        }
+        let patience = self.secrets.patience();
+        let ends = until.min(Instant::now() + patience);
+        let refresh = self.secrets.refresh(metrics);
+        pin!(store, refresh);
         select! {
             biased;
-            stored = &mut store => stored,
-            () = refresh => store.await,
-        }
-    }
-
-    /// Reads the secrets again if they are old; what is not done in time is left to a later request.
-    async fn refresh(&self, until: Instant, metrics: &Metrics) {
-        let ends = until.min(Instant::now() + LONGEST_REFRESH);
-        if timeout_at(ends, self.secrets.refresh(metrics)).await.is_err() {
-            not_read_in_time(metrics);
+            stored = &mut store => {
+                if timeout_at(ends, refresh).await.is_err() && !patience.is_zero() {
+                    not_read_in_time(metrics);
+                }
+                stored
+            }
+            () = &mut refresh => store.await,
         }
     }
 

@@ -20,6 +20,15 @@ const OLD: Duration = Duration::from_mins(5);
 /// neither forgers nor an outage drive it.
 const PAUSE: Duration = Duration::from_secs(30);
 
+/// How long an answer waits at most for a reading, and how long after it the next follows, by how many were dropped
+/// before it. A reading is mostly slower than the storing beside it, and an outage must not slow every request down.
+const TRIES: [(Duration, Duration); 4] = [
+    (Duration::ZERO, Duration::ZERO),
+    (Duration::from_millis(250), PAUSE),
+    (Duration::from_millis(500), PAUSE),
+    (Duration::from_secs(1), OLD),
+];
+
 /// What the template writes where the operator is to put the app secret.
 const PLACEHOLDER: &str = "REPLACE_ME";
 
@@ -66,8 +75,18 @@ pub struct Secrets {
 struct Current {
     known: Arc<Known>,
     refresh_at: Instant,
-    /// A reading was begun and not waited for.
-    unfinished: bool,
+    /// Readings in a row that were begun and dropped.
+    dropped: usize,
+}
+
+impl Current {
+    fn is_old(&self) -> bool {
+        Instant::now() >= self.refresh_at
+    }
+
+    fn next_try(&self) -> (Duration, Duration) {
+        TRIES[self.dropped.min(TRIES.len() - 1)]
+    }
 }
 
 /// Why there are no secrets to work with. No text of a secret is in it.
@@ -93,7 +112,7 @@ impl Secrets {
     /// Reads the secret for the first time; without it nothing can be verified, so an error here ends the start.
     pub async fn read(client: Client, secret_id: String) -> Result<Self, SecretsError> {
         let known = Arc::new(fetch(&client, &secret_id).await?);
-        let current = RwLock::new(Current { known, refresh_at: Instant::now() + OLD, unfinished: false });
+        let current = RwLock::new(Current { known, refresh_at: Instant::now() + OLD, dropped: 0 });
         Ok(Self { client, secret_id, current, reading: Mutex::new(None) })
     }
 
@@ -103,32 +122,29 @@ impl Secrets {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).known)
     }
 
-    fn is_old(&self) -> bool {
-        Instant::now() >= self.current.read().unwrap_or_else(PoisonError::into_inner).refresh_at
+    /// How long an answer may wait for the secret to be [refreshed](Self::refresh).
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        if current.is_old() { current.next_try().0 } else { Duration::ZERO }
     }
 
-    /// Reads the secret again if it is old. The old value serves on when that fails, and when the caller has
-    /// no time to wait and drops this; the next try is [overdue](Self::is_overdue) then.
+    /// Reads the secret again if it is old. The old value serves on when that fails, and when the caller's
+    /// [patience](Self::patience) is at its end and it drops this.
     pub async fn refresh(&self, metrics: &Metrics) {
-        if !self.is_old() {
+        let is_old = || self.current.read().unwrap_or_else(PoisonError::into_inner).is_old();
+        if !is_old() {
             return;
         }
         let _reading = self.reading.lock().await;
-        if self.is_old() {
+        if is_old() {
             {
                 let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-                current.refresh_at = Instant::now() + PAUSE;
-                current.unfinished = true;
+                current.refresh_at = Instant::now() + current.next_try().1;
+                current.dropped += 1;
             }
             self.replace(metrics).await;
         }
-    }
-
-    /// Whether the secret is old and the last try to read it again was dropped: a storing that is always faster
-    /// than a reading would otherwise keep the old value for good.
-    #[must_use]
-    pub fn is_overdue(&self) -> bool {
-        self.is_old() && self.current.read().unwrap_or_else(PoisonError::into_inner).unfinished
     }
 
     /// Reads the secret again because `seen` did not explain a signature or a token, and gives what to check
@@ -145,7 +161,7 @@ impl Secrets {
     async fn replace(&self, metrics: &Metrics) {
         let fetched = fetch(&self.client, &self.secret_id).await;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        current.unfinished = false;
+        current.dropped = 0;
         match fetched {
             Ok(known) => {
                 current.known = Arc::new(known);
