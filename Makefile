@@ -106,6 +106,7 @@ check: .venv/installed .local/checkov/installed ## formatting, lints, docs, temp
 	mkdir -p .local
 	$(BIN)/python tools/expand_template.py > .local/template.json
 	$(CHECKOV) --config-file .checkov.yaml --file .local/template.json
+	$(BIN)/python tools/dashboard.py --check
 
 CARGO_DENY := .local/cargo/bin/cargo-deny
 

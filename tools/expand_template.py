@@ -15,6 +15,7 @@ from typing import Any
 from samcli.lib.translate.sam_template_validator import SamTemplateValidator
 from samcli.yamlhelper import yaml_parse
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 PSEUDO_PARAMETERS = {
     "AWS::StackName": "stack",
     "AWS::Partition": "aws",
@@ -75,8 +76,7 @@ def _without_what_is_not_made(template: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    repository = Path(__file__).resolve().parent.parent
-    parser.add_argument("template", nargs="?", type=Path, default=repository / "template.yaml")
+    parser.add_argument("template", nargs="?", type=Path, default=REPOSITORY / "template.yaml")
     parser.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE")
     arguments = parser.parse_args()
     parameters = dict(parameter.split("=", 1) for parameter in arguments.parameter)
