@@ -25,6 +25,7 @@ use ingress_tools::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
+    io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
     time::{sleep, timeout},
 };
@@ -373,7 +374,7 @@ impl Verifying {
 
 #[tokio::test]
 async fn an_interrupted_run_cleans_up_what_it_sent() {
-    let slowly: Fate = |place, body| Becomes { after: Duration::from_millis(100), ..as_it_should(place, body) };
+    let slowly: Fate = |place, body| Becomes { after: Duration::from_millis(200), ..as_it_should(place, body) };
     let world = World::new(slowly).await;
     for stranger in 0..15 {
         world.sqs.put("unrouted", with(&format!("a stranger {stranger}"), &[]));
@@ -399,13 +400,16 @@ async fn an_interrupted_run_cleans_up_what_it_sent() {
 async fn a_second_interrupt_ends_a_run_that_cannot_clean_up() {
     let world = World::new(as_it_should).await;
     world.sqs.script(|_, call, _| (call == "ReceiveMessage").then_some(Fault::KilledBefore));
-    let verifying = Verifying::start(&world);
+    let mut verifying = Verifying::start(&world);
+    let mut told = BufReader::new(verifying.child.stderr.take().unwrap()).lines();
     world.sqs.kills.notified().await;
     verifying.interrupt().await;
-    sleep(Duration::from_millis(300)).await;
+    let first = told.next_line().await.unwrap().unwrap();
+    assert!(first.contains("interrupted; cleans up"), "{first}");
     verifying.interrupt().await;
 
-    let output = timeout(Duration::from_secs(3), verifying.ended()).await.unwrap();
+    // The queue is waited for a little longer than this.
+    let output = timeout(Duration::from_secs(10), verifying.ended()).await.unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).ends_with("ingress: interrupted\n"), "{output:?}");
+    assert_eq!(told.next_line().await.unwrap().unwrap(), "ingress: interrupted");
 }
