@@ -116,9 +116,13 @@ $(CARGO_DENY):
 
 .PHONY: deny
 deny: $(CARGO_DENY) ## what may be depended on: licences, sources, and advisories where their database can be had
-	$(CARGO_DENY) --locked check licenses bans sources
+	for manifest in ./Cargo.toml ./fuzz/Cargo.toml; do \
+		$(CARGO_DENY) --manifest-path $$manifest --locked check --config $(CURDIR)/deny.toml licenses bans sources; \
+	done
 	if timeout 60 $(CARGO_DENY) fetch db; then \
-		$(CARGO_DENY) --locked --offline check advisories; \
+		for manifest in ./Cargo.toml ./fuzz/Cargo.toml; do \
+			$(CARGO_DENY) --manifest-path $$manifest --locked --offline check --config $(CURDIR)/deny.toml advisories; \
+		done; \
 	else \
 		echo "advisories: NOT checked, their database cannot be had from here"; \
 	fi
