@@ -44,6 +44,7 @@ def main() -> None:
     ):
         aws = LocalAws(endpoint)
         with_each_parameter_and_with_all_the_parts_are_wired(aws)
+        what_would_leave_no_way_in_or_an_open_one_is_refused(aws)
         a_parameter_that_changes_the_function_publishes_it(aws)
         only_metas_client_certificate_is_let_in(aws)
         consumers_of_other_accounts_may_read_what_is_theirs_and_do_nothing_else(aws)
@@ -313,6 +314,17 @@ def the_settings_are_those_of_the_parameters(aws: LocalAws, stack: Stack) -> Non
         assert domain.get("MutualTlsAuthentication", {}).get("TruststoreUri") == asked.get("TruststoreUri"), domain
         [mapping] = apis.get_api_mappings(DomainName=asked["DomainName"])["Items"]
         assert mapping["ApiId"] == stack.resources["Api"]
+
+
+def what_would_leave_no_way_in_or_an_open_one_is_refused(aws: LocalAws) -> None:
+    for number, parameters in enumerate([TRUST, {"DomainName": "alone.example.com"}]):
+        try:
+            Stack(aws, f"refused{number}", **parameters)
+        except ClientError as error:
+            assert "needs" in error.response["Error"]["Message"], error
+        else:
+            raise AssertionError(f"{parameters} are taken")
+    print("a truststore without a name, and a name without a certificate, are refused")
 
 
 def a_parameter_that_changes_the_function_publishes_it(aws: LocalAws) -> None:
