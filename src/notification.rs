@@ -144,7 +144,8 @@ pub fn split(body: &[u8]) -> Vec<Piece<'_>> {
 }
 
 impl Piece<'_> {
-    fn len(&self) -> usize {
+    /// Bytes of the piece.
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Change(change) => change.framed.len(),
             Self::Other(framed) => framed.len(),

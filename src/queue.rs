@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_sdk_sqs::Client;
 use futures_util::future::join_all;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
     message::{MOST_BYTES, Message, Origin, Unrouted, event_id},
@@ -16,10 +16,13 @@ use crate::{
 
 mod call;
 mod sending;
-use sending::{Failure, Sending};
+use sending::{Failure, MOST_ENTRIES, Sending};
 
 /// Calls at a time, all queues together; each is a connection.
 const MOST_CALLS: usize = 32;
+
+/// Calls at a time to one queue.
+const MOST_CALLS_OF_ONE: usize = 16;
 
 /// The queues of the routes.
 #[derive(Debug)]
@@ -27,7 +30,6 @@ pub struct Queues {
     client: Client,
     routes: Routes,
     payloads: Payloads,
-    calls: Semaphore,
 }
 
 /// What became of the pieces of one request.
@@ -41,6 +43,16 @@ pub struct Stored {
     pub diverted: usize,
     /// Stored nowhere.
     pub lost: usize,
+}
+
+/// What all calls for one queue's items have in common, those to the catch-all included.
+#[derive(Clone, Copy)]
+struct Share<'r> {
+    origin: Origin<'r>,
+    until: Instant,
+    metrics: &'r Metrics,
+    /// Calls at a time: none waits for those of another queue, which may hang.
+    calls: usize,
 }
 
 /// A piece on its way to a queue.
@@ -72,7 +84,7 @@ impl Queues {
     /// Takes the routes and the clients; SQS is not called.
     #[must_use]
     pub fn new(client: Client, routes: Routes, payloads: Payloads) -> Self {
-        Self { client, routes, payloads, calls: Semaphore::new(MOST_CALLS) }
+        Self { client, routes, payloads }
     }
 
     /// Opens a connection to SQS before the first message needs one, and logs if SQS would not take one: the first TLS
@@ -102,8 +114,11 @@ impl Queues {
         for (reason, count) in tally(by_queue.iter().flatten().filter_map(|item| item.unrouted.map(Unrouted::name))) {
             metrics.count_of("Unrouted", reason, count);
         }
-        let filled = by_queue.into_iter().enumerate().filter(|(_, items)| !items.is_empty());
-        let sent = join_all(filled.map(|(queue, items)| self.store_on(queue, items, origin, until, metrics))).await;
+        let needs: Vec<_> =
+            by_queue.iter().zip(self.routes.queues()).map(|(items, queue)| need(items, queue)).collect();
+        let shares = shares(&needs).into_iter().map(|calls| Share { origin, until, metrics, calls });
+        let filled = by_queue.into_iter().zip(shares).enumerate().filter(|(_, (items, _))| !items.is_empty());
+        let sent = join_all(filled.map(|(queue, (items, share))| self.store_on(queue, items, share))).await;
         sent.into_iter().fold(Stored { pieces: pieces.len(), unrouted, ..Stored::default() }, |sum, one| Stored {
             diverted: sum.diverted + one.diverted,
             lost: sum.lost + one.lost,
@@ -128,21 +143,14 @@ impl Queues {
         (destination.queue, item)
     }
 
-    async fn store_on(
-        &self,
-        queue: usize,
-        items: Vec<Item<'_>>,
-        origin: Origin<'_>,
-        until: Instant,
-        metrics: &Metrics,
-    ) -> Stored {
+    async fn store_on(&self, queue: usize, items: Vec<Item<'_>>, share: Share<'_>) -> Stored {
         let catch_all = self.routes.catch_all();
         if queue == catch_all {
-            return Stored { lost: self.keep(items, origin, until, metrics).await.len(), ..Stored::default() };
+            return Stored { lost: self.keep(items, share).await.len(), ..Stored::default() };
         }
         let now = Instant::now();
-        let half = now + until.saturating_duration_since(now) / 2;
-        let failed = self.send(queue, items, origin, half, until, metrics).await;
+        let half = now + share.until.saturating_duration_since(now) / 2;
+        let failed = self.send(queue, items, half, share).await;
         // Where it is S3 that fails, it fails for the catch-all too.
         let (lost, failed): (Vec<_>, Vec<_>) = failed.into_iter().partition(|(_, failure)| failure.is_of_payload());
         report("messages stored nowhere", &self.routes.queues()[queue], &lost);
@@ -150,25 +158,19 @@ impl Queues {
         let diverted = failed.into_iter().map(|(item, _)| item.diverted()).collect::<Vec<_>>();
         let count = diverted.len();
         let by_route = tally(diverted.iter().filter_map(|item| item.route));
-        let not_kept = self.keep(diverted, origin, until, metrics).await;
+        let not_kept = self.keep(diverted, share).await;
         let lost_by_route = tally(not_kept.iter().filter_map(|item| item.route));
         for (route, count) in by_route {
-            metrics.count_of("Diverted", route, count - lost_by_route.get(route).copied().unwrap_or_default());
+            share.metrics.count_of("Diverted", route, count - lost_by_route.get(route).copied().unwrap_or_default());
         }
         Stored { diverted: count - not_kept.len(), lost: lost.len() + not_kept.len(), ..Stored::default() }
     }
 
     /// Puts items on the catch-all, in a barer form if need be; gives back those that are stored nowhere.
-    async fn keep<'p>(
-        &self,
-        items: Vec<Item<'p>>,
-        origin: Origin<'_>,
-        until: Instant,
-        metrics: &Metrics,
-    ) -> Vec<Item<'p>> {
+    async fn keep<'p>(&self, items: Vec<Item<'p>>, share: Share<'_>) -> Vec<Item<'p>> {
         let catch_all = self.routes.catch_all();
         let queue = &self.routes.queues()[catch_all];
-        let mut failed = self.send(catch_all, items, origin, until, until, metrics).await;
+        let mut failed = self.send(catch_all, items, share.until, share).await;
         let mut lost = Vec::new();
         for (form, text) in [
             (Form::Bare, "messages refused, their bytes go to the catch-all as base64"),
@@ -182,7 +184,7 @@ impl Queues {
             report(text, queue, &refused);
             lost.extend(others);
             let barer = refused.into_iter().map(|(item, _)| item.barer(form)).collect();
-            failed = self.send(catch_all, barer, origin, until, until, metrics).await;
+            failed = self.send(catch_all, barer, share.until, share).await;
         }
         lost.extend(failed);
         report("messages stored nowhere", queue, &lost);
@@ -194,12 +196,10 @@ impl Queues {
         &self,
         queue: usize,
         items: Vec<Item<'p>>,
-        origin: Origin<'_>,
         half: Instant,
-        until: Instant,
-        metrics: &Metrics,
+        share: Share<'_>,
     ) -> Vec<(Item<'p>, Failure)> {
-        Sending::new(self, &self.routes.queues()[queue], origin, half, until, metrics).send(items).await
+        Sending::new(self, &self.routes.queues()[queue], half, share).send(items).await
     }
 }
 
@@ -223,6 +223,21 @@ impl Item<'_> {
         }
         Message::new(self.piece, &self.event_id, origin, self.unrouted, fifo)
     }
+}
+
+/// The calls at a time that a queue's items can be spread over: what is large may need one alone, and each item of a
+/// FIFO queue may be of another group.
+fn need(items: &[Item<'_>], queue: &Queue) -> usize {
+    let is_alone = |item: &&Item<'_>| queue.fifo || item.piece.len() > MOST_BYTES / MOST_ENTRIES;
+    let alone = items.iter().filter(is_alone).count();
+    (alone + (items.len() - alone).div_ceil(MOST_ENTRIES)).min(MOST_CALLS_OF_ONE)
+}
+
+/// Shares the calls at a time out among the queues: as many as a queue needs, or as many as any other has.
+fn shares(needs: &[usize]) -> Vec<usize> {
+    let level = |most: usize| needs.iter().map(move |need| *need.min(&most));
+    let fits = |most: &usize| level(*most).sum::<usize>() <= MOST_CALLS;
+    level((1..=MOST_CALLS_OF_ONE).rev().find(fits).unwrap_or(1)).collect()
 }
 
 /// How often each name is there.

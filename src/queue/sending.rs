@@ -11,24 +11,17 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::{
-    task::yield_now,
-    time::{Instant, sleep, timeout_at},
-};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Item, Queues, call};
+use super::{Item, Queues, Share, call};
 use crate::{
-    message::{MOST_BYTES, Message, Origin},
-    metrics::Metrics,
+    message::{MOST_BYTES, Message},
     payload::{PayloadError, Payloads},
     routes::Queue,
 };
 
 /// Entries that SQS takes in one call.
-const MOST_ENTRIES: usize = 10;
-
-/// Calls at a time to one queue, so that one that hangs leaves room for the others.
-const MOST_CALLS: usize = 16;
+pub(super) const MOST_ENTRIES: usize = 10;
 
 /// After so many messages that SQS blamed alone while it stored none, it is the queue that is at fault, or all of them.
 const MOST_BLAMED: usize = 20;
@@ -84,18 +77,15 @@ impl Failure {
 pub(super) struct Sending<'s, 'p> {
     queues: &'s Queues,
     queue: &'s Queue,
-    origin: Origin<'s>,
+    share: Share<'s>,
     /// When to give up a queue that fails.
     half: Instant,
-    /// When to give up.
-    until: Instant,
     /// What became of what is still to be sent, if the queue was given up.
     broken: OnceLock<Failure>,
     /// Whether SQS stored any of it.
     works: AtomicBool,
     /// Messages that SQS blamed alone.
     blamed: AtomicUsize,
-    metrics: &'s Metrics,
     failed: Mutex<Vec<(Item<'p>, Failure)>>,
 }
 
@@ -103,24 +93,15 @@ pub(super) struct Sending<'s, 'p> {
 type Lane<'p> = Mutex<VecDeque<Item<'p>>>;
 
 impl<'s, 'p> Sending<'s, 'p> {
-    pub(super) fn new(
-        queues: &'s Queues,
-        queue: &'s Queue,
-        origin: Origin<'s>,
-        half: Instant,
-        until: Instant,
-        metrics: &'s Metrics,
-    ) -> Self {
+    pub(super) fn new(queues: &'s Queues, queue: &'s Queue, half: Instant, share: Share<'s>) -> Self {
         Self {
             queues,
             queue,
-            origin,
+            share,
             half,
-            until,
             broken: OnceLock::new(),
             works: AtomicBool::default(),
             blamed: AtomicUsize::default(),
-            metrics,
             failed: Mutex::default(),
         }
     }
@@ -129,33 +110,28 @@ impl<'s, 'p> Sending<'s, 'p> {
     pub(super) async fn send(self, items: Vec<Item<'p>>) -> Vec<(Item<'p>, Failure)> {
         if self.queue.fifo {
             let lanes = self.lanes(items);
-            join_all(lanes.iter().enumerate().map(|(turn, lane)| self.work(lane, turn))).await;
+            join_all(lanes.iter().map(|lane| self.work(lane))).await;
         } else {
-            let workers = items.len().min(MOST_CALLS);
             let shared = Mutex::new(items.into());
-            join_all((0..workers).map(|turn| self.work(&shared, turn))).await;
+            join_all((0..self.share.calls).map(|_| self.work(&shared))).await;
         }
         self.failed.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Shares the items of a FIFO queue out so that a group's are all in one lane, which one worker empties.
     fn lanes(&self, items: Vec<Item<'p>>) -> Vec<Lane<'p>> {
-        let mut lanes: [VecDeque<_>; MOST_CALLS] = Default::default();
+        let mut lanes: Vec<_> = (0..self.share.calls).map(|_| VecDeque::new()).collect();
         for mut item in items {
             let mut hasher = DefaultHasher::new();
             self.message(&mut item).group_id.hash(&mut hasher);
-            let lane = hasher.finish() % MOST_CALLS as u64;
+            let lane = hasher.finish() % lanes.len() as u64;
             lanes[usize::try_from(lane).unwrap_or_default()].push_back(item);
         }
         lanes.into_iter().filter(|lane| !lane.is_empty()).map(Mutex::new).collect()
     }
 
     /// Empties a lane, batch by batch; what failed of one batch is tried again before the next is taken.
-    async fn work(&self, lane: &Lane<'p>, turn: usize) {
-        // Every queue makes its first call before any makes its second: none waits for one that hangs.
-        for _ in 0..turn {
-            yield_now().await;
-        }
+    async fn work(&self, lane: &Lane<'p>) {
         let (mut again, mut pauses) = (Vec::new(), Pauses::default());
         loop {
             let batch = if again.is_empty() { self.next_batch(lane) } else { std::mem::take(&mut again) };
@@ -165,16 +141,16 @@ impl<'s, 'p> Sending<'s, 'p> {
             let mut alone = Vec::new();
             let failed = self.attempt(batch).await;
             let pause = pauses.next();
-            let (resume, last) = (Instant::now() + pause, self.until - NO_TIME);
+            let (resume, last) = (Instant::now() + pause, self.share.until - NO_TIME);
             for (item, failure) in failed {
                 match failure {
                     Failure::Passing(_) if resume < self.half.min(last) => {
-                        self.metrics.count("QueueRetries", 1);
+                        self.share.metrics.count("QueueRetries", 1);
                         again.push(item);
                     }
                     Failure::Payload(_) if resume < last => again.push(item),
                     Failure::Blamed(_) => {
-                        self.metrics.count("QueueRetries", 1);
+                        self.share.metrics.count("QueueRetries", 1);
                         alone.push(Item { alone: true, ..item });
                     }
                     Failure::Passing(ref reason) | Failure::Unavailable(ref reason) => {
@@ -217,9 +193,6 @@ impl<'s, 'p> Sending<'s, 'p> {
 
     /// Makes one call with all of the items, and gives back those that SQS did not store.
     async fn attempt(&self, mut batch: Vec<Item<'p>>) -> Vec<(Item<'p>, Failure)> {
-        let Ok(_permit) = timeout_at(self.half, self.queues.calls.acquire()).await else {
-            return all(batch, &Failure::Passing("no time left".to_owned())).collect();
-        };
         // What one worker has learned spares the others the same wait.
         if let Some(failure) = self.broken.get() {
             return all(batch, failure).collect();
@@ -246,7 +219,7 @@ impl<'s, 'p> Sending<'s, 'p> {
                     self.works.store(true, Relaxed);
                 }
                 if outcomes.iter().all(Result::is_ok) {
-                    self.metrics.count("ClaimChecked", checked);
+                    self.share.metrics.count("ClaimChecked", checked);
                 }
                 batch.into_iter().zip(outcomes).filter_map(|(item, stored)| Some((item, stored.err()?))).collect()
             }
@@ -285,14 +258,14 @@ impl<'s, 'p> Sending<'s, 'p> {
     /// not before a service that is merely slow has answered.
     fn attempt_ends(&self) -> Instant {
         let now = Instant::now();
-        let left = self.until.saturating_duration_since(now);
+        let left = self.share.until.saturating_duration_since(now);
         // Behind the catch-all there is nothing; before it, two tries have to fit into half of the time.
-        let share = if self.half < self.until { left / 3 } else { left / 2 };
+        let share = if self.half < self.share.until { left / 3 } else { left / 2 };
         now + share.clamp(SHORTEST_ATTEMPT, LONGEST_ATTEMPT).min(left)
     }
 
     fn message<'i>(&self, item: &'i mut Item<'p>) -> &'i mut Message {
-        let (origin, fifo) = (self.origin, self.queue.fifo);
+        let (origin, fifo) = (self.share.origin, self.queue.fifo);
         let built = item.ready.take().unwrap_or_else(|| item.build(origin, fifo));
         item.ready.insert(built)
     }

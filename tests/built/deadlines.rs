@@ -111,6 +111,25 @@ async fn queues_that_hang_do_not_keep_one_that_works_from_its_messages() {
     assert_eq!(answer.status, 200);
 }
 
+#[tokio::test]
+async fn a_queue_that_works_does_not_wait_for_two_that_hang() {
+    let webhook = Webhook::start();
+    webhook.function.ready(LAMBDA_TIMEOUT).await.unwrap();
+    webhook.aws.sqs().set_latency(Duration::from_millis(10));
+    for name in ["messages", "statuses"] {
+        webhook.queue(name).fault(Fault::hang(), Times::Always);
+    }
+    let sent = Notification::of(&["messages", "messages.statuses", "security"].repeat(330));
+    assert_eq!(webhook.deliver(&sent.body).await.status, 200);
+    let calls = webhook.aws.calls();
+    let first = calls.iter().find(|call| call.fault.is_some()).unwrap();
+    let ends = webhook.queue("security").messages().iter().map(|message| message.stored).max().unwrap();
+    // Those that hang do so for at least a second.
+    let waited = ends.saturating_duration_since(first.started);
+    assert!(waited < Duration::from_millis(950), "{waited:?}");
+    assert_eq!(webhook.queue("security").messages().len(), 330);
+}
+
 /// Whether a change is there and where it is to be; a copy more comes of a call that took too long on a busy machine.
 fn all(copies: &[Copy], expected: Copy) -> bool {
     !copies.is_empty() && copies.iter().all(|copy| *copy == expected)
