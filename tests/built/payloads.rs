@@ -172,6 +172,7 @@ async fn an_s3_that_fails_for_a_moment_is_tried_again() {
         // A slow upload, and another call on the same key.
         Fault::error(400, "RequestTimeout"),
         Fault::error(409, "OperationAborted"),
+        Fault::error(307, "TemporaryRedirect"),
         Fault::drop_connection(),
         Fault::drop_unread(),
         Fault::hang(),
@@ -221,6 +222,18 @@ async fn without_a_bucket_the_large_body_is_a_loud_failure_and_its_neighbours_ar
     assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
     assert!(webhook.aws.calls().iter().all(|call| call.service != Service::S3));
     let loud = webhook.function.log_line("PAYLOAD_BUCKET is not set", Duration::from_secs(1)).await;
+    assert!(loud.is_some_and(|line| line.contains("ERROR")));
+}
+
+#[tokio::test]
+async fn a_bucket_of_another_region_is_a_loud_failure_at_once() {
+    let webhook = Webhook::start();
+    let moved = webhook.aws.s3().fault(Fault::error(301, "PermanentRedirect"), Times::Always);
+    let sent = large("messages");
+    let answer = webhook.deliver(&sent.body).await;
+    assert_eq!((answer.status, webhook.copies(&sent)), (503, vec![vec![Own], vec![], vec![Own]]));
+    assert_eq!(moved.fired(), 1);
+    let loud = webhook.function.log_line("PermanentRedirect", Duration::from_secs(1)).await;
     assert!(loud.is_some_and(|line| line.contains("ERROR")));
 }
 
