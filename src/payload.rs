@@ -70,7 +70,8 @@ impl Payloads {
             let code = error.code().unwrap_or_default();
             // A slow upload is answered with 400, what is in conflict with another call with 409, and for a new bucket
             // that is not known everywhere yet with 307; but for one in another region always with 301.
-            let passing = matches!(status, 307 | 408 | 409 | 429) || code.contains("Timeout") || code.contains("Throttl");
+            let passing =
+                matches!(status, 307 | 408 | 409 | 429) || code.contains("Timeout") || code.contains("Throttl");
             let refused = (300..500).contains(&status) && !passing;
             if refused { PayloadError::Refused(causes(&error)) } else { PayloadError::Passing(causes(&error)) }
         })

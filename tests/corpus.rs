@@ -22,7 +22,7 @@ fn every_published_signature_is_made_and_verified() {
     let Some(folder) = corpus::folder() else { return };
     let vectors = fs::read_to_string(folder.join("signatures.json")).unwrap();
     let vectors: Vec<Vector> = serde_json::from_str(&vectors).unwrap();
-    assert!(!vectors.is_empty());
+    assert!(vectors.len() >= 13, "only {}", vectors.len());
     for Vector { app_secret, body, header } in vectors {
         let check = |body: &[u8]| verify([app_secret.as_str()], body, Some(header.as_bytes()));
         assert_eq!(check(body.as_bytes()), Ok(()), "{body}");

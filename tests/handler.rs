@@ -5,6 +5,7 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -124,6 +125,8 @@ mod requests {
         ] {
             let response = webhook.send(event(method, query, &[], b"")).await;
             assert_eq!((response.status().as_u16(), text(&response)), (status, ""), "{method} {query}");
+            let allowed = response.headers().get("allow").map(|value| value.to_str().unwrap());
+            assert_eq!(allowed, (status == 405).then_some("GET, POST"), "{method} {query}");
         }
         assert_eq!(webhook.entries().len(), 0);
     }
@@ -334,9 +337,15 @@ mod failures {
 
     #[tokio::test(start_paused = true)]
     async fn what_passes_is_waited_for() {
-        for (status, code) in
-            [(500, "InternalFailure"), (503, "ServiceUnavailable"), (400, "RequestThrottled"), (429, "TooMany")]
-        {
+        for (status, code) in [
+            (500, "InternalFailure"),
+            (503, "ServiceUnavailable"),
+            (400, "RequestThrottled"),
+            (429, "TooMany"),
+            (403, "AWS.SimpleQueueService.OverLimit"),
+            (400, "RequestTimeout"),
+            (400, "RequestTimeoutException"),
+        ] {
             let webhook = Webhook::scripted(&ROUTES, move |entries| {
                 if entries[0].call <= 5 { Reply::Error(status, code) } else { Reply::Stored }
             })
@@ -394,6 +403,37 @@ mod failures {
         assert!(took > Duration::from_secs(3) && took < Duration::from_secs(5), "{took:?}");
         assert_eq!(webhook.bodies("unrouted").len(), 200);
         assert_eq!(webhook.bodies("messages").len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_tried_when_there_is_no_time_left_for_an_answer() {
+        let last = Arc::new(Mutex::new(Instant::now()));
+        let noted = Arc::clone(&last);
+        let webhook = Webhook::scripted(&ROUTES, move |_| {
+            *noted.lock().unwrap() = Instant::now();
+            Reply::Error(500, "InternalFailure")
+        })
+        .await;
+        // The pauses are random: the last try would be too late in one delivery of three.
+        for _ in 0..30 {
+            let started = Instant::now();
+            assert_eq!(webhook.deliver(notification(&["new"])).await, 503);
+            let last = *last.lock().unwrap() - started;
+            assert!(last > Duration::from_secs(7) && last < Duration::from_millis(8_810), "{last:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pauses_begin_anew_with_the_next_batch() {
+        let webhook = Webhook::scripted(&[("messages", "messages.fifo")], |entries| {
+            if entries[0].call.is_multiple_of(4) { Reply::Stored } else { Reply::Error(500, "InternalFailure") }
+        })
+        .await;
+        let started = Instant::now();
+        assert_eq!(webhook.deliver(notification(&["messages"; 100])).await, 200);
+        // Three pauses before each of the ten batches of the one group: 25, 50 and 100 ms at most.
+        assert_eq!(webhook.bodies("messages.fifo").len(), 100);
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

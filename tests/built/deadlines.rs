@@ -52,7 +52,14 @@ async fn an_answer_comes_before_any_deadline_while_the_secret_hangs() {
             let query = "hub.mode=subscribe&hub.challenge=1&hub.verify_token=wrong";
             let (event, status) =
                 if post { (signed("forger", b"{}"), 401) } else { (event("GET", query, &[], b""), 403) };
+            let answer = webhook.send_within(event.clone(), deadline).await;
+            assert_eq!(answer.status, status);
+            // Half of the time is kept for storing.
+            let half = deadline.saturating_sub(Duration::from_secs(1)) / 2;
+            assert!(answer.took < half + Duration::from_millis(900), "{answer:?}");
+            // Nobody reads it again for the next.
             assert_eq!(webhook.send_within(event, deadline).await.status, status);
+            assert_eq!(webhook.readings(), 2);
             // And nobody after it has to wait.
             let sent = Notification::of(&["messages"]);
             let answer = webhook.deliver(&sent.body).await;

@@ -188,6 +188,17 @@ impl Case {
 }
 
 #[tokio::test]
+async fn a_queue_that_cannot_be_used_is_found_out_once_not_by_each_batch() {
+    let webhook = Webhook::start();
+    webhook.aws.sqs().set_latency(Duration::from_millis(30));
+    let injected = webhook.queue("messages").fault(Fault::access_denied(), Times::Always);
+    let sent = Notification::of(&["messages"; 1000]);
+    assert_eq!((webhook.deliver(&sent.body).await.status, webhook.copies(&sent)), (200, vec![vec![Diverted]; 1000]));
+    // All that were under way when the first was answered.
+    assert!(injected.fired() <= 16, "{}", injected.fired());
+}
+
+#[tokio::test]
 async fn one_refused_entry_is_tried_again_alone_and_its_neighbours_are_not() {
     let webhook = Webhook::start();
     let sent = Notification::of(&["messages"; 10]);
