@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use fake_aws::{Fault, Times};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 
 use crate::{
     notification::Notification,
@@ -80,4 +84,23 @@ async fn a_service_that_closes_every_connection_unread_is_answered_with_503_in_t
     let sent = Notification::of(&["messages", "calls"]);
     assert_eq!(webhook.deliver_within(&sent.body, Duration::from_secs(4)).await.status, 503);
     assert_eq!(webhook.copies(&sent), [[], []]);
+}
+
+/// A host that drops every packet answers not even with a refusal.
+#[tokio::test]
+async fn a_connection_that_does_not_come_about_is_given_up_after_a_second() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    // Nobody accepts, and once the queue of those who wait is full, the system drops what comes.
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(Ok(stream)) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+        waiting.push(stream);
+    }
+    let webhook = Webhook::with(&[("AWS_ENDPOINT_URL_SQS", &format!("http://{address}"))]);
+    assert_eq!(webhook.deliver(Notification::of(&["messages"]).body).await.status, 503);
+    // Sooner than a call that is not answered.
+    let line = webhook.function.log_line("queue failed", Duration::from_secs(1)).await.unwrap();
+    assert!(line.contains("connect timeout occurred after 1s"), "{line}");
 }
