@@ -57,9 +57,10 @@ async fn an_answer_comes_before_any_deadline_while_the_secret_hangs() {
             // Half of the time is kept for storing.
             let half = deadline.saturating_sub(Duration::from_secs(1)) / 2;
             assert!(answer.took < half + Duration::from_millis(900), "{answer:?}");
-            // Nobody reads it again for the next.
+            // Nobody reads it again for the next; where there is no time at all, the first may not have got out.
             assert_eq!(webhook.send_within(event, deadline).await.status, status);
-            assert_eq!(webhook.readings(), 2);
+            let least = if half.is_zero() { 1 } else { 2 };
+            assert!((least..=2).contains(&webhook.readings()), "{}", webhook.readings());
             // And nobody after it has to wait.
             let sent = Notification::of(&["messages"]);
             let answer = webhook.deliver(&sent.body).await;
