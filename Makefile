@@ -117,11 +117,11 @@ $(CARGO_DENY):
 .PHONY: deny
 deny: $(CARGO_DENY) ## what may be depended on: licences, sources, and advisories where their database can be had
 	for manifest in ./Cargo.toml ./fuzz/Cargo.toml; do \
-		$(CARGO_DENY) --manifest-path $$manifest --locked check --config $(CURDIR)/deny.toml licenses bans sources; \
+		$(CARGO_DENY) --manifest-path $$manifest --config $(CURDIR)/deny.toml --locked check licenses bans sources; \
 	done
 	if timeout 60 $(CARGO_DENY) fetch db; then \
 		for manifest in ./Cargo.toml ./fuzz/Cargo.toml; do \
-			$(CARGO_DENY) --manifest-path $$manifest --locked --offline check --config $(CURDIR)/deny.toml advisories; \
+			$(CARGO_DENY) --manifest-path $$manifest --config $(CURDIR)/deny.toml --locked --offline check advisories; \
 		done; \
 	else \
 		echo "advisories: NOT checked, their database cannot be had from here"; \
@@ -182,7 +182,13 @@ bench: $(PEERS:%=$(CONTENDERS_OUT)/%/installed) ## measures the function beside 
 	cargo build --release
 	cargo build --release --package whatsapp-ingress-bench --bins
 	target/release/bench run $(if $(SCENES),--scenes "$(SCENES)") $(if $(CONTENDERS),--contenders "$(CONTENDERS)") \
-		$(if $(MEMORY),--memory "$(MEMORY)") $(if $(SMOKE),--smoke)
+		$(if $(MEMORY),--memory "$(MEMORY)")
+
+.PHONY: bench-smoke
+bench-smoke: ## whether the bench runs, on builds for tests: its figures are worth nothing
+	cargo build
+	cargo build --package whatsapp-ingress-bench --bins
+	WHATSAPP_INGRESS=target/debug/whatsapp-ingress target/debug/bench run --contenders ours,null --memory 0 --smoke
 
 .PHONY: bench-report
 bench-report: ## writes the figures of the last run and the kept counts into docs/performance.md
