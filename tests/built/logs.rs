@@ -154,16 +154,3 @@ async fn the_line_of_a_notification_counts_what_is_stored_where() {
     assert_eq!(counts, [&json!(5), &json!(5), &json!(1), &json!(3)]);
     assert!(stored["StoreTime"].as_f64().unwrap() > 0.0);
 }
-
-#[tokio::test]
-async fn the_line_of_a_notification_that_is_not_wholly_stored_counts_both_parts() {
-    let webhook = Webhook::start();
-    webhook.queue("messages").fault(Fault::access_denied(), Times::Always);
-    let sent = Notification::of(&["messages", "messages", "messages", "security"]);
-    let lost = sent.changes[1].event_id.clone();
-    let refused = Fault::refuse_entries(move |entry| entry.attribute("event_id") == Some(&lost));
-    webhook.queue("unrouted").fault(refused, Times::Always);
-    assert_eq!(webhook.deliver_within(&sent.body, Duration::from_secs(3)).await.status, 503);
-    let refused = webhook.function.log_line(r#""message":"refused""#, Duration::from_secs(5)).await.unwrap();
-    assert_eq!(line::read(&refused)["reason"], json!("1 of 4 stored nowhere, 2 diverted"));
-}

@@ -113,6 +113,7 @@ async fn what_is_stored_nowhere_is_not_counted_as_stored_or_diverted() {
     let refused = Fault::refuse_entries(move |entry| entry.attribute("event_id") == Some(&lost));
     webhook.queue("unrouted").fault(refused, Times::Always);
     assert_eq!(webhook.deliver_within(&sent.body, Duration::from_secs(3)).await.status, 503);
+    assert_eq!(lines(&webhook, 1).await[0]["reason"], json!("1 of 4 stored nowhere, 2 diverted"));
     let mut counts = counts(&webhook, 1).await;
     assert!(counts.remove("QueueRetries").is_some_and(|retries| retries >= 1), "{counts:?}");
     let expected = expected(&[
