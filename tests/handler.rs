@@ -9,12 +9,9 @@ use std::{
     time::Duration,
 };
 
+use fake_aws::event::{REQUEST_ID, base64, event};
 use lambda_http::{Body, Response};
-use support::{
-    APP_SECRET, Entry, Reply, VERIFY_TOKEN, Webhook,
-    event::{REQUEST_ID, base64, event},
-    secret,
-};
+use support::{APP_SECRET, Entry, Reply, VERIFY_TOKEN, Webhook, secret};
 use tokio::time::Instant;
 use whatsapp_ingress::signature::sign;
 

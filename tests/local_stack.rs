@@ -7,6 +7,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use fake_aws::event::event;
 use ingress_tools::{
     deliver::{Endpoint, Keys},
     expect::Piece,
@@ -15,7 +16,7 @@ use ingress_tools::{
     samples::Sample,
     stack::Stack,
 };
-use support::{corpus, event::event};
+use support::corpus;
 use tokio::sync::{Mutex, MutexGuard};
 use whatsapp_ingress::signature::sign;
 

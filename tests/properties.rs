@@ -7,13 +7,14 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fake_aws::event::base64;
 use ingress_tools::expect::Piece;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde::{
     Deserialize,
     de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor},
 };
-use support::{Entry, Webhook, event::base64};
+use support::{Entry, Webhook};
 use whatsapp_ingress::{message::event_id, notification::split};
 
 const ROUTES: [(&str, &str); 3] = [("messages", "messages"), ("messages.statuses", "receipts.fifo"), ("a.b", "x")];

@@ -10,11 +10,11 @@ use std::{
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::Credentials;
-use fake_aws::{FakeAws, Fault, Queue, Times};
+use fake_aws::{FakeAws, Fault, Queue, Times, event::event};
 use futures_util::future::join_all;
 use lambda_http::RequestExt;
 use serde_json::json;
-use support::{VERIFY_TOKEN, event::event, secret};
+use support::{VERIFY_TOKEN, secret};
 use tokio::time::Instant;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::util::SubscriberInitExt;

@@ -1,12 +1,10 @@
 //! The function in Docker, as `sam local` runs it, in the image and under the emulator of Lambda's Runtime API.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
-
 use std::path::{Path, PathBuf};
 
+use fake_aws::event::event;
 use ingress_tools::{sam_local::SamLocal, samples::Sample};
-use support::event::event;
 use tokio::sync::Mutex;
 
 /// One stack at a time: two would share a folder.

@@ -1,7 +1,8 @@
 //! What the functions are given to do.
 
 use clap::ValueEnum;
-use serde_json::{Value, json};
+use fake_aws::event::event;
+use serde_json::Value;
 use whatsapp_ingress::signature::sign;
 use whatsapp_ingress_bench::notifications::{message, notification, of_changes, receipt};
 
@@ -90,48 +91,12 @@ impl Scene {
 
 fn challenge() -> Value {
     let query = [("hub.mode", "subscribe"), ("hub.challenge", CHALLENGE), ("hub.verify_token", VERIFY_TOKEN)];
-    let mut event = event("GET", json!({}));
-    event["rawQueryString"] = query.map(|(name, value)| format!("{name}={value}")).join("&").into();
+    let mut event = event("GET", &query.map(|(name, value)| format!("{name}={value}")).join("&"), &[], b"");
     event["queryStringParameters"] = query.into_iter().collect();
     event
 }
 
 fn notified(body: &str, signature: &str) -> Value {
-    let mut event = event("POST", json!({ "content-type": "application/json", "x-hub-signature-256": signature }));
-    event["headers"]["content-length"] = body.len().to_string().into();
-    event["body"] = body.into();
-    event
-}
-
-fn event(method: &str, mut headers: Value) -> Value {
-    const HOST: &str = "r3pmxmplak.execute-api.eu-central-1.amazonaws.com";
-    for (name, value) in [("accept", "*/*"), ("host", HOST), ("user-agent", "facebookexternalua")] {
-        headers[name] = value.into();
-    }
-    json!({
-        "version": "2.0",
-        "routeKey": format!("{method} /webhook"),
-        "rawPath": "/webhook",
-        "rawQueryString": "",
-        "headers": headers,
-        "requestContext": {
-            "accountId": "123456789012",
-            "apiId": "r3pmxmplak",
-            "domainName": HOST,
-            "domainPrefix": "r3pmxmplak",
-            "http": {
-                "method": method,
-                "path": "/webhook",
-                "protocol": "HTTP/1.1",
-                "sourceIp": "192.0.2.44",
-                "userAgent": "facebookexternalua",
-            },
-            "requestId": "Xf3a2jKlliAEJ1A=",
-            "routeKey": format!("{method} /webhook"),
-            "stage": "$default",
-            "time": "12/Feb/2025:00:43:44 +0000",
-            "timeEpoch": 1_739_321_024_000_u64,
-        },
-        "isBase64Encoded": false,
-    })
+    let length = body.len().to_string();
+    event("POST", "", &[("content-length", &length), ("x-hub-signature-256", signature)], body.as_bytes())
 }

@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, time::SystemTime};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-pub(crate) const REQUEST_ID: &str = "Xf3a2jKlliAEJ1A=";
+/// API Gateway's id of every request.
+pub const REQUEST_ID: &str = "Xf3a2jKlliAEJ1A=";
 
 /// A whole event of an HTTP API, in payload format 2.0; a body goes as text if it is one,
 /// and not at all if it is empty.
-pub(crate) fn event(method: &str, query: &str, headers: &[(&str, &str)], body: &[u8]) -> Value {
+#[must_use]
+pub fn event(method: &str, query: &str, headers: &[(&str, &str)], body: &[u8]) -> Value {
     let usual = [
         ("accept", "*/*"),
         ("accept-encoding", "deflate, gzip"),
@@ -20,7 +22,7 @@ pub(crate) fn event(method: &str, query: &str, headers: &[(&str, &str)], body: &
     ];
     let headers: BTreeMap<_, _> = usual.iter().chain(headers).copied().collect();
     let text = std::str::from_utf8(body);
-    let milliseconds = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let milliseconds = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
     let mut event = json!({
         "version": "2.0",
         "routeKey": format!("{method} /webhook"),
@@ -43,7 +45,7 @@ pub(crate) fn event(method: &str, query: &str, headers: &[(&str, &str)], body: &
             "routeKey": format!("{method} /webhook"),
             "stage": "$default",
             "time": "12/Feb/2025:00:43:44 +0000",
-            "timeEpoch": u64::try_from(milliseconds).unwrap(),
+            "timeEpoch": u64::try_from(milliseconds).unwrap_or_default(),
         },
         "isBase64Encoded": text.is_err(),
     });
@@ -53,6 +55,8 @@ pub(crate) fn event(method: &str, query: &str, headers: &[(&str, &str)], body: &
     event
 }
 
-pub(crate) fn base64(bytes: &[u8]) -> String {
+/// A body as API Gateway hands it over if it is no text.
+#[must_use]
+pub fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }

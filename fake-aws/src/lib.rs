@@ -1,4 +1,5 @@
-//! SQS, Secrets Manager, S3 and Lambda's Runtime API over real HTTP/1.1 on loopback, with TLS or without, for tests, soak and bench.
+//! SQS, Secrets Manager, S3 and Lambda's Runtime API over real HTTP/1.1 on loopback, with TLS or without, and API Gateway's
+//! events, for tests, soak and bench.
 //!
 //! The function under test is the built binary: [`Function`] starts it as Lambda would, pointed at a [`FakeAws`] that
 //! refuses what AWS refuses and, when a test asks for it, fails in the ways that a network and a service fail.
@@ -27,6 +28,7 @@ mod answer;
 mod aws;
 mod call;
 mod dispatch;
+pub mod event;
 mod fault;
 mod function;
 mod rules;

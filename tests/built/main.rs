@@ -7,8 +7,6 @@
 mod connections;
 mod deadlines;
 mod deliveries;
-#[path = "../support/event.rs"]
-mod event;
 mod faults;
 mod fifo;
 mod line;

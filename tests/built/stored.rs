@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use fake_aws::Message;
+use fake_aws::{Message, event::REQUEST_ID};
 use serde_json::json;
 
 use crate::{
-    event::REQUEST_ID,
     notification::{Change, Notification},
     webhook::Webhook,
 };

@@ -6,7 +6,7 @@ use fake_aws::{Bucket, Call, FakeAws, Function, Invocation, Outcome, Queue};
 use serde_json::{Value, json};
 use whatsapp_ingress::signature::sign;
 
-pub(crate) use crate::event::event;
+pub(crate) use fake_aws::event::event;
 
 pub(crate) const APP_SECRET: &str = "the-app-secret-of-the-tests";
 pub(crate) const VERIFY_TOKEN: &str = "the-verify-token-of-the-tests";

@@ -5,8 +5,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod delivery;
-#[path = "../support/event.rs"]
-mod event;
 mod ledger;
 mod memory;
 #[allow(dead_code, reason = "the soak needs a part of it")]

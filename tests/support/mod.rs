@@ -3,7 +3,6 @@
 #![allow(dead_code, reason = "no test binary needs all of it")]
 
 pub(crate) mod corpus;
-pub(crate) mod event;
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +18,7 @@ use aws_sdk_sqs::{
 };
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use fake_aws::event;
 use lambda_http::{Body, Context, Request, RequestExt, Response};
 use whatsapp_ingress::{
     handler::Ingress, payload::Payloads, queue::Queues, routes::Routes, secrets::Secrets, signature::sign,
