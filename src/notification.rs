@@ -45,6 +45,10 @@ pub struct Change<'b> {
     pub kind: Option<Kind>,
     /// The id of the business number that the value is about.
     pub phone_number_id: Option<Cow<'b, str>>,
+    /// Whom the value is about.
+    contacts: Option<&'b RawValue>,
+    /// Messages, statuses or echoes, whichever there are.
+    items: Option<&'b RawValue>,
 }
 
 /// What the value of a change carries; Meta sends all three under the field `messages`.
@@ -208,13 +212,15 @@ impl<'b> Entry<'b> {
 
 impl<'b> Change<'b> {
     fn read(framed: Framed<'b>, entry_id: Option<&'b str>, entry_time: Option<&'b str>) -> Option<Self> {
-        let (field, [metadata, arrays @ ..]) = if let Some(UsualChange { field, value }) = usual(framed.inner) {
-            (Some(field), value.0)
-        } else {
-            let [field, value] = members(framed.inner, ["field", "value"]).unwrap_or_default();
-            (field.optional()?, inside(value.optional()?, VALUE))
-        };
-        let kind = Kind::ALL.into_iter().zip(arrays).find(|(_, array)| array.is_some_and(is_filled_array));
+        let (field, [metadata, contacts, echoes, kinds @ ..]) =
+            if let Some(UsualChange { field, value }) = usual(framed.inner) {
+                (Some(field), value.0)
+            } else {
+                let [field, value] = members(framed.inner, ["field", "value"]).unwrap_or_default();
+                (field.optional()?, inside(value.optional()?, VALUE))
+            };
+        let [messages, statuses, _] = kinds;
+        let kind = Kind::ALL.into_iter().zip(kinds).find(|(_, array)| array.is_some_and(is_filled_array));
         let [phone_number_id] = inside(metadata, ["phone_number_id"]);
         Some(Self {
             framed,
@@ -223,6 +229,8 @@ impl<'b> Change<'b> {
             field: field.and_then(string).filter(|field| !field.is_empty()),
             kind: kind.map(|(kind, _)| kind),
             phone_number_id: phone_number_id.and_then(scalar),
+            contacts: contacts.filter(|array| is_filled_array(array)),
+            items: [messages, statuses, echoes].into_iter().flatten().find(|array| is_filled_array(array)),
         })
     }
 
@@ -231,12 +239,7 @@ impl<'b> Change<'b> {
     #[must_use]
     pub fn time(&self) -> Option<u64> {
         let seconds = |json: &str| json.trim_matches('"').parse().ok();
-        self.entry_time.and_then(seconds).or_else(|| {
-            let [value] = members(self.framed.inner, ["value"]).unwrap_or_default();
-            let items = inside(value.once(), ["messages", "statuses", "message_echoes"]);
-            let [timestamp] = inside(items.into_iter().flatten().find_map(first), ["timestamp"]);
-            seconds(timestamp?.get())
-        })
+        self.entry_time.and_then(seconds).or_else(|| seconds(early_member_of_first(self.items?, "timestamp")?.get()))
     }
 
     /// Who the business talks to in this change, by whatever the first message or status names them with.
@@ -245,13 +248,9 @@ impl<'b> Change<'b> {
     /// number can be missing; then a business-scoped user id is all there is.
     #[must_use]
     pub fn contact(&self) -> Option<Cow<'b, str>> {
-        let [value] = members(self.framed.inner, ["value"]).unwrap_or_default();
-        let [contacts, messages, statuses, echoes] =
-            inside(value.once(), ["contacts", "messages", "statuses", "message_echoes"]);
-        let [wa_id, contact_user_id] = inside(contacts.and_then(first), ["wa_id", "user_id"]);
-        let item = [messages, statuses, echoes].into_iter().flatten().find_map(first);
+        let [wa_id, contact_user_id] = inside_first(self.contacts, ["wa_id", "user_id"]);
         let [to, from, recipient_id, from_user_id, to_user_id, recipient_user_id] =
-            inside(item, ["to", "from", "recipient_id", "from_user_id", "to_user_id", "recipient_user_id"]);
+            inside_first(self.items, ["to", "from", "recipient_id", "from_user_id", "to_user_id", "recipient_user_id"]);
         [wa_id, to, from, recipient_id, from_user_id, to_user_id, recipient_user_id, contact_user_id]
             .into_iter()
             .flatten()
@@ -287,7 +286,8 @@ struct UsualChange<'b> {
 }
 
 /// What is looked for in the value of a change.
-const VALUE: [&str; 4] = ["metadata", Kind::ALL[0].name(), Kind::ALL[1].name(), Kind::ALL[2].name()];
+const VALUE: [&str; 6] =
+    ["metadata", "contacts", "message_echoes", Kind::ALL[0].name(), Kind::ALL[1].name(), Kind::ALL[2].name()];
 
 /// A member that may be missing; `null` is not missing.
 #[derive(Default)]
@@ -300,7 +300,7 @@ impl<'de: 'b, 'b> Deserialize<'de> for Raw<'b> {
 }
 
 /// The members of an object named in [`VALUE`], where each is there once.
-struct Inside<'b>([Option<&'b RawValue>; 4]);
+struct Inside<'b>([Option<&'b RawValue>; VALUE.len()]);
 
 impl<'de: 'b, 'b> Deserialize<'de> for Inside<'b> {
     fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
@@ -365,8 +365,44 @@ fn elements(json: &str) -> Option<Vec<&RawValue>> {
     if json.trim_start().starts_with('[') { serde_json::from_str(json).ok() } else { None }
 }
 
-fn first(json: &RawValue) -> Option<&RawValue> {
-    elements(json.get())?.into_iter().next()
+/// A reader of the first element of an array that is not empty; what follows it stays unread.
+fn first(array: &RawValue) -> serde_json::Deserializer<serde_json::de::StrRead<'_>> {
+    serde_json::Deserializer::from_str(&array.get()[1..])
+}
+
+/// The members with the given names of an array's first element, where each is there once.
+fn inside_first<'j, const N: usize>(array: Option<&'j RawValue>, names: [&str; N]) -> [Option<&'j RawValue>; N] {
+    let found = array.and_then(|array| first(array).deserialize_map(Members(names)).ok());
+    found.map_or([None; N], |found| found.map(Member::once))
+}
+
+/// The first member of that name of an array's first element; what follows it, which may be megabytes, stays unread.
+fn early_member_of_first<'j>(array: &'j RawValue, name: &str) -> Option<&'j RawValue> {
+    struct Early<'n, 'f, 'j>(&'n str, &'f mut Option<&'j RawValue>);
+
+    impl<'j> Visitor<'j> for Early<'_, '_, 'j> {
+        type Value = ();
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'j>>(self, mut object: A) -> Result<(), A::Error> {
+            while let Some(index) = object.next_key_seed(Index(&[self.0]))? {
+                if index.is_some() {
+                    *self.1 = Some(object.next_value()?);
+                    return Ok(());
+                }
+                object.next_value::<IgnoredAny>()?;
+            }
+            Ok(())
+        }
+    }
+
+    let mut found = None;
+    // An object that was left before its end is an error, and of no interest.
+    let _ = first(array).deserialize_map(Early(name, &mut found));
+    found
 }
 
 /// The text before the first and after the last of some parts of a text, and the parts; none if there are none.

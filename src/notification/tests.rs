@@ -249,3 +249,26 @@ fn a_contact_is_named_by_the_first_thing_that_names_them() {
         assert_eq!(change(&format!(r#"{{"value":{value}}}"#)).contact().as_deref(), contact, "{value}");
     }
 }
+
+#[test]
+fn a_change_is_as_old_as_its_entry_or_else_as_the_first_thing_in_it() {
+    let with = |entry: &str, value: &str| {
+        let body = format!(r#"{{"entry":[{{{entry}"changes":[{{"value":{value}}}]}}]}}"#);
+        only_change(&body).time()
+    };
+    for (value, time) in [
+        (r#"{"messages":[{"id":"a","timestamp":"7","text":{"timestamp":"8"}},{"timestamp":"9"}]}"#, Some(7)),
+        (r#"{"statuses":[{"pricing":{"timestamp":"8"},"timestamp":7}]}"#, Some(7)),
+        (r#"{"messages":[],"message_echoes": [ {"timestamp" : "7"} ]}"#, Some(7)),
+        (r#"{"messages":[{"id":"a"},{"timestamp":"9"}]}"#, None),
+        (r#"{"messages":[{"timestamp":"soon"}]}"#, None),
+        (r#"{"messages":["timestamp",7]}"#, None),
+        (r#"{"errors":[{"timestamp":"7"}]}"#, None),
+        (r#"{"timestamp":"7"}"#, None),
+        ("5", None),
+    ] {
+        assert_eq!(with("", value), time, "{value}");
+        assert_eq!(with(r#""time":3,"#, value), Some(3), "{value}");
+        assert_eq!(with(r#""time":"never","#, value), time, "{value}");
+    }
+}
