@@ -8,11 +8,15 @@ use std::{
 
 use clap::ValueEnum;
 
+use crate::gate::Gate;
+
 /// A function that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Contender {
     /// This project's.
     Ours,
+    /// Another build of it, which `AGAINST` names, to compare the two in one run.
+    Other,
     /// `lambda_http` that answers 200.
     Null,
     /// One call of the SDK, measured within the function.
@@ -24,12 +28,13 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 5] = [Self::Ours, Self::Null, Self::Bare, Self::Python, Self::Node];
+    pub(crate) const ALL: [Self; 6] = [Self::Ours, Self::Other, Self::Null, Self::Bare, Self::Python, Self::Node];
 
     /// Its name in results and tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
+            Self::Other => "other",
             Self::Null => "null",
             Self::Bare => "bare",
             Self::Python => "python",
@@ -48,6 +53,7 @@ impl Contender {
         let beside = |name: &str| env::current_exe().expect("a program has a path").with_file_name(name);
         match self {
             Self::Ours => (ours(), vec![], project),
+            Self::Other => (other().unwrap_or_default(), vec![], project),
             Self::Null | Self::Bare => (beside(self.name()), vec![], project),
             Self::Python => (
                 installed.join("python/bin/python"),
@@ -62,13 +68,15 @@ impl Contender {
         }
     }
 
-    /// The command that starts it inside the given control groups: a shell moves itself there and becomes the function,
-    /// so that all of the function runs within its limits and nothing of the shell.
-    pub(crate) fn command(self, groups: &[PathBuf]) -> Command {
+    /// The command that starts it inside the given control groups: a shell moves itself there, which can take the kernel
+    /// longer than a start, waits at the gate, and becomes the function.
+    pub(crate) fn command(self, groups: &[PathBuf], gate: &Gate) -> Command {
+        const SHELL: &str =
+            r#"while [ "$1" != -- ]; do echo $$ > "$1"; shift; done; read -r _ < "$2"; shift 2; exec "$@""#;
         let (program, arguments, folder) = self.invocation();
         let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(r#"while [ "$1" != -- ]; do echo $$ > "$1"; shift; done; shift; exec "$@""#).arg("sh");
-        command.args(groups.iter().map(|group| group.join("cgroup.procs"))).arg("--");
+        command.arg("-c").arg(SHELL).arg("sh");
+        command.args(groups.iter().map(|group| group.join("cgroup.procs"))).arg("--").arg(gate.path());
         command.arg(program).args(arguments).current_dir(folder);
         command
     }
@@ -94,4 +102,9 @@ pub(crate) fn project() -> PathBuf {
 /// The function as it is deployed, or another build of it.
 pub(crate) fn ours() -> PathBuf {
     env::var_os("WHATSAPP_INGRESS").map_or_else(|| project().join("target/release/whatsapp-ingress"), PathBuf::from)
+}
+
+/// The other build, if there is one to compare with.
+pub(crate) fn other() -> Option<PathBuf> {
+    env::var_os("AGAINST").map(PathBuf::from)
 }

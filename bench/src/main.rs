@@ -1,14 +1,15 @@
 //! Measures the built function beside what people would use instead, with one clock, on one fake AWS.
 //!
-//! [`plan`] says which [`scene`]s are measured in which setting; [`contender`] starts a function and [`limits`] gives
-//! it the processor that Lambda would; [`measure`] feeds it and counts. [`results`] go to a file, from which [`table`]
-//! prints, and [`report`] writes what `docs/performance.md` shows, with [`plot`] and [`cost`]. [`instructions`] counts
-//! what the pure path executes and compares it with what it was.
+//! [`plan`] says which [`scene`]s are measured in which setting; [`contender`] starts a function from its [`gate`] and
+//! [`limits`] give it the processor that Lambda would; [`measure`] feeds it and counts. [`results`] go to a file, from
+//! which [`table`] prints, and [`report`] writes what `docs/performance.md` shows, with [`plot`] and [`cost`].
+//! [`instructions`] counts what the pure path executes and compares it with what it was.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod about;
 mod contender;
 mod cost;
+mod gate;
 mod instructions;
 mod limits;
 mod measure;
@@ -25,7 +26,7 @@ use std::{error::Error, fs, path::PathBuf};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    contender::{Contender, ours},
+    contender::{Contender, other, ours},
     limits::Limits,
     plan::{Effort, groups},
     results::Results,
@@ -68,6 +69,9 @@ struct Run {
     /// Only these shares of a processor, by the memory that Lambda gives them for; 0 is all there is.
     #[arg(long, value_delimiter = ',')]
     memory: Vec<u32>,
+    /// So many times as many invocations, to tell smaller differences; cold starts stay as many.
+    #[arg(long, default_value_t = 1)]
+    times: u32,
     /// A few invocations of each, to see that all works.
     #[arg(long)]
     smoke: bool,
@@ -88,7 +92,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 impl Run {
     async fn run(&self) -> Result<(), Box<dyn Error>> {
         let contenders = self.contenders()?;
-        let effort = if self.smoke { Effort::SMOKE } else { Effort::USUAL };
+        let effort = if self.smoke { Effort::SMOKE } else { Effort::USUAL.times(self.times) };
         Limits::new(None).map_err(|error| format!("control groups cannot be made, which root can: {error}"))?;
         let mut results =
             Results { about: about::about(&contenders), binary_bytes: fs::metadata(ours())?.len(), cells: vec![] };
@@ -110,7 +114,10 @@ impl Run {
     }
 
     fn contenders(&self) -> Result<Vec<Contender>, String> {
-        let wanted = |of: &Contender| self.contenders.is_empty() || self.contenders.contains(of);
+        let wanted = |of: &Contender| match of {
+            Contender::Other => other().is_some(),
+            _ => self.contenders.is_empty() || self.contenders.contains(of),
+        };
         let contenders: Vec<_> = Contender::ALL.into_iter().filter(wanted).collect();
         match contenders.iter().find(|contender| !contender.is_installed()) {
             Some(missing) => Err(format!("{} is not there: `make bench` installs and builds it", missing.name())),

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::{
     contender::Contender,
+    gate::Gate,
     limits::Limits,
     memory,
     plan::{Effort, Group},
@@ -46,6 +47,8 @@ struct Stage {
 struct Sandbox {
     function: Function,
     limits: Limits,
+    /// When the process became the function.
+    started: Instant,
 }
 
 /// What one contender took for one scene so far.
@@ -134,8 +137,10 @@ impl Stage {
             ("AWS_ENDPOINT_URL_S3", self.endpoints[1].clone()),
             ("BARE_QUEUE_URL", self.queues[0].url().to_owned()),
         ]);
-        let function = Function::start_command(contender.command(limits.groups()), &self.aws, variables);
-        Ok(Sandbox { function, limits })
+        let gate = Gate::new()?;
+        let function = Function::start_command(contender.command(limits.groups(), &gate), &self.aws, variables);
+        let started = gate.open()?;
+        Ok(Sandbox { function, limits, started })
     }
 
     async fn start_cold(&self, contender: Contender, samples: &mut Samples) -> Result<(), Box<dyn Error>> {
@@ -148,8 +153,8 @@ impl Stage {
         if !Scene::Cold.is_right(answer) {
             return Err(wrong(contender, Scene::Cold, &first).into());
         }
-        samples.inits.push(init);
-        samples.times.push(first.ended - sandbox.function.started());
+        samples.inits.push(sandbox.function.started() + init - sandbox.started);
+        samples.times.push(first.ended - sandbox.started);
         samples.cpu += sandbox.limits.used()?;
         samples.peak_mb = samples.peak_mb.max(memory::peak_mb(sandbox.function.pid())?);
         self.count(contender, Scene::Cold, 1, before, samples)
