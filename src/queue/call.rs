@@ -1,16 +1,15 @@
 //! One call of `SendMessageBatch`, and what its answer means.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 
 use aws_sdk_sqs::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
     operation::send_message_batch::{SendMessageBatchError, SendMessageBatchOutput},
-    types::{
-        BatchResultErrorEntry, MessageAttributeValue, MessageSystemAttributeNameForSends::AwsTraceHeader,
-        MessageSystemAttributeValue, SendMessageBatchRequestEntry,
-    },
+    types::BatchResultErrorEntry,
 };
+use bytes::Bytes;
+use serde::{Serialize, Serializer};
 
 use super::sending::Failure;
 use crate::{
@@ -47,18 +46,16 @@ pub(super) async fn send_batch(
     queue_url: &str,
     messages: Vec<Message>,
 ) -> Result<Vec<Result<(), Failure>>, Failure> {
-    let count = messages.len();
-    let entries = messages.into_iter().enumerate().map(|(index, message)| entry(index, message)).collect();
-    let sent = client.send_message_batch().queue_url(queue_url).set_entries(Some(entries)).send().await;
-    sent.map(|answer| outcomes(&answer, count)).map_err(|error| failure(&error))
+    let (body, count) = (body(queue_url, &messages), messages.len());
+    drop(messages);
+    call(client, body).await.map(|answer| outcomes(&answer, count)).map_err(|error| failure(&error))
 }
 
 /// Makes a call without entries, which SQS can only refuse; fails where it would refuse one with entries too.
 ///
 /// It needs the queue and the permission that a message needs, and the connection that it leaves open is as good.
 pub(super) async fn send_nothing(client: &Client, queue_url: &str) -> Result<(), Failure> {
-    let sent = client.send_message_batch().queue_url(queue_url).set_entries(Some(Vec::new())).send().await;
-    match sent {
+    match call(client, body(queue_url, &[])).await {
         Err(error) if !error.as_service_error().is_some_and(SendMessageBatchError::is_empty_batch_request) => {
             Err(failure(&error))
         }
@@ -66,28 +63,88 @@ pub(super) async fn send_nothing(client: &Client, queue_url: &str) -> Result<(),
     }
 }
 
-fn entry(index: usize, message: Message) -> SendMessageBatchRequestEntry {
-    let attributes = message.attributes.into_iter().map(|(name, value)| {
-        let builder = MessageAttributeValue::builder().data_type(value.data_type());
-        let text = match value {
-            Attribute::Text(text) => text,
-            Attribute::Number(number) => number.to_string(),
+/// Makes a call with this body.
+///
+/// The SDK writes JSON byte by byte, with a copy of each text: for the most that Meta sends, that takes a tenth of all the
+/// processor's time. So it is given nothing to write, and the body before it signs.
+async fn call(client: &Client, body: Bytes) -> Result<SendMessageBatchOutput, SdkError<SendMessageBatchError>> {
+    let call = client.send_message_batch().customize().mutate_request(move |request| {
+        request.headers_mut().insert("content-length", body.len().to_string());
+        *request.body_mut() = body.clone().into();
+    });
+    call.send().await
+}
+
+/// The body of `SendMessageBatch` in SQS's JSON protocol; the id of an entry is its index.
+fn body(queue_url: &str, messages: &[Message]) -> Bytes {
+    let entries: Vec<_> = messages.iter().enumerate().map(|(index, message)| Entry::new(index, message)).collect();
+    // Escapes make a JSON text in a JSON text a quarter longer, and the rest of an entry takes a kilobyte.
+    let room = messages.iter().map(|message| message.body.len() * 5 / 4 + 1024).sum();
+    let mut body = Vec::with_capacity(room);
+    serde_json::to_writer(&mut body, &Batch { queue_url, entries })
+        .expect("a list can be written to, and keys are texts");
+    body.into()
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Batch<'m> {
+    queue_url: &'m str,
+    entries: Vec<Entry<'m>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry<'m> {
+    id: String,
+    message_body: &'m str,
+    #[serde(serialize_with = "by_name")]
+    message_attributes: &'m [(&'static str, Attribute)],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_system_attributes: Option<SystemAttributes<'m>>,
+    message_group_id: &'m str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_deduplication_id: Option<&'m str>,
+}
+
+#[derive(Serialize)]
+struct SystemAttributes<'m> {
+    #[serde(rename = "AWSTraceHeader")]
+    trace: Value<'m>,
+}
+
+/// The value of an attribute; a number is a text too.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Value<'m> {
+    data_type: &'static str,
+    string_value: Cow<'m, str>,
+}
+
+impl<'m> Entry<'m> {
+    fn new(index: usize, message: &'m Message) -> Self {
+        let trace = message.trace.as_deref();
+        Self {
+            id: index.to_string(),
+            message_body: &message.body,
+            message_attributes: &message.attributes,
+            message_system_attributes: trace.map(|trace| SystemAttributes {
+                trace: Value { data_type: "String", string_value: Cow::Borrowed(trace) },
+            }),
+            message_group_id: &message.group_id,
+            message_deduplication_id: message.deduplication_id.as_deref(),
+        }
+    }
+}
+
+fn by_name<S: Serializer>(attributes: &&[(&str, Attribute)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(attributes.iter().map(|(name, attribute)| {
+        let string_value = match attribute {
+            Attribute::Text(text) => Cow::Borrowed(text.as_str()),
+            Attribute::Number(number) => Cow::Owned(number.to_string()),
         };
-        (name.to_owned(), builder.string_value(text).build().expect("has a data type"))
-    });
-    let trace = message.trace.map(|header| {
-        let builder = MessageSystemAttributeValue::builder().data_type("String").string_value(header);
-        HashMap::from([(AwsTraceHeader, builder.build().expect("has a data type"))])
-    });
-    SendMessageBatchRequestEntry::builder()
-        .id(index.to_string())
-        .message_body(message.body)
-        .set_message_attributes(Some(attributes.collect::<HashMap<_, _>>()))
-        .set_message_system_attributes(trace)
-        .message_group_id(message.group_id)
-        .set_message_deduplication_id(message.deduplication_id)
-        .build()
-        .expect("has an id and a body")
+        (name, Value { data_type: attribute.data_type(), string_value })
+    }))
 }
 
 fn outcomes(answer: &SendMessageBatchOutput, count: usize) -> Vec<Result<(), Failure>> {

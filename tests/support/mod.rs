@@ -10,16 +10,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_config::{SdkConfig, retry::RetryConfig};
+use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig};
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
-use aws_sdk_sqs::{
-    operation::send_message_batch::SendMessageBatchOutput,
-    types::{BatchResultErrorEntry, SendMessageBatchResultEntry},
-};
+use aws_smithy_http_client::test_util::infallible_client_fn;
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use fake_aws::event;
 use lambda_http::{Body, Context, Request, RequestExt, Response};
+use serde_json::{Value, json};
 use whatsapp_ingress::{
     handler::Ingress, payload::Payloads, queue::Queues, routes::Routes, secrets::Secrets, signature::sign,
 };
@@ -68,7 +66,7 @@ pub(crate) struct Webhook {
 
 /// A secret that the function works with.
 pub(crate) fn secret(app_secret: &str, verify_token: &str) -> String {
-    serde_json::json!({"app_secret": app_secret, "verify_token": verify_token}).to_string()
+    json!({"app_secret": app_secret, "verify_token": verify_token}).to_string()
 }
 
 impl Webhook {
@@ -109,7 +107,7 @@ impl Webhook {
         self.send(event).await.status().as_u16()
     }
 
-    pub(crate) async fn send(&self, event: serde_json::Value) -> Response<Body> {
+    pub(crate) async fn send(&self, event: Value) -> Response<Body> {
         self.send_text(&event.to_string()).await
     }
 
@@ -153,47 +151,47 @@ fn sqs(
     script: impl Fn(&[Entry]) -> Reply + Send + Sync + 'static,
 ) -> aws_sdk_sqs::Client {
     let calls = Mutex::new(0);
-    let rule = mock!(aws_sdk_sqs::Client::send_message_batch).then_compute_response(move |input| {
+    let network = infallible_client_fn(move |request| {
         let call = {
             let mut calls = calls.lock().unwrap();
             *calls += 1;
             *calls
         };
-        let queue = input.queue_url().unwrap().rsplit('/').next().unwrap();
-        let mut sent: Vec<_> = input
-            .entries()
-            .iter()
-            .map(|entry| Entry {
-                queue: queue.to_owned(),
-                call,
-                body: entry.message_body().to_owned(),
-                attributes: entry
-                    .message_attributes()
-                    .into_iter()
-                    .flatten()
-                    .map(|(name, value)| (name.clone(), value.string_value().unwrap().to_owned()))
-                    .collect(),
-                group: entry.message_group_id().unwrap_or_default().to_owned(),
-                deduplication: entry.message_deduplication_id().map(ToOwned::to_owned),
-                stored: true,
-            })
-            .collect();
+        let length = request.headers()["content-length"].to_str().unwrap();
+        let body = request.body().bytes().unwrap();
+        assert_eq!(length, body.len().to_string());
+        let mut sent = sent(call, &serde_json::from_slice(body).unwrap());
         let reply = script(&sent);
-        let response = respond(&reply, input.entries(), &mut sent);
+        let response = respond(&reply, &mut sent);
         entries.lock().unwrap().extend(sent);
         response
     });
-    mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&rule], |config| config.retry_config(RetryConfig::disabled()))
+    let config = aws_sdk_sqs::Config::builder().with_test_defaults_v2().behavior_version(BehaviorVersion::latest());
+    let config = config.http_client(network).retry_config(RetryConfig::disabled());
+    aws_sdk_sqs::Client::from_conf(config.build())
 }
 
-type SqsResponse =
-    MockResponse<SendMessageBatchOutput, aws_sdk_sqs::operation::send_message_batch::SendMessageBatchError>;
+/// The entries of a call, as SQS would read them.
+fn sent(call: usize, body: &Value) -> Vec<Entry> {
+    let text = |value: &Value| value.as_str().map(ToOwned::to_owned);
+    let queue = body["QueueUrl"].as_str().unwrap().rsplit('/').next().unwrap();
+    let entry = |(index, entry): (usize, &Value)| {
+        assert_eq!(entry["Id"], index.to_string());
+        let attributes = entry["MessageAttributes"].as_object().unwrap().iter();
+        Entry {
+            queue: queue.to_owned(),
+            call,
+            body: text(&entry["MessageBody"]).unwrap(),
+            attributes: attributes.map(|(name, value)| (name.clone(), text(&value["StringValue"]).unwrap())).collect(),
+            group: text(&entry["MessageGroupId"]).unwrap_or_default(),
+            deduplication: text(&entry["MessageDeduplicationId"]),
+            stored: true,
+        }
+    };
+    body["Entries"].as_array().unwrap().iter().enumerate().map(entry).collect()
+}
 
-fn respond(
-    reply: &Reply,
-    entries: &[aws_sdk_sqs::types::SendMessageBatchRequestEntry],
-    sent: &mut [Entry],
-) -> SqsResponse {
+fn respond(reply: &Reply, sent: &mut [Entry]) -> lambda_http::http::Response<String> {
     let (refused, code, fault) = match reply {
         Reply::Stored => (&[][..], "", false),
         Reply::Unmentioned(refused) => (&refused[..], "", false),
@@ -202,22 +200,24 @@ fn respond(
             for entry in sent {
                 entry.stored = false;
             }
-            return MockResponse::Http(error(*status, code));
+            return answer(*status, &failure(code));
         }
     };
     let (mut successful, mut failed) = (Vec::new(), Vec::new());
-    for (index, (entry, sent)) in entries.iter().zip(sent).enumerate() {
+    for (index, sent) in sent.iter_mut().enumerate() {
+        let id = index.to_string();
         sent.stored = !refused.contains(&index);
         if sent.stored {
-            let result = SendMessageBatchResultEntry::builder().id(entry.id()).message_id("m").md5_of_message_body("d");
-            successful.push(result.build().unwrap());
+            successful.push(json!({"Id": id, "MessageId": "m", "MD5OfMessageBody": "d"}));
         } else if !matches!(reply, Reply::Unmentioned(_)) {
-            let result = BatchResultErrorEntry::builder().id(entry.id()).code(code).sender_fault(fault);
-            failed.push(result.build().unwrap());
+            failed.push(json!({"Id": id, "Code": code, "SenderFault": fault}));
         }
     }
-    let output = SendMessageBatchOutput::builder().set_successful(Some(successful)).set_failed(Some(failed));
-    MockResponse::Output(output.build().unwrap())
+    answer(200, &json!({"Successful": successful, "Failed": failed}))
+}
+
+fn answer(status: u16, body: &Value) -> lambda_http::http::Response<String> {
+    lambda_http::http::Response::builder().status(status).body(body.to_string()).unwrap()
 }
 
 fn secrets_manager(
@@ -237,6 +237,9 @@ fn secrets_manager(
 }
 
 fn error(status: u16, code: &str) -> HttpResponse {
-    let body = serde_json::json!({"__type": format!("com.amazonaws.sqs#{code}"), "message": "scripted"});
-    HttpResponse::new(status.try_into().unwrap(), body.to_string().into())
+    HttpResponse::new(status.try_into().unwrap(), failure(code).to_string().into())
+}
+
+fn failure(code: &str) -> Value {
+    json!({"__type": format!("com.amazonaws.sqs#{code}"), "message": "scripted"})
 }
