@@ -484,10 +484,12 @@ fn the_function_is_the_binary_of_this_package_on_the_runtime_without_a_language(
 }
 
 #[test]
-fn the_function_is_told_of_its_secret_its_queues_and_its_bucket_and_nothing_else() {
+fn the_function_is_told_of_its_secret_its_queues_and_its_bucket_and_its_allocator_what_to_keep() {
     let variables = properties("Ingress")["Environment"]["Variables"].as_object().unwrap();
 
-    assert_eq!(variables.len(), 3);
+    assert_eq!(variables.len(), 5);
+    assert_eq!(variables["MALLOC_MMAP_THRESHOLD_"], "8388608");
+    assert_eq!(variables["MALLOC_TRIM_THRESHOLD_"], "33554432");
     assert_eq!(variables["PAYLOAD_BUCKET"], json!({ "Ref": "Payloads" }));
     assert!(variables.contains_key("QUEUE_URLS"));
     assert_eq!(variables["SECRET_ID"], get_att("Secret", "Id"));
@@ -814,6 +816,8 @@ fn thirty_five_fields_are_within_what_lambda_and_cloudformation_allow() {
         ("SECRET_ID", format!("arn:aws:secretsmanager:ap-southeast-1:123456789012:secret:{}-123456", "s".repeat(64))),
         ("PAYLOAD_BUCKET", "b".repeat(63)),
         ("CLIENT_CERTIFICATE_CN", "client.webhooks.fbclientcerts.com".to_owned()),
+        ("MALLOC_MMAP_THRESHOLD_", "8388608".to_owned()),
+        ("MALLOC_TRIM_THRESHOLD_", "33554432".to_owned()),
     ];
     let names: BTreeSet<&str> = variables.iter().map(|(name, _)| *name).collect();
     let template = expand(&["DomainName=hooks.example.com", "TruststoreUri=s3://b/k"]);

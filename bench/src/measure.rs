@@ -19,6 +19,9 @@ use crate::{
     scene::{APP_SECRET, Scene, VERIFY_TOKEN},
 };
 
+/// What the template sets for the allocator; it helps whoever allocates with glibc.
+const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_MMAP_THRESHOLD_", "8388608"), ("MALLOC_TRIM_THRESHOLD_", "33554432")];
+
 const SECRET_ID: &str = "ingress";
 const BUCKET: &str = "payloads";
 
@@ -129,6 +132,7 @@ impl Stage {
             "*": self.queues[2].url(), "messages": "messages", "messages.statuses": "messages-statuses",
         });
         let mut variables = contender.variables();
+        variables.extend(ALLOCATOR.map(|(name, value)| (name, value.to_owned())));
         variables.extend([
             ("SECRET_ID", SECRET_ID.to_owned()),
             ("QUEUE_URLS", urls.to_string()),
@@ -270,6 +274,18 @@ impl Samples {
             peak_mb: self.peak_mb,
             calls: each(calls),
             bytes: each(bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ALLOCATOR;
+
+    #[test]
+    fn the_allocator_is_told_what_the_template_tells_it() {
+        for (name, value) in ALLOCATOR {
+            assert!(include_str!("../../template.yaml").contains(&format!("{name}: \"{value}\"\n")), "{name}");
         }
     }
 }
