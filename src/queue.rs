@@ -1,6 +1,6 @@
 //! Every message onto its queue: in batches, again where SQS failed, to the catch-all where a queue does.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use aws_sdk_sqs::Client;
 use futures_util::future::join_all;
@@ -58,7 +58,8 @@ struct Share<'r> {
 /// A piece on its way to a queue.
 struct Item<'p> {
     piece: &'p Piece<'p>,
-    event_id: String,
+    /// Made when it is needed first, while other items' calls are on their way.
+    event_id: OnceLock<String>,
     /// The route that it took, also when that led to the catch-all in the end.
     route: Option<&'p str>,
     unrouted: Option<Unrouted>,
@@ -133,7 +134,7 @@ impl Queues {
         };
         let item = Item {
             piece,
-            event_id: event_id(piece),
+            event_id: OnceLock::new(),
             route: destination.route,
             unrouted: destination.route.is_none().then(|| Unrouted::of(piece)),
             ready: None,
@@ -204,6 +205,10 @@ impl Queues {
 }
 
 impl Item<'_> {
+    fn event_id(&self) -> &str {
+        self.event_id.get_or_init(|| event_id(self.piece))
+    }
+
     fn diverted(self) -> Self {
         Self { unrouted: Some(Unrouted::QueueUnavailable), ready: None, alone: false, ..self }
     }
@@ -219,9 +224,9 @@ impl Item<'_> {
 
     fn build(&self, origin: Origin<'_>, fifo: bool) -> Message {
         if self.form != Form::Usual {
-            return Message::bare(self.piece, &self.event_id, fifo);
+            return Message::bare(self.piece, self.event_id(), fifo);
         }
-        Message::new(self.piece, &self.event_id, origin, self.unrouted, fifo)
+        Message::new(self.piece, self.event_id(), origin, self.unrouted, fifo)
     }
 }
 

@@ -244,7 +244,7 @@ impl<'s, 'p> Sending<'s, 'p> {
         let payloads = &self.queues.payloads;
         let bucket = payloads.bucket().map_err(|error| Failure::NoPayload(error.to_string()))?;
         let route = item.route.filter(|_| item.unrouted.is_none());
-        let key = Payloads::key(route, &item.event_id);
+        let key = Payloads::key(route, item.event_id());
         let body = message.point_to(bucket, &key);
         match timeout_at(self.attempt_ends(), payloads.put(&key, body)).await {
             Ok(Ok(())) => Ok(()),
