@@ -191,7 +191,7 @@ fn sent(call: usize, body: &Value) -> Vec<Entry> {
     body["Entries"].as_array().unwrap().iter().enumerate().map(entry).collect()
 }
 
-fn respond(reply: &Reply, sent: &mut [Entry]) -> lambda_http::http::Response<String> {
+fn respond(reply: &Reply, sent: &mut [Entry]) -> Response<String> {
     let (refused, code, fault) = match reply {
         Reply::Stored => (&[][..], "", false),
         Reply::Unmentioned(refused) => (&refused[..], "", false),
@@ -216,8 +216,8 @@ fn respond(reply: &Reply, sent: &mut [Entry]) -> lambda_http::http::Response<Str
     answer(200, &json!({"Successful": successful, "Failed": failed}))
 }
 
-fn answer(status: u16, body: &Value) -> lambda_http::http::Response<String> {
-    lambda_http::http::Response::builder().status(status).body(body.to_string()).unwrap()
+fn answer(status: u16, body: &Value) -> Response<String> {
+    Response::builder().status(status).body(body.to_string()).unwrap()
 }
 
 fn secrets_manager(
