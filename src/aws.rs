@@ -33,7 +33,8 @@ pub fn without_retries(config: &SdkConfig) -> SdkConfig {
 }
 
 /// A client with one connector for all. The SDK's own would make another for every client that is built, only to see
-/// that it can, and read all certificates of the trust store each time.
+/// that it can, and parse all certificates of the trust store each time. What a client's own settings say of connecting and
+/// reading does not reach it: only the timeouts of operations do.
 fn http_client() -> SharedHttpClient {
     let connector = Connector::builder()
         .tls_provider(Provider::Rustls(CryptoMode::AwsLc))

@@ -376,7 +376,8 @@ fn inside_first<'j, const N: usize>(array: Option<&'j RawValue>, names: [&str; N
     found.map_or([None; N], |found| found.map(Member::once))
 }
 
-/// The first member of that name of an array's first element; what follows it, which may be megabytes, stays unread.
+/// The first member of that name of an array's first element; what follows it, which may be megabytes, stays unread, and so
+/// whether the name is there once more: this is for what is measured, not for what is stored.
 fn early_member_of_first<'j>(array: &'j RawValue, name: &str) -> Option<&'j RawValue> {
     struct Early<'n, 'f, 'j>(&'n str, &'f mut Option<&'j RawValue>);
 

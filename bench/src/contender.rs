@@ -71,8 +71,7 @@ impl Contender {
     /// The command that starts it inside the given control groups: a shell moves itself there, which can take the kernel
     /// longer than a start, waits at the gate, and becomes the function.
     pub(crate) fn command(self, groups: &[PathBuf], gate: &Gate) -> Command {
-        const SHELL: &str =
-            r#"while [ "$1" != -- ]; do echo $$ > "$1"; shift; done; read -r _ < "$2"; shift 2; exec "$@""#;
+        const SHELL: &str = r#"while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; read -r _ < "$2" || exit 1; shift 2; exec "$@""#;
         let (program, arguments, folder) = self.invocation();
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(SHELL).arg("sh");

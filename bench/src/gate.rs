@@ -1,13 +1,21 @@
-//! Holds a process back until all is ready for it, so that its time begins with its own first instruction.
+//! Holds a process back until all is ready for it, so that its time begins when a shell is let go to become it.
 
 use std::{
     env, fs, io,
     io::Write as _,
-    path::{Path, PathBuf},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{self, Path, PathBuf},
     process::{self, Command},
     sync::atomic::{AtomicUsize, Ordering},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
+
+/// Linux's `O_NONBLOCK`: to open a pipe fails while nobody reads it, instead of waiting, perhaps for a shell that is gone.
+const NONBLOCK: i32 = 0o4000;
+
+/// The longest that a shell has been seen to take is a hundredth of it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
@@ -18,7 +26,7 @@ pub(crate) struct Gate(PathBuf);
 impl Gate {
     pub(crate) fn new() -> io::Result<Self> {
         let name = format!("ingress-bench-{}-{}.pipe", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let path = env::temp_dir().join(name);
+        let path = path::absolute(env::temp_dir())?.join(name);
         let made = Command::new("mkfifo").arg(&path).status()?;
         if made.success() { Ok(Self(path)) } else { Err(io::Error::other("mkfifo failed")) }
     }
@@ -29,10 +37,18 @@ impl Gate {
 
     /// Waits until the shell stands before it, and lets it through; says when that was.
     pub(crate) fn open(self) -> io::Result<Instant> {
-        let mut pipe = fs::OpenOptions::new().write(true).open(&self.0)?;
-        let opened = Instant::now();
-        pipe.write_all(b"\n")?;
-        Ok(opened)
+        let last = Instant::now() + PATIENCE;
+        loop {
+            match fs::OpenOptions::new().write(true).custom_flags(NONBLOCK).open(&self.0) {
+                Ok(mut pipe) => {
+                    let opened = Instant::now();
+                    pipe.write_all(b"\n")?;
+                    return Ok(opened);
+                }
+                Err(error) if Instant::now() > last => return Err(error),
+                Err(_) => thread::sleep(Duration::from_micros(200)),
+            }
+        }
     }
 }
 

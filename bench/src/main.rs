@@ -70,7 +70,7 @@ struct Run {
     #[arg(long, value_delimiter = ',')]
     memory: Vec<u32>,
     /// So many times as many invocations, to tell smaller differences; cold starts stay as many.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     times: u32,
     /// A few invocations of each, to see that all works.
     #[arg(long)]
@@ -119,6 +119,9 @@ impl Run {
             _ => self.contenders.is_empty() || self.contenders.contains(of),
         };
         let contenders: Vec<_> = Contender::ALL.into_iter().filter(wanted).collect();
+        if contenders.is_empty() {
+            return Err("the other build is the one that AGAINST names, and it names none".to_owned());
+        }
         match contenders.iter().find(|contender| !contender.is_installed()) {
             Some(missing) => Err(format!("{} is not there: `make bench` installs and builds it", missing.name())),
             None => Ok(contenders),

@@ -50,7 +50,7 @@ struct Stage {
 struct Sandbox {
     function: Function,
     limits: Limits,
-    /// When the process became the function.
+    /// When the shell was let go to become the function.
     started: Instant,
 }
 

@@ -66,7 +66,8 @@ fn about(results: &Results) -> String {
 
 fn scenes(results: &Results, setting: Setting) -> String {
     let mut text = "| scene | | n | median ms | 99 % ms | CPU ms | peak MB | calls | kB to SQS |\n|---|---|--:|--:|--:|--:|--:|--:|--:|\n".to_owned();
-    for cell in results.cells.iter().filter(|cell| cell.setting == setting) {
+    let is_shown = |cell: &&Cell| cell.setting == setting && CONTENDERS.contains(&&*cell.contender);
+    for cell in results.cells.iter().filter(is_shown) {
         let Cell { scene, contender, samples, median_ms, p99_ms, cpu_ms, peak_mb, calls, bytes, .. } = cell;
         let _ = writeln!(
             text,

@@ -261,6 +261,7 @@ fn a_change_is_as_old_as_its_entry_or_else_as_the_first_thing_in_it() {
         (r#"{"statuses":[{"pricing":{"timestamp":"8"},"timestamp":7}]}"#, Some(7)),
         (r#"{"messages":[],"message_echoes": [ {"timestamp" : "7"} ]}"#, Some(7)),
         (r#"{"messages":[{"id":"a"},{"timestamp":"9"}]}"#, None),
+        (r#"{"messages":[{"timestamp":"7","timestamp":"8"}]}"#, Some(7)),
         (r#"{"messages":[{"timestamp":"soon"}]}"#, None),
         (r#"{"messages":["timestamp",7]}"#, None),
         (r#"{"errors":[{"timestamp":"7"}]}"#, None),
