@@ -217,6 +217,7 @@ def the_parts_are_wired(aws: LocalAws, stack: Stack) -> None:
     assert function["LoggingConfig"]["LogGroup"] == outputs["LogGroupName"]
     assert function["LoggingConfig"]["ApplicationLogLevel"] == asked.get("LogLevel", "INFO")
     variables = {"SECRET_ID": outputs["SecretArn"], "PAYLOAD_BUCKET": outputs["PayloadBucket"]}
+    variables |= {"MALLOC_MMAP_THRESHOLD_": "8388608", "MALLOC_TRIM_THRESHOLD_": "33554432"}
     certificate = {"CLIENT_CERTIFICATE_CN": META} if "TruststoreUri" in asked else {}
     variables |= {"QUEUE_URLS": stack.variables["QUEUE_URLS"]} | certificate
     assert stack.variables == variables, stack.variables
