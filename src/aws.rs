@@ -11,15 +11,12 @@ use aws_smithy_runtime_api::client::http::{
     HttpConnectorSettings, SharedHttpClient, SharedHttpConnector, http_client_fn,
 };
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// Region, credentials and endpoint as every AWS SDK finds them, with explicit timeouts.
 ///
 /// The clients made from it share their connections and the trust store. By default the SDK waits for a
 /// connection for 3.1 s, and for an answer forever.
 pub async fn config() -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(Duration::from_secs(2))
         .operation_timeout(Duration::from_secs(5))
         .build();
@@ -32,14 +29,13 @@ pub fn without_retries(config: &SdkConfig) -> SdkConfig {
     config.to_builder().retry_config(RetryConfig::disabled()).build()
 }
 
-/// A client with one connector for all. The SDK's own would make another for every client that is built, only to see
-/// that it can, and parse all certificates of the trust store each time. What a client's own settings say of connecting and
-/// reading does not reach it: only the timeouts of operations do.
+/// A client with one connector for all, which has the time to connect in. The SDK's own would make another for every client
+/// that is built, only to see that it can, and parse all certificates of the trust store each time. What a client's own
+/// settings say of connecting and reading does not reach it: only the timeouts of operations do.
 fn http_client() -> SharedHttpClient {
-    let connector = Connector::builder()
-        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-        .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build())
-        .build();
+    let settings = HttpConnectorSettings::builder().connect_timeout(Duration::from_secs(1)).build();
+    let tls = Provider::Rustls(CryptoMode::AwsLc);
+    let connector = Connector::builder().tls_provider(tls).connector_settings(settings).build();
     let connector = SharedHttpConnector::new(connector);
     http_client_fn(move |_, _| connector.clone())
 }

@@ -1,6 +1,6 @@
 //! The contract with consumers: what a piece of a notification looks like as an SQS message.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use hmac::{Hmac, KeyInit, Mac};
@@ -103,6 +103,15 @@ pub enum Attribute {
 }
 
 impl Attribute {
+    /// The value as SQS is sent it: a number is a text too.
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(text) => Cow::Borrowed(text),
+            Self::Number(number) => Cow::Owned(number.to_string()),
+        }
+    }
+
     /// The name of SQS's type.
     #[must_use]
     pub const fn data_type(&self) -> &'static str {
@@ -291,7 +300,7 @@ fn fits_group(value: &str) -> bool {
 
 fn scalar_text(json: &str) -> Option<String> {
     let json = serde_json::from_str(json).ok()?;
-    scalar(json).map(std::borrow::Cow::into_owned)
+    scalar(json).map(Cow::into_owned)
 }
 
 fn text(value: &str) -> Attribute {
@@ -299,11 +308,7 @@ fn text(value: &str) -> Attribute {
 }
 
 fn attribute_size(name: &str, value: &Attribute) -> usize {
-    let value_size = match value {
-        Attribute::Text(text) => text.len(),
-        Attribute::Number(number) => number.to_string().len(),
-    };
-    name.len() + value.data_type().len() + value_size
+    name.len() + value.data_type().len() + value.text().len()
 }
 
 #[cfg(test)]

@@ -229,7 +229,7 @@ impl<'b> Change<'b> {
             field: field.and_then(string).filter(|field| !field.is_empty()),
             kind: kind.map(|(kind, _)| kind),
             phone_number_id: phone_number_id.and_then(scalar),
-            contacts: contacts.filter(|array| is_filled_array(array)),
+            contacts,
             items: [messages, statuses, echoes].into_iter().flatten().find(|array| is_filled_array(array)),
         })
     }
@@ -365,9 +365,9 @@ fn elements(json: &str) -> Option<Vec<&RawValue>> {
     if json.trim_start().starts_with('[') { serde_json::from_str(json).ok() } else { None }
 }
 
-/// A reader of the first element of an array that is not empty; what follows it stays unread.
+/// A reader of an array's first element; what follows it stays unread. Of anything else there is nothing to read.
 fn first(array: &RawValue) -> serde_json::Deserializer<serde_json::de::StrRead<'_>> {
-    serde_json::Deserializer::from_str(&array.get()[1..])
+    serde_json::Deserializer::from_str(array.get().strip_prefix('[').unwrap_or_default())
 }
 
 /// The members with the given names of an array's first element, where each is there once.

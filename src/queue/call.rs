@@ -113,7 +113,7 @@ struct SystemAttributes<'m> {
     trace: Value<'m>,
 }
 
-/// The value of an attribute; a number is a text too.
+/// The value of an attribute.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Value<'m> {
@@ -138,13 +138,11 @@ impl<'m> Entry<'m> {
 }
 
 fn by_name<S: Serializer>(attributes: &&[(&str, Attribute)], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_map(attributes.iter().map(|(name, attribute)| {
-        let string_value = match attribute {
-            Attribute::Text(text) => Cow::Borrowed(text.as_str()),
-            Attribute::Number(number) => Cow::Owned(number.to_string()),
-        };
-        (name, Value { data_type: attribute.data_type(), string_value })
-    }))
+    to.collect_map(
+        attributes.iter().map(|(name, attribute)| {
+            (name, Value { data_type: attribute.data_type(), string_value: attribute.text() })
+        }),
+    )
 }
 
 fn outcomes(answer: &SendMessageBatchOutput, count: usize) -> Vec<Result<(), Failure>> {
