@@ -244,6 +244,9 @@ fn a_contact_is_named_by_the_first_thing_that_names_them() {
         (r#"{"contacts":[{"user_id":"US.6"}],"messages":[{}]}"#, Some("US.6")),
         (r#"{"contacts":[],"messages":[]}"#, None),
         (r#"{"contacts":5,"messages":{"from":"3"}}"#, None),
+        (r#"{"contacts":[],"messages":[{"from":"3"}]}"#, Some("3")),
+        (r#"{"contacts":{"wa_id":"1"},"messages":[{"from":"3"}]}"#, Some("3")),
+        (r#"{"contacts":[["wa_id","1"]],"messages":[{"from":"3"}]}"#, Some("3")),
         ("[]", None),
     ] {
         assert_eq!(change(&format!(r#"{{"value":{value}}}"#)).contact().as_deref(), contact, "{value}");

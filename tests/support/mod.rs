@@ -177,6 +177,7 @@ fn sent(call: usize, body: &Value) -> Vec<Entry> {
     let queue = body["QueueUrl"].as_str().unwrap().rsplit('/').next().unwrap();
     let entry = |(index, entry): (usize, &Value)| {
         assert_eq!(entry["Id"], index.to_string());
+        assert!(entry.as_object().unwrap().values().all(|value| !value.is_null()), "{entry}");
         let attributes = entry["MessageAttributes"].as_object().unwrap().iter();
         Entry {
             queue: queue.to_owned(),
