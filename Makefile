@@ -178,7 +178,7 @@ $(CONTENDERS_OUT)/node/installed: $(CONTENDERS_IN)/node/package-lock.json $(CONT
 PEERS = $(foreach peer,node python,$(if $(or $(if $(CONTENDERS),,$(peer)),$(findstring $(peer),$(CONTENDERS))),$(peer)))
 
 .PHONY: bench
-bench: $(PEERS:%=$(CONTENDERS_OUT)/%/installed) ## measures the function beside others, 15 minutes at most: [SCENES=one] [CONTENDERS=ours,null] [MEMORY=0,128]
+bench: $(PEERS:%=$(CONTENDERS_OUT)/%/installed) ## measures the function beside others, 15 minutes at most: [SCENES=one] [CONTENDERS=ours,null] [MEMORY=0,128] [AGAINST=another build of it]
 	cargo build --release
 	cargo build --release --package whatsapp-ingress-bench --bins
 	target/release/bench run $(if $(SCENES),--scenes "$(SCENES)") $(if $(CONTENDERS),--contenders "$(CONTENDERS)") \

@@ -5,11 +5,12 @@ use std::{
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{self, Path, PathBuf},
-    process::{self, Command},
-    sync::atomic::{AtomicUsize, Ordering},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
+
+use crate::limits::unique_name;
 
 /// Linux's `O_NONBLOCK`: to open a pipe fails while nobody reads it, instead of waiting, perhaps for a shell that is gone.
 const NONBLOCK: i32 = 0o4000;
@@ -17,16 +18,13 @@ const NONBLOCK: i32 = 0o4000;
 /// The longest that a shell has been seen to take is a hundredth of it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-static NUMBER: AtomicUsize = AtomicUsize::new(0);
-
 /// A named pipe that a shell reads a line from before it becomes the process.
 #[derive(Debug)]
 pub(crate) struct Gate(PathBuf);
 
 impl Gate {
     pub(crate) fn new() -> io::Result<Self> {
-        let name = format!("ingress-bench-{}-{}.pipe", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let path = path::absolute(env::temp_dir())?.join(name);
+        let path = path::absolute(env::temp_dir())?.join(unique_name());
         let made = Command::new("mkfifo").arg(&path).status()?;
         if made.success() { Ok(Self(path)) } else { Err(io::Error::other("mkfifo failed")) }
     }

@@ -36,7 +36,7 @@ enum Usage {
 impl Limits {
     /// Makes groups with the share of a processor that Lambda gives for so much memory, or with all there is.
     pub(crate) fn new(memory_mb: Option<u32>) -> io::Result<Self> {
-        let name = format!("ingress-bench-{}-{}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = unique_name();
         let quota = memory_mb.map(|memory| PERIOD_US * memory / ONE_PROCESSOR);
         let root = Path::new("/sys/fs/cgroup");
         if root.join("cgroup.controllers").exists() {
@@ -84,6 +84,11 @@ impl Limits {
             }
         }
     }
+}
+
+/// A name that nothing else on this computer has.
+pub(crate) fn unique_name() -> String {
+    format!("ingress-bench-{}-{}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Drop for Limits {

@@ -115,14 +115,13 @@ impl Run {
 
     fn contenders(&self) -> Result<Vec<Contender>, String> {
         let wanted = |of: &Contender| match of {
-            Contender::Other => other().is_some(),
+            Contender::Other if other().is_some() => true,
+            Contender::Other => self.contenders.contains(of),
             _ => self.contenders.is_empty() || self.contenders.contains(of),
         };
         let contenders: Vec<_> = Contender::ALL.into_iter().filter(wanted).collect();
-        if contenders.is_empty() {
-            return Err("the other build is the one that AGAINST names, and it names none".to_owned());
-        }
         match contenders.iter().find(|contender| !contender.is_installed()) {
+            Some(Contender::Other) => Err("the other build is the one that AGAINST names".to_owned()),
             Some(missing) => Err(format!("{} is not there: `make bench` installs and builds it", missing.name())),
             None => Ok(contenders),
         }

@@ -31,13 +31,13 @@ pub(crate) struct Effort {
 
 impl Effort {
     pub(crate) const USUAL: Self = Self { most: 300, time: Duration::from_millis(2500) };
+    /// Enough to see that all works.
+    pub(crate) const SMOKE: Self = Self { most: 5, time: Duration::from_secs(1) };
+
     /// So many times as long, to tell smaller differences.
     pub(crate) const fn times(self, factor: u32) -> Self {
         Self { most: self.most * factor as usize, time: self.time.saturating_mul(factor) }
     }
-
-    /// Enough to see that all works.
-    pub(crate) const SMOKE: Self = Self { most: 5, time: Duration::from_secs(1) };
 }
 
 /// All groups, the unlimited ones first.
