@@ -15,7 +15,7 @@ use lambda_http::{
     },
     request::RequestContext,
 };
-use serde_json::Value;
+use serde::Serialize;
 use thiserror::Error;
 use tokio::{
     pin, select,
@@ -228,16 +228,31 @@ fn log(answer: &Result<Done, Refused>, request: &Request, request_id: &str, metr
         Err(_) if status.is_server_error() => (Level::ERROR, "refused"),
         Err(_) => (Level::WARN, "refused"),
     };
-    let mut members = metrics.members();
-    let mut set = |name: &str, value: Value| members.insert(name.to_owned(), value);
-    set("message", message.into());
-    set("request.id", request_id.into());
-    set("response.status", status.as_u16().into());
-    set("body.bytes", request.body().as_ref().len().into());
-    if let Err(refused) = answer {
-        set("reason", refused.to_string().into());
-    }
-    telemetry::request(level, members);
+    let line = Line {
+        message,
+        request_id,
+        status: status.as_u16(),
+        bytes: request.body().as_ref().len(),
+        reason: answer.as_ref().err().map(ToString::to_string),
+        metrics,
+    };
+    telemetry::request(level, &line);
+}
+
+/// What is said of a request, besides what every line has.
+#[derive(Serialize)]
+struct Line<'r> {
+    message: &'static str,
+    #[serde(rename = "request.id")]
+    request_id: &'r str,
+    #[serde(rename = "response.status")]
+    status: u16,
+    #[serde(rename = "body.bytes")]
+    bytes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(flatten)]
+    metrics: &'r Metrics,
 }
 
 /// How long ago a change was sent, or happened; a clock ahead of ours makes it none.

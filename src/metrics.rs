@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 /// The namespace of the metrics.
 pub const NAMESPACE: &str = "WhatsAppIngress";
@@ -79,26 +79,54 @@ impl Metrics {
         self.lock().insert(Cow::Borrowed(name), Metric::Time(unit, time));
     }
 
-    /// The members of a log line that follows CloudWatch's embedded metric format, but for that of the dimension.
-    pub fn members(&self) -> Map<String, Value> {
-        let metrics = self.lock();
-        let definitions: Vec<_> =
-            metrics.iter().map(|(name, metric)| json!({"Name": name, "Unit": metric.unit()})).collect();
-        let directives: Vec<_> = definitions
-            .chunks(MOST_METRICS)
-            .map(|some| json!({"Namespace": NAMESPACE, "Dimensions": [[DIMENSION]], "Metrics": some}))
-            .collect();
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
-        let now = u64::try_from(now).unwrap_or_default();
-        let mut members: Map<_, _> =
-            metrics.iter().map(|(name, metric)| (name.clone().into_owned(), metric.value())).collect();
-        members.insert(DIRECTIVES.to_owned(), json!({"Timestamp": now, "CloudWatchMetrics": directives}));
-        members
-    }
-
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Cow<'static, str>, Metric>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// As members of a log line that follows CloudWatch's embedded metric format, but for that of the dimension.
+impl Serialize for Metrics {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let metrics = self.lock();
+        let definitions: Vec<_> =
+            metrics.iter().map(|(name, metric)| Definition { name, unit: metric.unit() }).collect();
+        let directives = definitions.chunks(MOST_METRICS).map(|metrics| Directive {
+            namespace: NAMESPACE,
+            dimensions: [[DIMENSION]],
+            metrics,
+        });
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+        let directives =
+            Directives { timestamp: u64::try_from(now).unwrap_or_default(), cloud_watch_metrics: directives.collect() };
+        let mut members = to.serialize_map(Some(metrics.len() + 1))?;
+        for (name, metric) in &*metrics {
+            members.serialize_entry(name, metric)?;
+        }
+        members.serialize_entry(DIRECTIVES, &directives)?;
+        members.end()
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Directives<'m> {
+    timestamp: u64,
+    cloud_watch_metrics: Vec<Directive<'m>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Directive<'m> {
+    namespace: &'static str,
+    dimensions: [[&'static str; 1]; 1],
+    metrics: &'m [Definition<'m>],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Definition<'m> {
+    name: &'m str,
+    unit: &'static str,
 }
 
 impl Metric {
@@ -109,24 +137,34 @@ impl Metric {
             Self::Time(Unit::Seconds, _) => "Seconds",
         }
     }
+}
 
-    fn value(self) -> Value {
+impl Serialize for Metric {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Count(count) => count.into(),
+            Self::Count(count) => to.serialize_u64(*count),
             Self::Time(Unit::Milliseconds, time) => {
-                (f64::from(u32::try_from(time.as_micros()).unwrap_or(u32::MAX)) / 1e3).into()
+                to.serialize_f64(f64::from(u32::try_from(time.as_micros()).unwrap_or(u32::MAX)) / 1e3)
             }
-            Self::Time(Unit::Seconds, time) => time.as_secs().into(),
+            Self::Time(Unit::Seconds, time) => to.serialize_u64(time.as_secs()),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
+    /// Read from the text, which would show a member that is there twice or a number that is none.
+    fn members(metrics: &Metrics) -> Value {
+        serde_json::from_str(&serde_json::to_string(metrics).unwrap()).unwrap()
+    }
+
     /// The metrics that CloudWatch makes of a line, checked against the rules of the embedded metric format.
-    fn made_of(members: &Map<String, Value>) -> BTreeMap<String, (f64, String)> {
+    fn made_of(metrics: &Metrics) -> BTreeMap<String, (f64, String)> {
+        let members = members(metrics);
         let directives = members["_aws"]["CloudWatchMetrics"].as_array().unwrap();
         assert!(members["_aws"]["Timestamp"].as_u64().unwrap() > 1_700_000_000_000);
         let mut made = BTreeMap::new();
@@ -142,7 +180,7 @@ mod tests {
                 assert_eq!(made_before, None, "{name} is there twice");
             }
         }
-        assert_eq!(made.len() + 1, members.len(), "every number is a metric: {members:?}");
+        assert_eq!(made.len() + 1, members.as_object().unwrap().len(), "every number is a metric: {members:?}");
         made
     }
 
@@ -151,7 +189,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.count("Stored", 0);
         metrics.count_of("Changes", "messages", 0);
-        assert_eq!(made_of(&metrics.members()), [("Notifications".to_owned(), (0.0, r#""Count""#.to_owned()))].into());
+        assert_eq!(made_of(&metrics), [("Notifications".to_owned(), (0.0, r#""Count""#.to_owned()))].into());
     }
 
     #[test]
@@ -163,7 +201,7 @@ mod tests {
         }
         metrics.time("StoreTime", Unit::Milliseconds, Duration::from_nanos(12_345_678));
         metrics.time("EventAge", Unit::Seconds, Duration::from_millis(61_999));
-        let made = made_of(&metrics.members());
+        let made = made_of(&metrics);
         for (name, value, unit) in [
             ("Notifications", 3.0, "Count"),
             ("Changes.messages.statuses", 6.0, "Count"),
@@ -181,9 +219,8 @@ mod tests {
         for at in 0..250 {
             metrics.count_of("Changes", &format!("field_{at}"), 1);
         }
-        let members = metrics.members();
-        assert_eq!(made_of(&members).len(), 251);
-        assert_eq!(members["_aws"]["CloudWatchMetrics"].as_array().unwrap().len(), 3);
+        assert_eq!(made_of(&metrics).len(), 251);
+        assert_eq!(members(&metrics)["_aws"]["CloudWatchMetrics"].as_array().unwrap().len(), 3);
     }
 
     #[test]
@@ -192,6 +229,6 @@ mod tests {
         for route in ["größe", "a b", "\u{1}", &"x".repeat(201)] {
             metrics.count_of("Changes", route, 1);
         }
-        assert_eq!(made_of(&metrics.members()).len(), 1);
+        assert_eq!(made_of(&metrics).len(), 1);
     }
 }

@@ -6,7 +6,8 @@ use std::{
     fmt::{self, Write as _},
 };
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 use tracing::{
     Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
@@ -44,7 +45,7 @@ pub fn init() {
     let least = std::env::var("AWS_LAMBDA_LOG_LEVEL").unwrap_or_default();
     // Without it the runtime does not start.
     let function = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
-    tracing_subscriber::registry().with(layer(&least, function, std::io::stdout)).init();
+    tracing_subscriber::registry().with(layer(&least, &function, std::io::stdout)).init();
     std::panic::set_hook(Box::new(|panic| {
         // The text of a panic can hold what the function was working on.
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -52,12 +53,17 @@ pub fn init() {
     }));
 }
 
-/// Logs the line of a request, at any log level: what CloudWatch does not get, it makes no metrics of.
+/// Logs the line of a request, an object with members, at any log level: what CloudWatch does not get, it makes no
+/// metrics of.
 ///
 /// Where Lambda's filter asks for a higher level than the line's own, the line has the one asked for, since that
 /// filter is not known to make an exception for metrics.
-pub fn request(level: Level, members: Map<String, Value>) {
-    let members = Value::Object(members).to_string();
+///
+/// # Panics
+///
+/// Where the line cannot be written as JSON; one of texts and numbers with names always can.
+pub fn request(level: Level, line: &impl Serialize) {
+    let members = serde_json::to_string(line).expect("texts and numbers with names can be written");
     tracing::error!(target: REQUEST, level = level.as_str(), members);
 }
 
@@ -65,7 +71,7 @@ fn level(name: &str) -> Level {
     if name == FATAL { Level::ERROR } else { name.parse().unwrap_or(Level::INFO) }
 }
 
-fn layer<S, W>(least: &str, function: String, writer: W) -> impl Layer<S>
+fn layer<S, W>(least: &str, function: &str, writer: W) -> impl Layer<S>
 where
     S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
@@ -75,7 +81,7 @@ where
     let wanted = move |of: &Metadata<'_>| *of.level() <= if is_ours(of) { level } else { level.min(Level::WARN) };
     tracing_subscriber::fmt::layer()
         .fmt_fields(JsonFields::new())
-        .event_format(Lines { ours, level, fatal, function })
+        .event_format(Lines { ours, level, fatal, function: function.into() })
         .with_writer(writer)
         .with_filter(filter_fn(wanted))
 }
@@ -89,7 +95,8 @@ struct Lines {
     ours: Format<Json>,
     level: Level,
     fatal: bool,
-    function: String,
+    /// As JSON.
+    function: Value,
 }
 
 impl Lines {
@@ -97,15 +104,10 @@ impl Lines {
         let mut request = Request::default();
         event.record(&mut request);
         let level = request.level.parse().unwrap_or(Level::INFO).min(self.level);
-        let head = json!({
-            "timestamp": now()?,
-            "level": if self.fatal { FATAL } else { level.as_str() },
-            "target": REQUEST,
-            DIMENSION: self.function,
-        })
-        .to_string();
-        // Both are objects with members: the one's end and the other's beginning are where they are joined.
-        writeln!(to, "{},{}", &head[..head.len() - 1], &request.members[1..])
+        let (time, level) = (now()?, if self.fatal { FATAL } else { level.as_str() });
+        let head = format_args!(r#""timestamp":"{time}","level":"{level}","target":"{REQUEST}""#);
+        // The members bring the brace that ends the line; the one that begins it is before ours.
+        writeln!(to, r#"{{{head},"{DIMENSION}":{},{}"#, self.function, &request.members[1..])
     }
 }
 
@@ -195,8 +197,7 @@ mod tests {
     fn logged(least: &str, log: impl FnOnce()) -> Vec<Value> {
         let output = Output::default();
         let writer = output.clone();
-        let subscriber =
-            tracing_subscriber::registry().with(layer(least, "a \"function\"".to_owned(), move || writer.clone()));
+        let subscriber = tracing_subscriber::registry().with(layer(least, "a \"function\"", move || writer.clone()));
         tracing::subscriber::with_default(subscriber, log);
         let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -240,7 +241,7 @@ mod tests {
         ] {
             let lines = logged(least, || {
                 for level in [Level::INFO, Level::WARN, Level::ERROR] {
-                    request(level, Metrics::default().members());
+                    request(level, &Metrics::default());
                 }
             });
             let levels: Vec<_> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();
@@ -250,8 +251,9 @@ mod tests {
 
     #[test]
     fn the_line_of_a_request_has_what_lambda_and_cloudwatch_look_for_in_its_root() {
-        let members = Metrics::default().members();
-        let lines = logged("INFO", || request(Level::INFO, members.clone()));
+        let metrics = serde_json::to_value(Metrics::default()).unwrap();
+        let members = metrics.as_object().unwrap();
+        let lines = logged("INFO", || request(Level::INFO, &metrics));
         let [Value::Object(line)] = &lines[..] else { panic!("{lines:?}") };
         assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
         assert_eq!(line["FunctionName"], "a \"function\"");
