@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{
+    BehaviorVersion, SdkConfig, environment::EnvironmentVariableCredentialsProvider, retry::RetryConfig,
+    timeout::TimeoutConfig,
+};
+use aws_sdk_sqs::config::ProvideCredentials as _;
 use aws_smithy_http_client::{
     Connector,
     tls::{Provider, rustls_provider::CryptoMode},
@@ -20,7 +24,13 @@ pub async fn config() -> SdkConfig {
         .operation_attempt_timeout(Duration::from_secs(2))
         .operation_timeout(Duration::from_secs(5))
         .build();
-    aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).timeout_config(timeouts).load().await
+    let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).timeout_config(timeouts);
+    // Lambda gives them in the environment, which the SDK asks first; what else it would ask, it builds before it asks,
+    // with a client of STS.
+    let environment = EnvironmentVariableCredentialsProvider::new();
+    let has_credentials = environment.provide_credentials().await.is_ok();
+    let loader = if has_credentials { loader.credentials_provider(environment) } else { loader };
+    loader.load().await
 }
 
 /// The same without the SDK's retries: what is tried again, and until when, is the caller's own matter.

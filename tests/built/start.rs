@@ -125,6 +125,24 @@ async fn a_secret_that_is_read_at_the_second_try_is_as_good_and_may_be_named_by_
     assert_eq!(function.stop(), [""; 0]);
 }
 
+/// Where it runs outside of Lambda, that is.
+#[tokio::test]
+async fn credentials_that_are_not_in_the_environment_are_looked_for_where_every_sdk_does() {
+    let aws = FakeAws::start();
+    aws.set_secret(SECRET_ID, json!({"app_secret": "hush", "verify_token": "hush"}).to_string());
+    let _ = aws.queue("unrouted");
+    let file = concat!(env!("CARGO_TARGET_TMPDIR"), "/credentials");
+    std::fs::write(file, "[default]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = hush\n")
+        .unwrap();
+    let start = |file: &str| {
+        let blank = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", ""), ("AWS_SHARED_CREDENTIALS_FILE", file)];
+        let settings = [("SECRET_ID", SECRET_ID), ("QUEUE_URLS", QUEUES)];
+        Function::start(bootstrap(), &aws, blank.into_iter().chain(settings))
+    };
+    start(file).ready(INIT).await.unwrap();
+    assert!(start("/nonexistent").ready(INIT).await.is_err());
+}
+
 /// The first request of a new sandbox finds a connection to SQS, whose handshake took nothing of its time.
 #[tokio::test]
 async fn the_first_request_finds_the_connection_that_the_start_has_made() {
