@@ -56,7 +56,7 @@ impl Tls {
 
 impl TrustStores {
     fn write(authority: &str) -> Self {
-        let system = SYSTEM_STORES.iter().find_map(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+        let system = system_store().and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
         Self { authority: file(authority), system: file(&format!("{system}\n{authority}")) }
     }
 }
@@ -67,6 +67,11 @@ impl Drop for TrustStores {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// The file of all that the system trusts.
+pub(crate) fn system_store() -> Option<&'static str> {
+    SYSTEM_STORES.into_iter().find(|path| Path::new(path).exists())
 }
 
 fn file(text: &str) -> PathBuf {

@@ -1,6 +1,6 @@
 //! The environment that Lambda gives to a function.
 
-use crate::{FakeAws, REGION};
+use crate::{FakeAws, REGION, tls::system_store};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -29,6 +29,10 @@ pub(super) fn set(command: &mut Command, aws: &FakeAws, runtime_api: SocketAddr)
         .env("AWS_ENDPOINT_URL", aws.endpoint())
         // Lambda has no instance metadata service; without this an SDK might look for one outside of loopback.
         .env("AWS_EC2_METADATA_DISABLED", "true");
+    // Lambda sets no such variable. Without it a function would read the system's folder too: a few hundred files on Debian.
+    if let Some(store) = system_store() {
+        command.env("SSL_CERT_FILE", store);
+    }
     if let Some(trust) = aws.trust() {
         command
             .env("SSL_CERT_FILE", &trust.system)
