@@ -158,7 +158,8 @@ fn instructions(counts: &Counts) -> String {
     for step in STEPS {
         let count = |shape| counts.of(step, shape).map_or(f64::NAN, float);
         let [one, thousand, large] = [SHAPES[0], (1_000, 2_900), (1, 2_900_000)].map(count);
-        let (per_byte, per_change) = (large / 2.9e6, (thousand - large) / 1e3);
+        // Adding nothing makes of -0 a 0.
+        let (per_byte, per_change) = (large / 2.9e6, ((thousand - large) / 1e3).round() + 0.0);
         let _ = writeln!(text, "| {step} | {one:.0} | {thousand:.0} | {per_byte:.2} | {per_change:.0} |");
     }
     let _ = writeln!(text, "\nCounted of code by {}.", counts.compiler);
