@@ -239,9 +239,9 @@ fn a_key_of_the_account_encrypts_queues_bucket_and_secret_and_the_role_may_use_i
 }
 
 #[test]
-fn queues_bucket_and_secret_outlive_the_stack() {
-    let queues = all("AWS::SQS::Queue").map(|(id, _)| id);
-    for id in queues.chain(["Payloads", "Secret"]) {
+fn queues_bucket_and_secret_outlive_the_stack_and_stay_open_to_those_who_read_them() {
+    let [queues, policies] = ["AWS::SQS::Queue", "AWS::SQS::QueuePolicy"].map(|of| all(of).map(|(id, _)| id));
+    for id in queues.chain(policies).chain(["Payloads", "PayloadsPolicy", "Secret"]) {
         assert_eq!(resource(id)["DeletionPolicy"], "Retain", "{id}");
         assert_eq!(resource(id)["UpdateReplacePolicy"], "Retain", "{id}");
     }
