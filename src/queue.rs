@@ -18,11 +18,8 @@ mod call;
 mod sending;
 use sending::{Failure, MOST_ENTRIES, Sending};
 
-/// Calls at a time, all queues together; each is a connection.
+/// Calls at a time, all queues together; each is a connection. The most that Meta sends are a hundred calls.
 const MOST_CALLS: usize = 32;
-
-/// Calls at a time to one queue: the most that Meta sends are a hundred, and one that hangs leaves room for others.
-const MOST_CALLS_OF_ONE: usize = 25;
 
 /// The queues of the routes.
 #[derive(Debug)]
@@ -235,14 +232,14 @@ impl Item<'_> {
 fn need(items: &[Item<'_>], queue: &Queue) -> usize {
     let is_alone = |item: &&Item<'_>| queue.fifo || item.piece.len() > MOST_BYTES / MOST_ENTRIES;
     let alone = items.iter().filter(is_alone).count();
-    (alone + (items.len() - alone).div_ceil(MOST_ENTRIES)).min(MOST_CALLS_OF_ONE)
+    (alone + (items.len() - alone).div_ceil(MOST_ENTRIES)).min(MOST_CALLS)
 }
 
 /// Shares the calls at a time out among the queues: as many as a queue needs, or as many as any other has.
 fn shares(needs: &[usize]) -> Vec<usize> {
     let level = |most: usize| needs.iter().map(move |need| *need.min(&most));
     let fits = |most: &usize| level(*most).sum::<usize>() <= MOST_CALLS;
-    level((1..=MOST_CALLS_OF_ONE).rev().find(fits).unwrap_or(1)).collect()
+    level((1..=MOST_CALLS).rev().find(fits).unwrap_or(1)).collect()
 }
 
 /// How often each name is there.

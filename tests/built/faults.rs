@@ -196,7 +196,7 @@ async fn a_queue_that_cannot_be_used_is_found_out_once_not_by_each_batch() {
     let sent = Notification::of(&["messages"; 1000]);
     assert_eq!((webhook.deliver(&sent.body).await.status, webhook.copies(&sent)), (200, vec![vec![Diverted]; 1000]));
     // All that were under way when the first was answered.
-    assert!(injected.fired() <= 25, "{}", injected.fired());
+    assert!(injected.fired() <= 32, "{}", injected.fired());
 }
 
 #[tokio::test]
