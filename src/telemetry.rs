@@ -194,13 +194,20 @@ mod tests {
         }
     }
 
+    /// A line, none of whose members is there twice: of such a one, the text would be shorter when written again.
+    fn read(line: &str) -> Value {
+        let read: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(read.to_string().len(), line.len(), "{line}");
+        read
+    }
+
     fn logged(least: &str, log: impl FnOnce()) -> Vec<Value> {
         let output = Output::default();
         let writer = output.clone();
         let subscriber = tracing_subscriber::registry().with(layer(least, "a \"function\"", move || writer.clone()));
         tracing::subscriber::with_default(subscriber, log);
         let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines().map(read).collect()
     }
 
     #[test]

@@ -5,9 +5,11 @@ use std::{collections::BTreeMap, time::SystemTime};
 use serde_json::{Value, json};
 
 /// Reads a line of the log and checks its form: JSON with an RFC 3339 timestamp and a level, for Lambda's own filter; of
-/// a panic or of a dependency's event the place and nothing else.
+/// a panic or of a dependency's event the place and nothing else. No member is there twice: of such a line, the text
+/// would be shorter when written again.
 pub(crate) fn read(line: &str) -> Value {
     let json: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+    assert_eq!(json.to_string().len(), line.len(), "{line}");
     assert!(is_rfc3339(json["timestamp"].as_str().unwrap()), "{line}");
     let levels = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"];
     assert!(levels.contains(&json["level"].as_str().unwrap()), "{line}");

@@ -140,7 +140,8 @@ async fn credentials_that_are_not_in_the_environment_are_looked_for_where_every_
         Function::start(bootstrap(), &aws, blank.into_iter().chain(settings))
     };
     start(file).ready(INIT).await.unwrap();
-    assert!(start("/nonexistent").ready(INIT).await.is_err());
+    let failure = start("/nonexistent").ready(INIT).await.unwrap_err();
+    assert!(failure.to_string().contains("the secret of SECRET_ID cannot be read: "), "{failure}");
 }
 
 /// The first request of a new sandbox finds a connection to SQS, whose handshake took nothing of its time.
