@@ -25,7 +25,7 @@ pub(crate) struct Tls {
 pub(crate) struct TrustStores {
     /// The authority by itself.
     pub(crate) authority: PathBuf,
-    /// All that the system trusts, and the authority: reading it costs what it costs on Lambda.
+    /// All that the system trusts, and the authority: reading it costs about what it costs on Lambda.
     pub(crate) system: PathBuf,
 }
 
