@@ -25,8 +25,8 @@ pub async fn config() -> SdkConfig {
         .operation_timeout(Duration::from_secs(5))
         .build();
     let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).timeout_config(timeouts);
-    // Lambda gives them in the environment, which the SDK asks first; what else it would ask, it builds before it asks,
-    // with a client of STS.
+    // Lambda gives the credentials in the environment, where the SDK looks first; what else it would ask, it builds before
+    // it asks, with a client of STS.
     let environment = EnvironmentVariableCredentialsProvider::new();
     let has_credentials = environment.provide_credentials().await.is_ok();
     let loader = if has_credentials { loader.credentials_provider(environment) } else { loader };

@@ -232,7 +232,7 @@ impl Item<'_> {
 fn need(items: &[Item<'_>], queue: &Queue) -> usize {
     let is_alone = |item: &&Item<'_>| queue.fifo || item.piece.len() > MOST_BYTES / MOST_ENTRIES;
     let alone = items.iter().filter(is_alone).count();
-    (alone + (items.len() - alone).div_ceil(MOST_ENTRIES)).min(MOST_CALLS)
+    alone + (items.len() - alone).div_ceil(MOST_ENTRIES)
 }
 
 /// Shares the calls at a time out among the queues: as many as a queue needs, or as many as any other has.

@@ -70,8 +70,8 @@ impl Drop for TrustStores {
 }
 
 /// The file of all that the system trusts.
-pub(crate) fn system_store() -> Option<&'static str> {
-    SYSTEM_STORES.into_iter().find(|path| Path::new(path).exists())
+pub(crate) fn system_store() -> Option<&'static Path> {
+    SYSTEM_STORES.into_iter().map(Path::new).find(|path| path.exists())
 }
 
 fn file(text: &str) -> PathBuf {

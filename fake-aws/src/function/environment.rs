@@ -29,15 +29,15 @@ pub(super) fn set(command: &mut Command, aws: &FakeAws, runtime_api: SocketAddr)
         .env("AWS_ENDPOINT_URL", aws.endpoint())
         // Lambda has no instance metadata service; without this an SDK might look for one outside of loopback.
         .env("AWS_EC2_METADATA_DISABLED", "true");
-    // Lambda sets no such variable. Without it a function would read the system's folder too: a few hundred files on Debian.
-    if let Some(store) = system_store() {
-        command.env("SSL_CERT_FILE", store);
-    }
     if let Some(trust) = aws.trust() {
         command
             .env("SSL_CERT_FILE", &trust.system)
             .env("AWS_CA_BUNDLE", &trust.system)
             // Node has the system's authorities in its binary.
             .env("NODE_EXTRA_CA_CERTS", &trust.authority);
+    } else if let Some(store) = system_store() {
+        // Lambda sets no such variable. Without it a function would read the system's folder too: a few hundred files on
+        // Debian.
+        command.env("SSL_CERT_FILE", store);
     }
 }
