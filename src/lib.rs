@@ -27,5 +27,6 @@ pub mod queue;
 pub mod routes;
 pub mod secrets;
 pub mod signature;
+pub mod sqs_error;
 pub mod telemetry;
 pub mod trace;

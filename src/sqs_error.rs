@@ -1,0 +1,140 @@
+//! Classifies the error codes of SQS, for whole calls and for single entries of a batch alike.
+
+/// What a sender can do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The same request may succeed later: throttling, or an error of SQS itself.
+    Transient,
+    /// No message can be stored on this queue: it is gone, its key is unusable, or permission is missing.
+    QueueUnavailable,
+    /// SQS rejects what was sent.
+    Rejected,
+}
+
+/// Codes of errors that are transient even if SQS reports them as the sender's fault.
+///
+/// Without namespace and without the suffix `Exception`. Every code that contains `Throttl` is transient as well.
+/// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html>
+const TRANSIENT: [&str; 15] = [
+    "BandwidthLimitExceeded",
+    "DependencyTimeout",
+    "Internal",
+    "InternalError",
+    "InternalFailure",
+    "InternalServerError",
+    "KMSInternal",
+    "LimitExceeded",
+    "OverLimit",
+    "ProvisionedThroughputExceeded",
+    "RequestLimitExceeded",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SlowDown",
+    "TooManyRequests",
+];
+
+/// Parts of the codes that concern the queue, its key or the caller, not the message.
+const QUEUE_UNAVAILABLE: [&str; 14] = [
+    "AccessDenied",
+    "AuthFailure",
+    "DisabledException",
+    "ExpiredToken",
+    "InvalidAddress",
+    "InvalidClientTokenId",
+    "InvalidSecurity",
+    "Kms",
+    "KMS",
+    "NonExistentQueue",
+    "OptInRequired",
+    "QueueDeletedRecently",
+    "QueueDoesNotExist",
+    "UnsupportedOperation",
+];
+
+/// Codes for credentials that AWS no longer accepts.
+///
+/// S3 and Secrets Manager use other codes than SQS for the same condition.
+const EXPIRED_CREDENTIALS: [&str; 5] = [
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+];
+
+/// Classifies the code of an error. `is_sender_fault` is `SenderFault` of an entry, or a 4xx status of a whole call.
+#[must_use]
+pub fn classify(code: &str, is_sender_fault: bool) -> ErrorClass {
+    let name = code.rsplit_once('.').map_or(code, |(_, name)| name);
+    let name = name.strip_suffix("Exception").unwrap_or(name);
+    if code.contains("Throttl") || TRANSIENT.contains(&name) {
+        ErrorClass::Transient
+    } else if QUEUE_UNAVAILABLE.iter().any(|part| code.contains(part)) {
+        ErrorClass::QueueUnavailable
+    } else if is_sender_fault {
+        ErrorClass::Rejected
+    } else {
+        ErrorClass::Transient
+    }
+}
+
+/// Whether AWS no longer accepts the caller's credentials.
+#[must_use]
+pub fn is_expired_credentials(code: &str) -> bool {
+    EXPIRED_CREDENTIALS.contains(&code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn throttling_is_transient_whoever_is_at_fault() {
+        for code in [
+            "ThrottlingException",
+            "RequestThrottled",
+            "KMS.ThrottlingException",
+            "KmsThrottled",
+            "ServiceUnavailable",
+            "ServiceUnavailableException",
+            "AWS.SimpleQueueService.OverLimit",
+            "RequestTimeoutException",
+            "TooManyRequestsException",
+            "KMS.KMSInternalException",
+            "KMS.DependencyTimeoutException",
+            "InternalError",
+        ] {
+            assert_eq!(classify(code, true), ErrorClass::Transient, "{code}");
+            assert_eq!(classify(code, false), ErrorClass::Transient, "{code}");
+        }
+    }
+
+    #[test]
+    fn queue_errors_are_not_blamed_on_the_message() {
+        for code in [
+            "AccessDeniedException",
+            "AWS.SimpleQueueService.NonExistentQueue",
+            "QueueDoesNotExist",
+            "KMS.DisabledException",
+            "KmsInvalidState",
+            "InvalidClientTokenId",
+            "ExpiredToken",
+        ] {
+            assert_eq!(classify(code, true), ErrorClass::QueueUnavailable, "{code}");
+        }
+    }
+
+    #[test]
+    fn sender_fault_decides_about_other_codes() {
+        for code in ["InvalidMessageContents", "InvalidParameterValue", "BrandNewError", ""] {
+            assert_eq!(classify(code, true), ErrorClass::Rejected, "{code}");
+            assert_eq!(classify(code, false), ErrorClass::Transient, "{code}");
+        }
+    }
+
+    #[test]
+    fn expired_credentials_are_recognised() {
+        assert!(["ExpiredToken", "InvalidClientTokenId"].into_iter().all(is_expired_credentials));
+        assert!(!["AccessDenied", ""].into_iter().any(is_expired_credentials));
+    }
+}
