@@ -16,19 +16,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod aws;
-pub mod challenge;
 pub mod client_certificate;
 pub mod config;
 pub mod event;
 pub mod handler;
-pub mod message;
 pub mod metrics;
-pub mod notification;
 pub mod payload;
 pub mod queue;
-pub mod routes;
 pub mod secrets;
-pub mod signature;
-pub mod sqs_error;
 pub mod telemetry;
-pub mod trace;
+
+pub use whatsapp_webhook::{challenge, message, notification, routes, signature, sqs_error, trace};

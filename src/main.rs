@@ -28,7 +28,8 @@ async fn run() -> Result<(), Error> {
     let secrets = Secrets::read(SecretsManager::new(&aws), config.secret_id);
     let (secrets, ()) = try_join!(secrets, queues.warm_up().map(Ok))?;
     let ingress = Ingress::new(secrets, queues).require_client_cn(config.client_certificate_cn);
-    let handler = service_fn(async |LambdaEvent { payload, context }| ingress.handle(payload, &context).await);
+    let handler =
+        service_fn(async |LambdaEvent { payload, context }| Box::pin(ingress.handle(payload, &context)).await);
     // The layer's future ends when the Runtime API has the answer.
     let restart = MapFutureLayer::new(async |invocation| {
         invocation.await?;

@@ -328,15 +328,15 @@ impl Stored {
 /// The batches that the items of a queue can form at most: a large item may need one alone, and the items of a FIFO queue
 /// may all belong to different groups.
 fn needed_batches(items: &[Item<'_>], queue: &Queue) -> usize {
-    let is_alone = |item: &&Item<'_>| queue.fifo || item.piece.len() > MOST_BYTES / MAX_ENTRIES;
+    let is_alone = |item: &&Item<'_>| queue.fifo || item.piece.size() > MOST_BYTES / MAX_ENTRIES;
     let alone = items.iter().filter(is_alone).count();
     alone + (items.len() - alone).div_ceil(MAX_ENTRIES)
 }
 
 /// The batches that may be under way at a time: fewer if the messages are large and many.
 fn max_concurrency(pieces: &[Piece<'_>]) -> usize {
-    let total: usize = pieces.iter().map(Piece::len).sum();
-    let largest = pieces.iter().map(Piece::len).max().unwrap_or_default();
+    let total: usize = pieces.iter().map(Piece::size).sum();
+    let largest = pieces.iter().map(Piece::size).max().unwrap_or_default();
     if total <= MAX_BYTES_UNDER_WAY {
         MAX_CONCURRENCY
     } else {

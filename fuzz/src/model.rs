@@ -3,8 +3,8 @@
 use serde::de::IgnoredAny;
 
 /// The limits beyond which a body stays whole.
-const MOST_PIECES: usize = 10_000;
-const MOST_BYTES: usize = 64 << 20;
+const MAX_PIECES: usize = 10_000;
+const MAX_SPLIT_BYTES: usize = 64 << 20;
 
 /// A piece as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub fn pieces(body: &[u8]) -> Vec<Expected> {
     };
     let envelopes = array(text).filter(|elements| !elements.is_empty()).unwrap_or_else(|| vec![text]);
     let pieces: Vec<_> = envelopes.into_iter().flat_map(of_envelope).collect();
-    if pieces.len() > MOST_PIECES || pieces.iter().map(Expected::len).sum::<usize>() > MOST_BYTES {
+    if pieces.len() > MAX_PIECES || pieces.iter().map(Expected::len).sum::<usize>() > MAX_SPLIT_BYTES {
         return vec![Expected::Other(text.to_owned())];
     }
     pieces

@@ -278,18 +278,18 @@ impl<'s> Target<'s> {
     fn send_with_second_call(self, batch: Batch, progress: &Arc<Progress>) -> BoxFuture<'s, BatchResult> {
         let (context, progress) = (self.context, Arc::clone(progress));
         async move {
-            let first = call::send_batch(self.client, batch.clone());
+            let first = call::send_batch(self.client, batch.clone()).boxed();
             if !self.has_second_calls {
                 return first.await;
             }
             let second = async {
                 sleep_until(context.after(SECOND_CALL_INTERVAL)).await;
                 context.require_time().await;
-                call::probe(self.client, &self.queue.url).await?;
+                call::probe(self.client, &self.queue.url).boxed().await?;
                 context.require_time().await;
                 progress.has_second_call.store(true, Relaxed);
                 context.metrics.count("QueueRetries", 1);
-                call::send_batch(self.client, batch.clone()).await
+                call::send_batch(self.client, batch.clone()).boxed().await
             };
             first_success(first, second, &progress.has_second_call).await
         }
@@ -316,7 +316,7 @@ impl<'s> Target<'s> {
             if !context.has_time_at(Instant::now()) {
                 return Err(SendError::no_time_left());
             }
-            let result = call::send_batch(self.client, Batch::new(&self.queue.url, &messages)).await;
+            let result = call::send_batch(self.client, Batch::new(&self.queue.url, &messages)).boxed().await;
             if let Ok([Ok(())]) = result.as_deref() {
                 context.metrics.count("ClaimChecked", 1);
             }
@@ -330,12 +330,12 @@ impl<'s> Target<'s> {
         let (context, mut backoff) = (self.context, Backoff::default());
         loop {
             let is_second_under_way = AtomicBool::default();
-            let first = self.payloads.put(key, body.clone(), self.bucket_owner);
+            let first = self.payloads.put(key, body.clone(), self.bucket_owner).boxed();
             let second = async {
                 sleep_until(context.after(SECOND_UPLOAD_INTERVAL)).await;
                 context.require_time().await;
                 is_second_under_way.store(true, Relaxed);
-                self.payloads.put(key, body.clone(), self.bucket_owner).await
+                self.payloads.put(key, body.clone(), self.bucket_owner).boxed().await
             };
             let result = first_success(first, second, &is_second_under_way).await;
             let wait = backoff.next();
@@ -391,7 +391,7 @@ impl Backoff {
 }
 
 /// The items of a batch that are not stored by its result.
-pub(super) fn unstored<'p>(items: Vec<Item<'p>>, result: BatchResult) -> Vec<(Item<'p>, SendError)> {
+pub(super) fn unstored(items: Vec<Item<'_>>, result: BatchResult) -> Vec<(Item<'_>, SendError)> {
     match result {
         Ok(results) => {
             items.into_iter().zip(results).filter_map(|(item, result)| Some((item, result.err()?))).collect()

@@ -150,7 +150,7 @@ pub fn split(body: &[u8]) -> Vec<Piece<'_>> {
     } else {
         return vec![Piece::NotJson(body)];
     }
-    let bytes: usize = pieces.iter().map(Piece::len).sum();
+    let bytes: usize = pieces.iter().map(Piece::size).sum();
     if pieces.len() > MAX_PIECES || bytes > MAX_SPLIT_BYTES {
         return vec![Piece::Other(Framed::bare(text))];
     }
@@ -158,8 +158,9 @@ pub fn split(body: &[u8]) -> Vec<Piece<'_>> {
 }
 
 impl Piece<'_> {
-    /// Bytes of the piece.
-    pub(crate) fn len(&self) -> usize {
+    /// The size of the piece in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
         match self {
             Self::Change(change) => change.framed.len(),
             Self::Other(framed) => framed.len(),
