@@ -22,6 +22,15 @@ pub struct Queue {
     pub fifo: bool,
 }
 
+impl Queue {
+    /// The id of the account that owns the queue, from its URL.
+    #[must_use]
+    pub fn account_id(&self) -> Option<&str> {
+        let account = self.url.rsplit('/').nth(1)?;
+        (account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit())).then_some(account)
+    }
+}
+
 /// What the names of FIFO queues end in, and no others.
 const FIFO: &str = ".fifo";
 
