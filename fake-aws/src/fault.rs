@@ -31,9 +31,12 @@ pub(crate) enum Kind {
     StoreLate(Duration, Option<Selection>),
 }
 
+/// Whether an entry with this index in its batch is selected.
+type Predicate = dyn Fn(usize, &Entry) -> bool + Send + Sync;
+
 /// Selects entries of a batch by their index and content.
 #[derive(Clone)]
-pub(crate) struct Selection(Arc<dyn Fn(usize, &Entry) -> bool + Send + Sync>);
+pub(crate) struct Selection(Arc<Predicate>);
 
 impl Selection {
     fn new(choose: impl Fn(usize, &Entry) -> bool + Send + Sync + 'static) -> Self {

@@ -19,11 +19,11 @@ impl Delivery {
         let mut random = fastrand::Rng::with_seed(number as u64);
         let (changes, longest) = match random.usize(..1000) {
             0..690 => (1, 500),
-            690..890 => (random.usize(2..=10), 500),
+            690..880 => (random.usize(2..=10), 500),
+            880..890 | 988..991 => (random.usize(1..=3), 1_100_000),
             890..970 => (random.usize(11..=100), 300),
             970..985 => (random.usize(101..=400), 300),
             985..988 => (1000, 2_500),
-            988..991 => (random.usize(1..=3), 1_100_000),
             991..996 => return Self::whole(format!("no JSON: {number}").into_bytes()),
             _ => return Self::whole([b"\xff\xfe", number.to_string().as_bytes()].concat()),
         };

@@ -1,19 +1,20 @@
 //! What was sent, what was answered, and what is stored.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use fake_aws::Message;
+use fake_aws::{FakeAws, Message};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    causes::{Attempt, Causes},
     delivery::Delivery,
-    webhook::{Answer, Webhook},
+    webhook::Webhook,
 };
 
 #[derive(Default)]
@@ -32,29 +33,50 @@ struct Accounts {
     bare: usize,
     in_s3: usize,
     took: Vec<Duration>,
+    deliveries: HashMap<usize, Record>,
+    pointed_to: HashSet<String>,
 }
 
 struct Account {
     text: [u8; 32],
     accepted: bool,
-    copies: usize,
+    /// The number of the notification.
+    delivery: usize,
+    /// The call that stored each copy.
+    copies: Vec<usize>,
+}
+
+/// The invocations for one notification.
+#[derive(Default)]
+struct Record {
+    pieces: usize,
+    attempts: Vec<Attempt>,
+}
+
+impl Record {
+    fn refused(&self) -> usize {
+        self.attempts.iter().filter(|attempt| attempt.status != 200).count()
+    }
 }
 
 impl Ledger {
     /// Opens an account for each piece, before it can be stored.
-    pub(crate) fn expect(&self, delivery: &Delivery) {
+    pub(crate) fn expect(&self, number: usize, delivery: &Delivery) {
         let mut accounts = self.accounts();
         accounts.bytes += delivery.body.len();
+        accounts.deliveries.insert(number, Record { pieces: delivery.pieces.len(), attempts: Vec::new() });
         for piece in &delivery.pieces {
-            let account = Account { text: digest(&piece.text), accepted: false, copies: 0 };
+            let account = Account { text: digest(&piece.text), accepted: false, delivery: number, copies: Vec::new() };
             assert!(accounts.pieces.insert(piece.event_id.clone(), account).is_none(), "two pieces are alike");
         }
     }
 
-    pub(crate) fn answered(&self, delivery: &Delivery, answer: &Answer) {
+    pub(crate) fn answered(&self, number: usize, delivery: &Delivery, attempt: Attempt) {
         let mut accounts = self.accounts();
-        accounts.took.push(answer.took);
-        if answer.status != 200 {
+        let status = attempt.status;
+        accounts.took.push(attempt.took);
+        accounts.deliveries.get_mut(&number).unwrap().attempts.push(attempt);
+        if status != 200 {
             accounts.refused += 1;
             return;
         }
@@ -78,7 +100,7 @@ impl Ledger {
                 accounts.diverted += usize::from(message.attribute("unrouted_reason") == Some("queue-unavailable"));
                 let account = accounts.pieces.get_mut(event_id).expect("nothing is stored that was not signed");
                 assert!(account.text == text, "what is stored is not what was sent");
-                account.copies += 1;
+                account.copies.push(message.call);
             }
         }
     }
@@ -86,9 +108,12 @@ impl Ledger {
     fn text(&self, webhook: &Webhook, message: &Message) -> Vec<u8> {
         let mut text = message.body.clone().into_bytes();
         if message.attribute("ExtendedPayloadSize").is_some() {
-            self.accounts().in_s3 += 1;
             let pointer: Value = serde_json::from_slice(&text).unwrap();
-            text = webhook.bucket.object(pointer[1]["s3Key"].as_str().unwrap()).unwrap().body.to_vec();
+            let key = pointer[1]["s3Key"].as_str().unwrap();
+            text = webhook.bucket.object(key).unwrap().body.to_vec();
+            let mut accounts = self.accounts();
+            accounts.in_s3 += 1;
+            assert!(accounts.pointed_to.insert(key.to_owned()), "two messages point to one object");
         }
         if message.attribute("encoding").is_some() {
             self.accounts().bare += usize::from(message.attribute("request_id").is_none());
@@ -100,8 +125,8 @@ impl Ledger {
     pub(crate) fn report(&self) {
         let mut accounts = self.accounts();
         accounts.took.sort_unstable();
-        let stored = accounts.pieces.values().filter(|account| account.copies > 0).count();
-        let copies: usize = accounts.pieces.values().map(|account| account.copies).sum();
+        let stored = accounts.pieces.values().filter(|account| !account.copies.is_empty()).count();
+        let copies: usize = accounts.pieces.values().map(|account| account.copies.len()).sum();
         let at = |share: f64| {
             let last = accounts.took.len() - 1;
             #[allow(
@@ -132,14 +157,59 @@ impl Ledger {
     /// Everything that was accepted is stored. As each notification is accepted in the end, that is everything.
     pub(crate) fn check(&self) {
         let accounts = self.accounts();
-        let lost = accounts.pieces.values().filter(|account| account.accepted && account.copies == 0).count();
+        let lost = accounts.pieces.values().filter(|account| account.accepted && account.copies.is_empty()).count();
         let open = accounts.pieces.values().filter(|account| !account.accepted).count();
         assert_eq!((lost, open), (0, 0));
+    }
+
+    /// Every copy, every 503 and every orphaned object has a cause in the record of calls.
+    pub(crate) fn check_causes(&self, aws: &FakeAws, bucket: &fake_aws::Bucket) {
+        let (accounts, causes) = (self.accounts(), Causes::new(aws.calls()));
+        check_copies(&accounts, &causes);
+        let attempts = || accounts.deliveries.values().flat_map(|record| &record.attempts);
+        let refused: Vec<_> = attempts().filter(|attempt| attempt.status != 200).collect();
+        let needless: Vec<_> = refused.iter().filter(|attempt| causes.could_store(attempt)).collect();
+        eprintln!("503 where everything could be stored in time: {} of {}", needless.len(), refused.len());
+        for attempt in needless.iter().take(10) {
+            eprintln!("  {:?}", causes.troubled(attempt).collect::<Vec<_>>());
+        }
+        let orphans = causes.orphans(&bucket.objects(), &accounts.pointed_to, attempts());
+        eprintln!("objects without a message: {}", orphans.values().sum::<usize>());
+        for record in accounts.deliveries.values() {
+            let found: usize = record.attempts.iter().filter_map(|attempt| orphans.get(&attempt.started)).sum();
+            if found > 0 {
+                let troubled: usize = record.attempts.iter().map(|attempt| causes.troubled(attempt).count()).sum();
+                // A FIFO queue stores only the first copy of a message that is delivered again.
+                let bound = troubled + record.refused() * record.pieces;
+                assert!(found <= bound, "{found} orphaned objects, but {bound} causes");
+            }
+        }
+        assert!(needless.is_empty(), "503 where everything could be stored in time");
     }
 
     fn accounts(&self) -> MutexGuard<'_, Accounts> {
         self.accounts.lock().unwrap()
     }
+}
+
+/// A fragment has one copy for each delivery, and one for each call whose answer was lost or late; it has at most two
+/// while AWS only is slow.
+fn check_copies(accounts: &Accounts, causes: &Causes) {
+    let mut further = BTreeMap::new();
+    for account in accounts.pieces.values().filter(|account| account.copies.len() > 1) {
+        let uncertain: Vec<_> = account.copies.iter().filter_map(|call| causes.of_uncertainty(*call)).collect();
+        let bound = uncertain.len() + 1 + accounts.deliveries[&account.delivery].refused();
+        let copies = account.copies.len();
+        for cause in uncertain {
+            *further.entry(cause).or_insert(0) += 1;
+        }
+        assert!(copies <= bound, "{copies} copies, but {bound} causes");
+        let attempts = &accounts.deliveries[&account.delivery].attempts;
+        assert!(copies <= 2 || !causes.is_only_slow(attempts), "{copies} copies while AWS was slow only");
+    }
+    eprintln!("copies of calls with a lost or late answer, where there are several: {further:?}");
+    let most = accounts.pieces.values().map(|account| account.copies.len()).max();
+    eprintln!("most copies of one fragment: {}", most.unwrap_or_default());
 }
 
 fn digest(text: &[u8]) -> [u8; 32] {
