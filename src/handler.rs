@@ -27,7 +27,7 @@ use crate::{
     client_certificate::has_common_name,
     event::{Event, HttpRequest},
     message::Origin,
-    metrics::{Metrics, Unit},
+    metrics::{Metric, Metrics},
     notification::{Change, Piece, split},
     queue::{Queues, StoreContext, Stored},
     secrets::{Known, Secrets},
@@ -104,11 +104,11 @@ impl RequestError {
 
     fn count(&self, metrics: &Metrics) {
         match self {
-            Self::ClientCertificate => metrics.count("RefusedCertificates", 1),
-            Self::Challenge(Refusal::WrongToken) => metrics.count("RefusedTokens", 1),
+            Self::ClientCertificate => metrics.count(Metric::RefusedCertificates, 1),
+            Self::Challenge(Refusal::WrongToken) => metrics.count(Metric::RefusedTokens, 1),
             Self::Signature(rejection) => {
-                metrics.count("RefusedSignatures", 1);
-                metrics.count("SignatureMismatches", usize::from(*rejection == Rejection::Mismatch));
+                metrics.count(Metric::RefusedSignatures, 1);
+                metrics.count(Metric::SignatureMismatches, usize::from(*rejection == Rejection::Mismatch));
             }
             _ => {}
         }
@@ -199,14 +199,14 @@ impl Ingress {
         let (deadline, metrics) = (exchange.deadline, exchange.metrics);
         let body = exchange.request.body.as_deref().ok_or(RequestError::UndecodableBody)?;
         self.verify(body, exchange).await?;
-        metrics.count("Notifications", 1);
+        metrics.count(Metric::Notifications, 1);
         let started = Instant::now();
         let pieces = split(body);
         if pieces.is_empty() {
             return Ok(Accepted::Empty);
         }
         if let Some(age) = pieces.iter().find_map(change).and_then(age) {
-            metrics.time("EventAge", Unit::Seconds, age);
+            metrics.time(Metric::EventAge, age);
         }
         let known = self.secrets.known();
         let trace = exchange.context.xray_trace_id.as_deref().and_then(trace::header);
@@ -214,12 +214,12 @@ impl Ingress {
             Origin { request_id: exchange.request_id, group_key: &known.verify_token, trace: trace.as_deref() };
         let store = self.queues.store(&pieces, StoreContext { origin, deadline, metrics });
         let stored = self.secrets.refresh_alongside(store, deadline, metrics).await;
-        metrics.time("StoreTime", Unit::Milliseconds, started.elapsed());
-        metrics.count("Changes", stored.pieces);
-        metrics.count("Stored", stored.pieces - stored.not_stored);
-        metrics.count("Diverted", stored.diverted);
-        metrics.count("NotStored", stored.not_stored);
-        metrics.count("Unrouted", stored.unrouted);
+        metrics.time(Metric::StoreTime, started.elapsed());
+        metrics.count(Metric::Changes, stored.pieces);
+        metrics.count(Metric::Stored, stored.pieces - stored.not_stored);
+        metrics.count(Metric::Diverted, stored.diverted);
+        metrics.count(Metric::NotStored, stored.not_stored);
+        metrics.count(Metric::Unrouted, stored.unrouted);
         // Expired credentials store nothing at all.
         if stored.has_expired_credentials && stored.not_stored == stored.pieces {
             tracing::error!("credentials expired, the execution environment ends after this answer");

@@ -1,4 +1,6 @@
-//! What is counted and timed of one invocation, in the form of which CloudWatch makes metrics.
+//! The metrics of one invocation, as members of its log line in CloudWatch's embedded metric format.
+//!
+//! Format: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
 use std::{
     borrow::Cow,
@@ -12,54 +14,158 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 /// The namespace of the metrics.
 pub const NAMESPACE: &str = "WhatsAppIngress";
 
-/// The one dimension of the metrics. More of them, or ids in them, would each be a metric to pay for.
+/// The one dimension of the metrics. Each further dimension, or an id in one, would be another metric to pay for.
 pub const DIMENSION: &str = "FunctionName";
 
-/// The member that says what metrics to make of the others.
-const DIRECTIVES: &str = "_aws";
+/// The member with the definitions of the metrics.
+const DEFINITIONS: &str = "_aws";
 
-/// The most metrics that CloudWatch takes in one directive.
-const MOST_METRICS: usize = 100;
+/// CloudWatch accepts at most this many metrics in one directive.
+const MAX_METRICS: usize = 100;
 
-/// The longest part of a name that an operator may choose; CloudWatch takes 255 characters in all.
-const LONGEST_PART: usize = 200;
+/// The longest route that becomes part of a metric's name. CloudWatch accepts 255 characters for the whole name.
+const MAX_PART_LENGTH: usize = 200;
 
-/// The counts and times of one invocation.
-#[derive(Debug)]
-pub struct Metrics(Mutex<BTreeMap<Cow<'static, str>, Metric>>);
-
-#[derive(Debug, Clone, Copy)]
-enum Metric {
-    Count(u64),
-    Time(Unit, Duration),
+/// A metric of the function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// Fragments of notifications; also by route.
+    Changes,
+    /// Bodies that were stored in S3.
+    ClaimChecked,
+    /// Fragments on the catch-all queue because their own queue was unavailable; also by route.
+    Diverted,
+    /// Time between an event and its notification.
+    EventAge,
+    /// Fragments that were stored nowhere.
+    NotStored,
+    /// Signed notifications. Zero for other requests, so that silence differs from a function that does not run.
+    Notifications,
+    /// Further calls for a batch or an entry.
+    QueueRetries,
+    /// Requests without the required client certificate.
+    RefusedCertificates,
+    /// POSTs without a valid signature.
+    RefusedSignatures,
+    /// Challenges with a wrong verify token.
+    RefusedTokens,
+    /// Failed or abandoned reads of the secret.
+    SecretFailures,
+    /// Successful reads of the secret after the start.
+    SecretRefreshes,
+    /// Well-formed signatures that no known app secret explains.
+    SignatureMismatches,
+    /// Time from a verified signature until everything is stored.
+    StoreTime,
+    /// Fragments that were stored.
+    Stored,
+    /// Fragments without a route; also by reason.
+    Unrouted,
 }
 
-/// What a time is told in.
-#[derive(Debug, Clone, Copy)]
+/// The unit of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// Thousandths of a second, and parts of them.
+    /// A number of occurrences.
+    Count,
+    /// Milliseconds with three decimals.
     Milliseconds,
     /// Whole seconds.
     Seconds,
 }
 
+impl Metric {
+    /// All metrics, by name.
+    pub const ALL: [Self; 16] = [
+        Self::Changes,
+        Self::ClaimChecked,
+        Self::Diverted,
+        Self::EventAge,
+        Self::NotStored,
+        Self::Notifications,
+        Self::QueueRetries,
+        Self::RefusedCertificates,
+        Self::RefusedSignatures,
+        Self::RefusedTokens,
+        Self::SecretFailures,
+        Self::SecretRefreshes,
+        Self::SignatureMismatches,
+        Self::StoreTime,
+        Self::Stored,
+        Self::Unrouted,
+    ];
+
+    /// The name in CloudWatch.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Changes => "Changes",
+            Self::ClaimChecked => "ClaimChecked",
+            Self::Diverted => "Diverted",
+            Self::EventAge => "EventAge",
+            Self::NotStored => "NotStored",
+            Self::Notifications => "Notifications",
+            Self::QueueRetries => "QueueRetries",
+            Self::RefusedCertificates => "RefusedCertificates",
+            Self::RefusedSignatures => "RefusedSignatures",
+            Self::RefusedTokens => "RefusedTokens",
+            Self::SecretFailures => "SecretFailures",
+            Self::SecretRefreshes => "SecretRefreshes",
+            Self::SignatureMismatches => "SignatureMismatches",
+            Self::StoreTime => "StoreTime",
+            Self::Stored => "Stored",
+            Self::Unrouted => "Unrouted",
+        }
+    }
+
+    /// The unit.
+    #[must_use]
+    pub const fn unit(self) -> Unit {
+        match self {
+            Self::StoreTime => Unit::Milliseconds,
+            Self::EventAge => Unit::Seconds,
+            _ => Unit::Count,
+        }
+    }
+
+    /// What the metric is also counted by, under the name `Metric.part`.
+    #[must_use]
+    pub const fn part(self) -> Option<&'static str> {
+        match self {
+            Self::Changes | Self::Diverted => Some("route"),
+            Self::Unrouted => Some("reason"),
+            _ => None,
+        }
+    }
+}
+
+/// The metrics of one invocation.
+#[derive(Debug)]
+pub struct Metrics(Mutex<BTreeMap<Cow<'static, str>, Sample>>);
+
+#[derive(Debug, Clone, Copy)]
+enum Sample {
+    Count(u64),
+    Time(Unit, Duration),
+}
+
 impl Default for Metrics {
-    /// No notification yet: a zero that is told, so that silence can be told from a function that does not run.
+    /// Starts without a notification. All other metrics are absent until they are counted.
     fn default() -> Self {
-        Self(Mutex::new(BTreeMap::from([(Cow::Borrowed("Notifications"), Metric::Count(0))])))
+        Self(Mutex::new(BTreeMap::from([(Metric::Notifications.name().into(), Sample::Count(0))])))
     }
 }
 
 impl Metrics {
-    /// Adds to a count. Nothing is told of what stays at zero.
-    pub fn count(&self, name: &'static str, more: usize) {
-        self.add(Cow::Borrowed(name), more);
+    /// Adds to a count. A metric that stays at zero is not logged.
+    pub fn count(&self, metric: Metric, more: usize) {
+        self.add(metric.name().into(), more);
     }
 
-    /// Adds to the part of a count that a route or a reason has; a part that CloudWatch could not name is left out.
-    pub fn count_of(&self, name: &'static str, part: &str, more: usize) {
-        if part.len() <= LONGEST_PART && part.bytes().all(|byte| byte.is_ascii_graphic()) {
-            self.add(Cow::Owned(format!("{name}.{part}")), more);
+    /// Adds to the count of one route or reason. A part that CloudWatch does not accept in a name is left out.
+    pub fn count_part(&self, metric: Metric, part: &str, more: usize) {
+        if part.len() <= MAX_PART_LENGTH && part.bytes().all(|byte| byte.is_ascii_graphic()) {
+            self.add(format!("{}.{part}", metric.name()).into(), more);
         }
     }
 
@@ -68,29 +174,28 @@ impl Metrics {
             return;
         }
         let more = u64::try_from(more).unwrap_or(u64::MAX);
-        let mut metrics = self.lock();
-        if let Metric::Count(count) = metrics.entry(name).or_insert(Metric::Count(0)) {
+        if let Sample::Count(count) = self.lock().entry(name).or_insert(Sample::Count(0)) {
             *count = count.saturating_add(more);
         }
     }
 
-    /// Sets a time.
-    pub fn time(&self, name: &'static str, unit: Unit, time: Duration) {
-        self.lock().insert(Cow::Borrowed(name), Metric::Time(unit, time));
+    /// Sets a time, in the unit of the metric.
+    pub fn time(&self, metric: Metric, time: Duration) {
+        self.lock().insert(metric.name().into(), Sample::Time(metric.unit(), time));
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Cow<'static, str>, Metric>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Cow<'static, str>, Sample>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// As members of a log line that follows CloudWatch's embedded metric format, but for that of the dimension.
+/// Serializes the members of a log line, except the dimension.
 impl Serialize for Metrics {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let metrics = self.lock();
         let definitions: Vec<_> =
-            metrics.iter().map(|(name, metric)| Definition { name, unit: metric.unit() }).collect();
-        let directives = definitions.chunks(MOST_METRICS).map(|metrics| Directive {
+            metrics.iter().map(|(name, sample)| Definition { name, unit: sample.unit() }).collect();
+        let directives = definitions.chunks(MAX_METRICS).map(|metrics| Directive {
             namespace: NAMESPACE,
             dimensions: [[DIMENSION]],
             metrics,
@@ -99,10 +204,10 @@ impl Serialize for Metrics {
         let directives =
             Directives { timestamp: u64::try_from(now).unwrap_or_default(), cloud_watch_metrics: directives.collect() };
         let mut members = to.serialize_map(Some(metrics.len() + 1))?;
-        for (name, metric) in &*metrics {
-            members.serialize_entry(name, metric)?;
+        for (name, sample) in &*metrics {
+            members.serialize_entry(name, sample)?;
         }
-        members.serialize_entry(DIRECTIVES, &directives)?;
+        members.serialize_entry(DEFINITIONS, &directives)?;
         members.end()
     }
 }
@@ -129,24 +234,24 @@ struct Definition<'m> {
     unit: &'static str,
 }
 
-impl Metric {
+impl Sample {
     const fn unit(self) -> &'static str {
         match self {
-            Self::Count(_) => "Count",
+            Self::Count(_) | Self::Time(Unit::Count, _) => "Count",
             Self::Time(Unit::Milliseconds, _) => "Milliseconds",
             Self::Time(Unit::Seconds, _) => "Seconds",
         }
     }
 }
 
-impl Serialize for Metric {
+impl Serialize for Sample {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Count(count) => to.serialize_u64(*count),
             Self::Time(Unit::Milliseconds, time) => {
                 to.serialize_f64(f64::from(u32::try_from(time.as_micros()).unwrap_or(u32::MAX)) / 1e3)
             }
-            Self::Time(Unit::Seconds, time) => to.serialize_u64(time.as_secs()),
+            Self::Time(Unit::Count | Unit::Seconds, time) => to.serialize_u64(time.as_secs()),
         }
     }
 }
@@ -186,8 +291,8 @@ mod tests {
     #[test]
     fn nothing_is_told_of_zeros_but_that_there_was_no_notification() {
         let metrics = Metrics::default();
-        metrics.count("Stored", 0);
-        metrics.count_of("Changes", "messages", 0);
+        metrics.count(Metric::Stored, 0);
+        metrics.count_part(Metric::Changes, "messages", 0);
         assert_eq!(made_of(&metrics), [("Notifications".to_owned(), (0.0, r#""Count""#.to_owned()))].into());
     }
 
@@ -195,11 +300,11 @@ mod tests {
     fn counts_add_up_and_times_have_their_unit() {
         let metrics = Metrics::default();
         for _ in 0..3 {
-            metrics.count("Notifications", 1);
-            metrics.count_of("Changes", "messages.statuses", 2);
+            metrics.count(Metric::Notifications, 1);
+            metrics.count_part(Metric::Changes, "messages.statuses", 2);
         }
-        metrics.time("StoreTime", Unit::Milliseconds, Duration::from_nanos(12_345_678));
-        metrics.time("EventAge", Unit::Seconds, Duration::from_millis(61_999));
+        metrics.time(Metric::StoreTime, Duration::from_nanos(12_345_678));
+        metrics.time(Metric::EventAge, Duration::from_millis(61_999));
         let made = made_of(&metrics);
         for (name, value, unit) in [
             ("Notifications", 3.0, "Count"),
@@ -216,7 +321,7 @@ mod tests {
     fn more_than_a_hundred_metrics_are_in_more_than_one_directive() {
         let metrics = Metrics::default();
         for at in 0..250 {
-            metrics.count_of("Changes", &format!("field_{at}"), 1);
+            metrics.count_part(Metric::Changes, &format!("field_{at}"), 1);
         }
         assert_eq!(made_of(&metrics).len(), 251);
         assert_eq!(members(&metrics)["_aws"]["CloudWatchMetrics"].as_array().unwrap().len(), 3);
@@ -226,7 +331,7 @@ mod tests {
     fn a_route_that_cannot_be_in_a_name_spoils_no_line() {
         let metrics = Metrics::default();
         for route in ["größe", "a b", "\u{1}", &"x".repeat(201)] {
-            metrics.count_of("Changes", route, 1);
+            metrics.count_part(Metric::Changes, route, 1);
         }
         assert_eq!(made_of(&metrics).len(), 1);
     }

@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     message::{MOST_BYTES, Origin, Unrouted},
-    metrics::Metrics,
+    metrics::{Metric, Metrics},
     notification::Piece,
     payload::Payloads,
     routes::{Queue, Routes},
@@ -145,10 +145,10 @@ impl Queues {
         }
         let unrouted = by_queue.iter().flatten().filter(|item| item.unrouted.is_some()).count();
         for (route, count) in tally(by_queue.iter().flatten().filter_map(|item| item.route)) {
-            context.metrics.count_of("Changes", route, count);
+            context.metrics.count_part(Metric::Changes, route, count);
         }
         for (reason, count) in tally(by_queue.iter().flatten().filter_map(|item| item.unrouted.map(Unrouted::name))) {
-            context.metrics.count_of("Unrouted", reason, count);
+            context.metrics.count_part(Metric::Unrouted, reason, count);
         }
         let needs: Vec<_> =
             by_queue.iter().zip(self.routes.queues()).map(|(items, queue)| needed_batches(items, queue)).collect();
@@ -186,7 +186,7 @@ impl Queues {
             }
         }
         for (route, count) in &sum.by_route {
-            share.context.metrics.count_of("Diverted", route, *count);
+            share.context.metrics.count_part(Metric::Diverted, route, *count);
         }
         Stored::of(sum.by_route.values().sum(), &sum.not_stored)
     }

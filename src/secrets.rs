@@ -16,7 +16,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{aws::error_reason, metrics::Metrics};
+use crate::{
+    aws::error_reason,
+    metrics::{Metric, Metrics},
+};
 
 /// A secret that was read longer ago than this is read again, alongside the work of a request.
 const MAX_AGE: Duration = Duration::from_mins(5);
@@ -225,10 +228,10 @@ impl Secrets {
             Ok(known) => {
                 current.known = Arc::new(known);
                 current.refresh_at = Instant::now() + MAX_AGE;
-                metrics.count("SecretRefreshes", 1);
+                metrics.count(Metric::SecretRefreshes, 1);
             }
             Err(error) => {
-                metrics.count("SecretFailures", 1);
+                metrics.count(Metric::SecretFailures, 1);
                 current.refresh_at = Instant::now() + FAILURE_INTERVAL;
                 tracing::error!(error.text = %error, "secret not refreshed, the old one serves on");
             }
@@ -237,7 +240,7 @@ impl Secrets {
 }
 
 fn report_timeout(metrics: &Metrics) {
-    metrics.count("SecretFailures", 1);
+    metrics.count(Metric::SecretFailures, 1);
     tracing::error!("secret not read in time, the old one serves on");
 }
 

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     message::{MOST_BYTES, Message},
+    metrics::Metric,
     payload::{PayloadError, Payloads},
     routes::Queue,
 };
@@ -156,11 +157,11 @@ impl<'s, 'p> QueueSender<'s, 'p> {
             for (item, error) in failed {
                 match error {
                     SendError::Transient(_) if retry_at < self.divert_deadline && context.has_time_at(retry_at) => {
-                        context.metrics.count("QueueRetries", 1);
+                        context.metrics.count(Metric::QueueRetries, 1);
                         retries.push(item);
                     }
                     SendError::BatchRejected(_) => {
-                        context.metrics.count("QueueRetries", 1);
+                        context.metrics.count(Metric::QueueRetries, 1);
                         isolated.push(item.isolated());
                     }
                     SendError::Transient(_) | SendError::QueueUnavailable(_) | SendError::ExpiredCredentials(_) => {
@@ -288,7 +289,7 @@ impl<'s> Target<'s> {
                 call::probe(self.client, &self.queue.url).boxed().await?;
                 context.require_time().await;
                 progress.has_second_call.store(true, Relaxed);
-                context.metrics.count("QueueRetries", 1);
+                context.metrics.count(Metric::QueueRetries, 1);
                 call::send_batch(self.client, batch.clone()).boxed().await
             };
             first_success(first, second, &progress.has_second_call).await
@@ -318,7 +319,7 @@ impl<'s> Target<'s> {
             }
             let result = call::send_batch(self.client, Batch::new(&self.queue.url, &messages)).boxed().await;
             if let Ok([Ok(())]) = result.as_deref() {
-                context.metrics.count("ClaimChecked", 1);
+                context.metrics.count(Metric::ClaimChecked, 1);
             }
             result
         }
