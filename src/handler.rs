@@ -32,7 +32,8 @@ use crate::{
     queue::{Queues, StoreContext, Stored},
     secrets::{Known, Secrets},
     signature::{self, Rejection},
-    telemetry, trace,
+    telemetry::RequestLog,
+    trace,
 };
 
 /// The part of an invocation's time that is reserved for sending the answer.
@@ -54,6 +55,7 @@ const CHALLENGE_REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Ingress {
     secrets: Secrets,
     queues: Queues,
+    log: RequestLog,
     client_cn: Option<String>,
     must_restart: AtomicBool,
 }
@@ -125,10 +127,10 @@ struct Exchange<'r> {
 }
 
 impl Ingress {
-    /// Takes secrets and queues. Makes no call.
+    /// Takes secrets, queues and the log of requests. Makes no call.
     #[must_use]
-    pub const fn new(secrets: Secrets, queues: Queues) -> Self {
-        Self { secrets, queues, client_cn: None, must_restart: AtomicBool::new(false) }
+    pub const fn new(secrets: Secrets, queues: Queues, log: RequestLog) -> Self {
+        Self { secrets, queues, log, client_cn: None, must_restart: AtomicBool::new(false) }
     }
 
     /// Rejects every caller whose client certificate does not have this common name. `None` allows all callers.
@@ -167,7 +169,7 @@ impl Ingress {
         if let Err(error) = &result {
             error.count(&metrics);
         }
-        log(&result, &exchange);
+        self.log(&result, &exchange);
         Ok(match result {
             Ok(Accepted::Challenge(challenge)) => challenge_response(challenge),
             Ok(Accepted::Stored | Accepted::Empty) => response(StatusCode::OK),
@@ -247,27 +249,27 @@ impl Ingress {
         let limit = now + exchange.deadline.saturating_duration_since(now) / 2;
         self.secrets.newer_than(known, limit, exchange.metrics).await
     }
-}
 
-/// Writes the log line of a request: our failure as an error, the caller's as a warning.
-fn log(result: &Result<Accepted, RequestError>, exchange: &Exchange<'_>) {
-    let status = result.as_ref().map_or_else(RequestError::status, |_| StatusCode::OK);
-    let (level, message) = match result {
-        Ok(Accepted::Stored) => (Level::INFO, "stored"),
-        Ok(Accepted::Challenge(_)) => (Level::INFO, "challenge answered"),
-        Ok(Accepted::Empty) => (Level::WARN, "signed, but empty"),
-        Err(_) if status.is_server_error() => (Level::ERROR, "refused"),
-        Err(_) => (Level::WARN, "refused"),
-    };
-    let line = Line {
-        message,
-        request_id: exchange.request_id,
-        status: status.as_u16(),
-        bytes: exchange.request.body.as_ref().map_or(0, Vec::len),
-        reason: result.as_ref().err().map(ToString::to_string),
-        metrics: exchange.metrics,
-    };
-    telemetry::request(level, &line);
+    /// Writes the log line of a request: our failure as an error, the caller's as a warning.
+    fn log(&self, result: &Result<Accepted, RequestError>, exchange: &Exchange<'_>) {
+        let status = result.as_ref().map_or_else(RequestError::status, |_| StatusCode::OK);
+        let (level, message) = match result {
+            Ok(Accepted::Stored) => (Level::INFO, "stored"),
+            Ok(Accepted::Challenge(_)) => (Level::INFO, "challenge answered"),
+            Ok(Accepted::Empty) => (Level::WARN, "signed, but empty"),
+            Err(_) if status.is_server_error() => (Level::ERROR, "refused"),
+            Err(_) => (Level::WARN, "refused"),
+        };
+        let line = Line {
+            message,
+            request_id: exchange.request_id,
+            status: status.as_u16(),
+            bytes: exchange.request.body.as_ref().map_or(0, Vec::len),
+            reason: result.as_ref().err().map(ToString::to_string),
+            metrics: exchange.metrics,
+        };
+        self.log.write(level, &line);
+    }
 }
 
 /// The members of a request's log line, apart from time, level and target.

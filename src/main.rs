@@ -8,18 +8,24 @@ use futures_util::FutureExt as _;
 use lambda_http::{Error, LambdaEvent, lambda_runtime::Runtime, service_fn, tower::util::MapFutureLayer};
 use tokio::try_join;
 use whatsapp_ingress::{
-    aws, config::Config, handler::Ingress, payload::Payloads, queue::Queues, secrets::Secrets, telemetry,
+    aws,
+    config::Config,
+    handler::Ingress,
+    payload::Payloads,
+    queue::Queues,
+    secrets::Secrets,
+    telemetry::{self, RequestLog},
 };
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    telemetry::init();
-    let Err(error) = run().await else { return ExitCode::SUCCESS };
+    let log = telemetry::init();
+    let Err(error) = run(log).await else { return ExitCode::SUCCESS };
     tracing::error!(error.text = %error, "cannot start");
     ExitCode::FAILURE
 }
 
-async fn run() -> Result<(), Error> {
+async fn run(log: RequestLog) -> Result<(), Error> {
     let config = Config::from_env()?;
     let aws = aws::config().await;
     let without_retries = aws::without_retries(&aws);
@@ -27,7 +33,7 @@ async fn run() -> Result<(), Error> {
     let queues = Queues::new(Sqs::new(&without_retries), config.routes, payloads);
     let secrets = Secrets::read(SecretsManager::new(&aws), config.secret_id);
     let (secrets, ()) = try_join!(secrets, queues.warm_up().map(Ok))?;
-    let ingress = Ingress::new(secrets, queues).require_client_cn(config.client_certificate_cn);
+    let ingress = Ingress::new(secrets, queues, log).require_client_cn(config.client_certificate_cn);
     let handler =
         service_fn(async |LambdaEvent { payload, context }| Box::pin(ingress.handle(payload, &context)).await);
     // The layer's future ends when the Runtime API has the answer.

@@ -1,9 +1,12 @@
-//! What the function says: one JSON line a request, of which CloudWatch makes metrics, and one for what else there is
-//! to say; nothing in them came from a person.
+//! The log: one JSON line for each request, from which CloudWatch extracts the metrics, and lines for errors and warnings.
+//!
+//! Nothing in them comes from a person.
 
 use std::{
     error::Error,
     fmt::{self, Write as _},
+    io::Write,
+    sync::{Mutex, PoisonError},
 };
 
 use serde::Serialize;
@@ -30,8 +33,8 @@ use crate::metrics::DIMENSION;
 /// The root of the targets of our own events.
 const OURS: &str = env!("CARGO_CRATE_NAME");
 
-/// The target of the lines of requests.
-const REQUEST: &str = concat!(env!("CARGO_CRATE_NAME"), "::request");
+/// The target of the log lines of requests.
+const REQUEST_TARGET: &str = concat!(env!("CARGO_CRATE_NAME"), "::request");
 
 /// The beginnings of the warnings and errors of Lambda's runtime that an operator needs. None of them contains data, which
 /// follows them or is in other fields.
@@ -49,52 +52,90 @@ const RUNTIME_MESSAGES: [&str; 8] = [
 /// Lambda's level above all of ours.
 const FATAL: &str = "FATAL";
 
-/// Starts logging to standard output, at Lambda's `AWS_LAMBDA_LOG_LEVEL` or at `INFO`.
+/// Starts logging to standard output, at Lambda's `AWS_LAMBDA_LOG_LEVEL` or at `INFO`. Returns the log of requests.
 ///
-/// Lambda's own filter needs a line to be JSON with an RFC 3339 `timestamp` and a `level`. The crates that we
-/// depend on write events, bodies and headers into theirs, at any level: of them no more is passed on than that
-/// there was a warning or an error, and where.
-pub fn init() {
-    let least = std::env::var("AWS_LAMBDA_LOG_LEVEL").unwrap_or_default();
-    // Without it the runtime does not start.
+/// Lambda filters lines that are JSON with an RFC 3339 `timestamp` and a `level`. Dependencies log events, bodies and
+/// headers at any level, so their warnings and errors appear with the place and a known text only.
+///
+/// Format: <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-advanced.html>
+pub fn init() -> RequestLog {
+    let min_level = std::env::var("AWS_LAMBDA_LOG_LEVEL").unwrap_or_default();
+    // Lambda's runtime requires it.
     let function = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
-    tracing_subscriber::registry().with(layer(&least, &function, std::io::stdout)).init();
+    tracing_subscriber::registry().with(layer(&min_level, std::io::stdout)).init();
     std::panic::set_hook(Box::new(|panic| {
-        // The text of a panic can hold what the function was working on.
+        // The text of a panic can contain what the function was working on.
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(panic.location = location, "panicked");
     }));
+    RequestLog::new(&min_level, &function, std::io::stdout())
 }
 
-/// Logs the line of a request, an object with members, at any log level: what CloudWatch does not get, it makes no
-/// metrics of.
-///
-/// Where Lambda's filter asks for a higher level than the line's own, the line has the one asked for, since that
-/// filter is not known to make an exception for metrics.
-///
-/// # Panics
-///
-/// Where the line cannot be written as JSON; one of texts and numbers with names always can.
-pub fn request(level: Level, line: &impl Serialize) {
-    let members = serde_json::to_string(line).expect("texts and numbers with names can be written");
-    tracing::error!(target: REQUEST, level = level.as_str(), members);
+/// The log lines of requests, one for each. CloudWatch extracts the metrics from them.
+pub struct RequestLog {
+    min_level: Level,
+    is_fatal: bool,
+    /// The function's name as JSON.
+    function: String,
+    output: Mutex<Box<dyn Write + Send>>,
+}
+
+impl RequestLog {
+    /// Writes to `output`. `min_level` is Lambda's name of the log level.
+    #[must_use]
+    pub fn new(min_level: &str, function: &str, output: impl Write + Send + 'static) -> Self {
+        Self {
+            min_level: level(min_level),
+            is_fatal: min_level == FATAL,
+            function: Value::from(function).to_string(),
+            output: Mutex::new(Box::new(output)),
+        }
+    }
+
+    /// Writes the line of a request, an object with members, regardless of the log level.
+    ///
+    /// If Lambda's filter is set to a higher level than the line's own, the line gets that level, because the filter makes no
+    /// exception for metrics.
+    ///
+    /// # Panics
+    ///
+    /// If `line` does not serialize to a JSON object with members.
+    pub fn write(&self, level: Level, line: &impl Serialize) {
+        let members = serde_json::to_string(line).expect("a log line serializes");
+        let level = if self.is_fatal { FATAL } else { level.min(self.min_level).as_str() };
+        let (time, function) = (now().unwrap_or_default(), &self.function);
+        // The members end with the brace that closes the line.
+        let text = format!(
+            r#"{{"timestamp":"{time}","level":"{level}","target":"{REQUEST_TARGET}","{DIMENSION}":{function},{}{}"#,
+            &members[1..],
+            "\n"
+        );
+        // A function without standard output still has to answer.
+        let _ = self.output.lock().unwrap_or_else(PoisonError::into_inner).write_all(text.as_bytes());
+    }
+}
+
+impl fmt::Debug for RequestLog {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("RequestLog").field("min_level", &self.min_level).finish_non_exhaustive()
+    }
 }
 
 fn level(name: &str) -> Level {
     if name == FATAL { Level::ERROR } else { name.parse().unwrap_or(Level::INFO) }
 }
 
-fn layer<S, W>(least: &str, function: &str, writer: W) -> impl Layer<S>
+fn layer<S, W>(min_level: &str, writer: W) -> impl Layer<S>
 where
     S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let ours = Format::default().json().flatten_event(true).with_current_span(false).with_span_list(false);
-    let (level, fatal) = (level(least), least == FATAL);
+    let level = level(min_level);
     let wanted = move |of: &Metadata<'_>| *of.level() <= if is_ours(of) { level } else { level.min(Level::WARN) };
     tracing_subscriber::fmt::layer()
         .fmt_fields(JsonFields::new())
-        .event_format(Lines { ours, level, fatal, function: function.into() })
+        .event_format(Lines { ours })
         .with_writer(writer)
         .with_filter(filter_fn(wanted))
 }
@@ -103,43 +144,9 @@ fn is_ours(event: &Metadata<'_>) -> bool {
     event.target().split("::").next() == Some(OURS)
 }
 
-/// Writes our own events whole, and of others only where they come from.
+/// Writes this crate's events completely, and those of dependencies without data.
 struct Lines {
     ours: Format<Json>,
-    level: Level,
-    fatal: bool,
-    /// As JSON.
-    function: Value,
-}
-
-impl Lines {
-    fn write_request(&self, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut request = Request::default();
-        event.record(&mut request);
-        let level = request.level.parse().unwrap_or(Level::INFO).min(self.level);
-        let (time, level) = (now()?, if self.fatal { FATAL } else { level.as_str() });
-        let head = format_args!(r#""timestamp":"{time}","level":"{level}","target":"{REQUEST}""#);
-        // The members bring the brace that ends the line; the one that begins it is before ours.
-        writeln!(to, r#"{{{head},"{DIMENSION}":{},{}"#, self.function, &request.members[1..])
-    }
-}
-
-/// What [`request`] was called with.
-#[derive(Default)]
-struct Request {
-    level: String,
-    members: String,
-}
-
-impl Visit for Request {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "level" => value.clone_into(&mut self.level),
-            _ => value.clone_into(&mut self.members),
-        }
-    }
-
-    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 }
 
 /// Finds the message of a dependency's event among [`RUNTIME_MESSAGES`].
@@ -167,9 +174,6 @@ where
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let source = event.metadata();
-        if source.target() == REQUEST {
-            return self.write_request(to, event);
-        }
         if is_ours(source) {
             return self.ours.format_event(context, to, event);
         }
@@ -228,13 +232,24 @@ mod tests {
         read
     }
 
-    fn logged(least: &str, log: impl FnOnce()) -> Vec<Value> {
-        let output = Output::default();
-        let writer = output.clone();
-        let subscriber = tracing_subscriber::registry().with(layer(least, "a \"function\"", move || writer.clone()));
-        tracing::subscriber::with_default(subscriber, log);
+    fn lines(output: &Output) -> Vec<Value> {
         let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
         text.lines().map(read).collect()
+    }
+
+    fn logged(min_level: &str, log: impl FnOnce()) -> Vec<Value> {
+        let output = Output::default();
+        let writer = output.clone();
+        let subscriber = tracing_subscriber::registry().with(layer(min_level, move || writer.clone()));
+        tracing::subscriber::with_default(subscriber, log);
+        lines(&output)
+    }
+
+    fn logged_requests(min_level: &str, levels: &[Level], line: &impl Serialize) -> Vec<Value> {
+        let output = Output::default();
+        let log = RequestLog::new(min_level, "a \"function\"", output.clone());
+        levels.iter().for_each(|level| log.write(*level, line));
+        lines(&output)
     }
 
     #[test]
@@ -284,11 +299,7 @@ mod tests {
             ("ERROR", ["ERROR", "ERROR", "ERROR"]),
             ("FATAL", ["FATAL", "FATAL", "FATAL"]),
         ] {
-            let lines = logged(least, || {
-                for level in [Level::INFO, Level::WARN, Level::ERROR] {
-                    request(level, &Metrics::default());
-                }
-            });
+            let lines = logged_requests(least, &[Level::INFO, Level::WARN, Level::ERROR], &Metrics::default());
             let levels: Vec<_> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();
             assert_eq!(levels, expected, "{least}");
         }
@@ -298,7 +309,7 @@ mod tests {
     fn the_line_of_a_request_has_what_lambda_and_cloudwatch_look_for_in_its_root() {
         let metrics = serde_json::to_value(Metrics::default()).unwrap();
         let members = metrics.as_object().unwrap();
-        let lines = logged("INFO", || request(Level::INFO, &metrics));
+        let lines = logged_requests("INFO", &[Level::INFO], &metrics);
         let [Value::Object(line)] = &lines[..] else { panic!("{lines:?}") };
         assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
         assert_eq!(line["FunctionName"], "a \"function\"");

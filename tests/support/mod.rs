@@ -20,6 +20,7 @@ use lambda_http::{Context, Response, aws_lambda_events::apigw::ApiGatewayV2httpR
 use serde_json::{Value, json};
 use whatsapp_ingress::{
     handler::Ingress, payload::Payloads, queue::Queues, routes::Routes, secrets::Secrets, signature::sign,
+    telemetry::RequestLog,
 };
 
 pub(crate) const APP_SECRET: &str = "an-app-secret";
@@ -102,7 +103,12 @@ impl Webhook {
         let secret = Arc::new(Mutex::new(Ok(secret(APP_SECRET, VERIFY_TOKEN))));
         let reads = Arc::default();
         let secrets = Secrets::read(secrets_manager(Arc::clone(&secret), Arc::clone(&reads)), "id".into()).await;
-        Self { ingress: Ingress::new(secrets.unwrap(), queues), entries, secret, reads }
+        Self {
+            ingress: Ingress::new(secrets.unwrap(), queues, RequestLog::new("INFO", "function", std::io::sink())),
+            entries,
+            secret,
+            reads,
+        }
     }
 
     /// The same, for callers with a client certificate of this common name.
