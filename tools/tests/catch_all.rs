@@ -274,7 +274,7 @@ async fn each_message_says_what_it_is_and_why_it_is_there() {
 
 #[tokio::test]
 async fn what_cannot_be_deleted_is_told() {
-    for fault in [Fault::Refused(vec![0], false), Fault::Error(403, "AccessDenied")] {
+    for fault in [Fault::Refused(vec![0], "InternalError", false), Fault::Error(403, "AccessDenied")] {
         let world = World::new(as_it_should).await;
         let mut deletions = 0;
         world.sqs.script(move |_, call, _| {

@@ -237,7 +237,7 @@ async fn a_message_that_its_queue_refuses_stays_and_the_others_go() {
     }
     sqs.script(|_, name, entries| {
         let place = entries.iter().position(|entry| entry["MessageBody"] == "body of e-004")?;
-        (name == "SendMessageBatch").then_some(Fault::Refused(vec![place], true))
+        (name == "SendMessageBatch").then_some(Fault::Refused(vec![place], "InvalidMessageContents", true))
     });
 
     let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
@@ -261,14 +261,16 @@ async fn what_fails_for_the_moment_is_tried_again() {
         "SendMessageBatch" => {
             sends += 1;
             // The client itself tries a throttled call three times.
-            [Fault::Refused(vec![2, 7], false), Fault::Unmentioned(vec![0])]
+            [Fault::Refused(vec![2, 7], "InternalError", false), Fault::Unmentioned(vec![0])]
                 .into_iter()
                 .chain((0..3).map(|_| Fault::Error(400, "RequestThrottled")))
                 .nth(sends - 1)
         }
         "DeleteMessageBatch" => {
             deletions += 1;
-            [Fault::Refused(vec![0, 1], false), Fault::Error(500, "InternalError")].get(deletions - 1).cloned()
+            [Fault::Refused(vec![0, 1], "InternalError", false), Fault::Error(500, "InternalError")]
+                .get(deletions - 1)
+                .cloned()
         }
         _ => None,
     });
@@ -278,6 +280,66 @@ async fn what_fails_for_the_moment_is_tried_again() {
     assert_eq!((moved.moved, moved.undeleted, moved.is_done()), (12, 0, true), "{moved:?}");
     assert_eq!(sorted(sqs.events("calls")), numbered("e-", 12), "each once");
     assert!(sqs.on("calls-dead").is_empty());
+}
+
+/// SQS flags such entries as the sender's fault, although the same message may be stored a moment later.
+#[tokio::test]
+async fn throttled_entry_is_retried() {
+    for code in ["ThrottlingException", "RequestThrottled", "KMS.ThrottlingException", "ServiceUnavailable"] {
+        let sqs = sqs().await;
+        for event in numbered("e-", 12) {
+            sqs.put("calls-dead", dead(&event));
+        }
+        let mut throttled = 2;
+        sqs.script(move |_, name, _| {
+            throttled -= i32::from(name == "SendMessageBatch");
+            (name == "SendMessageBatch" && throttled >= 0).then(|| Fault::Refused(vec![1, 4], code, true))
+        });
+
+        let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
+
+        assert_eq!((moved.moved, &moved.refused, moved.is_done()), (12, &[].into(), true), "{code}: {moved:?}");
+        assert_eq!(sorted(sqs.events("calls")), numbered("e-", 12), "each once");
+        assert!(sqs.on("calls-dead").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn entry_error_of_the_queue_ends_the_run() {
+    for code in ["KMS.DisabledException", "AccessDeniedException"] {
+        let sqs = sqs().await;
+        for event in numbered("e-", 25) {
+            sqs.put("calls-dead", dead(&event));
+        }
+        sqs.script(move |_, name, _| {
+            (name == "SendMessageBatch").then(|| Fault::Refused((1..10).collect(), code, true))
+        });
+
+        let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
+
+        assert_eq!((moved.moved, &moved.refused), (1, &[].into()), "{code}: {moved:?}");
+        assert_eq!(moved.stopped.unwrap(), format!("cannot send to a-stack-calls: {code}"));
+        let sends = sqs.account().calls.iter().filter(|(call, _)| call == "SendMessageBatch").count();
+        assert_eq!((sends, sqs.on("calls").len()), (1, 1));
+        let left = sqs.on("calls-dead");
+        assert!(left.len() == 24 && left.iter().all(|one| one.hidden <= now()), "{left:#?}");
+    }
+}
+
+#[tokio::test]
+async fn server_error_of_a_call_is_retried() {
+    let sqs = sqs().await;
+    sqs.put("calls-dead", dead("e"));
+    let mut sends = 0;
+    sqs.script(move |_, name, _| {
+        sends += usize::from(name == "SendMessageBatch");
+        // The client itself makes three attempts.
+        (name == "SendMessageBatch" && sends <= 3).then_some(Fault::Error(500, "BrandNewError"))
+    });
+
+    let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
+
+    assert_eq!((moved.moved, moved.stopped), (1, None));
 }
 
 #[tokio::test]
@@ -431,7 +493,7 @@ async fn order_in_a_conversation_is_kept_when_one_of_it_fails() {
     sqs.script(move |_, name, entries| {
         let place = entries.iter().position(|entry| entry["MessageBody"] == "body of e-003")?;
         failures -= i32::from(name == "SendMessageBatch");
-        (name == "SendMessageBatch" && failures >= 0).then_some(Fault::Refused(vec![place], false))
+        (name == "SendMessageBatch" && failures >= 0).then_some(Fault::Refused(vec![place], "InternalError", false))
     });
 
     let moved = redriven(&stack, "calls").await;
@@ -454,7 +516,7 @@ async fn nothing_overtakes_a_message_of_its_conversation_that_is_refused() {
     }
     sqs.script(|_, name, entries| {
         let place = entries.iter().position(|entry| entry["MessageBody"] == "body of e-001")?;
-        (name == "SendMessageBatch").then_some(Fault::Refused(vec![place], true))
+        (name == "SendMessageBatch").then_some(Fault::Refused(vec![place], "InvalidMessageContents", true))
     });
 
     let moved = redriven(&stack, "calls").await;
