@@ -173,13 +173,13 @@ async fn a_count_receives_nothing() {
 
 #[tokio::test]
 async fn queues_are_counted_even_where_no_age_is_told() {
-    let sqs = sqs().await;
+    let sqs = Sqs::start(&["unrouted", "calls", "calls-dead"]).await;
     let stack = sqs.facts(&[("*", "unrouted"), ("calls", "calls"), ("flows", "calls")]);
     sqs.put("calls", dead("waiting"));
     sqs.put("calls", Stored { hidden: now() + 60_000, ..dead("in-flight") });
     sqs.put("calls-dead", dead("dead"));
 
-    let told = Backlogs::of(&stack, Path::new("."), Path::new("no/such/python")).await.unwrap();
+    let told = backlogs(&stack).await;
 
     let [calls, unrouted] = told.queues.as_slice() else { panic!("{told:?}") };
     let counts = |visible, in_flight| Counts { visible, in_flight, delayed: 0 };
@@ -189,7 +189,61 @@ async fn queues_are_counted_even_where_no_age_is_told() {
     assert_eq!((dead.queue.as_str(), dead.counts), ("a-stack-calls-dead", counts(1, 0)));
     assert_eq!((unrouted.waiting.counts.all(), &unrouted.dead), (0, &None));
     assert!(told.lack_ages() && told.ages_unknown.unwrap().starts_with("cannot run Python"));
-    assert!(sqs.account().calls.iter().all(|(call, _)| call == "GetQueueAttributes"));
+    assert!(told.other_queues.is_empty() && told.other_queues_unknown.is_none());
+    let is_count = |call: &str| call == "GetQueueAttributes" || call == "ListQueues";
+    assert!(sqs.account().calls.iter().all(|(call, _)| is_count(call)));
+}
+
+async fn backlogs(stack: &Facts) -> Backlogs {
+    Backlogs::of(stack, Path::new("."), Path::new("no/such/python")).await.unwrap()
+}
+
+#[tokio::test]
+async fn queues_without_a_route_are_listed() {
+    let names = ["unrouted", "calls", "calls-dead", "flows", "flows-dead", "staging-calls", "security.fifo"];
+    let sqs = Sqs::start(&names).await;
+    sqs.account().queues.insert("a-stacked-calls".to_owned(), Vec::new());
+    let stack = sqs.facts(&[("*", "unrouted"), ("calls", "calls")]);
+    sqs.put("flows", dead("left"));
+    sqs.put("flows", Stored { hidden: now() + 60_000, ..dead("in-flight") });
+
+    let backlogs = backlogs(&stack).await;
+
+    let others: Vec<_> = backlogs.other_queues.iter().map(|other| other.queue.trim_start_matches("a-stack-")).collect();
+    assert_eq!(others, ["flows", "flows-dead", "security.fifo", "staging-calls"]);
+    assert_eq!(backlogs.other_queues[0].counts, Some(Counts { visible: 1, in_flight: 1, delayed: 0 }));
+    let json = json!(backlogs);
+    let counts = json!({ "queue": "a-stack-flows", "url": json["other_queues"][0]["url"], "visible": 1, "in_flight": 1, "delayed": 0 });
+    assert_eq!((&json["stack"], &json["other_queues"][0]), (&json!("a-stack"), &counts));
+    assert!(counts["url"].as_str().unwrap().ends_with("/123456789012/a-stack-flows"));
+    let lists = sqs.account().calls.iter().filter(|(call, _)| call == "ListQueues").count();
+    assert!(lists > 1, "several pages");
+}
+
+#[tokio::test]
+async fn counts_remain_if_queues_cannot_be_listed() {
+    let sqs = sqs().await;
+    sqs.put("calls", dead("waiting"));
+    sqs.script(|_, name, _| (name == "ListQueues").then_some(Fault::Error(403, "AccessDenied")));
+
+    let backlogs = backlogs(&sqs.facts(&ROUTES)).await;
+
+    assert_eq!(backlogs.queues[0].waiting.counts.visible, 1);
+    let reason = backlogs.other_queues_unknown.unwrap();
+    assert_eq!(reason, "cannot list the queues with the prefix a-stack-: AccessDenied: as told");
+}
+
+#[tokio::test]
+async fn other_queue_without_permission_has_no_counts() {
+    let sqs = Sqs::start(&["unrouted", "staging-calls"]).await;
+    sqs.script(|number, name, _| {
+        (number > 1 && name == "GetQueueAttributes").then_some(Fault::Error(403, "AccessDenied"))
+    });
+
+    let backlogs = backlogs(&sqs.facts(&[("*", "unrouted")])).await;
+
+    let [other] = backlogs.other_queues.as_slice() else { panic!("{backlogs:?}") };
+    assert_eq!((other.queue.as_str(), &other.counts), ("a-stack-staging-calls", &None));
 }
 
 /// Whatever call is the last one, done or not, and however often.
