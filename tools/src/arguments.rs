@@ -20,8 +20,9 @@ Where they are unset or empty, those of the local stack or, with --url, those of
 const STACK: &str = "whatsapp-ingress";
 
 const VERIFY_HELP: &str = "\
-Sends 21 notifications of the field ingress_verify, which nobody has a queue for, finds them on the catch-all
-queue and deletes them there. Without URL and stack, the local stack that is up is looked at.
+Sends 28 signed notifications of the field ingress_verify, for which no stack has a queue, finds them on the
+catch-all queue and deletes them there. Seven of them have an odd header or query, because only a real account
+shows what API Gateway passes on. Without URL and stack, the command checks the running local stack.
 
 Environment:
   AWS_PROFILE, AWS_REGION ...  for the stack's outputs, its secret and its catch-all queue
