@@ -54,7 +54,7 @@ deliver: ## signs and delivers one sample: EVENT=events/… [URL=…] [SECRET=�
 	$(INGRESS) deliver "$(EVENT)" $(if $(URL),--url "$(URL)")
 
 .PHONY: verify
-verify: .venv/installed ## acts as Meta against an endpoint and says what holds: [URL=…] [STACK=… or NO_STACK=1] (neither: what runs here)
+verify: .venv/installed ## checks an endpoint with requests as Meta sends them: [URL=…] [STACK=… or NO_STACK=1] (neither: what runs here)
 	$(INGRESS) verify $(if $(URL),--url "$(URL)") $(if $(STACK),--stack "$(STACK)") $(if $(NO_STACK),--no-stack)
 
 .PHONY: subscribe
@@ -63,7 +63,7 @@ subscribe: .venv/installed ## shows what Meta sends for APP=…, and with APPLY=
 		$(if $(REPLACE),--replace) $(if $(APPLY),--apply) $(if $(URL),--url "$(URL)") $(if $(STACK),--stack "$(STACK)")
 
 .PHONY: queues
-queues: .venv/installed ## says how much waits on each queue, for how long, and what was given up: [STACK=…] [JSON=1]
+queues: .venv/installed ## counts the messages of each queue, and lists queues that the stack does not have: [STACK=…] [JSON=1]
 	$(INGRESS) queues $(if $(STACK),--stack "$(STACK)") $(if $(JSON),--json)
 
 MOVE = --field "$(FIELD)" $(if $(APPLY),--apply) $(if $(RATE),--rate "$(RATE)") $(if $(MOST),--most "$(MOST)") \

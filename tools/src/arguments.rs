@@ -20,12 +20,17 @@ Where they are unset or empty, those of the local stack or, with --url, those of
 const STACK: &str = "whatsapp-ingress";
 
 const VERIFY_HELP: &str = "\
-Sends 21 notifications of the field ingress_verify, which nobody has a queue for, finds them on the catch-all
-queue and deletes them there. Without URL and stack, the local stack that is up is looked at.
+Sends 28 signed notifications of the field ingress_verify, for which no stack has a queue, finds them on the
+catch-all queue and deletes them there. Seven of them have an odd header or query, because only a real account
+shows what API Gateway passes on. Without URL and stack, the command checks the running local stack.
 
 Environment:
   AWS_PROFILE, AWS_REGION ...  for the stack's outputs, its secret and its catch-all queue
   APP_SECRET, VERIFY_TOKEN     instead of those in the stack's secret";
+
+const QUEUES_HELP: &str = "\
+Also lists queues whose names begin with the stack's name and `-`, and to which no route of the stack leads. Another
+stack may own such a queue. No message is received. Without a stack, the command uses the running local stack.";
 
 const SUBSCRIBE_HELP: &str = "\
 Environment:
@@ -82,7 +87,7 @@ pub(crate) enum Command {
         #[arg(long, default_value = ".venv/bin/python")]
         python: PathBuf,
     },
-    /// Acts as Meta, and as a forger, against an endpoint, and says of each thing that Meta relies on whether it holds.
+    /// Checks an endpoint with requests as Meta sends them and as a forger does.
     #[command(after_help = VERIFY_HELP)]
     Verify {
         /// The callback URL; without it, that of the stack.
@@ -100,7 +105,8 @@ pub(crate) enum Command {
     /// Has Meta send an app's events to a stack, and says what it sends and what has a queue. Changes nothing unless told.
     #[command(after_help = SUBSCRIBE_HELP)]
     Subscribe(Subscribe),
-    /// Says how much waits on each queue of a stack, for how long, and how much was given up.
+    /// Counts the messages of each queue of a stack and its dead-letter queue, with the age of the oldest.
+    #[command(after_help = QUEUES_HELP)]
     Queues {
         #[command(flatten)]
         stack: NamedStack,

@@ -9,7 +9,7 @@ use aws_sdk_sqs::{
         RedrivePolicy,
     },
 };
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::{process::Command, time::timeout};
@@ -20,6 +20,8 @@ use crate::{
     source::{beside, name},
 };
 
+/// The maximum of SQS.
+const MAX_LISTED: i32 = 1000;
 const SCRIPT: &str = "tools/oldest.py";
 /// Its calls have bounds of their own, far below this.
 const TIMEOUT: Duration = Duration::from_mins(2);
@@ -59,11 +61,32 @@ pub struct Backlog {
     pub dead: Option<Waiting>,
 }
 
+/// A queue with the stack's prefix that is neither a route's queue nor the dead-letter queue of one.
+///
+/// An update that was rolled back leaves such queues behind, and so does a replaced or removed queue. Another stack
+/// may own it as well: the queues of a stack `a-b` have the prefix of the stack `a`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OtherQueue {
+    /// The queue's name.
+    pub queue: String,
+    /// The queue's URL.
+    pub url: String,
+    /// The message counts; `None` if SQS does not return them to this caller.
+    #[serde(flatten)]
+    pub counts: Option<Counts>,
+}
+
 /// What waits on all queues of a stack.
 #[derive(Debug, Serialize)]
 pub struct Backlogs {
+    /// The name of the stack.
+    pub stack: String,
     /// Each queue that the function writes to, in the order of their names.
     pub queues: Vec<Backlog>,
+    /// Queues with the stack's prefix that no route leads to, in the order of their names.
+    pub other_queues: Vec<OtherQueue>,
+    /// The reason why `other_queues` is empty, if SQS did not list the queues.
+    pub other_queues_unknown: Option<String>,
     /// Why no age is known, where `CloudWatch` could not be asked.
     pub ages_unknown: Option<String>,
 }
@@ -101,12 +124,12 @@ impl Counts {
 impl Backlogs {
     /// Asks SQS how much waits, and `CloudWatch` for how long. No message is received.
     pub async fn of(stack: &Facts, root: &Path, python: &Path) -> Result<Self, QueueError> {
-        let queues = Queues::of(stack);
-        let asked = queues.all.iter().map(async |queue| {
-            let (counts, dead) = Counts::of(&queues.client, &queue.url).await?;
+        let Queues { client, all: routed, .. } = Queues::of(stack);
+        let asked = routed.iter().map(async |queue| {
+            let (counts, dead) = Counts::of(&client, &queue.url).await?;
             let waiting = |url: &str, counts| Waiting { queue: name(url).to_owned(), counts, oldest_seconds: None };
             let dead = match dead.map(|dead| beside(&queue.url, &dead)) {
-                Some(url) => Some(waiting(&url, Counts::of(&queues.client, &url).await?.0)),
+                Some(url) => Some(waiting(&url, Counts::of(&client, &url).await?.0)),
                 None => None,
             };
             Ok(Backlog { routes: queue.routes.clone(), waiting: waiting(&queue.url, counts), dead })
@@ -121,7 +144,11 @@ impl Backlogs {
                 waiting.oldest_seconds = ages.get(&waiting.queue).copied();
             }
         }
-        Ok(Self { queues, ages_unknown })
+        let (other_queues, other_queues_unknown) = match OtherQueue::list(stack, &client, &all).await {
+            Ok(others) => (others, None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        Ok(Self { stack: stack.stack.clone(), queues, other_queues, other_queues_unknown, ages_unknown })
     }
 
     /// Whether there is a queue with messages whose age nobody tells.
@@ -135,6 +162,26 @@ impl Backlogs {
 impl Backlog {
     fn both(&self) -> impl Iterator<Item = &Waiting> {
         [Some(&self.waiting), self.dead.as_ref()].into_iter().flatten()
+    }
+}
+
+impl OtherQueue {
+    /// Lists the queues with the stack's prefix, except those with a name in `known`.
+    async fn list(stack: &Facts, client: &Client, known: &[String]) -> Result<Vec<Self>, QueueError> {
+        let prefix = format!("{}-", stack.stack);
+        // Without `MaxResults`, SQS lists 1,000 queues and no token for the next page.
+        let pages = client.list_queues().queue_name_prefix(&prefix).max_results(MAX_LISTED).into_paginator();
+        let urls = pages.items().send().collect::<Result<Vec<String>, _>>().await;
+        let urls = urls.map_err(failed("list the queues with the prefix", &prefix))?;
+        let others = urls.into_iter().filter(|url| !known.iter().any(|known| known == name(url)));
+        let counted = others.map(async |url| {
+            // The queue may belong to another stack that does not permit the call, or be deleted meanwhile.
+            let counts = Counts::of(client, &url).await.ok().map(|(counts, _)| counts);
+            Self { queue: name(&url).to_owned(), url, counts }
+        });
+        let mut others = join_all(counted).await;
+        others.sort_by(|one, other| one.queue.cmp(&other.queue));
+        Ok(others)
     }
 }
 

@@ -28,7 +28,7 @@ use ingress_tools::{
     subscribe::{self, Tokens},
     verify::{self, Check, Target},
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use whatsapp_ingress::secrets::Known;
@@ -141,9 +141,9 @@ pub(crate) async fn verify(
         (None, None) => Some(Facts::running(Path::new("."))?),
         _ => Some(stack.facts().await?),
     };
-    let known = known(facts.as_ref())?;
+    let secret = secret(facts.as_ref())?;
     let url = url.or(facts.as_ref().map(|facts| facts.callback_url.clone())).unwrap_or_default();
-    let target = Target { endpoint: Endpoint::new(&url)?, known, catch_all: facts.as_ref().and_then(CatchAll::of) };
+    let target = Target { endpoint: Endpoint::new(&url)?, secret, catch_all: facts.as_ref().and_then(CatchAll::of) };
     let stop = AtomicBool::new(false);
     let holds = |checks: &[Check]| !stop.load(Ordering::Relaxed) && !checks.iter().any(Check::fails);
     let checks = if json {
@@ -174,25 +174,24 @@ async fn finished<T>(work: impl Future<Output = T>, stop: &AtomicBool) -> Result
     }
 }
 
-/// The secrets of the environment, and where it has none, the stack's.
-fn known(facts: Option<&Facts>) -> Result<Known, CommandError> {
-    let (app_secret, verify_token) = (of_environment("APP_SECRET"), of_environment("VERIFY_TOKEN"));
-    match (app_secret, verify_token, facts) {
-        (Some(app_secret), Some(verify_token), _) => Ok(Known { verify_token, app_secrets: vec![app_secret] }),
-        (app_secret, verify_token, Some(facts)) => {
-            let known = facts.known()?;
-            Ok(Known {
-                verify_token: verify_token.unwrap_or(known.verify_token),
-                app_secrets: app_secret.map_or(known.app_secrets, |secret| vec![secret]),
-            })
-        }
-        _ => Err(CommandError::NoKeys),
-    }
+/// Returns the JSON text of the stack's secret, in which `APP_SECRET` and `VERIFY_TOKEN` of the environment replace the
+/// members.
+fn secret(facts: Option<&Facts>) -> Result<String, CommandError> {
+    let members = [("app_secret", "APP_SECRET"), ("verify_token", "VERIFY_TOKEN")];
+    let set: Vec<_> = members.into_iter().filter_map(|(member, name)| Some((member, of_environment(name)?))).collect();
+    let mut secret = match facts {
+        Some(facts) if set.is_empty() => return Ok(facts.secret.clone()),
+        Some(facts) => serde_json::from_str::<Map<String, Value>>(&facts.secret).unwrap_or_default(),
+        None if set.len() < members.len() => return Err(CommandError::NoKeys),
+        None => Map::new(),
+    };
+    secret.extend(set.into_iter().map(|(member, value)| (member.to_owned(), value.into())));
+    Ok(Value::from(secret).to_string())
 }
 
 pub(crate) async fn subscribe(arguments: Subscribe) -> Result<bool, CommandError> {
     let facts = arguments.stack.facts().await?;
-    let known = known(Some(&facts))?;
+    let known = Known::parse(&secret(Some(&facts))?).map_err(FactsError::from)?;
     let access_token = of_environment("META_ACCESS_TOKEN");
     if !arguments.accounts.is_empty() && access_token.is_none() {
         return Err(CommandError::NoAccessToken);

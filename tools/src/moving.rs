@@ -12,7 +12,10 @@ use std::{
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
-use whatsapp_ingress::message::MOST_BYTES;
+use whatsapp_ingress::{
+    message::MOST_BYTES,
+    sqs_error::{ErrorClass, classify},
+};
 
 use crate::{
     backlog::{Counts, Waiting},
@@ -277,9 +280,16 @@ impl<'p> Pass<'p> {
                 }
                 match outcome {
                     Ok(()) => sent.push(message),
-                    Err(Refusal::Ours(code)) => staying.push((message, Stays::Refused(code))),
-                    Err(Refusal::Passing(code)) => {
-                        trouble = Err(QueueError::new("send to", name(target), code));
+                    Err(EntryError { class: ErrorClass::Rejected, code }) => {
+                        staying.push((message, Stays::Refused(code)));
+                    }
+                    Err(EntryError { class, code }) => {
+                        // An unavailable queue ends the run, whatever the other entries of the batch failed of.
+                        if trouble.as_ref().err().is_none_or(|error: &QueueError| error.passing) {
+                            let error = QueueError::new("send to", name(target), code);
+                            let is_transient = class == ErrorClass::Transient;
+                            trouble = Err(if is_transient { error } else { error.for_good() });
+                        }
                         again.push(message);
                     }
                 }
@@ -307,18 +317,19 @@ impl<'p> Pass<'p> {
         target: &str,
         batch: &[Message],
         way: Way<'_>,
-    ) -> Result<Vec<Result<(), Refusal>>, QueueError> {
+    ) -> Result<Vec<Result<(), EntryError>>, QueueError> {
         let entries = batch.iter().enumerate().map(|(id, message)| resend::entry(id, message, way)).collect();
         let call = self.what.source.client.send_message_batch().queue_url(target).set_entries(Some(entries));
         let answer = call.send().await.map_err(failed("send to", name(target)))?;
         // SQS answers 200 even when it stored none of the entries: only what it lists as successful is stored.
-        let mut outcomes: Vec<_> =
-            batch.iter().map(|_| Err(Refusal::Passing("the answer does not mention a message".to_owned()))).collect();
+        let unmentioned =
+            || EntryError { class: ErrorClass::Transient, code: "the answer does not mention a message".to_owned() };
+        let mut outcomes: Vec<_> = batch.iter().map(|_| Err(unmentioned())).collect();
         for entry in answer.failed() {
             let code = entry.code().to_owned();
-            let refusal = if entry.sender_fault() { Refusal::Ours(code) } else { Refusal::Passing(code) };
+            let error = EntryError { class: classify(&code, entry.sender_fault()), code };
             if let Some(outcome) = entry.id().parse().ok().and_then(|id: usize| outcomes.get_mut(id)) {
-                *outcome = Err(refusal);
+                *outcome = Err(error);
             }
         }
         for entry in answer.successful() {
@@ -365,12 +376,10 @@ impl<'p> Pass<'p> {
     }
 }
 
-/// Why a queue did not take a message.
-enum Refusal {
-    /// It never will.
-    Ours(String),
-    /// It may in a moment.
-    Passing(String),
+/// The reason why SQS did not store an entry of a batch.
+struct EntryError {
+    class: ErrorClass,
+    code: String,
 }
 
 /// The first messages, in their order, as far as SQS takes them at once, and the others.

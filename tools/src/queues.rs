@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 use aws_sdk_sqs::{
     Client,
     config::{BehaviorVersion, Config, Credentials, Region, timeout::TimeoutConfig},
-    error::ProvideErrorMetadata,
+    error::{ProvideErrorMetadata, SdkError},
     types::{Message, QueueAttributeName},
 };
 use futures_util::future::try_join_all;
 use thiserror::Error;
+use whatsapp_ingress::sqs_error::{ErrorClass, classify};
 
 use crate::{deliver::innermost, facts::Facts};
 
@@ -67,10 +68,6 @@ pub struct QueueError {
     /// Whether the same call may succeed in a moment.
     pub(crate) passing: bool,
 }
-
-/// Parts of the codes of errors that pass, as far as SQS has them with less than 500 too.
-const PASSING: [&str; 6] =
-    ["Throttl", "OverLimit", "RequestTimeout", "InternalError", "InternalFailure", "Unavailable"];
 
 impl QueueError {
     /// Of an answer that is no error in itself.
@@ -178,15 +175,19 @@ async fn depth(client: &Client, queue: &Queue) -> Result<Depth, QueueError> {
     Ok(Depth { queue: queue.name.clone(), routes: queue.routes.clone(), messages })
 }
 
-pub(crate) fn failed<E: std::error::Error + ProvideErrorMetadata>(
+/// Describes a failed call of SQS. `doing` completes "cannot … the queue".
+pub(crate) fn failed<E: std::error::Error + ProvideErrorMetadata + 'static>(
     doing: &'static str,
     queue: &str,
-) -> impl Fn(E) -> QueueError {
+) -> impl Fn(SdkError<E>) -> QueueError {
     move |error| QueueError {
         doing,
         queue: queue.to_owned(),
-        // Without a code there was no answer that could be read.
-        passing: error.code().is_none_or(|code| PASSING.iter().any(|part| code.contains(part))),
+        // An error without a code has no readable answer of SQS, such as a timeout.
+        passing: error.code().is_none_or(|code| {
+            let is_client_error = error.raw_response().is_some_and(|answer| answer.status().is_client_error());
+            classify(code, is_client_error) == ErrorClass::Transient
+        }),
         reason: match (error.code(), error.message()) {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             (Some(code), None) => code.to_owned(),

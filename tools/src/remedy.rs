@@ -19,12 +19,21 @@ pub(crate) enum Asked {
     Forged,
     Reserialised,
     Signed,
+    /// A request with something odd, of a kind that is answered without it; with the fix if something before the
+    /// function rejects it.
+    Odd(&'static str),
 }
+
+/// The function cannot read the event that API Gateway makes of an odd request.
+const ODD_EVENT: (&str, &str) = (
+    "the deployed function fails on such a request",
+    "deploy the current version; if it is deployed, see the last error line in the function's log group",
+);
 
 /// For a status that is not the one expected. All of the function's answers but the challenge are without a body.
 pub(crate) fn of_status(status: u16, has_body: bool, asked: Asked) -> Remedy {
     let (cause, remedy) = match (status, asked) {
-        (200, Asked::Challenge | Asked::Signed) => ("the answer is another", "see what answers there"),
+        (200, Asked::Challenge | Asked::Signed | Asked::Odd(_)) => ("the answer is another", "see what answers there"),
         (200, Asked::WrongToken) => (
             "whoever answers there does not compare the verify token",
             "do not connect Meta to it: anybody could take the URL over; see what answers there",
@@ -39,6 +48,16 @@ pub(crate) fn of_status(status: u16, has_body: bool, asked: Asked) -> Remedy {
         ),
         (201..=299, _) => ("not the function answers; to Meta anything but 200 is a failure", "see what answers there"),
         (300..=399, _) => ("the URL redirects, and Meta does not follow", "give Meta the URL that it leads to"),
+        (400, Asked::Odd(_)) if !has_body => ODD_EVENT,
+        (500 | 502, Asked::Odd(_)) => ODD_EVENT,
+        (401 | 403, Asked::Odd(_)) if !has_body => (
+            "something before the function changes the request: its query, its body or the signature header",
+            "have proxies pass requests on unchanged",
+        ),
+        (400 | 403 | 413 | 414 | 431, Asked::Odd(fix)) => (
+            "API Gateway, or a proxy or firewall in front of it, rejects such a request; the function does not receive it",
+            fix,
+        ),
         (401, Asked::Signed) if !has_body => (
             "the function knows another app secret",
             "put the app's secret into the stack's secret, or the right one into APP_SECRET; a new one works at once",
@@ -55,7 +74,7 @@ pub(crate) fn of_status(status: u16, has_body: bool, asked: Asked) -> Remedy {
             "take the URL from the stack's output CallbackUrl: its path is /webhook",
         ),
         (429, _) => ("requests are throttled", "raise the API's throttling limits, or wait a minute"),
-        (503, Asked::Signed) if !has_body => (
+        (503, Asked::Signed | Asked::Odd(_)) if !has_body => (
             "neither the queue nor the catch-all took the notification",
             "see the function's log group: an error line names the queue and the reason",
         ),
@@ -100,6 +119,20 @@ pub(crate) fn of_connection(reason: &str) -> Remedy {
         ("the connection was closed or broken", "check the URL, and what stands before the API")
     };
     told(cause, remedy)
+}
+
+pub(crate) fn of_secret() -> Remedy {
+    told(
+        "the value was not replaced, or was copied together with its surroundings",
+        "write the secret again, as in the README under Deploy; APP_SECRET and VERIFY_TOKEN override the stack's values",
+    )
+}
+
+pub(crate) fn of_app_secret() -> Remedy {
+    told(
+        "the value is not the app secret but an id, a token or a part of it: Meta's are 32 hexadecimal digits",
+        "copy the app secret from the app's dashboard, App settings > Basic, and write it into the secret",
+    )
 }
 
 pub(crate) fn of_plain_http() -> Remedy {

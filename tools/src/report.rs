@@ -10,7 +10,7 @@ use anstream::{eprint, eprintln, println};
 use anstyle::{AnsiColor, Style};
 
 use crate::{
-    backlog::{Backlogs, Counts, Waiting},
+    backlog::{Backlogs, Counts, OtherQueue, Waiting},
     docker::Image,
     moving::{Moved, Waits},
     outcome::Outcome,
@@ -200,6 +200,33 @@ pub fn backlogs(backlogs: &Backlogs) {
         ),
         None => (),
     }
+    other_queues(backlogs);
+}
+
+/// Prints the queues with the stack's prefix that no route leads to.
+fn other_queues(backlogs: &Backlogs) {
+    let Backlogs { stack, other_queues, other_queues_unknown, .. } = backlogs;
+    if let Some(reason) = other_queues_unknown {
+        println!("\nother queues named {stack}-… are unknown: {reason}");
+    }
+    if other_queues.is_empty() {
+        return;
+    }
+    let width = other_queues.iter().map(|other| other.queue.len()).max().unwrap_or_default();
+    println!("\n{TITLE}{:width$}  waiting  in flight  delayed{TITLE:#}", "other queues");
+    for OtherQueue { queue, counts, .. } in other_queues {
+        match counts {
+            Some(Counts { visible, in_flight, delayed }) => {
+                println!("{queue:width$}  {visible:>7}  {in_flight:>9}  {delayed:>7}");
+            }
+            None => println!("{queue:width$}  {:>7}  {:>9}  {:>7}", "-", "-", "-"),
+        }
+    }
+    println!(
+        "\nThe names of these queues begin with {stack}-, but no route of the stack leads to them. An update that was \
+         rolled back\nor a replaced queue leaves such a queue behind. Another stack named {stack}-… may own one as \
+         well: check before you delete it\n(docs/redrive.md)."
+    );
 }
 
 fn age(seconds: Option<u64>) -> String {

@@ -17,6 +17,7 @@ use whatsapp_ingress::{secrets::Known, signature};
 use crate::{
     catch_all::{CatchAll, Collected},
     deliver::{DeliverError, Endpoint, Reply},
+    oddity::{self, Oddities, Oddity},
     remedy::{self, Asked, Remedy},
 };
 
@@ -24,6 +25,8 @@ use crate::{
 pub const FIELD: &str = "ingress_verify";
 /// How many notifications the latency is measured with.
 pub const MEASURED: usize = 20;
+/// How many notifications are sent with something odd each.
+pub const ODD: usize = oddity::HEADERS.all.len() + oddity::QUERIES.all.len() + oddity::FORWARDED.all.len();
 /// What Meta expects of the median, and of all but 1 %.
 const MEDIAN: Duration = Duration::from_millis(250);
 const SLOWEST: Duration = Duration::from_secs(1);
@@ -33,8 +36,8 @@ const SLOWEST: Duration = Duration::from_secs(1);
 pub struct Target {
     /// The callback URL.
     pub endpoint: Endpoint,
-    /// The verify token and the app secrets.
-    pub known: Known,
+    /// The JSON text of the secret, with verify token and app secrets.
+    pub secret: String,
     /// The queue where notifications of an unknown field land; without it none are sent.
     pub catch_all: Option<CatchAll>,
 }
@@ -81,6 +84,7 @@ impl Check {
     }
 }
 
+const SECRET: &str = "app secret and verify token well-formed";
 const CONNECTION: &str = "certificate trusted, TLS 1.2 or later";
 const CHALLENGE: &str = "challenge answered verbatim";
 const WRONG_TOKEN: &str = "wrong verify token refused";
@@ -92,14 +96,29 @@ const ACCEPTED: &str = "signed notification accepted";
 const LATENCY: &str = "answers as fast as Meta asks for";
 const STORED: &str = "stored on the catch-all, nothing beside it";
 const INTERRUPTED: &str = "interrupted";
-const AFTER_CONNECTION: [&str; 9] =
-    [CHALLENGE, WRONG_TOKEN, EMPTY_TOKEN, FORGED, RESERIALISED, UNSIGNED, ACCEPTED, LATENCY, STORED];
+/// All checks, in their order.
+const CHECKS: [&str; 15] = [
+    SECRET,
+    CONNECTION,
+    CHALLENGE,
+    oddity::CHALLENGE_QUERIES.check,
+    WRONG_TOKEN,
+    EMPTY_TOKEN,
+    FORGED,
+    RESERIALISED,
+    UNSIGNED,
+    ACCEPTED,
+    LATENCY,
+    oddity::HEADERS.check,
+    oddity::QUERIES.check,
+    oddity::FORWARDED.check,
+    STORED,
+];
 
 /// Looks at everything, in order, and tells each finding as soon as it is there.
 ///
 /// Once told to stop, it sends no more signed notifications, and only cleans up after those that it has sent.
 pub async fn verify(target: &Target, stop: &AtomicBool, mut tell: impl FnMut(&Check)) -> Vec<Check> {
-    let mut run = Run { target, stop, id: random(), sent: Vec::new(), taken: 0 };
     let mut checks = Vec::new();
     let mut found = |check, finding| {
         let check = Check { check, finding };
@@ -107,24 +126,50 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut tell: impl FnMut(&Ch
         checks.push(check);
     };
 
+    let known = match Known::parse(&target.secret) {
+        Ok(known) => known,
+        Err(error) => {
+            found(SECRET, Finding::Fails { detail: error.to_string(), remedy: remedy::of_secret() });
+            for check in after(SECRET) {
+                found(check, skipped("the function does not work with this secret"));
+            }
+            return checks;
+        }
+    };
+    found(
+        SECRET,
+        if known.has_usual_app_secrets() {
+            holds("app_secret is 32 hexadecimal digits")
+        } else {
+            let detail = "app_secret in the secret is not 32 hexadecimal digits".to_owned();
+            Finding::Fails { detail, remedy: remedy::of_app_secret() }
+        },
+    );
+
+    let mut run = Run { target, known, stop, id: random(), sent: Vec::new(), taken: 0 };
     let challenge = format!("{}+<b>\"&%\u{e4}", random());
-    let answer = run.ask("subscribe", &target.known.verify_token, &challenge).await;
+    let token = run.known.verify_token.clone();
+    let answer = run.ask(&token, &challenge, "").await;
     if let Err(DeliverError::NoAnswer { reason, .. }) = &answer {
         found(CONNECTION, Finding::Fails { detail: reason.clone(), remedy: remedy::of_connection(reason) });
-        for check in AFTER_CONNECTION {
+        for check in after(CONNECTION) {
             found(check, skipped("there is no connection"));
         }
         return checks;
     }
     found(CONNECTION, run.connection());
-    found(CHALLENGE, challenged(&answer, &challenge));
-    found(WRONG_TOKEN, expect(&run.ask("subscribe", &random(), "1").await, 403, Asked::WrongToken));
-    found(EMPTY_TOKEN, expect(&run.ask("subscribe", "", "1").await, 403, Asked::WrongToken));
+    let challenged = challenged(&answer, &challenge, Asked::Challenge);
+    let is_challenged = matches!(challenged, Finding::Holds { .. });
+    found(CHALLENGE, challenged);
+    let odd = if is_challenged { run.odd_challenges().await } else { skipped("no challenge is answered") };
+    found(oddity::CHALLENGE_QUERIES.check, odd);
+    found(WRONG_TOKEN, expect(&run.ask(&random(), "1", "").await, 403, Asked::WrongToken));
+    found(EMPTY_TOKEN, expect(&run.ask("", "1", "").await, 403, Asked::WrongToken));
 
     let body = run.notification();
     let again = reserialised(&body);
     let sign = |secret: &str, body: &str| Some(signature::sign(secret, body.as_bytes()));
-    let app_secret = &target.known.app_secrets[0];
+    let app_secret = &run.known.app_secrets[0].clone();
     found(FORGED, run.refused(&body, sign(&random(), &body), Asked::Forged).await);
     let finding = match run.refused(&again, sign(app_secret, &body), Asked::Reserialised).await {
         // The other way round, as somebody would take it who hashes what was parsed.
@@ -135,7 +180,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut tell: impl FnMut(&Ch
     found(UNSIGNED, run.refused(&body, None, Asked::Forged).await);
 
     let Some(catch_all) = &target.catch_all else {
-        for check in [ACCEPTED, LATENCY, STORED] {
+        for check in after(UNSIGNED) {
             found(check, skipped("no stack is named whose catch-all queue to look at and to clean up"));
         }
         return checks;
@@ -145,6 +190,11 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut tell: impl FnMut(&Ch
     found(ACCEPTED, accepted);
     let latency = if is_accepted { run.latency().await } else { skipped("no notification is accepted") };
     found(LATENCY, if run.is_stopped() { skipped(INTERRUPTED) } else { latency });
+    for oddities in oddity::SIGNED {
+        let odd =
+            if is_accepted { run.odd_notifications(&oddities).await } else { skipped("no notification is accepted") };
+        found(oddities.check, odd);
+    }
     // In any case: what was taken and should not have been is to be found, and to be cleaned up.
     let collected = catch_all.collect(&run.id, run.sent.len() + run.taken).await;
     found(
@@ -158,8 +208,13 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut tell: impl FnMut(&Ch
     checks
 }
 
+fn after(check: &str) -> impl Iterator<Item = &'static str> {
+    CHECKS.into_iter().skip_while(move |other| *other != check).skip(1)
+}
+
 struct Run<'t> {
     target: &'t Target,
+    known: Known,
     stop: &'t AtomicBool,
     /// Marks the notifications of this run: another may be under way.
     id: String,
@@ -184,18 +239,21 @@ impl Run<'_> {
         }
     }
 
-    async fn ask(&self, mode: &str, token: &str, challenge: &str) -> Result<Reply, DeliverError> {
-        let members = [("hub.mode", mode), ("hub.challenge", challenge), ("hub.verify_token", token)];
+    /// Sends a challenge, with `odd` before the parameters.
+    async fn ask(&self, token: &str, challenge: &str, odd: &str) -> Result<Reply, DeliverError> {
+        let members = [("hub.mode", "subscribe"), ("hub.challenge", challenge), ("hub.verify_token", token)];
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(members).finish();
+        let query = if odd.is_empty() { query } else { format!("{odd}&{query}") };
         self.target.endpoint.send(Method::GET, &query, HeaderMap::new(), Vec::new()).await
     }
 
-    async fn post(&self, body: &str, signature: Option<String>) -> Result<Reply, DeliverError> {
+    async fn post(&self, body: &str, signature: Option<String>, oddity: &Oddity) -> Result<Reply, DeliverError> {
         let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         if let Some(signature) = signature {
             headers.insert(signature::HEADER, signature.parse().expect("hex digits make a header"));
         }
-        self.target.endpoint.send(Method::POST, "", headers, body.as_bytes().to_vec()).await
+        oddity.add_headers(&mut headers);
+        self.target.endpoint.send(Method::POST, oddity.query, headers, body.as_bytes().to_vec()).await
     }
 
     /// A notification as Meta writes one, with escapes that any other writer would write otherwise.
@@ -207,14 +265,14 @@ impl Run<'_> {
     }
 
     async fn refused(&mut self, body: &str, signature: Option<String>, asked: Asked) -> Finding {
-        let answer = self.post(body, signature).await;
+        let answer = self.post(body, signature, &Oddity::NONE).await;
         self.taken += usize::from(answer.as_ref().is_ok_and(|answer| answer.status == 200));
         expect(&answer, 401, asked)
     }
 
-    async fn deliver(&mut self, app_secret: &str) -> Result<Reply, DeliverError> {
+    async fn deliver(&mut self, app_secret: &str, oddity: &Oddity) -> Result<Reply, DeliverError> {
         let body = self.notification();
-        let answer = self.post(&body, Some(signature::sign(app_secret, body.as_bytes()))).await;
+        let answer = self.post(&body, Some(signature::sign(app_secret, body.as_bytes())), oddity).await;
         // One that got no answer may be stored too, and is looked for by its run.
         if answer.as_ref().is_ok_and(|answer| answer.status == 200) {
             self.sent.push(body);
@@ -223,12 +281,12 @@ impl Run<'_> {
     }
 
     async fn accepted(&mut self) -> Finding {
-        let secrets = &self.target.known.app_secrets;
+        let secrets = self.known.app_secrets.clone();
         for (at, secret) in secrets.iter().enumerate() {
             if self.is_stopped() {
                 return skipped(INTERRUPTED);
             }
-            let answer = self.deliver(secret).await;
+            let answer = self.deliver(secret, &Oddity::NONE).await;
             if let Finding::Fails { detail, remedy } = expect(&answer, 200, Asked::Signed) {
                 let which =
                     if at == 0 { String::new() } else { format!(" with app secret {} of {}", at + 1, secrets.len()) };
@@ -243,13 +301,13 @@ impl Run<'_> {
 
     async fn latency(&mut self) -> Finding {
         let mut times = Vec::new();
-        let secret = self.target.known.app_secrets[0].clone();
+        let secret = self.known.app_secrets[0].clone();
         for _ in 0..MEASURED {
             if self.is_stopped() {
                 return skipped(INTERRUPTED);
             }
             let started = Instant::now();
-            let answer = self.deliver(&secret).await;
+            let answer = self.deliver(&secret, &Oddity::NONE).await;
             times.push(started.elapsed());
             if let failed @ Finding::Fails { .. } = expect(&answer, 200, Asked::Signed) {
                 return failed;
@@ -264,14 +322,53 @@ impl Run<'_> {
             Finding::Fails { detail: seen, remedy: remedy::of_latency() }
         }
     }
+
+    async fn odd_challenges(&self) -> Finding {
+        let oddities = &oddity::CHALLENGE_QUERIES;
+        let mut findings = Vec::new();
+        for oddity in oddities.all {
+            let challenge = random();
+            let answer = self.ask(&self.known.verify_token, &challenge, oddity.query).await;
+            findings.push(challenged(&answer, &challenge, Asked::Odd(oddities.fix)));
+        }
+        joined(oddities, findings)
+    }
+
+    async fn odd_notifications(&mut self, oddities: &Oddities) -> Finding {
+        let secret = self.known.app_secrets[0].clone();
+        let mut findings = Vec::new();
+        for oddity in oddities.all {
+            if self.is_stopped() {
+                return skipped(INTERRUPTED);
+            }
+            let answer = self.deliver(&secret, oddity).await;
+            findings.push(expect(&answer, 200, Asked::Odd(oddities.fix)));
+        }
+        joined(oddities, findings)
+    }
 }
 
-fn challenged(answer: &Result<Reply, DeliverError>, challenge: &str) -> Finding {
+/// One finding for those of all oddities, with the remedy of the first that fails.
+fn joined(oddities: &Oddities, findings: Vec<Finding>) -> Finding {
+    let (mut details, mut first) = (Vec::new(), None);
+    for (oddity, finding) in oddities.all.iter().zip(findings) {
+        if let Finding::Fails { detail, remedy } = finding {
+            details.push(format!("{detail} with {}", oddity.name));
+            first.get_or_insert(remedy);
+        }
+    }
+    match first {
+        None => holds("200"),
+        Some(remedy) => Finding::Fails { detail: details.join("; "), remedy },
+    }
+}
+
+fn challenged(answer: &Result<Reply, DeliverError>, challenge: &str, asked: Asked) -> Finding {
     match answer {
         Ok(answer) if answer.status == 200 && answer.body != challenge.as_bytes() => {
             Finding::Fails { detail: "200, with another text".to_owned(), remedy: remedy::of_challenge() }
         }
-        answer => expect(answer, 200, Asked::Challenge),
+        answer => expect(answer, 200, asked),
     }
 }
 

@@ -20,7 +20,7 @@ use ingress_tools::{
     catch_all::CatchAll,
     deliver::Endpoint,
     facts::Facts,
-    verify::{self, Check, Finding, MEASURED, Target},
+    verify::{self, Check, Finding, MEASURED, ODD, Target},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -29,18 +29,25 @@ use tokio::{
     process::{Child, Command},
     time::{sleep, timeout},
 };
-use whatsapp_ingress::{challenge, secrets::Known, signature};
+use whatsapp_ingress::{challenge, signature};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 use crate::sqs::{Fault, Sqs, Stored, VERIFY_TOKEN, now};
 
-const SECRETS: [&str; 2] = ["the-app-secret-of-this-test", "the-one-before"];
-/// The first is sent to see that it is accepted, the others to measure.
-const SENT: usize = 1 + MEASURED;
+const SECRETS: [&str; 2] = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
+/// One shows that notifications are accepted; the next ones measure, the last ones are odd.
+const SENT: usize = 1 + MEASURED + ODD;
 
 const ACCEPTED: &str = "signed notification accepted";
 const LATENCY: &str = "answers as fast as Meta asks for";
 const STORED: &str = "stored on the catch-all, nothing beside it";
+
+const ODD_CHECKS: [&str; 4] = [
+    "challenge with an odd query answered",
+    "odd header accepted",
+    "odd query accepted",
+    "doubled x-forwarded-proto accepted",
+];
 
 type Fate = fn(usize, &str) -> Becomes;
 
@@ -118,10 +125,9 @@ impl World {
     }
 
     async fn verified_with(&self, secrets: &[&str]) -> BTreeMap<&'static str, Finding> {
-        let app_secrets = secrets.iter().map(|&secret| secret.to_owned()).collect();
         let target = Target {
             endpoint: Endpoint::new(&self.server.uri()).unwrap(),
-            known: Known { verify_token: VERIFY_TOKEN.to_owned(), app_secrets },
+            secret: json!({ "verify_token": VERIFY_TOKEN, "app_secret": secrets }).to_string(),
             catch_all: CatchAll::of(&self.facts()),
         };
         let checks = verify::verify(&target, &AtomicBool::new(false), |_| ()).await.into_iter();
@@ -156,7 +162,7 @@ async fn what_was_sent_is_found_and_deleted_and_strangers_are_shown_again() {
 
     let found = world.verified().await;
 
-    assert_eq!(holds(&found[STORED]), "21 of 21, and deleted there");
+    assert_eq!(holds(&found[STORED]), "28 of 28, and deleted there");
     assert_eq!(world.genuine.load(Ordering::Relaxed), SENT);
     let left = world.left();
     assert_eq!(left.len(), 15);
@@ -173,7 +179,7 @@ async fn a_notification_that_is_lost_is_missed() {
 
     let found = world.verified().await;
 
-    assert_eq!(fails(&found[STORED]), "1 of 21 not found among 20 messages");
+    assert_eq!(fails(&found[STORED]), "1 of 28 not found among 27 messages");
 }
 
 #[tokio::test]
@@ -239,7 +245,7 @@ async fn other_bytes_than_those_sent_are_not_what_was_sent() {
 
     assert_eq!(
         fails(&found[STORED]),
-        "1 of 21 not found among 21 messages; 1 stored that were refused, or with other bytes"
+        "1 of 28 not found among 28 messages; 1 stored that were refused, or with other bytes"
     );
     assert!(world.left().is_empty());
 }
@@ -274,7 +280,7 @@ async fn each_message_says_what_it_is_and_why_it_is_there() {
 
 #[tokio::test]
 async fn what_cannot_be_deleted_is_told() {
-    for fault in [Fault::Refused(vec![0], false), Fault::Error(403, "AccessDenied")] {
+    for fault in [Fault::Refused(vec![0], "InternalError", false), Fault::Error(403, "AccessDenied")] {
         let world = World::new(as_it_should).await;
         let mut deletions = 0;
         world.sqs.script(move |_, call, _| {
@@ -327,7 +333,7 @@ async fn a_slow_endpoint_is_too_slow_for_meta() {
 
         let detail = fails(&found[LATENCY]);
         assert!(detail.starts_with("median ") && detail.ends_with(" ms of 20"), "{detail}");
-        assert_eq!(holds(&found[STORED]), "21 of 21, and deleted there", "slow is not lost");
+        assert_eq!(holds(&found[STORED]), "28 of 28, and deleted there", "slow is not lost");
     }
 }
 
@@ -335,13 +341,86 @@ async fn a_slow_endpoint_is_too_slow_for_meta() {
 async fn every_app_secret_has_to_be_known() {
     let both = World::that_knows(&SECRETS, as_it_should).await.verified_with(&SECRETS).await;
     assert_eq!(holds(&both[ACCEPTED]), "200, with each of 2 app secrets");
-    assert_eq!(holds(&both[STORED]), "22 of 22, and deleted there");
+    assert_eq!(holds(&both[STORED]), "29 of 29, and deleted there");
 
     let world = World::that_knows(&SECRETS[..1], as_it_should).await;
     let first = world.verified_with(&SECRETS).await;
     assert_eq!(fails(&first[ACCEPTED]), "401, not 200 with app secret 2 of 2");
     assert_eq!(holds(&first[STORED]), "1 of 1, and deleted there");
     assert!(world.left().is_empty());
+}
+
+#[tokio::test]
+async fn odd_requests_arrive_unchanged() {
+    let world = World::new(as_it_should).await;
+
+    let found = world.verified().await;
+
+    for check in ODD_CHECKS {
+        assert_eq!(holds(&found[check]), "200");
+    }
+    let requests = world.server.received_requests().await.unwrap();
+    let (gets, posts): (Vec<_>, Vec<_>) = requests.iter().partition(|request| request.method == "GET");
+    let query = |request: &Request| request.url.query().unwrap_or_default().to_owned();
+    let odd_posts = &posts[posts.len() - ODD..];
+    for odd in [r"odd=[a]{b}|c\d^e`f", "odd=%zz%ff%&%=%", "odd=%00%09%0A%0D%20%22%3C%3E%23%7F"] {
+        let odd = odd.replace(r"\\", r"\");
+        assert!(gets.iter().any(|get| query(get).starts_with(&format!("{odd}&hub.mode=subscribe&"))), "{odd}");
+        assert_eq!(odd_posts.iter().filter(|post| query(post) == odd).count(), 1, "{odd}");
+    }
+    let values = |name: &str| -> Vec<Vec<Vec<u8>>> {
+        let of = |post: &Request| post.headers.get_all(name).iter().map(|value| value.as_bytes().to_vec()).collect();
+        posts.iter().map(|post| of(post)).filter(|values: &Vec<_>| !values.is_empty()).collect()
+    };
+    let header = |value: &[u8]| value.to_vec();
+    let unusual = header("\"a\\b\"\tä € {%}".as_bytes());
+    assert_eq!(values("x-ingress-verify"), [vec![unusual], vec![header(b"1"), header(b"2")], vec![header(b"")]]);
+    assert_eq!(values("x-forwarded-proto"), [[header(b"https,http")]]);
+}
+
+#[tokio::test]
+async fn odd_request_that_fails_has_a_cause_and_a_fix() {
+    const FIRST: usize = SENT - ODD + 1;
+    for (status, place, check, detail, cause, fix) in [
+        (500, FIRST, 0, "a tab, quotes and non-ASCII characters in a header", "the deployed function fails", "deploy"),
+        (400, FIRST + 1, 0, "a duplicate header", "the deployed function fails", "deploy"),
+        (431, FIRST + 2, 0, "an empty header", "in front of it, rejects", "Meta sends no such request"),
+        (401, FIRST + 3, 1, "raw characters in the query", "changes the request", "unchanged"),
+        (414, FIRST + 5, 1, "encoded control characters in the query", "in front of it, rejects", "exempt the path"),
+        (429, FIRST + 5, 1, "encoded control characters in the query", "throttled", "limits"),
+        (502, FIRST + 6, 2, "x-forwarded-proto: https,http", "the deployed function fails", "log group"),
+        (413, FIRST + 6, 2, "x-forwarded-proto: https,http", "in front of it, rejects", "replace x-forwarded-proto"),
+    ] {
+        let world = World::new(move |at, body| match at {
+            _ if at == place => Becomes { status, stored: Vec::new(), ..as_it_should(at, body) },
+            _ => as_it_should(at, body),
+        })
+        .await;
+
+        let found = world.verified().await;
+
+        for (at, odd_check) in ODD_CHECKS[1..].iter().enumerate() {
+            let Finding::Fails { detail: seen, remedy } = &found[odd_check] else {
+                assert_ne!(at, check, "{odd_check} holds with {status}");
+                continue;
+            };
+            assert_eq!((at, seen), (check, &format!("{status}, not 200 with {detail}")));
+            assert!(remedy.cause.contains(cause) && remedy.remedy.contains(fix), "{status}: {remedy:?}");
+        }
+        assert_eq!(holds(&found[STORED]), "27 of 27, and deleted there");
+        assert!(world.left().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn odd_notification_that_is_lost_is_missed() {
+    let world = World::new(|place, body| match place {
+        SENT => Becomes { stored: Vec::new(), ..as_it_should(place, body) },
+        _ => as_it_should(place, body),
+    })
+    .await;
+
+    assert_eq!(fails(&world.verified().await[STORED]), "1 of 28 not found among 27 messages");
 }
 
 /// The command itself, where this stack is the one that is up.

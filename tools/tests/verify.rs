@@ -21,7 +21,7 @@ use tokio_rustls::{
 use whatsapp_ingress::{challenge, signature};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, http::HeaderValue, matchers::any};
 
-const APP_SECRET: &str = "the-app-secret-of-this-test";
+const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
 const VERIFY_TOKEN: &str = "the-verify-token-of-this-test";
 
 /// What an endpoint does wrong.
@@ -31,6 +31,8 @@ enum Fault {
     QuotesTheChallenge,
     AnswersAnyToken,
     AnswersAnEmptyToken,
+    FailsOnPercentSequences,
+    DecodesTheQuery,
     TakesAnything,
     TakesTheUnsigned,
     HashesWhatItParsed,
@@ -49,6 +51,13 @@ fn answer(fault: Fault, request: &Request) -> ResponseTemplate {
         (Fault::AnswersAnyToken, "GET") => ResponseTemplate::new(200).set_body_string(asked("hub.challenge").unwrap()),
         (Fault::AnswersAnEmptyToken, "GET") if asked("hub.verify_token").unwrap().is_empty() => {
             ResponseTemplate::new(200)
+        }
+        (Fault::FailsOnPercentSequences, "GET") if request.url.query().is_some_and(|query| query.contains("%zz")) => {
+            ResponseTemplate::new(500).set_body_string(r#"{"message":"Internal Server Error"}"#)
+        }
+        // Cut off at the first `#` of the decoded query.
+        (Fault::DecodesTheQuery, "GET") if request.url.query().is_some_and(|query| query.contains("%23")) => {
+            ResponseTemplate::new(403)
         }
         (Fault::QuotesTheChallenge, "GET") => challenge(VERIFY_TOKEN)
             .map_or(ResponseTemplate::new(403), |text| ResponseTemplate::new(200).set_body_json(text)),
@@ -103,7 +112,7 @@ async fn all_holds_that_can_be_seen_without_a_stack() {
 
     assert!(holds);
     let skipped = checks.values().filter(|check| check["result"] == "skipped").count();
-    assert_eq!((checks.len(), skipped), (10, 4), "plain HTTP of this computer, and what needs the queue");
+    assert_eq!((checks.len(), skipped), (15, 7), "plain HTTP of this computer, and what needs the queue");
     let posts: Vec<_> =
         server.received_requests().await.unwrap().into_iter().filter(|sent| sent.method == "POST").collect();
     assert_eq!(posts.len(), 4);
@@ -117,6 +126,7 @@ async fn all_holds_that_can_be_seen_without_a_stack() {
 async fn what_is_wrong_fails_alone_and_has_a_cause_and_a_remedy() {
     const FORGERIES: [&str; 3] =
         ["forged notification refused", "re-serialised notification refused", "unsigned notification refused"];
+    const ODD_CHALLENGE: &str = "challenge with an odd query answered";
     for (fault, expected, cause) in [
         (Fault::QuotesTheChallenge, &["challenge answered verbatim"][..], "quoted"),
         (
@@ -124,6 +134,8 @@ async fn what_is_wrong_fails_alone_and_has_a_cause_and_a_remedy() {
             &["empty verify token refused", "wrong verify token refused"],
             "does not compare the verify token",
         ),
+        (Fault::FailsOnPercentSequences, &[ODD_CHALLENGE], "the deployed function fails on such a request"),
+        (Fault::DecodesTheQuery, &[ODD_CHALLENGE], "changes the request: its query"),
         (Fault::AnswersAnEmptyToken, &["empty verify token refused"], "does not compare the verify token"),
         (Fault::TakesAnything, &FORGERIES, "does not check signatures"),
         (Fault::TakesTheUnsigned, &FORGERIES[2..], "does not check signatures"),
@@ -167,10 +179,42 @@ async fn people_see_a_table_that_says_what_to_do() {
     let told = String::from_utf8(output.stdout).unwrap();
 
     assert!(!output.status.success());
-    for part in ["unsigned notification refused", "fails", "200, not 401", "likely", "remedy", "5 of 10 hold, 1 fail"] {
+    for part in ["unsigned notification refused", "fails", "200, not 401", "likely", "remedy", "7 of 15 hold, 1 fail"] {
         assert!(told.contains(part), "{part}\n{told}");
     }
     assert!(!told.contains('\u{1b}'), "colours are for terminals");
+}
+
+/// The function would not start with it, so nothing is sent.
+#[tokio::test]
+async fn unusable_secret_is_reported_by_member() {
+    let server = endpoint(Fault::Nothing).await;
+    let (spaced, quoted) = (format!(" {APP_SECRET}"), format!("\"{VERIFY_TOKEN}\""));
+    for (variable, value, detail) in [
+        ("APP_SECRET", spaced.as_str(), "app_secret in the secret has white space around it"),
+        ("VERIFY_TOKEN", &quoted, "verify_token in the secret is in quotes"),
+        ("APP_SECRET", "REPLACE_ME", "app_secret in the secret is still the placeholder REPLACE_ME"),
+    ] {
+        let (checks, is_ok) = verify(&server.uri(), &[(variable, value)]).await;
+
+        assert_eq!((failed(&checks), is_ok), (vec![SECRET], false));
+        assert_eq!(checks[SECRET]["detail"], detail);
+        assert!(checks[SECRET]["remedy"].as_str().unwrap().contains("write the secret again"));
+        assert_eq!(checks.values().filter(|check| check["result"] == "skipped").count(), 14);
+    }
+    assert!(server.received_requests().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn app_secret_of_another_form_is_reported() {
+    let server = endpoint(Fault::Nothing).await;
+
+    let (checks, is_ok) = verify(&server.uri(), &[("APP_SECRET", "106540352242922")]).await;
+
+    assert_eq!((failed(&checks), is_ok), (vec![SECRET], false));
+    assert_eq!(checks[SECRET]["detail"], "app_secret in the secret is not 32 hexadecimal digits");
+    assert!(checks[SECRET]["remedy"].as_str().unwrap().contains("App settings > Basic"));
+    assert_eq!(checks["challenge answered verbatim"]["result"], "holds");
 }
 
 #[tokio::test]
@@ -182,6 +226,7 @@ async fn without_a_stack_both_secrets_are_asked_for() {
     assert!(told.contains("neither APP_SECRET and VERIFY_TOKEN are set, nor is a stack named"), "{told}");
 }
 
+const SECRET: &str = "app secret and verify token well-formed";
 const CONNECTION: &str = "certificate trusted, TLS 1.2 or later";
 
 /// An authority and, for this name, a server in front of `backend`.
@@ -237,7 +282,7 @@ async fn a_certificate_has_to_be_trusted_valid_and_of_this_name() {
         };
         assert_eq!((failed(&checks), holds), (vec![CONNECTION], false));
         assert!(checks[CONNECTION]["cause"].as_str().unwrap().contains(cause), "{}", checks[CONNECTION]);
-        assert!(checks.values().filter(|check| check["result"] == "skipped").count() == 9);
+        assert!(checks.values().filter(|check| check["result"] == "skipped").count() == 13);
     }
 }
 

@@ -173,13 +173,13 @@ async fn a_count_receives_nothing() {
 
 #[tokio::test]
 async fn queues_are_counted_even_where_no_age_is_told() {
-    let sqs = sqs().await;
+    let sqs = Sqs::start(&["unrouted", "calls", "calls-dead"]).await;
     let stack = sqs.facts(&[("*", "unrouted"), ("calls", "calls"), ("flows", "calls")]);
     sqs.put("calls", dead("waiting"));
     sqs.put("calls", Stored { hidden: now() + 60_000, ..dead("in-flight") });
     sqs.put("calls-dead", dead("dead"));
 
-    let told = Backlogs::of(&stack, Path::new("."), Path::new("no/such/python")).await.unwrap();
+    let told = backlogs(&stack).await;
 
     let [calls, unrouted] = told.queues.as_slice() else { panic!("{told:?}") };
     let counts = |visible, in_flight| Counts { visible, in_flight, delayed: 0 };
@@ -189,7 +189,61 @@ async fn queues_are_counted_even_where_no_age_is_told() {
     assert_eq!((dead.queue.as_str(), dead.counts), ("a-stack-calls-dead", counts(1, 0)));
     assert_eq!((unrouted.waiting.counts.all(), &unrouted.dead), (0, &None));
     assert!(told.lack_ages() && told.ages_unknown.unwrap().starts_with("cannot run Python"));
-    assert!(sqs.account().calls.iter().all(|(call, _)| call == "GetQueueAttributes"));
+    assert!(told.other_queues.is_empty() && told.other_queues_unknown.is_none());
+    let is_count = |call: &str| call == "GetQueueAttributes" || call == "ListQueues";
+    assert!(sqs.account().calls.iter().all(|(call, _)| is_count(call)));
+}
+
+async fn backlogs(stack: &Facts) -> Backlogs {
+    Backlogs::of(stack, Path::new("."), Path::new("no/such/python")).await.unwrap()
+}
+
+#[tokio::test]
+async fn queues_without_a_route_are_listed() {
+    let names = ["unrouted", "calls", "calls-dead", "flows", "flows-dead", "staging-calls", "security.fifo"];
+    let sqs = Sqs::start(&names).await;
+    sqs.account().queues.insert("a-stacked-calls".to_owned(), Vec::new());
+    let stack = sqs.facts(&[("*", "unrouted"), ("calls", "calls")]);
+    sqs.put("flows", dead("left"));
+    sqs.put("flows", Stored { hidden: now() + 60_000, ..dead("in-flight") });
+
+    let backlogs = backlogs(&stack).await;
+
+    let others: Vec<_> = backlogs.other_queues.iter().map(|other| other.queue.trim_start_matches("a-stack-")).collect();
+    assert_eq!(others, ["flows", "flows-dead", "security.fifo", "staging-calls"]);
+    assert_eq!(backlogs.other_queues[0].counts, Some(Counts { visible: 1, in_flight: 1, delayed: 0 }));
+    let json = json!(backlogs);
+    let counts = json!({ "queue": "a-stack-flows", "url": json["other_queues"][0]["url"], "visible": 1, "in_flight": 1, "delayed": 0 });
+    assert_eq!((&json["stack"], &json["other_queues"][0]), (&json!("a-stack"), &counts));
+    assert!(counts["url"].as_str().unwrap().ends_with("/123456789012/a-stack-flows"));
+    let lists = sqs.account().calls.iter().filter(|(call, _)| call == "ListQueues").count();
+    assert!(lists > 1, "several pages");
+}
+
+#[tokio::test]
+async fn counts_remain_if_queues_cannot_be_listed() {
+    let sqs = sqs().await;
+    sqs.put("calls", dead("waiting"));
+    sqs.script(|_, name, _| (name == "ListQueues").then_some(Fault::Error(403, "AccessDenied")));
+
+    let backlogs = backlogs(&sqs.facts(&ROUTES)).await;
+
+    assert_eq!(backlogs.queues[0].waiting.counts.visible, 1);
+    let reason = backlogs.other_queues_unknown.unwrap();
+    assert_eq!(reason, "cannot list the queues with the prefix a-stack-: AccessDenied: as told");
+}
+
+#[tokio::test]
+async fn other_queue_without_permission_has_no_counts() {
+    let sqs = Sqs::start(&["unrouted", "staging-calls"]).await;
+    sqs.script(|number, name, _| {
+        (number > 1 && name == "GetQueueAttributes").then_some(Fault::Error(403, "AccessDenied"))
+    });
+
+    let backlogs = backlogs(&sqs.facts(&[("*", "unrouted")])).await;
+
+    let [other] = backlogs.other_queues.as_slice() else { panic!("{backlogs:?}") };
+    assert_eq!((other.queue.as_str(), &other.counts), ("a-stack-staging-calls", &None));
 }
 
 /// Whatever call is the last one, done or not, and however often.
@@ -237,7 +291,7 @@ async fn a_message_that_its_queue_refuses_stays_and_the_others_go() {
     }
     sqs.script(|_, name, entries| {
         let place = entries.iter().position(|entry| entry["MessageBody"] == "body of e-004")?;
-        (name == "SendMessageBatch").then_some(Fault::Refused(vec![place], true))
+        (name == "SendMessageBatch").then_some(Fault::Refused(vec![place], "InvalidMessageContents", true))
     });
 
     let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
@@ -261,14 +315,16 @@ async fn what_fails_for_the_moment_is_tried_again() {
         "SendMessageBatch" => {
             sends += 1;
             // The client itself tries a throttled call three times.
-            [Fault::Refused(vec![2, 7], false), Fault::Unmentioned(vec![0])]
+            [Fault::Refused(vec![2, 7], "InternalError", false), Fault::Unmentioned(vec![0])]
                 .into_iter()
                 .chain((0..3).map(|_| Fault::Error(400, "RequestThrottled")))
                 .nth(sends - 1)
         }
         "DeleteMessageBatch" => {
             deletions += 1;
-            [Fault::Refused(vec![0, 1], false), Fault::Error(500, "InternalError")].get(deletions - 1).cloned()
+            [Fault::Refused(vec![0, 1], "InternalError", false), Fault::Error(500, "InternalError")]
+                .get(deletions - 1)
+                .cloned()
         }
         _ => None,
     });
@@ -278,6 +334,66 @@ async fn what_fails_for_the_moment_is_tried_again() {
     assert_eq!((moved.moved, moved.undeleted, moved.is_done()), (12, 0, true), "{moved:?}");
     assert_eq!(sorted(sqs.events("calls")), numbered("e-", 12), "each once");
     assert!(sqs.on("calls-dead").is_empty());
+}
+
+/// SQS flags such entries as the sender's fault, although the same message may be stored a moment later.
+#[tokio::test]
+async fn throttled_entry_is_retried() {
+    for code in ["ThrottlingException", "RequestThrottled", "KMS.ThrottlingException", "ServiceUnavailable"] {
+        let sqs = sqs().await;
+        for event in numbered("e-", 12) {
+            sqs.put("calls-dead", dead(&event));
+        }
+        let mut throttled = 2;
+        sqs.script(move |_, name, _| {
+            throttled -= i32::from(name == "SendMessageBatch");
+            (name == "SendMessageBatch" && throttled >= 0).then(|| Fault::Refused(vec![1, 4], code, true))
+        });
+
+        let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
+
+        assert_eq!((moved.moved, &moved.refused, moved.is_done()), (12, &[].into(), true), "{code}: {moved:?}");
+        assert_eq!(sorted(sqs.events("calls")), numbered("e-", 12), "each once");
+        assert!(sqs.on("calls-dead").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn entry_error_of_the_queue_ends_the_run() {
+    for code in ["KMS.DisabledException", "AccessDeniedException"] {
+        let sqs = sqs().await;
+        for event in numbered("e-", 25) {
+            sqs.put("calls-dead", dead(&event));
+        }
+        sqs.script(move |_, name, _| {
+            (name == "SendMessageBatch").then(|| Fault::Refused((1..10).collect(), code, true))
+        });
+
+        let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
+
+        assert_eq!((moved.moved, &moved.refused), (1, &[].into()), "{code}: {moved:?}");
+        assert_eq!(moved.stopped.unwrap(), format!("cannot send to a-stack-calls: {code}"));
+        let sends = sqs.account().calls.iter().filter(|(call, _)| call == "SendMessageBatch").count();
+        assert_eq!((sends, sqs.on("calls").len()), (1, 1));
+        let left = sqs.on("calls-dead");
+        assert!(left.len() == 24 && left.iter().all(|one| one.hidden <= now()), "{left:#?}");
+    }
+}
+
+#[tokio::test]
+async fn server_error_of_a_call_is_retried() {
+    let sqs = sqs().await;
+    sqs.put("calls-dead", dead("e"));
+    let mut sends = 0;
+    sqs.script(move |_, name, _| {
+        sends += usize::from(name == "SendMessageBatch");
+        // The client itself makes three attempts.
+        (name == "SendMessageBatch" && sends <= 3).then_some(Fault::Error(500, "BrandNewError"))
+    });
+
+    let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
+
+    assert_eq!((moved.moved, moved.stopped), (1, None));
 }
 
 #[tokio::test]
@@ -431,7 +547,7 @@ async fn order_in_a_conversation_is_kept_when_one_of_it_fails() {
     sqs.script(move |_, name, entries| {
         let place = entries.iter().position(|entry| entry["MessageBody"] == "body of e-003")?;
         failures -= i32::from(name == "SendMessageBatch");
-        (name == "SendMessageBatch" && failures >= 0).then_some(Fault::Refused(vec![place], false))
+        (name == "SendMessageBatch" && failures >= 0).then_some(Fault::Refused(vec![place], "InternalError", false))
     });
 
     let moved = redriven(&stack, "calls").await;
@@ -454,7 +570,7 @@ async fn nothing_overtakes_a_message_of_its_conversation_that_is_refused() {
     }
     sqs.script(|_, name, entries| {
         let place = entries.iter().position(|entry| entry["MessageBody"] == "body of e-001")?;
-        (name == "SendMessageBatch").then_some(Fault::Refused(vec![place], true))
+        (name == "SendMessageBatch").then_some(Fault::Refused(vec![place], "InvalidMessageContents", true))
     });
 
     let moved = redriven(&stack, "calls").await;

@@ -35,8 +35,8 @@ pub(crate) struct Stored {
 pub(crate) enum Fault {
     /// The whole call, before it takes effect.
     Error(u16, &'static str),
-    /// The entries at these places, and whether as the sender's fault.
-    Refused(Vec<usize>, bool),
+    /// The entries at these places, with a code and `SenderFault`.
+    Refused(Vec<usize>, &'static str, bool),
     /// The entries at these places, of which the answer says nothing.
     Unmentioned(Vec<usize>),
     /// The call takes effect, and its caller is killed before it hears of it.
@@ -44,6 +44,9 @@ pub(crate) enum Fault {
     /// The caller is killed before the call takes effect.
     KilledBefore,
 }
+
+/// Places of entries that are not stored, with code and `SenderFault` if the answer mentions them.
+type Refused = (Vec<usize>, Option<(&'static str, bool)>);
 
 /// When something goes wrong: by the number of the call, its name and its entries.
 type Script = Box<dyn FnMut(usize, &str, &[Value]) -> Option<Fault> + Send>;
@@ -174,11 +177,14 @@ impl Account {
         let entries = asked["Entries"].as_array().cloned().unwrap_or_default();
         let fault = self.script.as_mut().and_then(|script| script(number, &target, &entries));
         let refused = match &fault {
-            Some(Fault::Refused(places, sender)) => (places.clone(), Some(*sender)),
+            Some(Fault::Refused(places, code, sender)) => (places.clone(), Some((*code, *sender))),
             Some(Fault::Unmentioned(places)) => (places.clone(), None),
             Some(Fault::Error(..) | Fault::KilledBefore) => return Err(fault.unwrap()),
             _ => (Vec::new(), None),
         };
+        if target == "ListQueues" {
+            return Ok(self.page(&asked, &format!("http://{}/123456789012", request.headers["host"].to_str().unwrap())));
+        }
         let queue = asked["QueueUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
         let answer = match target.as_str() {
             "GetQueueAttributes" => self.attributes(&queue),
@@ -186,6 +192,17 @@ impl Account {
             name => self.batch(name, &queue, &entries, &refused),
         };
         if matches!(fault, Some(Fault::Killed)) { Err(Fault::Killed) } else { Ok(answer) }
+    }
+
+    /// Lists at most two queues, so that a caller has to follow the token. SQS gives none without `MaxResults`.
+    fn page(&self, asked: &Value, account_url: &str) -> Value {
+        assert!((1..=1000).contains(&asked["MaxResults"].as_u64().expect("SQS lists 1,000 queues without MaxResults")));
+        let (prefix, after) = (asked["QueueNamePrefix"].as_str().unwrap(), asked["NextToken"].as_str().unwrap_or(""));
+        let mut names = self.queues.keys().filter(|name| name.starts_with(prefix) && name.as_str() > after);
+        let page: Vec<_> = names.by_ref().take(2).collect();
+        let urls: Vec<_> = page.iter().map(|name| format!("{account_url}/{name}")).collect();
+        let token = names.next().and(page.last());
+        json!({ "QueueUrls": urls, "NextToken": token })
     }
 
     fn attributes(&self, queue: &str) -> Value {
@@ -231,14 +248,13 @@ impl Account {
         json!({ "Messages": received })
     }
 
-    fn batch(&mut self, name: &str, queue: &str, entries: &[Value], refused: &(Vec<usize>, Option<bool>)) -> Value {
+    fn batch(&mut self, name: &str, queue: &str, entries: &[Value], refused: &Refused) -> Value {
         assert!((1..=10).contains(&entries.len()), "{name} with {} entries", entries.len());
         let (mut successful, mut failed) = (Vec::new(), Vec::new());
         for (place, entry) in entries.iter().enumerate() {
             if refused.0.contains(&place) {
-                let code = if refused.1 == Some(true) { "InvalidMessageContents" } else { "InternalError" };
-                let refusal = refused.1.map(|sender| json!({ "Id": entry["Id"], "Code": code, "SenderFault": sender }));
-                failed.extend(refusal);
+                let error = |(code, sender)| json!({ "Id": entry["Id"], "Code": code, "SenderFault": sender });
+                failed.extend(refused.1.map(error));
                 continue;
             }
             match name {

@@ -80,7 +80,7 @@ async fn a_deployed_stack_is_verified() {
     assert_found(&verified(&stack, &["--stack", "whatsapp-ingress"], &[]).await, &[PLAIN]);
     assert_found(&verified(&stack, &["--url", &stack.facts.callback_url], &[]).await, &[PLAIN]);
 
-    let wrong = verified(&stack, &[], &[("APP_SECRET", "another")]).await;
+    let wrong = verified(&stack, &[], &[("APP_SECRET", "0123456789abcdef0123456789abcdef")]).await;
     let not_sent = "no notification is accepted";
     assert_found(
         &wrong,
@@ -88,11 +88,21 @@ async fn a_deployed_stack_is_verified() {
             PLAIN,
             ("signed notification accepted", "another app secret"),
             ("answers as fast as Meta asks for", not_sent),
+            ("odd header accepted", not_sent),
+            ("odd query accepted", not_sent),
+            ("doubled x-forwarded-proto accepted", not_sent),
             ("stored on the catch-all, nothing beside it", not_sent),
         ],
     );
     let wrong = verified(&stack, &[], &[("VERIFY_TOKEN", "another")]).await;
-    assert_found(&wrong, &[PLAIN, ("challenge answered verbatim", "another verify token")]);
+    assert_found(
+        &wrong,
+        &[
+            PLAIN,
+            ("challenge answered verbatim", "another verify token"),
+            ("challenge with an odd query answered", "no challenge is answered"),
+        ],
+    );
 
     let elsewhere = stack.facts.callback_url.replace("/webhook", "/webhooks");
     let wrong = verified(&stack, &["--url", &elsewhere], &[]).await;

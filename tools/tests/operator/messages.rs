@@ -107,6 +107,7 @@ async fn messages_are_counted_and_brought_back() {
     );
     assert_eq!(line("whatsapp-ingress-unrouted"), ["whatsapp-ingress-unrouted", "17", "0", "0", "-", "-", "-", "*"]);
     ages(&stack).await;
+    other_queues(&stack, &sqs).await;
 
     let dry = told(&stack, &["redrive", "--field", "security"]).await;
     assert_told(dry, true, &["whatsapp-ingress-security-dead: 14 waiting", "whatsapp-ingress-security: 3 waiting"]);
@@ -149,6 +150,23 @@ async fn ages(stack: &Stack) {
     let security = queues.iter().find(|queue| queue["queue"] == "whatsapp-ingress-security").unwrap();
     assert_eq!((&security["oldest_seconds"], &security["dead"]["oldest_seconds"]), (&json!(7260), &json!(266_400)));
     assert_eq!((queues[0]["oldest_seconds"].clone(), &told["ages_unknown"]), (Value::Null, &Value::Null));
+}
+
+async fn other_queues(stack: &Stack, sqs: &Client) {
+    assert!(!told(stack, &["queues"]).await.0.contains("other queues"), "each queue of the stack is known");
+    for name in ["whatsapp-ingress-left-behind", "whatsapp-ingress2-messages"] {
+        sqs.create_queue().queue_name(name).send().await.unwrap();
+    }
+    put(sqs, &url(&stack.facts, "left-behind"), &numbered("left-", 2), &[]).await;
+
+    let (table, _) = told(stack, &["queues"]).await;
+    let line = table.lines().find(|line| line.contains("left-behind")).unwrap();
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["whatsapp-ingress-left-behind", "2", "0", "0"]);
+    assert!(table.contains("Another stack named whatsapp-ingress-… may own one"), "{table}");
+    let (json, _) = told(stack, &["queues", "--json", "--stack", "whatsapp-ingress"]).await;
+    let others = serde_json::from_str::<Value>(&json).unwrap()["other_queues"].clone();
+    assert_eq!((&others[0]["queue"], &others[0]["visible"]), (&json!("whatsapp-ingress-left-behind"), &json!(2)));
+    assert_eq!(others.as_array().unwrap().len(), 1);
 }
 
 /// A queue that no route leads to any more, and one that became FIFO.
