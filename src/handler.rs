@@ -108,7 +108,10 @@ impl Ingress {
         let request_id = request_id(&request);
         let metrics = Metrics::default();
         let answer = match *request.method() {
-            _ if !self.lets_in(&request) => Err(Refused::Certificate),
+            _ if !self.lets_in(&request) => {
+                metrics.count("RefusedCertificates", 1);
+                Err(Refused::Certificate)
+            }
             Method::GET => self.challenge(&request, until(&request), &metrics).await,
             Method::POST => self.notification(&request, &request_id, &metrics).await,
             _ => Err(Refused::Method),
@@ -139,13 +142,17 @@ impl Ingress {
         {
             answer = challenge::answer(query, &newer.verify_token);
         }
+        metrics.count("RefusedTokens", usize::from(answer == Err(Refusal::WrongToken)));
         Ok(Done::Challenge(answer?.into_owned()))
     }
 
     async fn notification(&self, request: &Request, request_id: &str, metrics: &Metrics) -> Result<Done, Refused> {
         let until = until(request);
         let body: &[u8] = request.body().as_ref();
-        self.verify(request, body, until, metrics).await.inspect_err(|_| metrics.count("RefusedSignatures", 1))?;
+        self.verify(request, body, until, metrics).await.inspect_err(|rejection| {
+            metrics.count("RefusedSignatures", 1);
+            metrics.count("SignatureMismatches", usize::from(*rejection == Rejection::Mismatch));
+        })?;
         metrics.count("Notifications", 1);
         let started = Instant::now();
         let pieces = split(body);

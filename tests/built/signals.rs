@@ -177,9 +177,9 @@ async fn a_refused_signature_is_no_notification() {
     assert_eq!(counts(&webhook, 2).await, refused(&[]));
     // A well-formed one that no secret explains has the secret read again.
     webhook.send(signed("forger", b"{}")).await;
-    assert_eq!(counts(&webhook, 3).await, refused(&[("SecretRefreshes", 1)]));
+    assert_eq!(counts(&webhook, 3).await, refused(&[("SecretRefreshes", 1), ("SignatureMismatches", 1)]));
     webhook.send(signed("forger", b"{}")).await;
-    assert_eq!(counts(&webhook, 4).await, refused(&[]));
+    assert_eq!(counts(&webhook, 4).await, refused(&[("SignatureMismatches", 1)]));
 }
 
 #[tokio::test]
@@ -189,7 +189,8 @@ async fn a_secret_that_cannot_be_read_again_is_a_failure_and_one_that_can_a_refr
         webhook.function.ready(Duration::from_secs(10)).await.unwrap();
         webhook.aws.secrets().fault(fault, Times::Always);
         webhook.send_within(signed("forger", b"{}"), Duration::from_secs(4)).await;
-        assert_eq!(counts(&webhook, 1).await, expected(&[("Notifications", 0), ("RefusedSignatures", 1), (name, 1)]));
+        let refused = [("Notifications", 0), ("RefusedSignatures", 1), ("SignatureMismatches", 1), (name, 1)];
+        assert_eq!(counts(&webhook, 1).await, expected(&refused));
     }
     let webhook = Webhook::start();
     webhook.function.ready(Duration::from_secs(10)).await.unwrap();
@@ -198,6 +199,26 @@ async fn a_secret_that_cannot_be_read_again_is_a_failure_and_one_that_can_a_refr
     let counted = counts(&webhook, 1).await;
     assert_eq!((counted["SecretRefreshes"], counted["Notifications"]), (1, 1));
     assert_eq!(counted.get("SecretFailures"), None);
+}
+
+#[tokio::test]
+async fn refused_token_is_counted() {
+    let webhook = Webhook::start();
+    webhook.challenge("another-token").await;
+    assert_eq!(
+        counts(&webhook, 1).await,
+        expected(&[("Notifications", 0), ("RefusedTokens", 1), ("SecretRefreshes", 1)])
+    );
+    webhook.challenge(VERIFY_TOKEN).await;
+    webhook.challenge("").await;
+    assert_eq!(counts(&webhook, 3).await, expected(&[("Notifications", 0)]));
+}
+
+#[tokio::test]
+async fn refused_certificate_is_counted() {
+    let webhook = Webhook::with(&[("CLIENT_CERTIFICATE_CN", "Meta")]);
+    webhook.send(signed(APP_SECRET, b"{}")).await;
+    assert_eq!(counts(&webhook, 1).await, expected(&[("Notifications", 0), ("RefusedCertificates", 1)]));
 }
 
 #[tokio::test]
