@@ -236,6 +236,8 @@ fn a_key_of_the_account_encrypts_queues_bucket_and_secret_and_the_role_may_use_i
     assert_eq!(statements[0]["Principal"]["AWS"], OWN_ACCOUNT);
     assert_eq!(statements[1]["Principal"]["AWS"], json!([OWN_ACCOUNT, "111122223333", "444455556666"]));
     assert_eq!(statements[1]["Action"], "kms:Decrypt");
+    let services = ["sqs.us-east-1.amazonaws.com", "s3.us-east-1.amazonaws.com"];
+    assert_eq!(statements[1]["Condition"], json!({ "StringEquals": { "kms:ViaService": services } }));
 }
 
 #[test]
@@ -269,13 +271,19 @@ fn the_role_is_the_functions_alone_and_carries_five_statements() {
                         statement(&json!(["logs:CreateLogStream", "logs:PutLogEvents"]), &get_att("LogGroup", "Arn")),
                         statement(&json!("secretsmanager:GetSecretValue"), &get_att("Secret", "Id")),
                         statement(&json!("sqs:SendMessage*"), &get_att("Unrouted", "Arn")),
-                        statement(&json!("s3:PutObject"), &json!("${Payloads.Arn}/*")),
+                        put_object(),
                         statement(&json!(["xray:PutTraceSegments", "xray:PutTelemetryRecords"]), &json!("*")),
                     ],
                 },
             }],
         })
     );
+}
+
+fn put_object() -> Value {
+    let mut statement = statement(&json!("s3:PutObject"), &json!("${Payloads.Arn}/*"));
+    statement["Condition"] = json!({ "StringEquals": { "aws:ResourceAccount": "123456789012" } });
+    statement
 }
 
 #[test]
@@ -365,21 +373,16 @@ fn a_consumer_of_every_field_is_in_every_policy_but_the_catch_alls_and_one_of_a_
             "Resource": format!("${{Payloads.Arn}}/{prefix}*"),
         })
     };
-    let not_the_catch_all = json!({
-        "Sid": "NotTheCatchAll",
-        "Effect": "Deny",
+    let but_the_catch_all = json!({
+        "Sid": "Consume",
+        "Effect": "Allow",
         "Principal": { "AWS": [everything] },
-        "Action": "s3:*",
-        "Resource": "${Payloads.Arn}/unrouted/*",
+        "Action": ["s3:GetObject", "s3:DeleteObject"],
+        "NotResource": "${Payloads.Arn}/unrouted/*",
     });
     assert_eq!(
         statements("PayloadsPolicy").as_array().unwrap()[1..],
-        [
-            read("Consume", &[everything], ""),
-            not_the_catch_all,
-            read("Consume1", &[one, two], "messages/"),
-            read("Consume5", &[one], "messages.statuses/"),
-        ]
+        [but_the_catch_all, read("Consume1", &[one, two], "messages/"), read("Consume5", &[one], "messages.statuses/"),]
     );
 }
 
