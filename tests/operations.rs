@@ -58,7 +58,13 @@ fn every_metric_is_in_the_table_and_no_other() {
         "Unrouted" => "Unrouted.<reason>".to_owned(),
         _ => format!("{name}.<route>"),
     });
-    let metrics: BTreeSet<_> = named(".count(\"").into_iter().chain(named(".time(\"")).chain(parts).collect();
+    let template = template();
+    let filters = template["Resources"].as_object().unwrap().values();
+    let filters = filters.filter(|resource| resource["Type"] == "AWS::Logs::MetricFilter");
+    let filtered = filters.map(|filter| &filter["Properties"]["MetricTransformations"][0]["MetricName"]);
+    let filtered = filtered.map(|name| name.as_str().unwrap().to_owned());
+    let counts = named(".count(\"").into_iter().chain(named(".time(\""));
+    let metrics: BTreeSet<_> = counts.chain(parts).chain(filtered).collect();
     assert_eq!(column("The metrics"), metrics);
 }
 
@@ -70,15 +76,18 @@ fn every_line_of_the_table_is_written_somewhere() {
     }
 }
 
-/// The names of the alarms of the template, after the stack's name, and with FIELD for that of a queue.
-fn alarms() -> BTreeSet<String> {
+/// The template with all its alarms, those of parameters too.
+fn template() -> Value {
     let mut expand = Command::new(root().join(".venv/bin/python"));
     expand.arg(root().join("tools/expand_template.py"));
-    // The alarms of parameters too.
-    let output = expand.args(["--parameter", "SilenceSeconds=3600"]).output();
-    let output = output.unwrap();
+    let output = expand.args(["--parameter", "SilenceSeconds=3600"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let template: Value = serde_json::from_slice(&output.stdout).unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The names of the alarms of the template, after the stack's name, and with FIELD for that of a queue.
+fn alarms() -> BTreeSet<String> {
+    let template = template();
     let queues = template["Mappings"]["Field"].as_object().unwrap().values();
     let mut queues: Vec<_> = queues.filter_map(|field| field["Name"].as_str()).collect();
     // One name can be the beginning of another.

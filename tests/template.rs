@@ -9,6 +9,9 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
+#[path = "template/alarms.rs"]
+mod alarms;
+
 const FIELDS: [&str; 8] = [
     "account_review_update",
     "account_update",
@@ -626,7 +629,7 @@ fn a_canary_rolls_back_when_the_new_version_fails_and_for_nothing_that_others_do
 
     let template = expand(&["Canary=true"]);
     let group = &template["Resources"]["IngressDeploymentGroup"]["Properties"];
-    let alarms = ["ApiFailing", "FunctionFailing", "NotStored"].map(|alarm| json!({ "Name": { "Ref": alarm } }));
+    let alarms = ["FunctionFailing", "NotStored"].map(|alarm| json!({ "Name": { "Ref": alarm } }));
     assert_eq!(group["AlarmConfiguration"], json!({ "Enabled": true, "Alarms": alarms }));
     assert_eq!(group["AutoRollbackConfiguration"]["Enabled"], true);
     let events = group["AutoRollbackConfiguration"]["Events"].as_array().unwrap();
@@ -722,6 +725,8 @@ fn there_is_an_alarm_for_all_that_needs_a_person() {
     let mut names = BTreeSet::new();
     for (name, namespace, metric, dimensions, statistic, comparison, threshold) in [
         ("api-failing", "AWS/ApiGateway", "5xx", &api, "Sum", from, 1),
+        ("api-throttled", "WhatsAppIngress", "ThrottledRequests", &api, "Sum", from, 1),
+        ("api-not-found", "WhatsAppIngress", "NotFoundPosts", &api, "Sum", from, 1),
         ("api-slow", "AWS/ApiGateway", "Latency", &api, "p50", over, 250),
         ("api-very-slow", "AWS/ApiGateway", "Latency", &api, "p99", over, 1000),
         ("function-failing", "AWS/Lambda", "Errors", &function, "Sum", from, 1),
@@ -729,8 +734,10 @@ fn there_is_an_alarm_for_all_that_needs_a_person() {
         ("not-stored", "WhatsAppIngress", "NotStored", &function, "Sum", from, 1),
         ("diverted", "WhatsAppIngress", "Diverted", &function, "Sum", from, 1),
         ("unrouted", "WhatsAppIngress", "Unrouted", &function, "Sum", from, 1),
-        ("unrouted-old", "AWS/SQS", "ApproximateAgeOfOldestMessage", &catch_all, "Maximum", over, 864_000),
+        ("catch-all-not-empty", "AWS/SQS", "ApproximateNumberOfMessagesVisible", &catch_all, "Minimum", from, 1),
         ("refused-signatures", "WhatsAppIngress", "RefusedSignatures", &function, "Sum", from, 10),
+        ("signature-mismatches", "WhatsAppIngress", "SignatureMatches", &function, "Maximum", "LessThanThreshold", 1),
+        ("refused-certificates", "WhatsAppIngress", "RefusedCertificates", &function, "Sum", from, 1),
         ("secret-failures", "WhatsAppIngress", "SecretFailures", &function, "Sum", from, 1),
     ] {
         let alarm = alarm(&TEMPLATE, name);
