@@ -45,6 +45,8 @@ def main() -> None:
         aws = LocalAws(endpoint)
         with_each_parameter_and_with_all_the_parts_are_wired(aws)
         what_would_leave_no_way_in_or_an_open_one_is_refused(aws)
+        principals_that_are_too_wide_are_rejected(aws)
+        own_account_among_consumers_stops_nothing(aws)
         a_parameter_that_changes_the_function_publishes_it(aws)
         only_metas_client_certificate_is_let_in(aws)
         consumers_of_other_accounts_may_read_what_is_theirs_and_do_nothing_else(aws)
@@ -271,6 +273,9 @@ def arn_of(sqs: Any, url: str) -> str:
     return str(attributes["QueueArn"])
 
 
+OWN_BUCKET = {"StringEquals": {"aws:ResourceAccount": OWNER}}
+
+
 def allowed_to(aws: LocalAws, role: str) -> set[tuple[str, str]]:
     """The pairs of action and resource in the policies of a role."""
     iam = aws.root("iam")
@@ -279,8 +284,9 @@ def allowed_to(aws: LocalAws, role: str) -> set[tuple[str, str]]:
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
         for statement in document["Statement"]:
-            assert (statement["Effect"], set(statement)) == ("Allow", {"Effect", "Action", "Resource"}), statement
             actions, resource = statement["Action"], statement["Resource"]
+            condition = {"Condition": OWN_BUCKET} if actions == "s3:PutObject" else {}
+            assert statement == {"Effect": "Allow", "Action": actions, "Resource": resource} | condition, statement
             pairs |= {(action, resource) for action in ([actions] if isinstance(actions, str) else actions)}
     return pairs
 
@@ -326,6 +332,29 @@ def what_would_leave_no_way_in_or_an_open_one_is_refused(aws: LocalAws) -> None:
         else:
             raise AssertionError(f"{parameters} are taken")
     print("a truststore without a name, and a name without a certificate, are refused")
+
+
+def principals_that_are_too_wide_are_rejected(aws: LocalAws) -> None:
+    wide = ["*", "arn:aws:iam::*:root", "arn:aws:iam::111122223333:role/*", "111122223333,*"]
+    for number, principal in enumerate(wide):
+        for parameter, key in (("Consumers", ""), ("FieldConsumers4", "Messages=")):
+            try:
+                Stack(aws, f"wide{number}", **{parameter: key + principal})
+            except ClientError as error:
+                assert "without wildcards" in error.response["Error"]["Message"], error
+            else:
+                raise AssertionError(f"{parameter} accepts {principal}")
+    print("principals with a wildcard are rejected")
+
+
+def own_account_among_consumers_stops_nothing(aws: LocalAws) -> None:
+    consumers = f"arn:aws:iam::{OWNER}:root,arn:aws:iam::111122223333:role/team/reader"
+    stack = Stack(aws, "owned", Consumers=consumers, FieldConsumers1=f"Messages={OWNER}")
+    local_stack.allow_without_tls(aws.root("sqs"), aws.root("s3"), stack.resources)
+    stack.takes(change("unheard_of", "x" * TOO_LARGE))
+    stored = aws.root("s3").list_objects_v2(Bucket=stack.outputs["PayloadBucket"])["Contents"]
+    assert [body["Key"].split("/")[0] for body in stored] == ["unrouted"]
+    print("the stack's own account among the consumers stops nothing")
 
 
 def a_parameter_that_changes_the_function_publishes_it(aws: LocalAws) -> None:

@@ -9,6 +9,9 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
+#[path = "template/alarms.rs"]
+mod alarms;
+
 const FIELDS: [&str; 8] = [
     "account_review_update",
     "account_update",
@@ -236,6 +239,8 @@ fn a_key_of_the_account_encrypts_queues_bucket_and_secret_and_the_role_may_use_i
     assert_eq!(statements[0]["Principal"]["AWS"], OWN_ACCOUNT);
     assert_eq!(statements[1]["Principal"]["AWS"], json!([OWN_ACCOUNT, "111122223333", "444455556666"]));
     assert_eq!(statements[1]["Action"], "kms:Decrypt");
+    let services = ["sqs.us-east-1.amazonaws.com", "s3.us-east-1.amazonaws.com"];
+    assert_eq!(statements[1]["Condition"], json!({ "StringEquals": { "kms:ViaService": services } }));
 }
 
 #[test]
@@ -269,13 +274,19 @@ fn the_role_is_the_functions_alone_and_carries_five_statements() {
                         statement(&json!(["logs:CreateLogStream", "logs:PutLogEvents"]), &get_att("LogGroup", "Arn")),
                         statement(&json!("secretsmanager:GetSecretValue"), &get_att("Secret", "Id")),
                         statement(&json!("sqs:SendMessage*"), &get_att("Unrouted", "Arn")),
-                        statement(&json!("s3:PutObject"), &json!("${Payloads.Arn}/*")),
+                        put_object(),
                         statement(&json!(["xray:PutTraceSegments", "xray:PutTelemetryRecords"]), &json!("*")),
                     ],
                 },
             }],
         })
     );
+}
+
+fn put_object() -> Value {
+    let mut statement = statement(&json!("s3:PutObject"), &json!("${Payloads.Arn}/*"));
+    statement["Condition"] = json!({ "StringEquals": { "aws:ResourceAccount": "123456789012" } });
+    statement
 }
 
 #[test]
@@ -365,21 +376,16 @@ fn a_consumer_of_every_field_is_in_every_policy_but_the_catch_alls_and_one_of_a_
             "Resource": format!("${{Payloads.Arn}}/{prefix}*"),
         })
     };
-    let not_the_catch_all = json!({
-        "Sid": "NotTheCatchAll",
-        "Effect": "Deny",
+    let but_the_catch_all = json!({
+        "Sid": "Consume",
+        "Effect": "Allow",
         "Principal": { "AWS": [everything] },
-        "Action": "s3:*",
-        "Resource": "${Payloads.Arn}/unrouted/*",
+        "Action": ["s3:GetObject", "s3:DeleteObject"],
+        "NotResource": "${Payloads.Arn}/unrouted/*",
     });
     assert_eq!(
         statements("PayloadsPolicy").as_array().unwrap()[1..],
-        [
-            read("Consume", &[everything], ""),
-            not_the_catch_all,
-            read("Consume1", &[one, two], "messages/"),
-            read("Consume5", &[one], "messages.statuses/"),
-        ]
+        [but_the_catch_all, read("Consume1", &[one, two], "messages/"), read("Consume5", &[one], "messages.statuses/"),]
     );
 }
 
@@ -623,7 +629,7 @@ fn a_canary_rolls_back_when_the_new_version_fails_and_for_nothing_that_others_do
 
     let template = expand(&["Canary=true"]);
     let group = &template["Resources"]["IngressDeploymentGroup"]["Properties"];
-    let alarms = ["ApiFailing", "FunctionFailing", "NotStored"].map(|alarm| json!({ "Name": { "Ref": alarm } }));
+    let alarms = ["FunctionFailing", "NotStored"].map(|alarm| json!({ "Name": { "Ref": alarm } }));
     assert_eq!(group["AlarmConfiguration"], json!({ "Enabled": true, "Alarms": alarms }));
     assert_eq!(group["AutoRollbackConfiguration"]["Enabled"], true);
     let events = group["AutoRollbackConfiguration"]["Events"].as_array().unwrap();
@@ -719,6 +725,8 @@ fn there_is_an_alarm_for_all_that_needs_a_person() {
     let mut names = BTreeSet::new();
     for (name, namespace, metric, dimensions, statistic, comparison, threshold) in [
         ("api-failing", "AWS/ApiGateway", "5xx", &api, "Sum", from, 1),
+        ("api-throttled", "WhatsAppIngress", "ThrottledRequests", &api, "Sum", from, 1),
+        ("api-not-found", "WhatsAppIngress", "NotFoundPosts", &api, "Sum", from, 1),
         ("api-slow", "AWS/ApiGateway", "Latency", &api, "p50", over, 250),
         ("api-very-slow", "AWS/ApiGateway", "Latency", &api, "p99", over, 1000),
         ("function-failing", "AWS/Lambda", "Errors", &function, "Sum", from, 1),
@@ -726,8 +734,10 @@ fn there_is_an_alarm_for_all_that_needs_a_person() {
         ("not-stored", "WhatsAppIngress", "NotStored", &function, "Sum", from, 1),
         ("diverted", "WhatsAppIngress", "Diverted", &function, "Sum", from, 1),
         ("unrouted", "WhatsAppIngress", "Unrouted", &function, "Sum", from, 1),
-        ("unrouted-old", "AWS/SQS", "ApproximateAgeOfOldestMessage", &catch_all, "Maximum", over, 864_000),
+        ("catch-all-not-empty", "AWS/SQS", "ApproximateNumberOfMessagesVisible", &catch_all, "Minimum", from, 1),
         ("refused-signatures", "WhatsAppIngress", "RefusedSignatures", &function, "Sum", from, 10),
+        ("signature-mismatches", "WhatsAppIngress", "SignatureMatches", &function, "Maximum", "LessThanThreshold", 1),
+        ("refused-certificates", "WhatsAppIngress", "RefusedCertificates", &function, "Sum", from, 1),
         ("secret-failures", "WhatsAppIngress", "SecretFailures", &function, "Sum", from, 1),
     ] {
         let alarm = alarm(&TEMPLATE, name);

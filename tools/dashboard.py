@@ -91,7 +91,7 @@ def chart(widget: dict[str, Any], queues: list[str]) -> Iterator[str]:
         y = float(start.split(",")[1]) + 4
         yield text(left - 6, y, f"{value:,.0f}", 10, anchor="end")
         if has_right:
-            yield text(right + 6, y, f"{most[True] * share:,.0f}", 10)
+            yield text(right + 6, y, f"{most[True] * share:,.{int(most[True] <= 1)}f}", 10)
     for rule in rules:
         points = f"{at(0, rule['value'])} {at(MINUTES, rule['value'])}"
         yield f'<polyline points="{points}" stroke="#d62728" stroke-dasharray="5 4" fill="none"/>'
@@ -180,6 +180,10 @@ def of_function(key: str, minute: int) -> float:
             return 1.4 * traffic(minute)
         case "4xx" | "RefusedSignatures":
             return 40 * noise("forger", minute) * (20 <= minute < 32)
+        case "SignatureMatches Average":
+            return traffic(minute) / (traffic(minute) + of_function("RefusedSignatures", minute))
+        case "NotFoundPosts":
+            return float(noise("scanner", minute) > 0.97)
         case "Unrouted":
             return float(noise(CATCH_ALL, minute) > 0.95)
         case "QueueRetries":
