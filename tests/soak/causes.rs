@@ -86,7 +86,7 @@ impl Causes {
         &self,
         objects: &BTreeMap<String, Object>,
         pointed_to: &HashSet<String>,
-        attempts: impl Iterator<Item = &'a Attempt> + Clone,
+        attempts: &(impl Iterator<Item = &'a Attempt> + Clone),
     ) -> BTreeMap<Instant, usize> {
         let mut orphans = BTreeMap::new();
         for object in objects.iter().filter(|(key, _)| !pointed_to.contains(*key)).map(|(_, object)| object) {

@@ -173,7 +173,7 @@ impl Ledger {
         for attempt in needless.iter().take(10) {
             eprintln!("  {:?}", causes.troubled(attempt).collect::<Vec<_>>());
         }
-        let orphans = causes.orphans(&bucket.objects(), &accounts.pointed_to, attempts());
+        let orphans = causes.orphans(&bucket.objects(), &accounts.pointed_to, &attempts());
         eprintln!("objects without a message: {}", orphans.values().sum::<usize>());
         for record in accounts.deliveries.values() {
             let found: usize = record.attempts.iter().filter_map(|attempt| orphans.get(&attempt.started)).sum();
