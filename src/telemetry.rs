@@ -215,7 +215,7 @@ mod tests {
     #[derive(Clone, Default)]
     struct Output(Arc<Mutex<Vec<u8>>>);
 
-    impl std::io::Write for Output {
+    impl Write for Output {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -248,7 +248,9 @@ mod tests {
     fn logged_requests(min_level: &str, levels: &[Level], line: &impl Serialize) -> Vec<Value> {
         let output = Output::default();
         let log = RequestLog::new(min_level, "a \"function\"", output.clone());
-        levels.iter().for_each(|level| log.write(*level, line));
+        for level in levels {
+            log.write(*level, line);
+        }
         lines(&output)
     }
 

@@ -40,13 +40,11 @@ async fn assert_stored(case: &str, body: &[u8], fragments: Option<Vec<String>>) 
 }
 
 fn content(webhook: &Webhook, message: &Message) -> Vec<u8> {
-    let body = match message.attribute("ExtendedPayloadSize") {
-        None => message.body.clone().into_bytes(),
-        Some(_) => {
-            let pointer: Value = serde_json::from_str(&message.body).unwrap();
-            webhook.bucket.object(pointer[1]["s3Key"].as_str().unwrap()).unwrap().body.to_vec()
-        }
-    };
+    let mut body = message.body.clone().into_bytes();
+    if message.attribute("ExtendedPayloadSize").is_some() {
+        let pointer: Value = serde_json::from_slice(&body).unwrap();
+        body = webhook.bucket.object(pointer[1]["s3Key"].as_str().unwrap()).unwrap().body.to_vec();
+    }
     if message.attribute("encoding").is_some() { BASE64.decode(body).unwrap() } else { body }
 }
 

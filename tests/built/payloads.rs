@@ -7,9 +7,9 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use fake_aws::{Fault, Incoming, Service, Times};
+use fake_aws::{FakeAws, Fault, Incoming, Service, Times};
 use futures_util::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     notification::{Notification, message},
@@ -39,6 +39,17 @@ async fn a_body_over_the_limit_is_in_the_bucket_before_its_pointer_is_on_the_que
     check_key(key, "messages", &sent.changes[1].event_id);
     let pointer = webhook.queue("messages").messages().into_iter().find(|message| message.body.contains(*key));
     assert!(object.call < pointer.unwrap().call);
+}
+
+#[tokio::test]
+async fn bucket_of_another_account_gets_no_body() {
+    let aws = FakeAws::start();
+    let queue = aws.queue("unrouted");
+    let url = queue.url().replace(fake_aws::ACCOUNT, "999999999999");
+    let webhook = Webhook::routed(aws, [("unrouted".to_owned(), queue)].into(), &json!({ "*": url }), &[]);
+    assert_eq!(webhook.deliver(large("calls").body).await.status, 503);
+    assert_eq!((webhook.stored().len(), webhook.bucket.objects().len()), (2, 0));
+    assert!(webhook.function.log_line("S3: AccessDenied (403)", LAMBDA_TIMEOUT).await.is_some());
 }
 
 /// `<route>/<date>/<event_id>-<random>`

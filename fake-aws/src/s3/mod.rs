@@ -6,7 +6,7 @@ use crate::answer::Answer;
 use crate::aws::State;
 use crate::fault::Failure;
 use crate::sqs::hex;
-use crate::{lock, new_id};
+use crate::{ACCOUNT, lock, new_id};
 use bytes::Bytes;
 use hyper::Method;
 use hyper::http::request::Parts;
@@ -84,6 +84,9 @@ impl Action {
         else {
             return Err(error(400, "InvalidURI", "The fake knows paths of the form /bucket/key only."));
         };
+        if header(head, "x-amz-expected-bucket-owner").is_some_and(|owner| owner != ACCOUNT) {
+            return Err(failure(&Failure::AccessDenied));
+        }
         let stored = match head.method {
             Method::GET => None,
             Method::PUT => Some(Object {
