@@ -1,4 +1,4 @@
-# Everything is installed into the project: the tools of requirements.txt into .venv, builds into target and .aws-sam.
+# Everything is installed into the project: the tools of infra/requirements.txt into .venv, builds into target and .aws-sam.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -17,9 +17,9 @@ INGRESS = cargo run --quiet --package whatsapp-ingress-tools --bin ingress --
 help: ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
 
-.venv/installed: requirements.txt
+.venv/installed: infra/requirements.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement infra/requirements.txt
 	touch $@
 
 # cargo-lambda first: it shows how far the build is, which SAM keeps to itself.
@@ -93,7 +93,7 @@ test-docker: build ## the tests that need Docker: sam local
 
 CHECKOV := .local/checkov/bin/checkov
 
-.local/checkov/installed: requirements-checkov.txt
+.local/checkov/installed: infra/requirements-checkov.txt
 	$(PYTHON) -m venv .local/checkov
 	.local/checkov/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
@@ -106,9 +106,8 @@ check: .venv/installed .local/checkov/installed ## formatting, lints, docs, temp
 	sam validate
 	cfn-lint template.yaml examples/python-lambda/template.yaml
 	mkdir -p .local
-	$(BIN)/python tools/expand_template.py > .local/template.json
+	$(BIN)/python infra/expand_template.py > .local/template.json
 	$(CHECKOV) --config-file .checkov.yaml --file .local/template.json
-	$(BIN)/python tools/dashboard.py --check
 
 CARGO_DENY := .local/cargo/bin/cargo-deny
 
@@ -144,7 +143,7 @@ fuzz: $(CARGO_FUZZ) ## looks for inputs that break the pure modules: TIME=60 sec
 			-print_final_stats=1 -verbosity=0; \
 	done
 
-CONTENDERS_IN := bench/contenders
+CONTENDERS_IN := crates/bench/contenders
 CONTENDERS_OUT := .local/bench
 
 # What the runtime clients of Python and Node build their native parts with; Debian's packages have these names, or are

@@ -71,7 +71,7 @@ fn every_line_of_the_table_is_written_somewhere() {
 /// The template with all its alarms, those of parameters too.
 fn template() -> Value {
     let mut expand = Command::new(root().join(".venv/bin/python"));
-    expand.arg(root().join("tools/expand_template.py"));
+    expand.arg(root().join("infra/expand_template.py"));
     let output = expand.args(["--parameter", "SilenceSeconds=3600"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()

@@ -39,9 +39,9 @@ fn expand(parameters: &[&str]) -> Value {
 fn command(parameters: &[&str]) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join(".venv/bin/python");
-    assert!(python.exists(), "{} is missing: install the tools of requirements.txt into .venv", python.display());
+    assert!(python.exists(), "{} is missing: install the tools of infra/requirements.txt into .venv", python.display());
     let mut command = Command::new(python);
-    command.arg(root.join("tools/expand_template.py"));
+    command.arg(root.join("infra/expand_template.py"));
     command.args(parameters.iter().flat_map(|parameter| ["--parameter", parameter]));
     command
 }

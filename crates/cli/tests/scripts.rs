@@ -6,7 +6,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 /// Runs a target whose `$(INGRESS)` is this, and gives what it prints.
 fn made(ingress: &str, arguments: &[&str], app_secret: Option<&str>) -> String {
     let mut make = Command::new("make");
-    make.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap());
+    make.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap());
     // Those of a `make test` that runs this.
     for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "APP_SECRET", "SECRET", "URL", "STACK", "NO_STACK"] {
         make.env_remove(name);
@@ -53,7 +53,7 @@ fn what_needs_docker_is_skipped_and_said_so_where_it_cannot_be_installed() {
     let folder = tempfile::tempdir().unwrap();
     faked(folder.path(), "id", "echo 0");
     faked(folder.path(), "apt-get", r#"[ "$1" = update ] && echo "W: Failed to fetch" >&2"#);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(".ci/with-docker");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().join(".ci/with-docker");
 
     let output =
         Command::new("/bin/bash").arg(script).args(["echo", "ran"]).env("PATH", folder.path()).output().unwrap();

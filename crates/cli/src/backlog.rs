@@ -22,7 +22,7 @@ use crate::{
 
 /// The maximum of SQS.
 const MAX_LISTED: i32 = 1000;
-const SCRIPT: &str = "tools/oldest.py";
+const SCRIPT: &str = "infra/oldest.py";
 /// Its calls have bounds of their own, far below this.
 const TIMEOUT: Duration = Duration::from_mins(2);
 

@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn the_allocator_is_told_what_the_template_tells_it() {
         for (name, value) in ALLOCATOR {
-            assert!(include_str!("../../template.yaml").contains(&format!("{name}: \"{value}\"\n")), "{name}");
+            assert!(include_str!("../../../template.yaml").contains(&format!("{name}: \"{value}\"\n")), "{name}");
         }
     }
 }

@@ -28,7 +28,7 @@ const ROUTES: [&str; 9] = [
 ];
 
 fn events() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../events")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../events")
 }
 
 fn all() -> Vec<Sample> {

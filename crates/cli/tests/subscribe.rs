@@ -74,9 +74,9 @@ fn described() -> TempDir {
         "stack": "a-stack", "outputs": {}, "log_group": "/aws/lambda/a-stack",
         "queue_urls": { "*": queue("unrouted"), "messages": queue("messages"), "security": queue("security") },
     });
-    fs::create_dir(folder.path().join("tools")).unwrap();
+    fs::create_dir(folder.path().join("infra")).unwrap();
     fs::write(folder.path().join("facts.json"), facts.to_string()).unwrap();
-    fs::write(folder.path().join("tools/deployed.py"), "cat facts.json").unwrap();
+    fs::write(folder.path().join("infra/deployed.py"), "cat facts.json").unwrap();
     folder
 }
 

@@ -20,7 +20,7 @@ use crate::graph::{ACCESS_TOKEN, ACCOUNT, APP, Meta, graph};
 static TURN: AsyncMutex<()> = AsyncMutex::const_new(());
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
 
 /// The command, in an environment where AWS is the local one and nothing else is set.

@@ -17,7 +17,7 @@ use crate::deliver::Keys;
 
 /// Where a stack that is up on this computer tells of itself, for commands in another terminal.
 const RUNNING: &str = ".local/running.json";
-const SCRIPT: &str = "tools/deployed.py";
+const SCRIPT: &str = "infra/deployed.py";
 /// Its calls have bounds of their own, far below this.
 const TIMEOUT: Duration = Duration::from_mins(3);
 

@@ -43,7 +43,7 @@ impl Counts {
     }
 }
 
-const KEPT: &str = "bench/instructions.json";
+const KEPT: &str = "crates/bench/instructions.json";
 
 /// Counts anew, and keeps the counts or compares them with those that are kept.
 pub(crate) fn check(keep: bool) -> Result<(), Box<dyn Error>> {

@@ -18,8 +18,8 @@ const UNTIL_INPUT_ENDS: &str = "cat > /dev/null; echo > ended";
 
 fn root(script: &[&str]) -> TempDir {
     let root = tempfile::tempdir().unwrap();
-    fs::create_dir(root.path().join("tools")).unwrap();
-    fs::write(root.path().join("tools/local_stack.py"), script.join("\n")).unwrap();
+    fs::create_dir(root.path().join("infra")).unwrap();
+    fs::write(root.path().join("infra/local_stack.py"), script.join("\n")).unwrap();
     root
 }
 

@@ -62,7 +62,7 @@ impl Contender {
             Self::Python => (
                 installed.join("python/bin/python"),
                 ["-m", "awslambdaric", "app.handler"].map(str::to_owned).into(),
-                project.join("bench/contenders/python"),
+                project.join("crates/bench/contenders/python"),
             ),
             Self::Node => (
                 PathBuf::from("/usr/bin/env"),
@@ -99,7 +99,7 @@ impl Contender {
 
 /// The project's folder.
 pub(crate) fn project() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("/")).to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or_else(|| Path::new("/")).to_owned()
 }
 
 /// The function as it is deployed, or another build of it.

@@ -25,7 +25,7 @@ use crate::{
 const READY_TIMEOUT: Duration = Duration::from_mins(5);
 /// The script gives each of its own children 5 s to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-const SCRIPT: &str = "tools/local_stack.py";
+const SCRIPT: &str = "infra/local_stack.py";
 
 /// A stack that is up. It ends when this is dropped, or when this process does, however that happens.
 #[derive(Debug)]

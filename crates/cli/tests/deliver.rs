@@ -11,7 +11,7 @@ use whatsapp_ingress::signature;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 fn sample(name: &str) -> Sample {
-    let events = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events");
+    let events = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../events");
     Sample::load(&events.join(name).with_extension("json")).unwrap()
 }
 

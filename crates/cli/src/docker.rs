@@ -11,7 +11,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::process::Command;
 
-const IMAGE_SCRIPT: &str = "tools/lambda_image.py";
+const IMAGE_SCRIPT: &str = "infra/lambda_image.py";
 /// The name of this computer within a container, which Docker resolves to [`HOST_GATEWAY`].
 pub(crate) const HOST_NAME: &str = "host.docker.internal";
 pub(crate) const HOST_GATEWAY: &str = "host-gateway";
