@@ -22,6 +22,8 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tracing::Level;
 
+use whatsapp_webhook::credentials::AppCredentials;
+
 use crate::{
     challenge::{self, Refusal},
     client_certificate::has_common_name,
@@ -30,7 +32,7 @@ use crate::{
     metrics::{Metric, Metrics},
     notification::{Change, Piece, split},
     queue::{Queues, StoreContext, Stored},
-    secrets::{Known, Secrets},
+    secrets::Secrets,
     signature::{self, Rejection},
     telemetry::RequestLog,
     trace,
@@ -232,7 +234,8 @@ impl Ingress {
 
     async fn verify(&self, body: &[u8], exchange: &Exchange<'_>) -> Result<(), Rejection> {
         let header = exchange.request.signature.as_deref().map(str::as_bytes);
-        let check = |known: &Known| signature::verify(known.app_secrets.iter().map(String::as_str), body, header);
+        let check =
+            |known: &AppCredentials| signature::verify(known.app_secrets.iter().map(String::as_str), body, header);
         let known = self.secrets.known();
         let result = check(&known);
         if result == Err(Rejection::Mismatch)
@@ -244,7 +247,11 @@ impl Ingress {
     }
 
     /// Reads the secret again if that may explain a mismatch. Leaves half of the time for storing.
-    async fn read_newer_secrets(&self, known: &Arc<Known>, exchange: &Exchange<'_>) -> Option<Arc<Known>> {
+    async fn read_newer_secrets(
+        &self,
+        known: &Arc<AppCredentials>,
+        exchange: &Exchange<'_>,
+    ) -> Option<Arc<AppCredentials>> {
         let now = Instant::now();
         let limit = now + exchange.deadline.saturating_duration_since(now) / 2;
         self.secrets.newer_than(known, limit, exchange.metrics).await

@@ -1,20 +1,20 @@
-//! What Meta and the operator share: the verify token and the app secrets, kept in Secrets Manager.
+//! Reads the app credentials from Secrets Manager, and keeps them up to date.
 
 use std::{
-    fmt,
     pin::pin,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
 use aws_sdk_secretsmanager::Client;
-use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::{
     select,
     sync::Mutex,
     time::{Instant, timeout_at},
 };
+
+use whatsapp_webhook::credentials::{AppCredentials, CredentialsError};
 
 use crate::{
     aws::error_reason,
@@ -41,44 +41,6 @@ const REFRESH_BACKOFF: [(Duration, Duration); 4] = [
     (Duration::from_secs(1), MAX_AGE),
 ];
 
-/// What the template writes where the operator is to put the app secret.
-const PLACEHOLDER: &str = "REPLACE_ME";
-
-/// The secrets as they were when last read.
-pub struct Known {
-    /// What Meta says in its verification request.
-    pub verify_token: String,
-    /// What Meta signs with: more than one for several apps at one URL, or while one is rotated.
-    pub app_secrets: Vec<String>,
-}
-
-impl Known {
-    /// Reads the text of the secret. An error names the member that is wrong, and quotes nothing.
-    pub fn parse(text: &str) -> Result<Self, SecretsError> {
-        // Into a value first: what serde says of a wrong type quotes the text.
-        let secret: Map<String, Value> = serde_json::from_str(text).map_err(|_| SecretsError::NotAnObject)?;
-        let verify_token = usable("verify_token", secret.get("verify_token"))?;
-        let app_secrets = match secret.get("app_secret") {
-            Some(Value::Array(list)) if list.is_empty() => Err(wrong("app_secret", "is an empty list")),
-            Some(Value::Array(list)) => list.iter().map(|one| usable("app_secret", Some(one))).collect(),
-            one => usable("app_secret", one).map(|one| vec![one]),
-        }?;
-        Ok(Self { verify_token, app_secrets })
-    }
-
-    /// Whether all app secrets have the form that Meta uses: 32 hexadecimal digits.
-    #[must_use]
-    pub fn has_usual_app_secrets(&self) -> bool {
-        self.app_secrets.iter().all(|secret| secret.len() == 32 && secret.bytes().all(|byte| byte.is_ascii_hexdigit()))
-    }
-}
-
-impl fmt::Debug for Known {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Known").finish_non_exhaustive()
-    }
-}
-
 /// The current secrets, and the way to newer ones.
 #[derive(Debug)]
 pub struct Secrets {
@@ -92,7 +54,7 @@ pub struct Secrets {
 
 #[derive(Debug)]
 struct Current {
-    known: Arc<Known>,
+    known: Arc<AppCredentials>,
     refresh_at: Instant,
     /// Refreshes in a row that were started and not waited for.
     abandoned_refreshes: usize,
@@ -108,23 +70,15 @@ impl Current {
     }
 }
 
-/// Why there are no secrets to work with. No text of a secret is in it.
+/// Why there are no credentials to work with. It quotes nothing of the secret.
 #[derive(Debug, Error)]
 pub enum SecretsError {
-    /// Secrets Manager did not answer, or not with a value.
+    /// Secrets Manager did not return a value.
     #[error("the secret of SECRET_ID cannot be read: {0}")]
     Unreadable(String),
-    /// The value is no JSON object.
-    #[error("the secret must be a JSON object with verify_token and app_secret")]
-    NotAnObject,
-    /// A member cannot be used.
-    #[error("{member} in the secret {problem}")]
-    Member {
-        /// Which one.
-        member: &'static str,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
+    /// The value cannot be used.
+    #[error(transparent)]
+    Unusable(#[from] CredentialsError),
 }
 
 impl Secrets {
@@ -140,7 +94,7 @@ impl Secrets {
 
     /// The secrets to check a request with.
     #[must_use]
-    pub fn known(&self) -> Arc<Known> {
+    pub fn known(&self) -> Arc<AppCredentials> {
         Arc::clone(&self.current().known)
     }
 
@@ -197,7 +151,12 @@ impl Secrets {
     /// Secrets that are newer than `seen`, which did not explain a signature or a token. `None` if there are none.
     ///
     /// Reads the secret again, but at most once in [`MISMATCH_INTERVAL`], and gives up at `limit`.
-    pub async fn newer_than(&self, seen: &Arc<Known>, limit: Instant, metrics: &Metrics) -> Option<Arc<Known>> {
+    pub async fn newer_than(
+        &self,
+        seen: &Arc<AppCredentials>,
+        limit: Instant,
+        metrics: &Metrics,
+    ) -> Option<Arc<AppCredentials>> {
         let read = async {
             let mut last_mismatch = self.reading.lock().await;
             if last_mismatch.is_none_or(|last| last.elapsed() >= MISMATCH_INTERVAL) {
@@ -244,92 +203,8 @@ fn report_timeout(metrics: &Metrics) {
     tracing::error!("secret not read in time, the old one serves on");
 }
 
-async fn fetch(client: &Client, secret_id: &str) -> Result<Known, SecretsError> {
+async fn fetch(client: &Client, secret_id: &str) -> Result<AppCredentials, SecretsError> {
     let answer = client.get_secret_value().secret_id(secret_id).send().await;
     let answer = answer.map_err(|error| SecretsError::Unreadable(error_reason(&error)))?;
-    Known::parse(answer.secret_string().ok_or(SecretsError::NotAnObject)?)
-}
-
-fn usable(member: &'static str, value: Option<&Value>) -> Result<String, SecretsError> {
-    let problem = match value {
-        None => "is missing",
-        Some(Value::String(text)) if text.trim().is_empty() => "is empty or blank",
-        Some(Value::String(text)) if text == PLACEHOLDER => "is still the placeholder REPLACE_ME",
-        // Both come from copying, and neither Meta's app secret nor its verify token would ever match.
-        Some(Value::String(text)) if text.trim() != text => "has white space around it",
-        Some(Value::String(text)) if is_quoted(text) => "is in quotes",
-        Some(Value::String(text)) => return Ok(text.clone()),
-        Some(_) => "is not a string",
-    };
-    Err(wrong(member, problem))
-}
-
-fn is_quoted(text: &str) -> bool {
-    ['"', '\'', '`'].iter().any(|quote| text.len() > 1 && text.starts_with(*quote) && text.ends_with(*quote))
-}
-
-const fn wrong(member: &'static str, problem: &'static str) -> SecretsError {
-    SecretsError::Member { member, problem }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_app_secret_is_one_or_a_list() {
-        let one = Known::parse(r#"{"verify_token":"t","app_secret":"a","more":1}"#).unwrap();
-        assert_eq!((one.verify_token.as_str(), one.app_secrets), ("t", vec!["a".to_owned()]));
-        let list = Known::parse(r#"{"app_secret":["new","old"],"verify_token":"x y"}"#).unwrap();
-        assert_eq!((list.verify_token.as_str(), list.app_secrets), ("x y", vec!["new".to_owned(), "old".to_owned()]));
-    }
-
-    #[test]
-    fn an_unusable_secret_is_refused_by_member_without_being_quoted() {
-        for (text, expected) in [
-            ("hush", "the secret must be a JSON object with verify_token and app_secret"),
-            ("\"hush\"", "the secret must be a JSON object with verify_token and app_secret"),
-            (r#"{"app_secret":"hush"}"#, "verify_token in the secret is missing"),
-            (r#"{"verify_token":"","app_secret":"hush"}"#, "verify_token in the secret is empty or blank"),
-            (r#"{"verify_token":" \n","app_secret":"hush"}"#, "verify_token in the secret is empty or blank"),
-            (r#"{"verify_token":7,"app_secret":"hush"}"#, "verify_token in the secret is not a string"),
-            (r#"{"verify_token":"hush"}"#, "app_secret in the secret is missing"),
-            (r#"{"verify_token":"hush","app_secret":null}"#, "app_secret in the secret is not a string"),
-            (r#"{"verify_token":"hush","app_secret":[]}"#, "app_secret in the secret is an empty list"),
-            (r#"{"verify_token":"hush","app_secret":["hush",""]}"#, "app_secret in the secret is empty or blank"),
-            (r#"{"verify_token":"hush","app_secret":["hush",["hush"]]}"#, "app_secret in the secret is not a string"),
-            (r#"{"verify_token":"hush","app_secret":"hush\n"}"#, "app_secret in the secret has white space around it"),
-            (r#"{"verify_token":" hush","app_secret":"hush"}"#, "verify_token in the secret has white space around it"),
-            (
-                r#"{"verify_token":"hush","app_secret":["hush","\u00a0hush"]}"#,
-                "app_secret in the secret has white space around it",
-            ),
-            (r#"{"verify_token":"hush","app_secret":"\"hush\""}"#, "app_secret in the secret is in quotes"),
-            (r#"{"verify_token":"'hush'","app_secret":"hush"}"#, "verify_token in the secret is in quotes"),
-            (
-                r#"{"verify_token":"hush","app_secret":"REPLACE_ME"}"#,
-                "app_secret in the secret is still the placeholder REPLACE_ME",
-            ),
-            (
-                r#"{"verify_token":"REPLACE_ME","app_secret":"hush"}"#,
-                "verify_token in the secret is still the placeholder REPLACE_ME",
-            ),
-        ] {
-            assert_eq!(Known::parse(text).unwrap_err().to_string(), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn usual_app_secrets_are_32_hexadecimal_digits() {
-        let parse = |secrets: &str| Known::parse(&format!(r#"{{"verify_token":"t","app_secret":{secrets}}}"#)).unwrap();
-        assert!(parse(r#""0123456789abcdef0123456789ABCDEF""#).has_usual_app_secrets());
-        assert!(!parse(r#""0123456789abcdef0123456789abcdeg""#).has_usual_app_secrets());
-        assert!(!parse(r#"["0123456789abcdef0123456789abcdef","x"]"#).has_usual_app_secrets());
-    }
-
-    #[test]
-    fn secrets_are_not_printed() {
-        let known = Known::parse(r#"{"verify_token":"hush","app_secret":"hush"}"#).unwrap();
-        assert_eq!(format!("{known:?}"), "Known { .. }");
-    }
+    Ok(AppCredentials::parse(answer.secret_string().ok_or(CredentialsError::NotAnObject)?)?)
 }

@@ -3,11 +3,11 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use whatsapp_ingress::signature::sign;
 use whatsapp_ingress_bench::{
     notifications::of_changes,
     pure::{APP_SECRET, build, cut, hash},
 };
+use whatsapp_webhook::signature::sign;
 
 /// Changes, and bytes of each: the usual one, a batch, growing batches of large ones, a single large one.
 const SHAPES: [(usize, usize); 6] = [(1, 600), (25, 600), (100, 2_900), (400, 2_900), (1_000, 2_900), (1, 2_900_000)];

@@ -1,6 +1,6 @@
 //! The pure path of a notification, in its three steps.
 
-use whatsapp_ingress::{
+use whatsapp_webhook::{
     message::{Message, Origin, event_id},
     notification::{Piece, split},
     signature,

@@ -3,8 +3,8 @@
 use clap::ValueEnum;
 use fake_aws::event::event;
 use serde_json::Value;
-use whatsapp_ingress::signature::sign;
 use whatsapp_ingress_bench::notifications::{message, notification, of_changes, receipt};
+use whatsapp_webhook::signature::sign;
 
 /// The secret that the notifications are signed with.
 pub(crate) const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";

@@ -31,7 +31,7 @@ use ingress_tools::{
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
-use whatsapp_ingress::secrets::Known;
+use whatsapp_webhook::credentials::AppCredentials;
 
 use crate::arguments::{NamedStack, Subscribe, Wanted};
 
@@ -191,7 +191,7 @@ fn secret(facts: Option<&Facts>) -> Result<String, CommandError> {
 
 pub(crate) async fn subscribe(arguments: Subscribe) -> Result<bool, CommandError> {
     let facts = arguments.stack.facts().await?;
-    let known = Known::parse(&secret(Some(&facts))?).map_err(FactsError::from)?;
+    let known = AppCredentials::parse(&secret(Some(&facts))?).map_err(FactsError::from)?;
     let access_token = of_environment("META_ACCESS_TOKEN");
     if !arguments.accounts.is_empty() && access_token.is_none() {
         return Err(CommandError::NoAccessToken);

@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::{process::Command, time::timeout};
-use whatsapp_ingress::secrets::{Known, SecretsError};
+use whatsapp_webhook::credentials::{AppCredentials, CredentialsError};
 
 use crate::deliver::Keys;
 
@@ -81,7 +81,7 @@ pub enum FactsError {
     Late,
     /// The function could not work with its secret either.
     #[error("{0}: put it right, as in the README under Deploy")]
-    Secret(#[from] SecretsError),
+    Secret(#[from] CredentialsError),
 }
 
 impl Facts {
@@ -108,13 +108,13 @@ impl Facts {
     }
 
     /// The secrets of the function, read as the function reads them.
-    pub fn known(&self) -> Result<Known, FactsError> {
-        Ok(Known::parse(&self.secret)?)
+    pub fn known(&self) -> Result<AppCredentials, FactsError> {
+        Ok(AppCredentials::parse(&self.secret)?)
     }
 
     /// The secrets that a delivery needs: of several app secrets the first.
     pub fn keys(&self) -> Result<Keys, FactsError> {
-        let Known { verify_token, mut app_secrets } = self.known()?;
+        let AppCredentials { verify_token, mut app_secrets } = self.known()?;
         Ok(Keys { app_secret: app_secrets.swap_remove(0), verify_token })
     }
 

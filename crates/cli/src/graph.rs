@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use reqwest::{Client, Method, Url, redirect::Policy};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
-use whatsapp_ingress::signature;
+use whatsapp_webhook::signature;
 
 use crate::deliver::innermost;
 

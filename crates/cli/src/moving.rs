@@ -12,7 +12,7 @@ use std::{
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
-use whatsapp_ingress::{
+use whatsapp_webhook::{
     message::MOST_BYTES,
     sqs_error::{ErrorClass, classify},
 };

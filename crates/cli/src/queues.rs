@@ -10,7 +10,7 @@ use aws_sdk_sqs::{
 };
 use futures_util::future::try_join_all;
 use thiserror::Error;
-use whatsapp_ingress::sqs_error::{ErrorClass, classify};
+use whatsapp_webhook::sqs_error::{ErrorClass, classify};
 
 use crate::{deliver::innermost, facts::Facts};
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, str::FromStr};
 
 use aws_sdk_sqs::types::Message;
 use thiserror::Error;
-use whatsapp_ingress::notification::Kind;
+use whatsapp_webhook::notification::Kind;
 
 use crate::{
     backlog::Counts,

@@ -6,7 +6,7 @@ use aws_sdk_sqs::types::{
     Message, MessageAttributeValue, MessageSystemAttributeName, MessageSystemAttributeNameForSends,
     MessageSystemAttributeValue, SendMessageBatchRequestEntry,
 };
-use whatsapp_ingress::{
+use whatsapp_webhook::{
     message::{self, Origin},
     notification::{Piece, split},
 };

@@ -4,7 +4,7 @@ use std::{convert::Infallible, path::Path, process::ExitStatus, time::Duration};
 
 use thiserror::Error;
 use tokio::time::sleep;
-use whatsapp_ingress::signature;
+use whatsapp_webhook::signature;
 
 use crate::{
     deliver::{DeliverError, Endpoint, Keys},

@@ -2,7 +2,7 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
-use whatsapp_ingress::signature;
+use whatsapp_webhook::signature;
 
 use crate::samples::{FORGERS_SECRET, Sample, Signer};
 

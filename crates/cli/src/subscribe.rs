@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use whatsapp_ingress::secrets::Known;
+use whatsapp_webhook::credentials::AppCredentials;
 
 use crate::{
     facts::Facts,
@@ -183,7 +183,12 @@ impl Plan {
 
 impl Tokens {
     /// Those of the app whose secret is among the stack's: several apps may share one.
-    pub async fn of(graph: &Graph, app: &Id, known: &Known, access_token: Option<&str>) -> Result<Self, GraphError> {
+    pub async fn of(
+        graph: &Graph,
+        app: &Id,
+        known: &AppCredentials,
+        access_token: Option<&str>,
+    ) -> Result<Self, GraphError> {
         let secrets = &known.app_secrets;
         let mut at = 0;
         loop {

@@ -12,7 +12,7 @@ use reqwest::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-use whatsapp_ingress::{secrets::Known, signature};
+use whatsapp_webhook::{credentials::AppCredentials, signature};
 
 use crate::{
     catch_all::{CatchAll, Collected},
@@ -126,7 +126,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut tell: impl FnMut(&Ch
         checks.push(check);
     };
 
-    let known = match Known::parse(&target.secret) {
+    let known = match AppCredentials::parse(&target.secret) {
         Ok(known) => known,
         Err(error) => {
             found(SECRET, Finding::Fails { detail: error.to_string(), remedy: remedy::of_secret() });
@@ -214,7 +214,7 @@ fn after(check: &str) -> impl Iterator<Item = &'static str> {
 
 struct Run<'t> {
     target: &'t Target,
-    known: Known,
+    known: AppCredentials,
     stop: &'t AtomicBool,
     /// Marks the notifications of this run: another may be under way.
     id: String,

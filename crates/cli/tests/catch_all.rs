@@ -29,7 +29,7 @@ use tokio::{
     process::{Child, Command},
     time::{sleep, timeout},
 };
-use whatsapp_ingress::{challenge, signature};
+use whatsapp_webhook::{challenge, signature};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 use crate::sqs::{Fault, Sqs, Stored, VERIFY_TOKEN, now};

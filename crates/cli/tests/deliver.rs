@@ -7,7 +7,7 @@ use ingress_tools::{
     deliver::{DeliverError, Endpoint, Keys},
     samples::{self, Sample},
 };
-use whatsapp_ingress::signature;
+use whatsapp_webhook::signature;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 fn sample(name: &str) -> Sample {

@@ -12,7 +12,7 @@ use ingress_tools::{
     samples::{APP_SECRET, Sample, Signer},
     sign,
 };
-use whatsapp_ingress::signature;
+use whatsapp_webhook::signature;
 
 /// The eight fields of the first page of Meta's, and the kinds that are split off.
 const ROUTES: [&str; 9] = [

@@ -18,7 +18,7 @@ use tokio_rustls::{
         pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     },
 };
-use whatsapp_ingress::{challenge, signature};
+use whatsapp_webhook::{challenge, signature};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, http::HeaderValue, matchers::any};
 
 const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";

@@ -1,6 +1,7 @@
 //! WhatsApp Business webhooks without any I/O: verification, signatures, notifications, and their messages for SQS.
 //!
 //! - [`challenge`] answers Meta's verification request.
+//! - [`credentials`] parses the verify token and the app secrets.
 //! - [`signature`] verifies that Meta sent a notification.
 //! - [`notification`] splits a notification into fragments: one for each change, and one for each part without a change.
 //! - [`routes`] maps the field and kind of a change to a queue.
@@ -11,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod challenge;
+pub mod credentials;
 pub mod message;
 pub mod notification;
 pub mod routes;

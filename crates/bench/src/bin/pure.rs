@@ -3,11 +3,11 @@
 
 use std::{hint::black_box, process::ExitCode};
 
-use whatsapp_ingress::signature::sign;
 use whatsapp_ingress_bench::{
     notifications::of_changes,
     pure::{APP_SECRET, build, cut, hash},
 };
+use whatsapp_webhook::signature::sign;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();

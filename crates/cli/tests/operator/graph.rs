@@ -10,7 +10,7 @@ use ingress_tools::graph::OBJECT;
 use reqwest::{Client, Url};
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
-use whatsapp_ingress::signature;
+use whatsapp_webhook::signature;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 pub(crate) const APP: &str = "670843887433847";

@@ -1,0 +1,148 @@
+//! The secret that Meta and the operator share: the verify token and the app secrets.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+/// The value that the template writes in place of the app secret.
+const PLACEHOLDER: &str = "REPLACE_ME";
+
+/// The verify token and the app secrets of Meta apps.
+pub struct AppCredentials {
+    /// The token that Meta sends in its verification request.
+    pub verify_token: String,
+    /// The keys of Meta's signatures: several for several apps at one URL, or while one is rotated. Never empty.
+    pub app_secrets: Vec<String>,
+}
+
+impl AppCredentials {
+    /// Parses the secret, a JSON object with `verify_token` and `app_secret`, a string or a list of strings.
+    ///
+    /// An error names the unusable member and quotes nothing.
+    pub fn parse(text: &str) -> Result<Self, CredentialsError> {
+        // Into a value first: serde's error about a wrong type quotes the text.
+        let secret: Map<String, Value> = serde_json::from_str(text).map_err(|_| CredentialsError::NotAnObject)?;
+        let verify_token = usable("verify_token", secret.get("verify_token"))?;
+        let app_secrets = match secret.get("app_secret") {
+            Some(Value::Array(list)) if list.is_empty() => Err(member_error("app_secret", "is an empty list")),
+            Some(Value::Array(list)) => list.iter().map(|one| usable("app_secret", Some(one))).collect(),
+            one => usable("app_secret", one).map(|one| vec![one]),
+        }?;
+        Ok(Self { verify_token, app_secrets })
+    }
+
+    /// Whether all app secrets have the form that Meta uses: 32 hexadecimal digits.
+    #[must_use]
+    pub fn has_usual_app_secrets(&self) -> bool {
+        self.app_secrets.iter().all(|secret| secret.len() == 32 && secret.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    }
+}
+
+impl fmt::Debug for AppCredentials {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("AppCredentials").finish_non_exhaustive()
+    }
+}
+
+/// Why a secret cannot be used. It quotes nothing of the secret.
+#[derive(Debug, Error)]
+pub enum CredentialsError {
+    /// The text is not a JSON object.
+    #[error("the secret must be a JSON object with verify_token and app_secret")]
+    NotAnObject,
+    /// A member cannot be used.
+    #[error("{member} in the secret {problem}")]
+    Member {
+        /// The name of the member.
+        member: &'static str,
+        /// The reason.
+        problem: &'static str,
+    },
+}
+
+fn usable(member: &'static str, value: Option<&Value>) -> Result<String, CredentialsError> {
+    let problem = match value {
+        None => "is missing",
+        Some(Value::String(text)) if text.trim().is_empty() => "is empty or blank",
+        Some(Value::String(text)) if text == PLACEHOLDER => "is still the placeholder REPLACE_ME",
+        // Both come from copying, and neither Meta's app secret nor its verify token would ever match.
+        Some(Value::String(text)) if text.trim() != text => "has white space around it",
+        Some(Value::String(text)) if is_quoted(text) => "is in quotes",
+        Some(Value::String(text)) => return Ok(text.clone()),
+        Some(_) => "is not a string",
+    };
+    Err(member_error(member, problem))
+}
+
+fn is_quoted(text: &str) -> bool {
+    ['"', '\'', '`'].iter().any(|quote| text.len() > 1 && text.starts_with(*quote) && text.ends_with(*quote))
+}
+
+const fn member_error(member: &'static str, problem: &'static str) -> CredentialsError {
+    CredentialsError::Member { member, problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_app_secret_is_one_or_a_list() {
+        let one = AppCredentials::parse(r#"{"verify_token":"t","app_secret":"a","more":1}"#).unwrap();
+        assert_eq!((one.verify_token.as_str(), one.app_secrets), ("t", vec!["a".to_owned()]));
+        let list = AppCredentials::parse(r#"{"app_secret":["new","old"],"verify_token":"x y"}"#).unwrap();
+        assert_eq!((list.verify_token.as_str(), list.app_secrets), ("x y", vec!["new".to_owned(), "old".to_owned()]));
+    }
+
+    #[test]
+    fn an_unusable_secret_is_refused_by_member_without_being_quoted() {
+        for (text, expected) in [
+            ("hush", "the secret must be a JSON object with verify_token and app_secret"),
+            ("\"hush\"", "the secret must be a JSON object with verify_token and app_secret"),
+            (r#"{"app_secret":"hush"}"#, "verify_token in the secret is missing"),
+            (r#"{"verify_token":"","app_secret":"hush"}"#, "verify_token in the secret is empty or blank"),
+            (r#"{"verify_token":" \n","app_secret":"hush"}"#, "verify_token in the secret is empty or blank"),
+            (r#"{"verify_token":7,"app_secret":"hush"}"#, "verify_token in the secret is not a string"),
+            (r#"{"verify_token":"hush"}"#, "app_secret in the secret is missing"),
+            (r#"{"verify_token":"hush","app_secret":null}"#, "app_secret in the secret is not a string"),
+            (r#"{"verify_token":"hush","app_secret":[]}"#, "app_secret in the secret is an empty list"),
+            (r#"{"verify_token":"hush","app_secret":["hush",""]}"#, "app_secret in the secret is empty or blank"),
+            (r#"{"verify_token":"hush","app_secret":["hush",["hush"]]}"#, "app_secret in the secret is not a string"),
+            (r#"{"verify_token":"hush","app_secret":"hush\n"}"#, "app_secret in the secret has white space around it"),
+            (r#"{"verify_token":" hush","app_secret":"hush"}"#, "verify_token in the secret has white space around it"),
+            (
+                r#"{"verify_token":"hush","app_secret":["hush","\u00a0hush"]}"#,
+                "app_secret in the secret has white space around it",
+            ),
+            (r#"{"verify_token":"hush","app_secret":"\"hush\""}"#, "app_secret in the secret is in quotes"),
+            (r#"{"verify_token":"'hush'","app_secret":"hush"}"#, "verify_token in the secret is in quotes"),
+            (
+                r#"{"verify_token":"hush","app_secret":"REPLACE_ME"}"#,
+                "app_secret in the secret is still the placeholder REPLACE_ME",
+            ),
+            (
+                r#"{"verify_token":"REPLACE_ME","app_secret":"hush"}"#,
+                "verify_token in the secret is still the placeholder REPLACE_ME",
+            ),
+        ] {
+            assert_eq!(AppCredentials::parse(text).unwrap_err().to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn usual_app_secrets_are_32_hexadecimal_digits() {
+        let parse = |secrets: &str| {
+            AppCredentials::parse(&format!(r#"{{"verify_token":"t","app_secret":{secrets}}}"#)).unwrap()
+        };
+        assert!(parse(r#""0123456789abcdef0123456789ABCDEF""#).has_usual_app_secrets());
+        assert!(!parse(r#""0123456789abcdef0123456789abcdeg""#).has_usual_app_secrets());
+        assert!(!parse(r#"["0123456789abcdef0123456789abcdef","x"]"#).has_usual_app_secrets());
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let credentials = AppCredentials::parse(r#"{"verify_token":"hush","app_secret":"hush"}"#).unwrap();
+        assert_eq!(format!("{credentials:?}"), "AppCredentials { .. }");
+    }
+}
