@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    message::{MOST_BYTES, Origin, Unrouted},
+    message::{MAX_MESSAGE_BYTES, Origin, Unrouted},
     metrics::{Metric, Metrics},
     notification::Piece,
     payload::Payloads,
@@ -328,7 +328,7 @@ impl Stored {
 /// The batches that the items of a queue can form at most: a large item may need one alone, and the items of a FIFO queue
 /// may all belong to different groups.
 fn needed_batches(items: &[Item<'_>], queue: &Queue) -> usize {
-    let is_alone = |item: &&Item<'_>| queue.fifo || item.piece.size() > MOST_BYTES / MAX_ENTRIES;
+    let is_alone = |item: &&Item<'_>| queue.fifo || item.piece.size() > MAX_MESSAGE_BYTES / MAX_ENTRIES;
     let alone = items.iter().filter(is_alone).count();
     alone + (items.len() - alone).div_ceil(MAX_ENTRIES)
 }

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use crate::{
-    message::{MOST_BYTES, Message, Origin, Unrouted, event_id},
+    message::{MAX_MESSAGE_BYTES, Message, Origin, Unrouted, event_id},
     notification::Piece,
 };
 
@@ -69,7 +69,7 @@ impl<'p> Item<'p> {
 
     /// Whether the body goes to S3 and the message points there.
     pub(super) fn is_claim_check(&self, size: usize) -> bool {
-        self.encoding == Encoding::RawBase64InS3 || size > MOST_BYTES
+        self.encoding == Encoding::RawBase64InS3 || size > MAX_MESSAGE_BYTES
     }
 
     /// The route for the key of an object in S3.

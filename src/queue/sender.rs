@@ -26,7 +26,7 @@ use super::{
     send_error::SendError,
 };
 use crate::{
-    message::{MOST_BYTES, Message},
+    message::{MAX_MESSAGE_BYTES, Message},
     metrics::Metric,
     payload::{PayloadError, Payloads},
     routes::Queue,
@@ -187,7 +187,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
     /// Takes the items of one call from the front of a shard, within SQS's limits of count and bytes.
     fn next_batch(&self, shard: &Shard<'p>) -> Vec<Item<'p>> {
         let (origin, fifo) = (self.target.context.origin, self.target.queue.fifo);
-        let (mut shard, mut batch, mut bytes_left) = (lock(shard), Vec::new(), MOST_BYTES);
+        let (mut shard, mut batch, mut bytes_left) = (lock(shard), Vec::new(), MAX_MESSAGE_BYTES);
         while let Some(mut item) = shard.pop_front() {
             let size = item.message(origin, fifo).size();
             // An upload to S3 must not delay other items.

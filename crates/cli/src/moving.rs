@@ -13,7 +13,7 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
 use whatsapp_webhook::{
-    message::MOST_BYTES,
+    message::MAX_MESSAGE_BYTES,
     sqs_error::{ErrorClass, classify},
 };
 
@@ -390,7 +390,7 @@ fn batch(messages: Vec<Message>, way: Way<'_>) -> (Vec<Message>, Vec<Message>) {
     for message in messages {
         let size = resend::size(&message);
         let first_of_group = !way.to_fifo || groups.insert(group_id(&message, way));
-        if first_of_group && (batch.is_empty() || bytes + size <= MOST_BYTES) {
+        if first_of_group && (batch.is_empty() || bytes + size <= MAX_MESSAGE_BYTES) {
             bytes += size;
             batch.push(message);
         } else {

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::notification::{Change, Framed, Piece, scalar};
 
 /// The most bytes that SQS takes as one message or one batch, attributes included (UTF-8, 1 MiB).
-pub const MOST_BYTES: usize = 1_048_576;
+pub const MAX_MESSAGE_BYTES: usize = 1_048_576;
 
 /// A value longer than this, in bytes, is left out of the attributes: no field or id of Meta's comes near.
 const MOST_ATTRIBUTE_BYTES: usize = 256;
