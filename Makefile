@@ -11,6 +11,9 @@ export SAM_CLI_TELEMETRY := 0
 # Wheels alone, for every pip that a target starts, SAM's included: a source distribution runs its own code when it is built.
 export PIP_ONLY_BINARY := :all:
 
+# The feature of the tests that deploy to the local AWS.
+LOCAL_AWS := whatsapp-ingress/local-aws,whatsapp-ingress-tools/local-aws
+
 INGRESS = cargo run --quiet --package whatsapp-ingress-tools --bin ingress --
 
 .PHONY: help
@@ -84,12 +87,12 @@ sign: ## makes the signatures of the samples anew
 	$(INGRESS) sign
 
 .PHONY: test
-test: build consumers ## all tests: pure, over a fake AWS, on the local stack
-	cargo test --workspace
+test: build consumers ## all tests; `cargo test` alone runs those that need neither Python nor a built function
+	cargo test --workspace --features $(LOCAL_AWS)
 
 .PHONY: test-docker
 test-docker: build ## the tests that need Docker: sam local
-	cargo test --workspace --test sam_local -- --ignored --nocapture
+	cargo test --features $(LOCAL_AWS) --test local sam_local -- --ignored --nocapture
 
 CHECKOV := .local/checkov/bin/checkov
 
@@ -101,7 +104,7 @@ CHECKOV := .local/checkov/bin/checkov
 .PHONY: check
 check: .venv/installed .local/checkov/installed ## formatting, lints, docs, template
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --features $(LOCAL_AWS) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	sam validate
 	cfn-lint template.yaml examples/python-lambda/template.yaml
@@ -126,7 +129,7 @@ deny: $(CARGO_DENY) ## what may be depended on: licences and sources; fails on a
 soak: ## COUNT=20000 notifications at the release build, with faults of every kind among them
 	cargo build --release
 	WHATSAPP_INGRESS=target/release/whatsapp-ingress SOAK_NOTIFICATIONS=$(or $(COUNT),20000) \
-		cargo test --workspace --test soak -- --ignored --nocapture
+		cargo test --test soak -- --ignored --nocapture
 
 CARGO_FUZZ := .local/cargo/bin/cargo-fuzz
 TIME ?= 60

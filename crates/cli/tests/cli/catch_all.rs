@@ -1,9 +1,4 @@
 //! `ingress verify` against endpoints that take notifications and do one thing wrong with them, over an SQS of its own.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "moving/sqs.rs"]
-#[allow(dead_code, reason = "moving messages takes more of it")]
-mod sqs;
 
 use std::{
     collections::BTreeMap,

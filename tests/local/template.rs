@@ -1,7 +1,5 @@
 //! What `template.yaml` deploys: the wiring from the callback URL to the queues, and what the function may do.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by its panic")]
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +7,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-#[path = "template/alarms.rs"]
+#[path = "alarms.rs"]
 mod alarms;
 
 const FIELDS: [&str; 8] = [

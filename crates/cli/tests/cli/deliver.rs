@@ -1,5 +1,4 @@
 //! Delivers samples to a server on loopback and looks at what it was sent.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 

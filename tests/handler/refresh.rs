@@ -1,19 +1,16 @@
 //! Old secrets: a reading takes as long as it takes, and so the clock jumps but does not stand still.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use crate::support::{VERIFY_TOKEN, handle, secret, status};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::Credentials;
 use fake_aws::{FakeAws, Fault, Queue, Times, event::event};
 use futures_util::future::join_all;
 use serde_json::json;
-use support::{VERIFY_TOKEN, handle, secret, status};
 use tokio::time::Instant;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::util::SubscriberInitExt;

@@ -1,11 +1,10 @@
 //! The consumers of `examples/`, each on a queue that the deployed function filled. `make consumers` builds them.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
@@ -19,23 +18,17 @@ use aws_sdk_sqs::{
 use ingress_tools::{
     deliver::{Endpoint, Keys},
     facts::Facts,
-    queues::Queues,
     samples::{Sample, Signer},
     stack::Stack,
 };
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::MutexGuard;
 use whatsapp_ingress::{message::event_id, notification::split};
 
-/// One stack at a time: each is a whole AWS, and two would share the queues' names.
-static TURN: Mutex<()> = Mutex::const_new(());
+use crate::{TURN, root};
 
 /// What a consumer may take for its work, its start included.
 const PATIENCE: Duration = Duration::from_secs(90);
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn python() -> Command {
     Command::new(root().join(".venv/bin/python"))
@@ -463,92 +456,5 @@ print(json.dumps({
         assert!(seen.len() >= 4, "{seen:?}");
         let claim_check = json!({"body": ["software.amazon.payloadoffloading.PayloadS3Pointer", {"s3BucketName": "b", "s3Key": "k"}]});
         assert!(patterns().iter().any(|pattern| lets_through(pattern, &[&claim_check])));
-    }
-}
-
-mod libraries {
-    use super::*;
-
-    fn read_by(script: &mut Command, bodies: &[String]) -> Vec<String> {
-        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(json!(bodies).to_string().as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success());
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    fn pywa(bodies: &[String]) -> Vec<String> {
-        let built = root().join("examples/python-lambda/.aws-sam/build/Consumer");
-        read_by(python().arg(root().join("tests/read_pywa.py")).env("PYTHONPATH", built), bodies)
-    }
-
-    fn kapso(bodies: &[String]) -> Vec<String> {
-        read_by(Command::new("node").arg(root().join("tests/read_kapso.mjs")), bodies)
-    }
-
-    /// What is on the queues of fields after every sample, changed so or not, was delivered.
-    async fn bodies(deployed: &Deployed, change: fn(Sample) -> Sample) -> Vec<String> {
-        let mut queues = Queues::of(&deployed.stack.facts);
-        deployed.deliver(samples().into_iter().map(change)).await;
-        let landed = queues.take().await.unwrap().into_iter().filter(|landed| landed.queue != "unrouted");
-        let bodies: Vec<_> = landed.map(|landed| landed.body).collect();
-        assert!(bodies.len() > 25);
-        bodies
-    }
-
-    fn change(body: &str) -> Value {
-        serde_json::from_str::<Value>(body).unwrap().pointer("/entry/0/changes/0").unwrap().clone()
-    }
-
-    /// The name of the type that pywa has for a body, as its documentation claims.
-    fn claimed_by_pywa(body: &str) -> &'static str {
-        let change = change(body);
-        let message = change.pointer("/value/messages/0");
-        let replies_to = |kind: &str| message.is_some_and(|message| message["interactive"]["type"] == kind);
-        match change["field"].as_str().unwrap() {
-            "messages" if replies_to("button_reply") => "CallbackButton",
-            "messages" if replies_to("list_reply") => "CallbackSelection",
-            "messages" if message.is_some() => "Message",
-            "messages" if change["value"].get("statuses").is_some() => "MessageStatus",
-            "message_template_status_update" => "TemplateStatusUpdate",
-            "account_update" => "AccountUpdate",
-            _ => "no type",
-        }
-    }
-
-    #[tokio::test]
-    async fn pywa_reads_what_it_claims_to_straight_from_the_queue_once_people_have_user_ids() {
-        let deployed = Deployed::new().await;
-        let before = bodies(&deployed, |sample| sample).await;
-        let since = bodies(&deployed, with_user_ids).await;
-        for (body, read) in since.iter().zip(pywa(&since)) {
-            assert_eq!(read, claimed_by_pywa(body), "{body}");
-        }
-        for (body, read) in before.iter().zip(pywa(&before)) {
-            let expected = match claimed_by_pywa(body) {
-                "MessageStatus" => "KeyError('contacts')",
-                "Message" | "CallbackButton" | "CallbackSelection" if !body.contains("user_id") => {
-                    "KeyError('user_id')"
-                }
-                claimed => claimed,
-            };
-            assert_eq!(read, expected, "{body}");
-        }
-    }
-
-    #[tokio::test]
-    async fn the_npm_library_reads_every_message_and_receipt_straight_from_the_queue() {
-        if !has_node() {
-            return;
-        }
-        let deployed = Deployed::new().await;
-        let bodies = [bodies(&deployed, |sample| sample).await, bodies(&deployed, with_user_ids).await].concat();
-        for (body, read) in bodies.iter().zip(kapso(&bodies)) {
-            let value = &change(body)["value"];
-            let message = value.pointer("/messages/0/type").map(|kind| kind.as_str().unwrap().to_owned());
-            let receipt =
-                value.pointer("/statuses/0/status").map(|status| format!("status {}", status.as_str().unwrap()));
-            assert_eq!(read, message.or(receipt).unwrap_or_else(|| "no type".to_owned()), "{body}");
-        }
     }
 }

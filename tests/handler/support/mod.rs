@@ -1,8 +1,7 @@
 //! The webhook over a scripted SQS and Secrets Manager: the SDK's clients are real, their network is not.
 
-#![allow(dead_code, reason = "no test binary needs all of it")]
-
 pub(crate) mod corpus;
+pub(crate) mod schema;
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,4 @@
 //! The handler, driven by whole events through `lambda_http`'s decoder, over a scripted AWS.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,9 +6,9 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{APP_SECRET, Entry, Reply, VERIFY_TOKEN, Webhook, secret, status};
 use fake_aws::event::{REQUEST_ID, base64, event};
 use lambda_http::{Body, aws_lambda_events::apigw::ApiGatewayV2httpResponse};
-use support::{APP_SECRET, Entry, Reply, VERIFY_TOKEN, Webhook, secret, status};
 use tokio::time::Instant;
 use whatsapp_ingress::signature::sign;
 
@@ -96,7 +93,7 @@ mod certificates {
     }
 }
 
-mod requests {
+mod answers {
     use super::*;
 
     #[tokio::test]

@@ -1,19 +1,16 @@
 //! What `docs/operations.md` says of metrics and log lines, held against the code that writes them.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
 use serde_json::Value;
 use whatsapp_ingress::metrics::Metric;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use crate::root;
 
 fn runbook() -> String {
     fs::read_to_string(root().join("docs/operations.md")).unwrap()

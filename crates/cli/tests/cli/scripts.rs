@@ -1,5 +1,4 @@
 //! What `make` and the scripts of CI do with what they find, where the commands that they run are others that tell.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 

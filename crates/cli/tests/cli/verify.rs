@@ -1,5 +1,4 @@
 //! `ingress verify` against endpoints that do one thing wrong each.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeMap, fs, io, net::SocketAddr, process::Output, sync::Arc};
 

@@ -1,5 +1,4 @@
 //! Starts and ends a stack whose script is a few lines of shell.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{fs, path::Path, time::Duration};
 

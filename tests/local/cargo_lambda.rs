@@ -1,11 +1,9 @@
 //! The other ways in: `cargo lambda watch` and `invoke` on the samples, and `cargo lambda deploy` to a stack that is up.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::process::CommandExt as _,
-    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
@@ -19,20 +17,10 @@ use ingress_tools::{
     stack::{Setup, Stack},
 };
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 
-/// One stack at a time: two would share a folder.
-static TURN: Mutex<()> = Mutex::const_new(());
+use crate::{TURN, root, tool};
 
 const START_TIMEOUT: Duration = Duration::from_mins(1);
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn tool(name: &str) -> PathBuf {
-    root().join(".venv/bin").join(name)
-}
 
 /// A stack that takes the samples as they are signed.
 async fn stack() -> Stack {

@@ -1,5 +1,4 @@
 //! The samples of `events/` are what their names, their table and their signatures say.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeSet,

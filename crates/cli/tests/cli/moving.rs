@@ -1,7 +1,4 @@
 //! Moves messages over an SQS that fails in the ways that SQS does, and that kills the mover between any two calls.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod sqs;
 
 use std::{
     path::Path,

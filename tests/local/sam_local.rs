@@ -1,20 +1,13 @@
 //! The function in Docker, as `sam local` runs it, in the image and under the emulator of Lambda's Runtime API.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fake_aws::event::event;
 use ingress_tools::{sam_local::SamLocal, samples::Sample};
-use tokio::sync::Mutex;
 
-/// One stack at a time: two would share a folder.
-static TURN: Mutex<()> = Mutex::const_new(());
+use crate::{TURN, root};
 
 const THREE_MEGABYTES: usize = 3_000_000;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 async fn sam_local() -> SamLocal {
     SamLocal::start(root(), &root().join(".venv/bin/python")).await.unwrap()

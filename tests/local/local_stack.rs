@@ -1,12 +1,10 @@
 //! The built function as `template.yaml` deploys it, on the local AWS: in at the callback URL, out at the queues.
 //!
 //! Every call is judged by the policies of the template: what the function may not do fails here.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::path::{Path, PathBuf};
 
+use crate::corpus;
 use fake_aws::event::event;
 use ingress_tools::{
     deliver::{Endpoint, Keys},
@@ -16,12 +14,10 @@ use ingress_tools::{
     samples::Sample,
     stack::Stack,
 };
-use support::corpus;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::MutexGuard;
 use whatsapp_ingress::signature::sign;
 
-/// One stack at a time: each is a whole AWS, and two would share the queues' names.
-static TURN: Mutex<()> = Mutex::const_new(());
+use crate::{TURN, root};
 
 struct Deployed {
     queues: Queues,
@@ -55,10 +51,6 @@ impl Deployed {
     async fn landed(&mut self) -> Vec<Landed> {
         self.queues.take().await.unwrap()
     }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn python() -> PathBuf {

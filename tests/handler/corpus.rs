@@ -1,13 +1,10 @@
 //! What public projects keep as webhook payloads, through the handler.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::fs;
 
+use crate::support::{Webhook, corpus};
 use ingress_tools::expect::Piece;
 use serde::Deserialize;
-use support::{Webhook, corpus};
 use whatsapp_ingress::signature::{Rejection, sign, verify};
 
 #[test]

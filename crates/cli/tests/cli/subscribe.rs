@@ -1,5 +1,4 @@
 //! `ingress subscribe` for a stack that a few lines of shell describe, over a Graph API that says what the test wants.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeMap,

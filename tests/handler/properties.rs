@@ -1,12 +1,8 @@
 //! What holds for any notification: made by a generator that knows what it put in, delivered to the handler.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "support/schema.rs"]
-mod schema;
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::support::{Entry, Webhook};
 use fake_aws::event::base64;
 use ingress_tools::expect::Piece;
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -14,7 +10,6 @@ use serde::{
     Deserialize,
     de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor},
 };
-use support::{Entry, Webhook};
 use whatsapp_ingress::{message::event_id, notification::split};
 
 const ROUTES: [(&str, &str); 3] = [("messages", "messages"), ("messages.statuses", "receipts.fifo"), ("a.b", "x")];
@@ -248,8 +243,8 @@ fn check_schema(entries: &[Entry]) {
         if is_json && entry.body.starts_with(['{', '[']) && serde_json::from_str::<Once>(&entry.body).is_err() {
             continue;
         }
-        let Ok(message) = schema::received(&entry.body, &entry.attributes) else { continue };
-        assert!(schema::validator().is_valid(&message), "{message}");
+        let Ok(message) = crate::support::schema::received(&entry.body, &entry.attributes) else { continue };
+        assert!(crate::support::schema::validator().is_valid(&message), "{message}");
     }
 }
 

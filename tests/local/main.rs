@@ -1,0 +1,32 @@
+//! Tests that need the project's Python tools: the template, and the function deployed to the local AWS.
+//!
+//! They run with the feature `local-aws`, after `make build` and `make consumers`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
+use tokio::sync::Mutex;
+
+mod cargo_lambda;
+mod consumers;
+#[path = "../handler/support/corpus.rs"]
+mod corpus;
+mod local_stack;
+mod operations;
+mod sam_deploy;
+mod sam_local;
+mod stacks;
+mod template;
+
+/// Locked by each test that starts a local AWS. Two of them would share queue names and folders.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// The folder of the project.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A program that the requirements install.
+fn tool(name: &str) -> PathBuf {
+    root().join(".venv/bin").join(name)
+}
