@@ -20,17 +20,22 @@ use aws_smithy_runtime_api::client::http::{
 /// The clients made from it share their connections and the trust store. By default the SDK waits for a
 /// connection for 3.1 s, and for an answer forever.
 pub async fn config() -> SdkConfig {
-    let timeouts = TimeoutConfig::builder()
-        .operation_attempt_timeout(Duration::from_secs(2))
-        .operation_timeout(Duration::from_secs(5))
-        .build();
-    let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).timeout_config(timeouts);
+    let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).timeout_config(timeouts());
     // Lambda gives the credentials in the environment, where the SDK looks first; what else it would ask, it builds before
     // it asks, with a client of STS.
     let environment = EnvironmentVariableCredentialsProvider::new();
     let has_credentials = environment.provide_credentials().await.is_ok();
     let loader = if has_credentials { loader.credentials_provider(environment) } else { loader };
     loader.load().await
+}
+
+/// Timeouts of every call to AWS.
+#[must_use]
+pub fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .operation_attempt_timeout(Duration::from_secs(2))
+        .operation_timeout(Duration::from_secs(5))
+        .build()
 }
 
 /// The same without the SDK's retries: what is tried again, and until when, is the caller's own matter.
