@@ -127,6 +127,10 @@ deny: $(CARGO_DENY) ## what may be depended on: licences, sources, and advisorie
 		echo "advisories: NOT checked, their database cannot be had from here"; \
 	fi
 
+.PHONY: simulate
+simulate: ## simulates SEEDS=20000 execution environments with faults of AWS, from seed FIRST=0 on
+	SIMULATION_SEEDS=$(or $(SEEDS),20000) SIMULATION_FIRST_SEED=$(or $(FIRST),0) cargo test --test simulation
+
 .PHONY: soak
 soak: ## COUNT=20000 notifications at the release build, with faults of every kind among them
 	cargo build --release

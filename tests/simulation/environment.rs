@@ -23,7 +23,7 @@ use whatsapp_ingress::{
 };
 
 use crate::{
-    aws::{Aws, Call, Conditions, Violation, app_secret},
+    aws::{Aws, Call, Conditions, End, Violation, app_secret},
     invariants::{self, Answer},
     plan::{Content, Deadline, Delivery, Plan, Signature},
 };
@@ -55,7 +55,7 @@ pub(crate) fn run(seed: u64) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     // The function draws its pauses and the keys of objects from this thread's generator.
     fastrand::seed(seed);
-    runtime.block_on(Environment::new(seed).run())
+    runtime.block_on(async { Environment::new(seed).run().await })
 }
 
 struct Environment {
@@ -159,8 +159,8 @@ impl Environment {
         let signature = signature::sign(&key, &body);
         let event = event("POST", "", &[("X-Hub-Signature-256", &signature)], &body);
         let started = Instant::now();
-        let (sent_deadline, time) = delivery.deadline.resolve();
-        let status = timeout_at(started + time, handle(ingress, event, sent_deadline)).await.ok();
+        let time = delivery.deadline.time_to_answer();
+        let status = timeout_at(started + time, handle(ingress, event, delivery.deadline)).await.ok();
         let answer = Answer {
             delivery: self.aws.state().delivery,
             body,
@@ -191,39 +191,77 @@ impl Environment {
 }
 
 impl Deadline {
-    /// The deadline that Lambda sends, and the time that the function really has.
-    fn resolve(self) -> (SystemTime, Duration) {
-        let hour = Duration::from_hours(1);
-        let now = SystemTime::now();
+    /// The time that the function really has.
+    fn time_to_answer(self) -> Duration {
         match self {
-            Self::In(time) => (now + time, time.min(INTEGRATION_TIMEOUT)),
-            Self::ClockAhead => (now - hour, FUNCTION_TIMEOUT),
-            Self::ClockBehind => (now + hour + FUNCTION_TIMEOUT, INTEGRATION_TIMEOUT),
+            Self::In(time) => time.min(INTEGRATION_TIMEOUT),
+            Self::ClockAhead => FUNCTION_TIMEOUT,
+            Self::ClockBehind => INTEGRATION_TIMEOUT,
         }
+    }
+
+    /// The deadline that Lambda sends, in milliseconds since the epoch.
+    fn resolve(self) -> u64 {
+        let hour = Duration::from_hours(1);
+        let now = middle_of_millisecond();
+        let deadline = match self {
+            Self::In(time) => now + time,
+            Self::ClockAhead => now - hour,
+            Self::ClockBehind => now + hour + FUNCTION_TIMEOUT,
+        };
+        u64::try_from(deadline.as_millis()).unwrap()
+    }
+}
+
+/// Waits for the middle of a millisecond and returns the time since the epoch.
+///
+/// The function compares a deadline in milliseconds with real time. Read at any moment, the fraction would differ from run to
+/// run, and so would the outcome of a seed.
+fn middle_of_millisecond() -> Duration {
+    loop {
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        if (500_000..530_000).contains(&(now.subsec_nanos() % 1_000_000)) {
+            return now;
+        }
+        std::hint::spin_loop();
     }
 }
 
 /// Calls the handler as Lambda's runtime does.
-async fn handle(ingress: &Ingress, event: Value, deadline: SystemTime) -> u16 {
+async fn handle(ingress: &Ingress, event: Value, deadline: Deadline) -> u16 {
     let request = lambda_http::request::from_str(&event.to_string()).unwrap();
     let mut context = Context::default();
-    let since_epoch = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    context.deadline = u64::try_from(since_epoch.as_millis()).unwrap();
+    context.deadline = deadline.resolve();
     let Ok(response) = ingress.handle(request.with_lambda_context(context)).await;
     response.status().as_u16()
 }
 
 fn describe(call: &Call, began: Instant) -> String {
     let (fate, fragments) = (&call.fate, &call.fragments);
-    let seconds = (call.started - began).as_secs_f64();
+    let seconds = |when: Instant| (when - began).as_secs_f64();
     let which = match fragments[..] {
         [] => "nothing".to_owned(),
         [one] => format!("fragment {one}"),
         [first, .., last] => format!("{} fragments {first}..={last}", fragments.len()),
     };
-    let not_stored = fate.not_stored.1.map(|refusal| refusal.code);
+    let outcome = match (fate.is_executed, fate.not_stored) {
+        (false, _) => "not executed".to_owned(),
+        (true, (0, _)) => format!("executed after {:?}", fate.effect_after),
+        (true, (entries, refusal)) => {
+            let code = refusal.map_or("not in the answer", |refusal| refusal.code);
+            format!("executed after {:?} without {entries:#012b}: {code}", fate.effect_after)
+        }
+    };
+    let end = match call.end {
+        Some(End::Answered(when)) => format!("answered at {:.3}", seconds(when)),
+        Some(End::Abandoned(when)) => format!("abandoned at {:.3}", seconds(when)),
+        None => "open".to_owned(),
+    };
     format!(
-        "{seconds:>9.3} {:?} {which}: {:?} after {:?}, executed {} after {:?}, not stored {:x} {not_stored:?}; {:?}",
-        call.service, fate.reply, fate.reply_after, fate.is_executed, fate.effect_after, fate.not_stored.0, call.end,
+        "{:>9.3} {:?}, {which}: {:?} after {:?}, {outcome}; {end}",
+        seconds(call.started),
+        call.service,
+        fate.reply,
+        fate.reply_after,
     )
 }

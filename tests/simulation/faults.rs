@@ -4,9 +4,6 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// From this latency on an answer counts as late: the function may send the same message once more.
-pub(crate) const LATE: Duration = Duration::from_secs(1);
-
 const MAX_QUICK: Duration = Duration::from_millis(40);
 const MAX_TAIL: Duration = Duration::from_secs(12);
 
@@ -123,14 +120,13 @@ impl Fate {
         self.reply != Reply::Result || self.not_stored.0 != 0
     }
 
-    /// Whether the caller cannot know in time what became of the call.
-    pub(crate) fn is_lost_or_late(&self) -> bool {
-        self.reply_after >= LATE
-            || match self.reply {
-                Reply::Result => false,
-                Reply::Error(..) => self.is_executed,
-                Reply::ConnectionLost | Reply::Unreadable | Reply::Never => true,
-            }
+    /// Whether the caller cannot know what became of the call.
+    pub(crate) fn is_answer_lost(&self) -> bool {
+        match self.reply {
+            Reply::Result => false,
+            Reply::Error(..) => self.is_executed,
+            Reply::ConnectionLost | Reply::Unreadable | Reply::Never => true,
+        }
     }
 }
 

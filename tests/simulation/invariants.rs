@@ -20,6 +20,9 @@ const MIN_CALL_TIME: Duration = Duration::from_millis(200);
 /// The longest pause before a call is repeated.
 const MAX_PAUSE: Duration = Duration::from_millis(800);
 
+/// From this latency on an answer counts as late.
+const LATE: Duration = Duration::from_secs(1);
+
 /// Timers have a resolution of a millisecond.
 const TIMER: Duration = Duration::from_millis(5);
 
@@ -102,6 +105,9 @@ fn check_calls(state: &State, plan: &Plan, answer: &Answer) -> Found {
             found.push(("no call is abandoned while time is left", format!("{:?}", call.service)));
         }
     }
+    for (fragment, time) in diverted_early(state, &calls, answer) {
+        found.push(("only an unavailable queue is given up early", format!("fragment {fragment} after {time:?}")));
+    }
     if answer.status == Some(200) {
         if let Some(lost) = answer.fragments.clone().find(|fragment| !stored.contains(fragment)) {
             found.push(("200 means that everything is stored", format!("fragment {lost} is not")));
@@ -134,20 +140,42 @@ fn is_abandoned_early(call: &Call, answer: &Answer) -> bool {
     matches!(call.end, Some(End::Abandoned(when)) if when + margin < answer.storage_deadline)
 }
 
+/// Fragments that were sent to the catch-all queue in the first half of the time, although their queue did not say that it
+/// cannot store them.
+fn diverted_early(state: &State, calls: &[&Call], answer: &Answer) -> Vec<(usize, Duration)> {
+    let turn = answer.started + (answer.storage_deadline - answer.started) / 2;
+    let is_early = |call: &&&Call| call.started + MAX_PAUSE + CLOCK < turn;
+    let to_catch_all = calls.iter().filter(|call| call.service == Service::Sqs(CATCH_ALL)).filter(is_early);
+    let is_unexplained = |fragment: usize| {
+        let destination = state.destination(fragment);
+        let is_refused = |call: &&Call| call.service == Service::Sqs(destination) && is_refused_finally(call, fragment);
+        destination != CATCH_ALL && !calls.iter().any(is_refused)
+    };
+    let early = to_catch_all.flat_map(|call| call.fragments.iter().map(|fragment| (*fragment, call.started)));
+    early
+        .filter(|(fragment, _)| is_unexplained(*fragment))
+        .map(|(fragment, started)| (fragment, started - answer.started))
+        .collect()
+}
+
+/// Whether SQS said that the queue is unavailable, or that it does not accept the fragment.
+fn is_refused_finally(call: &Call, fragment: usize) -> bool {
+    let is_final = |refusal: Option<&Refusal>| refusal.is_some_and(|refusal| refusal.is_final);
+    let index = call.fragments.iter().position(|of| *of == fragment);
+    let is_rejected = index.is_some_and(|index| !call.fate.is_entry_stored(index));
+    let is_answered = matches!(call.end, Some(End::Answered(_)));
+    is_answered && (is_final(call.fate.refusal) || (is_rejected && is_final(call.fate.not_stored.1)))
+}
+
 /// Whether AWS said that the fragment cannot be stored, so that waiting is of no use.
 fn has_final_refusal(state: &State, plan: &Plan, calls: &[&Call], fragment: usize) -> bool {
-    let is_final = |refusal: Option<&Refusal>| refusal.is_some_and(|refusal| refusal.is_final);
     let needs_bucket = state.fragments[fragment].is_large() && !plan.has_bucket;
-    needs_bucket
-        || calls.iter().any(|call| match call.service {
-            Service::Sqs(CATCH_ALL) => {
-                let is_entry = call.fragments.iter().position(|of| *of == fragment);
-                let is_rejected = is_entry.is_some_and(|index| !call.fate.is_entry_stored(index));
-                is_final(call.fate.refusal) || (is_rejected && is_final(call.fate.not_stored.1))
-            }
-            Service::S3 => call.fragments.contains(&fragment) && is_final(call.fate.refusal),
-            _ => false,
-        })
+    let is_refused = |call: &&Call| match call.service {
+        Service::Sqs(CATCH_ALL) => is_refused_finally(call, fragment),
+        Service::S3 => call.fragments.contains(&fragment) && call.fate.refusal.is_some_and(|refusal| refusal.is_final),
+        _ => false,
+    };
+    needs_bucket || calls.iter().copied().any(|call| is_refused(&call))
 }
 
 /// Whether a sender that waits for each call, and turns to the catch-all queue at half of the time, stores everything.
@@ -197,7 +225,8 @@ fn check_copies(state: &State, plan: &Plan, answers: &[Answer]) -> Found {
     for (fragment, copies) in copies {
         let deliveries = deliveries.get(&fragment).copied().unwrap_or_default();
         let doubtful = doubtful.get(&fragment).copied().unwrap_or_default();
-        let detail = format!("fragment {fragment} has {copies} copies, {deliveries} deliveries, {doubtful} doubtful calls");
+        let detail =
+            format!("fragment {fragment} has {copies} copies, {deliveries} deliveries, {doubtful} doubtful calls");
         if copies > deliveries + doubtful {
             found.push(("no more copies than doubtful calls plus one", detail));
         } else if plan.profile != Profile::Chaotic && copies > 2 * deliveries {
@@ -207,15 +236,13 @@ fn check_copies(state: &State, plan: &Plan, answers: &[Answer]) -> Found {
     found
 }
 
-/// Whether the function could not know in time if the call was executed: the answer was lost or late, or the call was
-/// still unanswered when the function turned to the catch-all queue or to a second upload.
+/// Whether the function may send the same again: the answer was lost, or came after a second, or after a third of the time
+/// that was left.
 fn is_doubtful(call: &Call, answers: &[Answer]) -> bool {
-    let share = if call.service == Service::S3 { 3 } else { 2 };
-    let is_unanswered_at_turn = answers.iter().filter(|answer| answer.delivery == call.delivery).any(|answer| {
-        let turn = answer.started + (answer.storage_deadline - answer.started) / share;
-        call.started <= turn + CLOCK && turn < call.started + call.fate.reply_after + CLOCK
-    });
-    call.fate.is_lost_or_late() || is_unanswered_at_turn
+    let answer = answers.iter().find(|answer| answer.delivery == call.delivery);
+    let left = answer.map(|answer| answer.storage_deadline.saturating_duration_since(call.started));
+    let is_late = left.is_some_and(|left| call.fate.reply_after + TIMER >= LATE.min(left / 3));
+    is_late || call.fate.is_answer_lost()
 }
 
 fn check_objects(state: &State, plan: &Plan, answers: &[Answer]) -> Found {

@@ -52,28 +52,28 @@ struct Change {
 
 /// Draws a notification. `serial` numbers all changes of a seed, so that no two have the same event id.
 pub(crate) fn draw(rng: &mut Rng, serial: &mut u32) -> Notification {
-    match rng.u8(..100) {
-        0..60 => envelope(rng, serial, &[1], 0),
-        60..66 => envelope(rng, serial, &[10], 0),
-        66..82 => {
+    match rng.u16(..1000) {
+        0..600 => envelope(rng, serial, &[1], 0),
+        600..680 => envelope(rng, serial, &[10], 0),
+        680..850 => {
             let entries: Vec<_> = (0..rng.usize(1..=3)).map(|_| rng.usize(1..=6)).collect();
             envelope(rng, serial, &entries, 0)
         }
-        82..84 => {
+        850..865 => {
             let changes = rng.usize(100..300);
             envelope(rng, serial, &[changes], 0)
         }
-        84..86 => {
+        865..872 => {
             let bytes = rng.usize(100_000..400_000);
             let changes = rng.usize(2..=5);
             envelope(rng, serial, &[changes], bytes)
         }
-        86..90 => {
+        872..890 => {
             let bytes = LARGE_BYTES + rng.usize(0..100_000);
             envelope(rng, serial, &[1], bytes)
         }
-        90..94 => not_json(rng, serial),
-        94..97 => not_a_notification(serial),
+        890..930 => not_json(rng, serial),
+        930..970 => not_a_notification(serial),
         _ => entry_without_changes(serial),
     }
 }

@@ -88,11 +88,7 @@ impl Plan {
                     0 => Duration::from_secs(rng.u64(31..700)),
                     _ => Duration::from_millis(rng.u64(..5000)),
                 },
-                content: if repeated {
-                    Content::Repeated
-                } else {
-                    Content::New(notification::draw(rng, &mut serial))
-                },
+                content: if repeated { Content::Repeated } else { Content::New(notification::draw(rng, &mut serial)) },
                 signature,
                 deadline: Deadline::draw(rng, profile),
                 conditions: Conditions::draw(rng, profile, queues.len()),
