@@ -1,245 +1,276 @@
-//! A request in, an answer out: the only file that knows HTTP.
+//! Answers a request: the only module that knows HTTP statuses.
 
 use std::{
     convert::Infallible,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
 use lambda_http::{
-    Body, Request, RequestExt, Response,
+    Body, Context,
+    aws_lambda_events::apigw::ApiGatewayV2httpResponse,
     http::{
-        Method, StatusCode,
+        HeaderValue, StatusCode,
         header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
-        response::Builder,
     },
-    request::RequestContext,
 };
 use serde::Serialize;
 use thiserror::Error;
-use tokio::{
-    pin, select,
-    time::{Instant, timeout_at},
-};
+use tokio::time::Instant;
 use tracing::Level;
 
 use crate::{
     challenge::{self, Refusal},
+    client_certificate::has_common_name,
+    event::{Event, HttpRequest},
     message::Origin,
     metrics::{Metrics, Unit},
     notification::{Change, Piece, split},
-    queue::{Queues, Stored},
+    queue::{Queues, StoreContext, Stored},
     secrets::{Known, Secrets},
     signature::{self, Rejection},
     telemetry, trace,
 };
 
-/// What is kept of an invocation's time to answer in.
-const MARGIN: Duration = Duration::from_secs(1);
+/// The part of an invocation's time that is reserved for sending the answer.
+const RESPONSE_MARGIN: Duration = Duration::from_secs(1);
 
-/// The time to store in where the deadline is none: some local emulators send one long past.
-const NO_DEADLINE: Duration = Duration::from_secs(9);
+/// API Gateway waits this long for an answer, so a later deadline comes from a wrong clock.
+///
+/// Source: <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html>
+const MAX_INVOCATION_TIME: Duration = Duration::from_secs(29);
 
-/// No challenge waits longer than this for secrets that are merely old.
-const LONGEST_REFRESH: Duration = Duration::from_secs(1);
+/// The time for storing if the deadline is in the past, as some local emulators send it.
+const DEFAULT_STORAGE_TIME: Duration = Duration::from_secs(9);
 
-/// The webhook: secrets to check requests with, and queues to put changes on.
+/// A challenge waits at most this long for a regular refresh of the secret.
+const CHALLENGE_REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The webhook: secrets to check requests with, and queues to store changes on.
 #[derive(Debug)]
 pub struct Ingress {
     secrets: Secrets,
     queues: Queues,
-    caller: Option<String>,
+    client_cn: Option<String>,
+    must_restart: AtomicBool,
 }
 
 /// Why a request is answered with 200.
 #[derive(Debug)]
-enum Done {
+enum Accepted {
     Challenge(String),
     Stored,
-    /// Signed, and nothing to store.
+    /// Signed, but without a body.
     Empty,
 }
 
-/// Why a request is not answered with 200. None of it is told to the caller.
+/// Why a request is not answered with 200. The caller gets the status only.
 #[derive(Debug, Error)]
-enum Refused {
+enum RequestError {
     #[error(transparent)]
     Challenge(#[from] Refusal),
     #[error(transparent)]
     Signature(#[from] Rejection),
     #[error("method not allowed")]
     Method,
-    #[error("the client certificate is not the one that is let in")]
-    Certificate,
-    #[error("{} of {} stored nowhere, {} diverted", .0.lost, .0.pieces, .0.diverted)]
+    #[error("not a request of an HTTP API")]
+    UnsupportedEvent,
+    #[error("the body is not valid base64")]
+    UndecodableBody,
+    #[error("client certificate not allowed")]
+    ClientCertificate,
+    #[error("{} of {} stored nowhere, {} diverted", .0.not_stored, .0.pieces, .0.diverted)]
     NotStored(Stored),
 }
 
-impl Refused {
-    /// What Meta makes of it: it tries again with anything that is not 200, for days.
+impl RequestError {
+    /// The HTTP status. Meta repeats a request for days unless the status is 200.
     const fn status(&self) -> StatusCode {
         match self {
-            Self::Challenge(Refusal::Forbidden | Refusal::WrongToken) | Self::Certificate => StatusCode::FORBIDDEN,
-            Self::Challenge(Refusal::NoChallenge) => StatusCode::BAD_REQUEST,
+            Self::Challenge(Refusal::Forbidden | Refusal::WrongToken) | Self::ClientCertificate => {
+                StatusCode::FORBIDDEN
+            }
+            Self::Challenge(Refusal::NoChallenge) | Self::UnsupportedEvent | Self::UndecodableBody => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Signature(_) => StatusCode::UNAUTHORIZED,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
+
+    fn count(&self, metrics: &Metrics) {
+        match self {
+            Self::ClientCertificate => metrics.count("RefusedCertificates", 1),
+            Self::Challenge(Refusal::WrongToken) => metrics.count("RefusedTokens", 1),
+            Self::Signature(rejection) => {
+                metrics.count("RefusedSignatures", 1);
+                metrics.count("SignatureMismatches", usize::from(*rejection == Rejection::Mismatch));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// One request, with what every step of its handling needs.
+struct Exchange<'r> {
+    request: &'r HttpRequest,
+    request_id: &'r str,
+    context: &'r Context,
+    deadline: Instant,
+    metrics: &'r Metrics,
 }
 
 impl Ingress {
-    /// Takes what it needs; nothing is called.
+    /// Takes secrets and queues. Makes no call.
     #[must_use]
     pub const fn new(secrets: Secrets, queues: Queues) -> Self {
-        Self { secrets, queues, caller: None }
+        Self { secrets, queues, client_cn: None, must_restart: AtomicBool::new(false) }
     }
 
-    /// Lets in only who shows a client certificate of this common name, if there is one.
+    /// Rejects every caller whose client certificate does not have this common name. `None` allows all callers.
     ///
-    /// API Gateway has checked the certificate itself, against the truststore of its domain.
+    /// API Gateway has verified the certificate against the truststore of its custom domain.
     #[must_use]
-    pub fn only_for(self, caller: Option<String>) -> Self {
-        Self { caller, ..self }
+    pub fn require_client_cn(self, client_cn: Option<String>) -> Self {
+        Self { client_cn, ..self }
     }
 
-    /// Answers one request; there is no request without an answer, and 200 to a POST means that all of it is stored.
-    pub async fn handle(&self, request: Request) -> Result<Response<Body>, Infallible> {
-        let request_id = request_id(&request);
-        let metrics = Metrics::default();
-        let answer = match *request.method() {
-            _ if !self.lets_in(&request) => Err(Refused::Certificate),
-            Method::GET => self.challenge(&request, until(&request), &metrics).await,
-            Method::POST => self.notification(&request, &request_id, &metrics).await,
-            _ => Err(Refused::Method),
+    /// Whether the execution environment should end, because AWS no longer accepts its credentials.
+    ///
+    /// Lambda then starts a new one, with new credentials.
+    #[must_use]
+    pub fn must_restart(&self) -> bool {
+        self.must_restart.load(Relaxed)
+    }
+
+    /// Answers one request. Every event gets an answer, and 200 to a POST means that all of it is stored.
+    pub async fn handle(&self, event: Event, context: &Context) -> Result<ApiGatewayV2httpResponse, Infallible> {
+        let (metrics, deadline) = (Metrics::default(), storage_deadline(context));
+        let (request, is_supported) = match event {
+            Event::Request(request) => (request, true),
+            Event::Unsupported => (HttpRequest::default(), false),
         };
-        log(&answer, &request, &request_id, &metrics);
-        Ok(match answer {
-            Ok(Done::Challenge(challenge)) => challenge_response(challenge),
-            Ok(Done::Stored | Done::Empty) => empty(StatusCode::OK),
-            Err(refused) => empty(refused.status()),
+        // Not every local emulator sends API Gateway's id.
+        let request_id = request.request_id.as_deref().unwrap_or(&context.request_id);
+        let exchange = Exchange { request: &request, request_id, context, deadline, metrics: &metrics };
+        let result = match request.method.as_str() {
+            _ if !is_supported => Err(RequestError::UnsupportedEvent),
+            _ if !self.is_client_allowed(&request) => Err(RequestError::ClientCertificate),
+            "GET" => self.challenge(&exchange).await,
+            "POST" => self.notification(&exchange).await,
+            _ => Err(RequestError::Method),
+        };
+        if let Err(error) = &result {
+            error.count(&metrics);
+        }
+        log(&result, &exchange);
+        Ok(match result {
+            Ok(Accepted::Challenge(challenge)) => challenge_response(challenge),
+            Ok(Accepted::Stored | Accepted::Empty) => response(StatusCode::OK),
+            Err(error) => response(error.status()),
         })
     }
 
-    fn lets_in(&self, request: &Request) -> bool {
-        self.caller.as_deref().is_none_or(|caller| subject(request).is_some_and(|subject| names(subject, caller)))
+    fn is_client_allowed(&self, request: &HttpRequest) -> bool {
+        let has_name = |name: &str| request.client_subject.as_deref().is_some_and(|dn| has_common_name(dn, name));
+        self.client_cn.as_deref().is_none_or(has_name)
     }
 
-    async fn challenge(&self, request: &Request, until: Instant, metrics: &Metrics) -> Result<Done, Refused> {
-        let query = request.uri().query().unwrap_or_default();
-        // Nobody measures how long a challenge takes, and a sandbox may get nothing else.
-        let ends = until.min(Instant::now() + LONGEST_REFRESH);
-        if timeout_at(ends, self.secrets.refresh(metrics)).await.is_err() {
-            not_read_in_time(metrics);
-        }
+    async fn challenge(&self, exchange: &Exchange<'_>) -> Result<Accepted, RequestError> {
+        let (query, metrics) = (&exchange.request.query, exchange.metrics);
+        // Only the wait of notifications is measured by Meta, and an execution environment may get challenges alone.
+        let limit = exchange.deadline.min(Instant::now() + CHALLENGE_REFRESH_TIMEOUT);
+        self.secrets.refresh_within(limit, metrics).await;
         let known = self.secrets.known();
         let mut answer = challenge::answer(query, &known.verify_token);
         if answer == Err(Refusal::WrongToken)
-            && let Some(newer) = self.newer_than(&known, until, metrics).await
+            && let Some(newer) = self.read_newer_secrets(&known, exchange).await
         {
             answer = challenge::answer(query, &newer.verify_token);
         }
-        Ok(Done::Challenge(answer?.into_owned()))
+        Ok(Accepted::Challenge(answer?.into_owned()))
     }
 
-    async fn notification(&self, request: &Request, request_id: &str, metrics: &Metrics) -> Result<Done, Refused> {
-        let until = until(request);
-        let body: &[u8] = request.body().as_ref();
-        self.verify(request, body, until, metrics).await.inspect_err(|_| metrics.count("RefusedSignatures", 1))?;
+    async fn notification(&self, exchange: &Exchange<'_>) -> Result<Accepted, RequestError> {
+        let (deadline, metrics) = (exchange.deadline, exchange.metrics);
+        let body = exchange.request.body.as_deref().ok_or(RequestError::UndecodableBody)?;
+        self.verify(body, exchange).await?;
         metrics.count("Notifications", 1);
         let started = Instant::now();
         let pieces = split(body);
         if pieces.is_empty() {
-            return Ok(Done::Empty);
+            return Ok(Accepted::Empty);
         }
         if let Some(age) = pieces.iter().find_map(change).and_then(age) {
             metrics.time("EventAge", Unit::Seconds, age);
         }
         let known = self.secrets.known();
-        let trace = request.lambda_context_ref().and_then(|context| trace::header(context.xray_trace_id.as_deref()?));
-        let origin = Origin { request_id, group_key: &known.verify_token, trace: trace.as_deref() };
-        let stored = self.store(self.queues.store(&pieces, origin, until, metrics), until, metrics).await;
+        let trace = exchange.context.xray_trace_id.as_deref().and_then(trace::header);
+        let origin =
+            Origin { request_id: exchange.request_id, group_key: &known.verify_token, trace: trace.as_deref() };
+        let store = self.queues.store(&pieces, StoreContext { origin, deadline, metrics });
+        let stored = self.secrets.refresh_alongside(store, deadline, metrics).await;
         metrics.time("StoreTime", Unit::Milliseconds, started.elapsed());
         metrics.count("Changes", stored.pieces);
-        metrics.count("Stored", stored.pieces - stored.lost);
+        metrics.count("Stored", stored.pieces - stored.not_stored);
         metrics.count("Diverted", stored.diverted);
-        metrics.count("NotStored", stored.lost);
+        metrics.count("NotStored", stored.not_stored);
         metrics.count("Unrouted", stored.unrouted);
-        if stored.lost > 0 { Err(Refused::NotStored(stored)) } else { Ok(Done::Stored) }
-    }
-
-    /// Stores, and refreshes the secrets beside it if they are old.
-    ///
-    /// Nothing is done after the answer, so a reading that takes longer than the storing is dropped, and the next
-    /// request begins one; after such, an answer waits a little.
-    async fn store(&self, store: impl Future<Output = Stored>, until: Instant, metrics: &Metrics) -> Stored {
-        let patience = self.secrets.patience();
-        let ends = until.min(Instant::now() + patience);
-        let refresh = self.secrets.refresh(metrics);
-        pin!(store, refresh);
-        select! {
-            biased;
-            stored = &mut store => {
-                if timeout_at(ends, refresh).await.is_err() && !patience.is_zero() {
-                    not_read_in_time(metrics);
-                }
-                stored
-            }
-            () = &mut refresh => store.await,
+        // Expired credentials store nothing at all.
+        if stored.has_expired_credentials && stored.not_stored == stored.pieces {
+            tracing::error!("credentials expired, the execution environment ends after this answer");
+            self.must_restart.store(true, Relaxed);
         }
+        if stored.not_stored > 0 { Err(RequestError::NotStored(stored)) } else { Ok(Accepted::Stored) }
     }
 
-    async fn verify(&self, request: &Request, body: &[u8], until: Instant, metrics: &Metrics) -> Result<(), Rejection> {
-        let header = request.headers().get(signature::HEADER).map(lambda_http::http::HeaderValue::as_bytes);
-        let signed_by = |known: &Known| signature::verify(known.app_secrets.iter().map(String::as_str), body, header);
+    async fn verify(&self, body: &[u8], exchange: &Exchange<'_>) -> Result<(), Rejection> {
+        let header = exchange.request.signature.as_deref().map(str::as_bytes);
+        let check = |known: &Known| signature::verify(known.app_secrets.iter().map(String::as_str), body, header);
         let known = self.secrets.known();
-        let verdict = signed_by(&known);
-        if verdict == Err(Rejection::Mismatch)
-            && let Some(newer) = self.newer_than(&known, until, metrics).await
+        let result = check(&known);
+        if result == Err(Rejection::Mismatch)
+            && let Some(newer) = self.read_newer_secrets(&known, exchange).await
         {
-            return signed_by(&newer);
+            return check(&newer);
         }
-        verdict
+        result
     }
 
-    /// Reads the secret again where that may explain a mismatch, but leaves half of the time for storing.
-    async fn newer_than(&self, known: &Arc<Known>, until: Instant, metrics: &Metrics) -> Option<Arc<Known>> {
+    /// Reads the secret again if that may explain a mismatch. Leaves half of the time for storing.
+    async fn read_newer_secrets(&self, known: &Arc<Known>, exchange: &Exchange<'_>) -> Option<Arc<Known>> {
         let now = Instant::now();
-        let half = now + until.saturating_duration_since(now) / 2;
-        timeout_at(half, self.secrets.after_mismatch(known, metrics)).await.unwrap_or_else(|_| {
-            not_read_in_time(metrics);
-            None
-        })
+        let limit = now + exchange.deadline.saturating_duration_since(now) / 2;
+        self.secrets.newer_than(known, limit, exchange.metrics).await
     }
 }
 
-fn not_read_in_time(metrics: &Metrics) {
-    metrics.count("SecretFailures", 1);
-    tracing::error!("secret not read in time, the old one serves on");
-}
-
-/// Logs what became of a request: our failure as an error, the caller's as a warning.
-fn log(answer: &Result<Done, Refused>, request: &Request, request_id: &str, metrics: &Metrics) {
-    let status = answer.as_ref().map_or_else(Refused::status, |_| StatusCode::OK);
-    let (level, message) = match answer {
-        Ok(Done::Stored) => (Level::INFO, "stored"),
-        Ok(Done::Challenge(_)) => (Level::INFO, "challenge answered"),
-        Ok(Done::Empty) => (Level::WARN, "signed, but empty"),
+/// Writes the log line of a request: our failure as an error, the caller's as a warning.
+fn log(result: &Result<Accepted, RequestError>, exchange: &Exchange<'_>) {
+    let status = result.as_ref().map_or_else(RequestError::status, |_| StatusCode::OK);
+    let (level, message) = match result {
+        Ok(Accepted::Stored) => (Level::INFO, "stored"),
+        Ok(Accepted::Challenge(_)) => (Level::INFO, "challenge answered"),
+        Ok(Accepted::Empty) => (Level::WARN, "signed, but empty"),
         Err(_) if status.is_server_error() => (Level::ERROR, "refused"),
         Err(_) => (Level::WARN, "refused"),
     };
     let line = Line {
         message,
-        request_id,
+        request_id: exchange.request_id,
         status: status.as_u16(),
-        bytes: request.body().as_ref().len(),
-        reason: answer.as_ref().err().map(ToString::to_string),
-        metrics,
+        bytes: exchange.request.body.as_ref().map_or(0, Vec::len),
+        reason: result.as_ref().err().map(ToString::to_string),
+        metrics: exchange.metrics,
     };
     telemetry::request(level, &line);
 }
 
-/// What is said of a request, besides what every line has.
+/// The members of a request's log line, apart from time, level and target.
 #[derive(Serialize)]
 struct Line<'r> {
     message: &'static str,
@@ -255,7 +286,7 @@ struct Line<'r> {
     metrics: &'r Metrics,
 }
 
-/// How long ago a change was sent, or happened; a clock ahead of ours makes it none.
+/// How long ago a change was sent or happened. Zero if its time is ahead of our clock.
 fn age(change: &Change<'_>) -> Option<Duration> {
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(change.time()?))?;
     Some(SystemTime::now().duration_since(time).unwrap_or_default())
@@ -265,60 +296,31 @@ fn change<'p, 'b>(piece: &'p Piece<'b>) -> Option<&'p Change<'b>> {
     if let Piece::Change(change) = piece { Some(change) } else { None }
 }
 
-fn request_id(request: &Request) -> String {
-    // By far not all local emulators send API Gateway's id; Lambda's own is always there.
-    let from_gateway = match request.request_context_ref() {
-        Some(RequestContext::ApiGatewayV2(context)) => context.request_id.clone(),
-        _ => None,
-    };
-    let from_lambda = || request.lambda_context_ref().map(|context| context.request_id.clone());
-    from_gateway.or_else(from_lambda).unwrap_or_default()
-}
-
-/// The distinguished name in the client certificate.
-fn subject(request: &Request) -> Option<&str> {
-    match request.request_context_ref() {
-        Some(RequestContext::ApiGatewayV2(context)) => {
-            context.authentication.as_ref()?.client_cert.as_ref()?.subject_dn.as_deref()
-        }
-        _ => None,
-    }
-}
-
-/// Whether a distinguished name has exactly one common name, and it is this.
-///
-/// A name with quoted or escaped characters, in which a comma may be part of a value, is not taken apart but refused.
-fn names(subject: &str, common_name: &str) -> bool {
-    let parts = subject.split([',', '+']).map(str::trim_start);
-    let mut found = parts.filter_map(|part| part.split_once('=')).filter(|(kind, _)| kind.eq_ignore_ascii_case("CN"));
-    !subject.contains(['\\', '"'])
-        && found.next().is_some_and(|(_, name)| name == common_name)
-        && found.next().is_none()
-}
-
 /// When storing has to end, so that the answer leaves before Lambda ends the invocation.
-fn until(request: &Request) -> Instant {
-    let deadline = request.lambda_context_ref().map_or(0, |context| context.deadline);
-    let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(deadline);
-    let left = deadline.duration_since(SystemTime::now());
-    Instant::now() + left.map_or(NO_DEADLINE, |left| left.saturating_sub(MARGIN))
+fn storage_deadline(context: &Context) -> Instant {
+    let deadline = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(context.deadline));
+    let left = deadline.and_then(|deadline| deadline.duration_since(SystemTime::now()).ok());
+    let time = left.map_or(DEFAULT_STORAGE_TIME, |left| left.min(MAX_INVOCATION_TIME).saturating_sub(RESPONSE_MARGIN));
+    Instant::now() + time
 }
 
-fn challenge_response(challenge: String) -> Response<Body> {
-    // The challenge is the caller's text: no browser may take it for a page, no cache keep it.
-    let head = Response::builder()
-        .header(CONTENT_TYPE, "text/plain; charset=utf-8")
-        .header(X_CONTENT_TYPE_OPTIONS, "nosniff")
-        .header(CACHE_CONTROL, "no-store");
-    respond(head, Body::Text(challenge))
+fn challenge_response(challenge: String) -> ApiGatewayV2httpResponse {
+    let mut response = response(StatusCode::OK);
+    // The challenge is the caller's text: no browser may interpret it as a page, and no cache may keep it.
+    response.headers.extend([
+        (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ]);
+    response.body = Some(Body::Text(challenge));
+    response
 }
 
-fn empty(status: StatusCode) -> Response<Body> {
-    let head = Response::builder().status(status);
-    let is_method = status == StatusCode::METHOD_NOT_ALLOWED;
-    respond(if is_method { head.header(ALLOW, "GET, POST") } else { head }, Body::Empty)
-}
-
-fn respond(head: Builder, body: Body) -> Response<Body> {
-    head.body(body).expect("every header is a constant")
+fn response(status: StatusCode) -> ApiGatewayV2httpResponse {
+    let mut response = ApiGatewayV2httpResponse::default();
+    response.status_code = i64::from(status.as_u16());
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));
+    }
+    response
 }

@@ -2,7 +2,7 @@
 //!
 //! The life of a request, in order:
 //!
-//! 1. [`handler`] takes it from Lambda and answers it; nothing else knows HTTP.
+//! 1. [`event`] reduces the Lambda event to the members that are needed; [`handler`] answers it. Nothing else knows HTTP.
 //! 2. [`challenge`] answers Meta's verification request; [`signature`] proves that Meta sent a notification.
 //!    Both work with what [`secrets`] keeps.
 //! 3. [`notification`] cuts the body into pieces: a change each, and what is no change.
@@ -17,7 +17,9 @@
 
 pub mod aws;
 pub mod challenge;
+pub mod client_certificate;
 pub mod config;
+pub mod event;
 pub mod handler;
 pub mod message;
 pub mod metrics;

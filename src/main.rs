@@ -1,11 +1,11 @@
-//! The function on AWS Lambda: reads its settings and secrets, then answers requests.
+//! The function on AWS Lambda: reads settings and secrets, then answers requests.
 
 use std::process::ExitCode;
 
 use aws_sdk_secretsmanager::Client as SecretsManager;
 use aws_sdk_sqs::Client as Sqs;
 use futures_util::FutureExt as _;
-use lambda_http::{Error, service_fn};
+use lambda_http::{Error, LambdaEvent, lambda_runtime::Runtime, service_fn, tower::util::MapFutureLayer};
 use tokio::try_join;
 use whatsapp_ingress::{
     aws, config::Config, handler::Ingress, payload::Payloads, queue::Queues, secrets::Secrets, telemetry,
@@ -22,11 +22,17 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Error> {
     let config = Config::from_env()?;
     let aws = aws::config().await;
-    let patient = aws::without_retries(&aws);
-    let payloads = Payloads::new(&patient, config.payload_bucket);
-    let queues = Queues::new(Sqs::new(&patient), config.routes, payloads);
+    let without_retries = aws::without_retries(&aws);
+    let payloads = Payloads::new(&without_retries, config.payload_bucket);
+    let queues = Queues::new(Sqs::new(&without_retries), config.routes, payloads);
     let secrets = Secrets::read(SecretsManager::new(&aws), config.secret_id);
     let (secrets, ()) = try_join!(secrets, queues.warm_up().map(Ok))?;
-    let ingress = Ingress::new(secrets, queues).only_for(config.client_certificate_cn);
-    lambda_http::run(service_fn(|request| ingress.handle(request))).await
+    let ingress = Ingress::new(secrets, queues).require_client_cn(config.client_certificate_cn);
+    let handler = service_fn(async |LambdaEvent { payload, context }| ingress.handle(payload, &context).await);
+    // The layer's future ends when the Runtime API has the answer.
+    let restart = MapFutureLayer::new(async |invocation| {
+        invocation.await?;
+        if ingress.must_restart() { Err(Error::from("expired credentials")) } else { Ok(()) }
+    });
+    Runtime::new(handler).layer(restart).run().await
 }

@@ -290,8 +290,17 @@ fn is_taken(character: char) -> bool {
     !matches!(character, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
 }
 
+/// Whether a value may be an attribute. Consumers log attributes, so none can break a line or change its direction.
 fn fits_attribute(value: &str) -> bool {
-    !value.is_empty() && value.len() <= MOST_ATTRIBUTE_BYTES && value.chars().all(is_taken)
+    let is_safe = |character| is_taken(character) && !character.is_control() && !is_layout_control(character);
+    !value.is_empty() && value.len() <= MOST_ATTRIBUTE_BYTES && value.chars().all(is_safe)
+}
+
+/// Line and paragraph separators, and the controls of the Unicode bidirectional algorithm.
+///
+/// Source: <https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>
+fn is_layout_control(character: char) -> bool {
+    matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn fits_group(value: &str) -> bool {

@@ -7,16 +7,19 @@ use std::{borrow::Cow, marker::PhantomData};
 
 use serde::{
     Deserialize,
-    de::{Deserializer, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::value::RawValue;
 
-/// More pieces than this are not cut: Meta puts at most 1000 changes in a notification.
-const MOST_PIECES: usize = 10_000;
+/// A body with more elements than this stays whole. Meta puts at most 1000 changes in a notification.
+///
+/// Source: <https://developers.facebook.com/docs/graph-api/webhooks/getting-started>
+const MAX_PIECES: usize = 10_000;
 
-/// Pieces that would together be larger than this, in bytes, are not cut: envelope and entry go with every
-/// change, and Meta's whole notification has at most 3 MB.
-const MOST_BYTES: usize = 64 << 20;
+/// A body whose pieces together have more bytes than this stays whole: each repeats its envelope and its entry.
+///
+/// Meta's notifications have at most 3 MB.
+const MAX_SPLIT_BYTES: usize = 64 << 20;
 
 /// The smallest part of a body that makes sense alone.
 #[derive(Debug)]
@@ -134,14 +137,21 @@ pub fn split(body: &[u8]) -> Vec<Piece<'_>> {
     } else if is_json(text) {
         // One of Meta's pages prints the envelope inside an array.
         match elements(text).filter(|envelopes| !envelopes.is_empty()) {
-            Some(envelopes) => envelopes.into_iter().for_each(|envelope| split_envelope(envelope.get(), &mut pieces)),
+            Some(envelopes) => {
+                for envelope in envelopes {
+                    if pieces.len() > MAX_PIECES {
+                        break;
+                    }
+                    split_envelope(envelope.get(), &mut pieces);
+                }
+            }
             None => split_envelope(text, &mut pieces),
         }
     } else {
         return vec![Piece::NotJson(body)];
     }
     let bytes: usize = pieces.iter().map(Piece::len).sum();
-    if pieces.len() > MOST_PIECES || bytes > MOST_BYTES {
+    if pieces.len() > MAX_PIECES || bytes > MAX_SPLIT_BYTES {
         return vec![Piece::Other(Framed::bare(text))];
     }
     pieces
@@ -165,6 +175,9 @@ fn split_envelope<'b>(envelope: &'b str, pieces: &mut Vec<Piece<'b>>) {
         return;
     };
     for entry in entries {
+        if pieces.len() > MAX_PIECES {
+            return;
+        }
         split_entry([head, tail], entry.get(), pieces);
     }
 }
@@ -198,13 +211,14 @@ impl<'b> Entry<'b> {
         let found = usual(entry).or_else(|| {
             let [id, time, changes] = members(entry, ["id", "time", "changes"])?;
             let changes = elements(changes.once()?.get())?;
-            Some(UsualEntry { id: Raw(id.optional()?), time: Raw(time.optional()?), changes })
+            Some(UsualEntry { id: Raw(id.optional()?), time: Raw(time.optional()?), changes: Elements(changes) })
         })?;
         Self::around(entry, found)
     }
 
     /// Takes an entry, or the envelope of an only entry, for all that is around its changes.
-    fn around(whole: &'b str, UsualEntry { id: Raw(id), time: Raw(time), changes }: UsualEntry<'b>) -> Option<Self> {
+    fn around(whole: &'b str, entry: UsualEntry<'b>) -> Option<Self> {
+        let UsualEntry { id: Raw(id), time: Raw(time), changes: Elements(changes) } = entry;
         let (head, changes, tail) = around(whole, changes)?;
         Some(Self { id: id.map(RawValue::get), time: time.map(RawValue::get), head, changes, tail })
     }
@@ -273,7 +287,7 @@ struct UsualEntry<'b> {
     #[serde(borrow, default)]
     time: Raw<'b>,
     #[serde(borrow)]
-    changes: Vec<&'b RawValue>,
+    changes: Elements<'b>,
 }
 
 /// A change as Meta writes it, and what is looked for in its value.
@@ -362,7 +376,38 @@ fn is_filled_array(json: &RawValue) -> bool {
 }
 
 fn elements(json: &str) -> Option<Vec<&RawValue>> {
-    if json.trim_start().starts_with('[') { serde_json::from_str(json).ok() } else { None }
+    serde_json::from_str(json).ok().map(|Elements(elements)| elements)
+}
+
+/// The elements of an array. More than [`MAX_PIECES`] are skipped, because their body stays whole: keeping millions of them
+/// would need a hundred times the memory of their text.
+struct Elements<'b>(Vec<&'b RawValue>);
+
+impl<'de: 'b, 'b> Deserialize<'de> for Elements<'b> {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        struct ElementsVisitor;
+
+        impl<'de> Visitor<'de> for ElementsVisitor {
+            type Value = Vec<&'de RawValue>;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while elements.len() <= MAX_PIECES
+                    && let Some(element) = array.next_element()?
+                {
+                    elements.push(element);
+                }
+                while array.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(elements)
+            }
+        }
+
+        value.deserialize_seq(ElementsVisitor).map(Self)
+    }
 }
 
 /// A reader of an array's first element; what follows it stays unread. Of anything else there is nothing to read.

@@ -1,4 +1,4 @@
-//! The claim check: a body that SQS would not take is stored in S3, and its message points there.
+//! The claim check: a body that is too large for SQS is stored in S3, and its message points there.
 
 use std::sync::OnceLock;
 
@@ -6,14 +6,17 @@ use aws_config::SdkConfig;
 use aws_sdk_s3::{
     Client,
     config::Builder,
-    error::ProvideErrorMetadata,
     primitives::{ByteStream, DateTime, DateTimeFormat},
 };
+use bytes::Bytes;
 use thiserror::Error;
 
-use crate::telemetry::causes;
+use crate::{
+    aws::{error_code, error_reason},
+    sqs_error::is_expired_credentials,
+};
 
-/// Where what has no route of its own is kept.
+/// The key prefix of objects whose message goes to the catch-all queue.
 const UNROUTED: &str = "unrouted";
 
 /// The bucket for bodies over SQS's limit.
@@ -27,19 +30,22 @@ pub struct Payloads {
 /// Why a body was not stored.
 #[derive(Debug, Error)]
 pub enum PayloadError {
-    /// There is no bucket to store it in.
+    /// No bucket is configured.
     #[error("over the SQS limit, and PAYLOAD_BUCKET is not set")]
     NoBucket,
-    /// S3 says that it may not be stored there.
+    /// S3 rejects the request: code and status.
     #[error("S3: {0}")]
-    Refused(String),
-    /// S3 did not take it, but may do so in a moment.
+    Rejected(String),
+    /// The same request may succeed later.
     #[error("S3: {0}")]
-    Passing(String),
+    Transient(String),
+    /// S3 no longer accepts the credentials.
+    #[error("S3: {0}")]
+    ExpiredCredentials(String),
 }
 
 impl Payloads {
-    /// Takes the settings; S3 is not called, nor its client made, until a body needs it.
+    /// Takes the settings. The client is not built before a body needs it.
     #[must_use]
     pub fn new(aws: &SdkConfig, bucket: Option<String>) -> Self {
         Self { bucket, aws: aws.clone(), client: OnceLock::new() }
@@ -52,8 +58,8 @@ impl Payloads {
 
     /// A key that no other object has, under the route's own prefix.
     ///
-    /// A consumer's library deletes the object together with its message, so two messages must never share one,
-    /// not even two copies of the same message.
+    /// A consumer's library deletes the object together with its message. Two messages must therefore never share an
+    /// object, not even two copies of the same message.
     #[must_use]
     pub fn key(route: Option<&str>, event_id: &str) -> String {
         let now = DateTime::from(std::time::SystemTime::now()).fmt(DateTimeFormat::DateTime).unwrap_or_default();
@@ -61,25 +67,29 @@ impl Payloads {
         format!("{}/{date}/{event_id}-{:016x}", route.unwrap_or(UNROUTED), fastrand::u64(..))
     }
 
-    /// Stores a body; when this returns, it is durable.
-    pub async fn put(&self, key: &str, body: String) -> Result<(), PayloadError> {
+    /// Stores a body. When this returns, it is durable. `owner` is the account that the bucket must belong to.
+    pub async fn put(&self, key: &str, body: Bytes, owner: Option<&str>) -> Result<(), PayloadError> {
         let put = self.client().put_object().bucket(self.bucket()?).key(key).content_type("application/json");
-        let sent = put.body(ByteStream::from(body.into_bytes())).send().await;
-        sent.map(drop).map_err(|error| {
-            let status = error.raw_response().map_or(0, |answer| answer.status().as_u16());
-            let code = error.code().unwrap_or_default();
-            // A slow upload is answered with 400, what is in conflict with another call with 409, and for a new bucket
-            // that is not known everywhere yet with 307; but for one in another region always with 301.
-            let passing =
-                matches!(status, 307 | 408 | 409 | 429) || code.contains("Timeout") || code.contains("Throttl");
-            let refused = (300..500).contains(&status) && !passing;
-            if refused { PayloadError::Refused(causes(&error)) } else { PayloadError::Passing(causes(&error)) }
+        let put = put.set_expected_bucket_owner(owner.map(ToOwned::to_owned)).body(ByteStream::from(body));
+        let Err(error) = put.send().await else { return Ok(()) };
+        let reason = error_reason(&error);
+        let Some((status, code)) = error_code(&error) else { return Err(PayloadError::Transient(reason)) };
+        // S3 responds to a slow upload with 400 RequestTimeout, to a conflicting call with 409, and for a new bucket that
+        // is not known everywhere yet with 307. A bucket in another region always gets 301.
+        let is_transient =
+            matches!(status, 307 | 408 | 409 | 429) || code.contains("Timeout") || code.contains("Throttl");
+        Err(if is_expired_credentials(code) {
+            PayloadError::ExpiredCredentials(reason)
+        } else if (300..500).contains(&status) && !is_transient {
+            PayloadError::Rejected(reason)
+        } else {
+            PayloadError::Transient(reason)
         })
     }
 
     fn client(&self) -> &Client {
         self.client.get_or_init(|| {
-            // A bucket's own host name does not resolve at a local endpoint.
+            // A local endpoint cannot resolve a host name that begins with the bucket.
             let path_style = self.aws.endpoint_url().is_some();
             Client::from_conf(Builder::from(&self.aws).force_path_style(path_style).build())
         })

@@ -1,13 +1,16 @@
-//! Every message onto its queue: in batches, again where SQS failed, to the catch-all where a queue does.
+//! Stores the fragments of a notification on their queues, or on the catch-all queue if a queue is unavailable.
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::{collections::BTreeMap, pin::pin, ptr, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use aws_sdk_sqs::Client;
-use futures_util::future::join_all;
-use tokio::time::Instant;
+use futures_util::future::{join, join_all};
+use tokio::{
+    select,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
 
 use crate::{
-    message::{MOST_BYTES, Message, Origin, Unrouted, event_id},
+    message::{MOST_BYTES, Origin, Unrouted},
     metrics::Metrics,
     notification::Piece,
     payload::Payloads,
@@ -15,11 +18,26 @@ use crate::{
 };
 
 mod call;
-mod sending;
-use sending::{Failure, MOST_ENTRIES, Sending};
+mod item;
+mod send_error;
+mod sender;
+use item::{Encoding, Item};
+use send_error::SendError;
+use sender::{MAX_ENTRIES, QueueSender, Target, Unanswered, Unsent, unstored};
 
-/// Calls at a time, all queues together; each is a connection. The most that Meta sends are a hundred calls.
-const MOST_CALLS: usize = 32;
+/// Batches that are under way at a time, for all queues of a request together. Each is a connection.
+///
+/// Meta's largest notification, 1000 changes, needs 100 batches.
+const MAX_CONCURRENCY: usize = 32;
+
+/// Messages of this many bytes may be under way at a time. Memory limits the concurrency of large bodies.
+const MAX_BYTES_UNDER_WAY: usize = 32 << 20;
+
+/// With less time left than this no call starts. Its copy would appear after the request was answered with 503.
+const MIN_CALL_TIME: Duration = Duration::from_millis(200);
+
+/// How long the start of the function waits for a connection to SQS.
+const WARM_UP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The queues of the routes.
 #[derive(Debug)]
@@ -29,220 +47,313 @@ pub struct Queues {
     payloads: Payloads,
 }
 
-/// What became of the pieces of one request.
+/// What happened to the fragments of one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// Pieces that were to be stored.
+    /// Fragments of the request.
     pub pieces: usize,
-    /// Of these, stored on the catch-all because no route is theirs.
+    /// Fragments without a route, whether they are stored or not.
     pub unrouted: usize,
-    /// Stored on the catch-all because their own queue did not take them.
+    /// Fragments on the catch-all queue because their own queue was unavailable.
     pub diverted: usize,
-    /// Stored nowhere.
-    pub lost: usize,
+    /// Fragments that are stored nowhere.
+    pub not_stored: usize,
+    /// Whether AWS rejected the credentials of fragments that are stored nowhere.
+    pub has_expired_credentials: bool,
 }
 
-/// What all calls for one queue's items have in common, those to the catch-all included.
+/// What storing needs to know of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreContext<'r> {
+    /// The values that all messages of the request share.
+    pub origin: Origin<'r>,
+    /// When storing ends.
+    pub deadline: Instant,
+    /// The metrics of the invocation.
+    pub metrics: &'r Metrics,
+}
+
+impl StoreContext<'_> {
+    /// Whether a call may start at this time.
+    fn has_time_at(&self, start: Instant) -> bool {
+        start + MIN_CALL_TIME <= self.deadline
+    }
+
+    /// Never returns if no call may start any more.
+    async fn require_time(&self) {
+        if !self.has_time_at(Instant::now()) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// When half of the time that is left will be over.
+    fn halfway(&self) -> Instant {
+        let now = Instant::now();
+        now + self.deadline.saturating_duration_since(now) / 2
+    }
+
+    /// When this interval, or a third of the time that is left, will be over.
+    fn after(&self, interval: Duration) -> Instant {
+        let now = Instant::now();
+        now + interval.min(self.deadline.saturating_duration_since(now) / 3)
+    }
+}
+
+/// The items of a request for one queue, and the batches that may be under way for them at a time.
 #[derive(Clone, Copy)]
 struct Share<'r> {
-    origin: Origin<'r>,
-    until: Instant,
-    metrics: &'r Metrics,
-    /// Calls at a time: none waits for those of another queue, which may hang.
-    calls: usize,
-}
-
-/// A piece on its way to a queue.
-struct Item<'p> {
-    piece: &'p Piece<'p>,
-    /// Made when it is needed first, while other items' calls are on their way.
-    event_id: OnceLock<String>,
-    /// The route that it took, also when that led to the catch-all in the end.
-    route: Option<&'p str>,
-    unrouted: Option<Unrouted>,
-    /// Built before it was needed, to know its size.
-    ready: Option<Message>,
-    /// In no batch with others, because SQS refused a batch without saying which entry it was.
-    alone: bool,
-    form: Form,
-}
-
-/// What an item is sent as. Each form is for what SQS refused in the one before.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// As the contract has it.
-    Usual,
-    /// Its bytes alone, as base64.
-    Bare,
-    /// The same in S3, whatever its size: a queue can have a lower limit than SQS.
-    BareInS3,
+    context: StoreContext<'r>,
+    concurrency: usize,
 }
 
 impl Queues {
-    /// Takes the routes and the clients; SQS is not called.
+    /// Takes the routes and the clients. SQS is not called.
     #[must_use]
     pub fn new(client: Client, routes: Routes, payloads: Payloads) -> Self {
         Self { client, routes, payloads }
     }
 
-    /// Opens a connection to SQS before the first message needs one, and logs if SQS would not take one: the first TLS
-    /// handshake takes a function with little processor longer than all else.
+    /// Opens a connection to SQS before the first message needs one, because the first TLS handshake takes a function
+    /// with little processor time longer than everything else. Logs an error and does not fail.
     pub async fn warm_up(&self) {
-        let queue = &self.routes.queues()[self.routes.catch_all()];
-        if let Err(failure) = call::send_nothing(&self.client, &queue.url).await {
-            tracing::warn!(queue.name, error.reason = failure.reason(), "SQS may not take messages");
+        let queue = self.catch_all();
+        let probe = timeout(WARM_UP_TIMEOUT, call::probe(&self.client, &queue.url));
+        let error = probe.await.unwrap_or_else(|_| Err(SendError::Transient("timeout after 2 s".to_owned()))).err();
+        if let Some(error) = error {
+            tracing::warn!(queue.name, error.reason = error.reason(), "SQS may not take messages");
         }
     }
 
-    /// Stores every piece on its queue, and gives up when `until` is reached, or nothing could change any more.
+    fn catch_all(&self) -> &Queue {
+        &self.routes.queues()[self.routes.catch_all()]
+    }
+
+    /// Stores every fragment on its queue until the deadline.
     ///
-    /// A queue that fails for half of that time, or says that it cannot be used, has its items diverted to the
-    /// catch-all; the other queues do not wait for it. A message may be stored twice (an answer that was lost),
-    /// with the same `event_id`; its order is kept within a group of a FIFO queue.
-    pub async fn store(&self, pieces: &[Piece<'_>], origin: Origin<'_>, until: Instant, metrics: &Metrics) -> Stored {
+    /// A queue that fails for half of the time, or reports that it cannot be used, has its items diverted to the catch-all
+    /// queue; other queues do not wait for it. A call is not abandoned while it may still succeed. A message may be
+    /// stored twice, with the same `event_id`: if a response was lost, or came later than the message was diverted.
+    /// Order is kept within a group of a FIFO queue.
+    pub async fn store(&self, pieces: &[Piece<'_>], context: StoreContext<'_>) -> Stored {
         let mut by_queue: Vec<Vec<Item<'_>>> = self.routes.queues().iter().map(|_| Vec::new()).collect();
         for piece in pieces {
-            let (queue, item) = self.address(piece);
-            by_queue[queue].push(item);
+            let destination = match piece {
+                Piece::Change(change) => self.routes.find(change.field.as_deref(), change.kind),
+                Piece::Other(_) | Piece::NotJson(_) => self.routes.find(None, None),
+            };
+            by_queue[destination.queue].push(Item::new(piece, destination.route));
         }
         let unrouted = by_queue.iter().flatten().filter(|item| item.unrouted.is_some()).count();
         for (route, count) in tally(by_queue.iter().flatten().filter_map(|item| item.route)) {
-            metrics.count_of("Changes", route, count);
+            context.metrics.count_of("Changes", route, count);
         }
         for (reason, count) in tally(by_queue.iter().flatten().filter_map(|item| item.unrouted.map(Unrouted::name))) {
-            metrics.count_of("Unrouted", reason, count);
+            context.metrics.count_of("Unrouted", reason, count);
         }
         let needs: Vec<_> =
-            by_queue.iter().zip(self.routes.queues()).map(|(items, queue)| need(items, queue)).collect();
-        let shares = shares(&needs).into_iter().map(|calls| Share { origin, until, metrics, calls });
+            by_queue.iter().zip(self.routes.queues()).map(|(items, queue)| needed_batches(items, queue)).collect();
+        let shares = concurrency_shares(&needs, max_concurrency(pieces));
+        let shares = shares.into_iter().map(|concurrency| Share { context, concurrency });
         let filled = by_queue.into_iter().zip(shares).enumerate().filter(|(_, (items, _))| !items.is_empty());
-        let sent = join_all(filled.map(|(queue, (items, share))| self.store_on(queue, items, share))).await;
+        let sent = join_all(filled.map(|(queue, (items, share))| self.store_to_queue(queue, items, share))).await;
         sent.into_iter().fold(Stored { pieces: pieces.len(), unrouted, ..Stored::default() }, |sum, one| Stored {
             diverted: sum.diverted + one.diverted,
-            lost: sum.lost + one.lost,
+            not_stored: sum.not_stored + one.not_stored,
+            has_expired_credentials: sum.has_expired_credentials || one.has_expired_credentials,
             ..sum
         })
     }
 
-    fn address<'p>(&'p self, piece: &'p Piece<'p>) -> (usize, Item<'p>) {
-        let destination = match piece {
-            Piece::Change(change) => self.routes.find(change.field.as_deref(), change.kind),
-            Piece::Other(_) | Piece::NotJson(_) => self.routes.find(None, None),
-        };
-        let item = Item {
-            piece,
-            event_id: OnceLock::new(),
-            route: destination.route,
-            unrouted: destination.route.is_none().then(|| Unrouted::of(piece)),
-            ready: None,
-            alone: false,
-            form: Form::Usual,
-        };
-        (destination.queue, item)
+    async fn store_to_queue(&self, queue: usize, items: Vec<Item<'_>>, share: Share<'_>) -> Stored {
+        if queue == self.routes.catch_all() {
+            return Stored::of(0, &self.send_to_catch_all(items, share, true).await);
+        }
+        let queue = &self.routes.queues()[queue];
+        let target = Target { can_divert: true, ..self.target(queue, share) };
+        let Unsent { failed, unanswered } = QueueSender::new(target).send(items).await;
+        // If S3 fails, it fails for the catch-all queue too.
+        let (not_stored, failed): (Vec<_>, Vec<_>) =
+            failed.into_iter().partition(|(_, error)| error.is_payload_error());
+        log_errors("messages stored nowhere", queue, &not_stored);
+        log_errors("queue failed, its messages go to the catch-all", queue, &failed);
+        let late = unanswered.into_iter().map(|batch| self.divert_unanswered(queue, batch, share.context));
+        let (failed, late) = join(self.divert(&failed, share, true), join_all(late)).await;
+        let mut sum = Diversion { by_route: BTreeMap::new(), not_stored };
+        for diversion in late.into_iter().chain([failed]) {
+            sum.not_stored.extend(diversion.not_stored);
+            for (route, count) in diversion.by_route {
+                *sum.by_route.entry(route).or_default() += count;
+            }
+        }
+        for (route, count) in &sum.by_route {
+            share.context.metrics.count_of("Diverted", route, *count);
+        }
+        Stored::of(sum.by_route.values().sum(), &sum.not_stored)
     }
 
-    async fn store_on(&self, queue: usize, items: Vec<Item<'_>>, share: Share<'_>) -> Stored {
-        let catch_all = self.routes.catch_all();
-        if queue == catch_all {
-            return Stored { lost: self.keep(items, share).await.len(), ..Stored::default() };
+    /// Sends items to the catch-all queue instead of their own.
+    async fn divert<'p>(
+        &self,
+        failed: &[(Item<'p>, SendError)],
+        share: Share<'_>,
+        has_second_calls: bool,
+    ) -> Diversion<'p> {
+        let items: Vec<_> = failed.iter().map(|(item, _)| item.diverted()).collect();
+        let mut by_route = tally(items.iter().filter_map(|item| item.route));
+        let not_stored = self.send_to_catch_all(items, share, has_second_calls).await;
+        for route in not_stored.iter().filter_map(|(item, _)| item.route) {
+            by_route.entry(route).and_modify(|count| *count -= 1);
         }
-        let now = Instant::now();
-        let half = now + share.until.saturating_duration_since(now) / 2;
-        let failed = self.send(queue, items, half, share).await;
-        // Where it is S3 that fails, it fails for the catch-all too.
-        let (lost, failed): (Vec<_>, Vec<_>) = failed.into_iter().partition(|(_, failure)| failure.is_of_payload());
-        report("messages stored nowhere", &self.routes.queues()[queue], &lost);
-        report("queue failed, its messages go to the catch-all", &self.routes.queues()[queue], &failed);
-        let diverted = failed.into_iter().map(|(item, _)| item.diverted()).collect::<Vec<_>>();
-        let count = diverted.len();
-        let by_route = tally(diverted.iter().filter_map(|item| item.route));
-        let not_kept = self.keep(diverted, share).await;
-        let lost_by_route = tally(not_kept.iter().filter_map(|item| item.route));
-        for (route, count) in by_route {
-            share.metrics.count_of("Diverted", route, count - lost_by_route.get(route).copied().unwrap_or_default());
-        }
-        Stored { diverted: count - not_kept.len(), lost: lost.len() + not_kept.len(), ..Stored::default() }
+        Diversion { by_route, not_stored }
     }
 
-    /// Puts items on the catch-all, in a barer form if need be; gives back those that are stored nowhere.
-    async fn keep<'p>(&self, items: Vec<Item<'p>>, share: Share<'_>) -> Vec<Item<'p>> {
-        let catch_all = self.routes.catch_all();
-        let queue = &self.routes.queues()[catch_all];
-        let mut failed = self.send(catch_all, items, share.until, share).await;
-        let mut lost = Vec::new();
-        for (form, text) in [
-            (Form::Bare, "messages refused, their bytes go to the catch-all as base64"),
-            (Form::BareInS3, "messages refused as base64, their bytes go to S3"),
+    /// Diverts a batch without an answer, while the calls to its own queue may still succeed. The first success counts.
+    ///
+    /// A message has at most two calls without an answer, so a slow SQS causes at most two copies: the one to the catch-all
+    /// queue is the second. If the own queue already had two, the third is delayed until another half of the time is over.
+    async fn divert_unanswered<'p>(
+        &self,
+        queue: &Queue,
+        batch: Unanswered<'_, 'p>,
+        context: StoreContext<'_>,
+    ) -> Diversion<'p> {
+        let Unanswered { items, mut calls, progress } = batch;
+        let share = Share { context, concurrency: 1 };
+        if progress.is_uploading.load(Relaxed) || progress.has_second_call.load(Relaxed) {
+            select! {
+                biased;
+                result = &mut calls => {
+                    let failed = unstored(items, result);
+                    log_errors("queue failed, its messages go to the catch-all", queue, &failed);
+                    return self.divert(&failed, share, false).await;
+                }
+                () = sleep_until(context.halfway()) => {}
+            }
+        }
+        let no_answer = Err(progress.timeout_error());
+        // Another queue does not help if S3 is slow.
+        if progress.is_uploading.load(Relaxed) || !context.has_time_at(Instant::now()) {
+            let not_stored = unstored(items, timeout_at(context.deadline, calls).await.unwrap_or(no_answer));
+            log_errors("messages stored nowhere", queue, &not_stored);
+            return Diversion { by_route: BTreeMap::new(), not_stored };
+        }
+        let silent: Vec<_> = items.iter().map(|item| (item.diverted(), SendError::no_answer())).collect();
+        log_errors("queue failed, its messages go to the catch-all", queue, &silent);
+        let mut divert = pin!(self.divert(&silent, share, false));
+        let (mut diversion, missing) = select! {
+            biased;
+            result = &mut calls => {
+                let missing = unstored(items, result);
+                if missing.is_empty() {
+                    return Diversion::default();
+                }
+                (divert.await, missing)
+            }
+            diversion = &mut divert => {
+                if diversion.not_stored.is_empty() {
+                    return diversion;
+                }
+                (diversion, unstored(items, timeout_at(context.deadline, calls).await.unwrap_or(no_answer)))
+            }
+        };
+        diversion.not_stored.retain(|(item, _)| missing.iter().any(|(other, _)| ptr::eq(item.piece, other.piece)));
+        diversion
+    }
+
+    /// Sends items to the catch-all queue, falling back to base64 and then to S3. Returns the items that are not stored.
+    async fn send_to_catch_all<'p>(
+        &self,
+        items: Vec<Item<'p>>,
+        share: Share<'_>,
+        has_second_calls: bool,
+    ) -> Vec<(Item<'p>, SendError)> {
+        let queue = self.catch_all();
+        let target = Target { has_second_calls, ..self.target(queue, share) };
+        // A sender that cannot divert returns no batch as unanswered.
+        let mut failed = QueueSender::new(target).send(items).await.failed;
+        let mut not_stored = Vec::new();
+        for (encoding, text) in [
+            (Encoding::RawBase64, "messages refused, their bytes go to the catch-all as base64"),
+            (Encoding::RawBase64InS3, "messages refused as base64, their bytes go to S3"),
         ] {
-            if form == Form::BareInS3 && self.payloads.bucket().is_err() {
+            if encoding == Encoding::RawBase64InS3 && self.payloads.bucket().is_err() {
                 break;
             }
-            let is_refused = |(_, failure): &(Item<'_>, Failure)| matches!(failure, Failure::Refused(_));
-            let (refused, others): (Vec<_>, Vec<_>) = failed.into_iter().partition(is_refused);
-            report(text, queue, &refused);
-            lost.extend(others);
-            let barer = refused.into_iter().map(|(item, _)| item.barer(form)).collect();
-            failed = self.send(catch_all, barer, share.until, share).await;
+            let (rejected, others): (Vec<_>, Vec<_>) =
+                failed.into_iter().partition(|(_, error)| matches!(error, SendError::EntryRejected(_)));
+            log_errors(text, queue, &rejected);
+            not_stored.extend(others);
+            let items: Vec<_> = rejected.into_iter().map(|(item, _)| item.with_encoding(encoding)).collect();
+            failed = QueueSender::new(target).send(items).await.failed;
         }
-        lost.extend(failed);
-        report("messages stored nowhere", queue, &lost);
-        lost.into_iter().map(|(item, _)| item).collect()
+        not_stored.extend(failed);
+        log_errors("messages stored nowhere", queue, &not_stored);
+        not_stored
     }
 
-    /// Sends items to one queue and gives back those that did not arrive.
-    async fn send<'p>(
-        &self,
-        queue: usize,
-        items: Vec<Item<'p>>,
-        half: Instant,
-        share: Share<'_>,
-    ) -> Vec<(Item<'p>, Failure)> {
-        Sending::new(self, &self.routes.queues()[queue], half, share).send(items).await
+    fn target<'s>(&'s self, queue: &'s Queue, share: Share<'s>) -> Target<'s> {
+        Target {
+            client: &self.client,
+            queue,
+            payloads: &self.payloads,
+            bucket_owner: self.catch_all().account_id(),
+            context: share.context,
+            concurrency: share.concurrency,
+            can_divert: false,
+            has_second_calls: true,
+        }
     }
 }
 
-impl Item<'_> {
-    fn event_id(&self) -> &str {
-        self.event_id.get_or_init(|| event_id(self.piece))
-    }
+/// What happened to items that their own queue did not store.
+#[derive(Default)]
+struct Diversion<'p> {
+    /// Items that are stored on the catch-all queue, by their route.
+    by_route: BTreeMap<&'p str, usize>,
+    not_stored: Vec<(Item<'p>, SendError)>,
+}
 
-    fn diverted(self) -> Self {
-        Self { unrouted: Some(Unrouted::QueueUnavailable), ready: None, alone: false, ..self }
-    }
-
-    fn barer(self, form: Form) -> Self {
-        Self { form, ready: None, alone: false, ..self }
-    }
-
-    /// Whether the body goes to S3, and the message points there.
-    fn is_claim_check(&self, size: usize) -> bool {
-        self.form == Form::BareInS3 || size > MOST_BYTES
-    }
-
-    fn build(&self, origin: Origin<'_>, fifo: bool) -> Message {
-        if self.form != Form::Usual {
-            return Message::bare(self.piece, self.event_id(), fifo);
+impl Stored {
+    fn of(diverted: usize, not_stored: &[(Item<'_>, SendError)]) -> Self {
+        let is_expired = |(_, error): &(Item<'_>, SendError)| matches!(error, SendError::ExpiredCredentials(_));
+        Self {
+            diverted,
+            not_stored: not_stored.len(),
+            has_expired_credentials: not_stored.iter().any(is_expired),
+            ..Self::default()
         }
-        Message::new(self.piece, self.event_id(), origin, self.unrouted, fifo)
     }
 }
 
-/// The calls at a time that a queue's items can be spread over: what is large may need one alone, and each item of a
-/// FIFO queue may be of another group.
-fn need(items: &[Item<'_>], queue: &Queue) -> usize {
-    let is_alone = |item: &&Item<'_>| queue.fifo || item.piece.len() > MOST_BYTES / MOST_ENTRIES;
+/// The batches that the items of a queue can form at most: a large item may need one alone, and the items of a FIFO queue
+/// may all belong to different groups.
+fn needed_batches(items: &[Item<'_>], queue: &Queue) -> usize {
+    let is_alone = |item: &&Item<'_>| queue.fifo || item.piece.len() > MOST_BYTES / MAX_ENTRIES;
     let alone = items.iter().filter(is_alone).count();
-    alone + (items.len() - alone).div_ceil(MOST_ENTRIES)
+    alone + (items.len() - alone).div_ceil(MAX_ENTRIES)
 }
 
-/// Shares the calls at a time out among the queues: as many as a queue needs, or as many as any other has.
-fn shares(needs: &[usize]) -> Vec<usize> {
-    let level = |most: usize| needs.iter().map(move |need| *need.min(&most));
-    let fits = |most: &usize| level(*most).sum::<usize>() <= MOST_CALLS;
-    level((1..=MOST_CALLS).rev().find(fits).unwrap_or(1)).collect()
+/// The batches that may be under way at a time: fewer if the messages are large and many.
+fn max_concurrency(pieces: &[Piece<'_>]) -> usize {
+    let total: usize = pieces.iter().map(Piece::len).sum();
+    let largest = pieces.iter().map(Piece::len).max().unwrap_or_default();
+    if total <= MAX_BYTES_UNDER_WAY {
+        MAX_CONCURRENCY
+    } else {
+        (MAX_BYTES_UNDER_WAY / largest.max(1)).clamp(1, MAX_CONCURRENCY)
+    }
 }
 
-/// How often each name is there.
+/// Shares the concurrency fairly: each queue gets what it needs, capped at a level that is the same for all queues.
+///
+/// Each queue gets at least one, so more queues than `max` exceed it.
+fn concurrency_shares(needs: &[usize], max: usize) -> Vec<usize> {
+    let capped = |level: usize| needs.iter().map(move |need| *need.min(&level));
+    let fits = |level: &usize| capped(*level).sum::<usize>() <= max;
+    capped((1..=max).rev().find(fits).unwrap_or(1)).collect()
+}
+
+/// Counts the occurrences of each name.
 fn tally<'n>(names: impl Iterator<Item = &'n str>) -> BTreeMap<&'n str, usize> {
     names.fold(BTreeMap::new(), |mut counts, name| {
         *counts.entry(name).or_default() += 1;
@@ -250,12 +361,12 @@ fn tally<'n>(names: impl Iterator<Item = &'n str>) -> BTreeMap<&'n str, usize> {
     })
 }
 
-/// Logs what a queue did not take, by the reasons that it gave; never what was in it.
-fn report(text: &'static str, queue: &Queue, failed: &[(Item<'_>, Failure)]) {
+/// Logs how many messages a queue did not store, with the distinct reasons and nothing of the messages.
+fn log_errors(text: &'static str, queue: &Queue, failed: &[(Item<'_>, SendError)]) {
     if failed.is_empty() {
         return;
     }
-    let mut reasons: Vec<&str> = failed.iter().map(|(_, failure)| failure.reason()).collect();
+    let mut reasons: Vec<&str> = failed.iter().map(|(_, error)| error.reason()).collect();
     reasons.sort_unstable();
     reasons.dedup();
     tracing::error!(queue.name, messages.count = failed.len(), error.reasons = reasons.join(", "), "{text}");

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use lambda_http::http::Uri;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use thiserror::Error;
 
@@ -20,6 +19,15 @@ pub struct Queue {
     pub name: String,
     /// Whether it is a FIFO queue.
     pub fifo: bool,
+}
+
+impl Queue {
+    /// The id of the account that owns the queue, from its URL.
+    #[must_use]
+    pub fn account_id(&self) -> Option<&str> {
+        let account = self.url.rsplit('/').nth(1)?;
+        (account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit())).then_some(account)
+    }
 }
 
 /// What the names of FIFO queues end in, and no others.
@@ -134,11 +142,13 @@ fn check_route(route: &str) -> Result<(), RoutesError> {
 
 /// The URL up to its last slash, and what follows: the queue's name.
 fn split_url(url: &str) -> Option<(&str, &str)> {
-    let parsed: Uri = url.parse().ok()?;
-    let http = matches!(parsed.scheme_str(), Some("http" | "https"));
-    let at = url.rfind('/')? + 1;
-    let (base, name) = url.split_at(at);
-    (http && parsed.host().is_some() && parsed.path().len() > 1 && is_queue_name(name)).then_some((base, name))
+    let after_scheme = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+    let (authority, path) = after_scheme.split_once('/')?;
+    let is_authority = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte);
+    let is_path = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    let name = path.rsplit('/').next()?;
+    let is_url = !authority.is_empty() && authority.bytes().all(is_authority) && path.bytes().all(is_path);
+    (is_url && is_queue_name(name)).then(|| url.split_at(url.len() - name.len()))
 }
 
 /// Whether SQS would take the text as a queue's name.
@@ -248,7 +258,21 @@ mod tests {
         for route in ["", "messages.status", "messages.statuses.x", ".statuses", "*.statuses"] {
             assert_eq!(error(&format!(r#","{route}":"x""#)), RoutesError::Unknown(route.into()));
         }
-        for target in ["", "a b", "x/y", "https://", "https://host", "https://host/", "ftp://host/1/x", ".fifo", "é"] {
+        for target in [
+            "",
+            "a b",
+            "x/y",
+            "https://",
+            "https://host",
+            "https://host/",
+            "ftp://host/1/x",
+            ".fifo",
+            "é",
+            "https:///1/x",
+            "https://a b/1/x",
+            "https://host/1/x?y",
+            "https://u@host/1/x",
+        ] {
             assert_eq!(error(&format!(r#","a":"{target}""#)), RoutesError::NotAQueue("a".into()), "{target}");
         }
         assert_eq!(Routes::parse("{}"), Err(RoutesError::NoCatchAll));

@@ -15,13 +15,10 @@ pub enum ErrorClass {
 ///
 /// Without namespace and without the suffix `Exception`. Every code that contains `Throttl` is transient as well.
 /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html>
-const TRANSIENT: [&str; 15] = [
+const TRANSIENT: [&str; 12] = [
     "BandwidthLimitExceeded",
     "DependencyTimeout",
     "Internal",
-    "InternalError",
-    "InternalFailure",
-    "InternalServerError",
     "KMSInternal",
     "LimitExceeded",
     "OverLimit",
@@ -102,7 +99,6 @@ mod tests {
             "TooManyRequestsException",
             "KMS.KMSInternalException",
             "KMS.DependencyTimeoutException",
-            "InternalError",
         ] {
             assert_eq!(classify(code, true), ErrorClass::Transient, "{code}");
             assert_eq!(classify(code, false), ErrorClass::Transient, "{code}");
@@ -126,7 +122,7 @@ mod tests {
 
     #[test]
     fn sender_fault_decides_about_other_codes() {
-        for code in ["InvalidMessageContents", "InvalidParameterValue", "BrandNewError", ""] {
+        for code in ["InvalidMessageContents", "InvalidParameterValue", "InternalError", "BrandNewError", ""] {
             assert_eq!(classify(code, true), ErrorClass::Rejected, "{code}");
             assert_eq!(classify(code, false), ErrorClass::Transient, "{code}");
         }

@@ -33,6 +33,19 @@ const OURS: &str = env!("CARGO_CRATE_NAME");
 /// The target of the lines of requests.
 const REQUEST: &str = concat!(env!("CARGO_CRATE_NAME"), "::request");
 
+/// The beginnings of the warnings and errors of Lambda's runtime that an operator needs. None of them contains data, which
+/// follows them or is in other fields.
+const RUNTIME_MESSAGES: [&str; 8] = [
+    "AWS_LAMBDA_MAX_CONCURRENCY is set",
+    "Ignoring malformed Lambda runtime invocation ID header",
+    "Lambda Runtime API rejected the response: invocation timed out or response was stale",
+    "Lambda Runtime API request failed",
+    "Lambda Runtime API returned non-200 response",
+    "failed to build Lambda Runtime API request",
+    "failed to send request to Lambda Runtime API",
+    "user handler panicked",
+];
+
 /// Lambda's level above all of ours.
 const FATAL: &str = "FATAL";
 
@@ -129,6 +142,18 @@ impl Visit for Request {
     fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 }
 
+/// Finds the message of a dependency's event among [`RUNTIME_MESSAGES`].
+struct RuntimeMessage(&'static str);
+
+impl Visit for RuntimeMessage {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            let text = format!("{value:?}");
+            self.0 = RUNTIME_MESSAGES.into_iter().find(|known| text.starts_with(known)).unwrap_or(self.0);
+        }
+    }
+}
+
 fn now() -> Result<String, fmt::Error> {
     let mut timestamp = String::new();
     SystemTime.format_time(&mut Writer::new(&mut timestamp))?;
@@ -148,10 +173,12 @@ where
         if is_ours(source) {
             return self.ours.format_event(context, to, event);
         }
+        let mut message = RuntimeMessage("a dependency logged");
+        event.record(&mut message);
         let line = json!({
             "timestamp": now()?,
             "level": source.level().as_str(),
-            "message": "a dependency logged",
+            "message": message.0,
             "target": source.target(),
             "source.line": source.line(),
         });
@@ -235,6 +262,17 @@ mod tests {
         let [line] = &lines[..] else { panic!("{lines:?}") };
         assert_eq!((&line["level"], &line["target"]), (&"ERROR".into(), &"lambda_runtime::layers".into()));
         assert!(line["timestamp"].is_string() && !line.to_string().contains("person"), "{line}");
+    }
+
+    #[test]
+    fn runtime_warnings_are_logged_without_their_data() {
+        let lines = logged("INFO", || {
+            tracing::warn!(target: "lambda_runtime", "AWS_LAMBDA_MAX_CONCURRENCY is set to '{}', but", "a person's words");
+            tracing::error!(target: "lambda_runtime", error = "a person's words", "Lambda Runtime API request failed");
+        });
+        let messages: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
+        assert_eq!(messages, ["AWS_LAMBDA_MAX_CONCURRENCY is set", "Lambda Runtime API request failed"]);
+        assert!(!lines.iter().any(|line| line.to_string().contains("person")), "{lines:?}");
     }
 
     #[test]

@@ -63,7 +63,7 @@ fn attributes(message: &Message) -> Attributes {
 
 async fn delivered(sample: &Sample, script: impl Fn(&[Entry]) -> Reply + Send + Sync + 'static) -> Vec<Entry> {
     let webhook = Webhook::scripted(&ROUTES, script).await;
-    assert_eq!(webhook.send_text(&sample.signed_with(APP_SECRET)).await.status(), 200, "{}", sample.name);
+    assert_eq!(support::status(&webhook.send_text(&sample.signed_with(APP_SECRET)).await), 200, "{}", sample.name);
     webhook.stored()
 }
 

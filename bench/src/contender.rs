@@ -19,6 +19,8 @@ pub(crate) enum Contender {
     Other,
     /// `lambda_http` that answers 200.
     Null,
+    /// Lambda's runtime with this project's event type, answering 200.
+    NullRuntime,
     /// One call of the SDK, measured within the function.
     Bare,
     /// boto3 under awslambdaric.
@@ -28,7 +30,8 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 6] = [Self::Ours, Self::Other, Self::Null, Self::Bare, Self::Python, Self::Node];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Ours, Self::Other, Self::Null, Self::NullRuntime, Self::Bare, Self::Python, Self::Node];
 
     /// Its name in results and tables.
     pub(crate) fn name(self) -> &'static str {
@@ -36,6 +39,7 @@ impl Contender {
             Self::Ours => "ours",
             Self::Other => "other",
             Self::Null => "null",
+            Self::NullRuntime => "null_runtime",
             Self::Bare => "bare",
             Self::Python => "python",
             Self::Node => "node",
@@ -44,7 +48,7 @@ impl Contender {
 
     /// Whether it does the whole job.
     pub(crate) fn is_peer(self) -> bool {
-        !matches!(self, Self::Null | Self::Bare)
+        !matches!(self, Self::Null | Self::NullRuntime | Self::Bare)
     }
 
     /// The program, its arguments, and the folder that it runs in.
@@ -54,7 +58,7 @@ impl Contender {
         match self {
             Self::Ours => (ours(), vec![], project),
             Self::Other => (other().unwrap_or_default(), vec![], project),
-            Self::Null | Self::Bare => (beside(self.name()), vec![], project),
+            Self::Null | Self::NullRuntime | Self::Bare => (beside(self.name()), vec![], project),
             Self::Python => (
                 installed.join("python/bin/python"),
                 ["-m", "awslambdaric", "app.handler"].map(str::to_owned).into(),

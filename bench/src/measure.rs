@@ -93,7 +93,7 @@ pub(crate) async fn measure(
     }
     for scene in group.scenes.iter().filter(|scene| **scene != Scene::Cold) {
         let event = scene.event();
-        let fit = |contender: Contender| contender.is_peer() || *scene == Scene::One || contender == Contender::Null;
+        let fit = |contender: Contender| *scene == Scene::One || contender != Contender::Bare;
         let mut running = Vec::new();
         for (contender, sandbox) in sandboxes.iter().filter(|(contender, _)| fit(*contender)) {
             stage.warm_up(*scene, *contender, sandbox, &event).await?;
@@ -218,7 +218,7 @@ impl Stage {
         samples.bytes += calls.iter().filter(sending).map(|call| call.bytes).sum::<usize>();
         let stored: usize = self.queues.iter().map(|queue| queue.take_messages().len()).sum();
         let expected = match contender {
-            Contender::Null => 0,
+            Contender::Null | Contender::NullRuntime => 0,
             Contender::Bare => invocations,
             _ => scene.messages() * invocations,
         };

@@ -14,7 +14,7 @@ use crate::{
 
 const PAGE: &str = "docs/performance.md";
 const PLOTS: &str = "docs/performance";
-const CONTENDERS: [&str; 5] = ["ours", "null", "bare", "python", "node"];
+const CONTENDERS: [&str; 6] = ["ours", "null", "null_runtime", "bare", "python", "node"];
 const PEERS: [&str; 2] = ["python", "node"];
 
 /// Writes the figures of a run into the page.

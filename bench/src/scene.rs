@@ -7,7 +7,7 @@ use whatsapp_ingress::signature::sign;
 use whatsapp_ingress_bench::notifications::{message, notification, of_changes, receipt};
 
 /// The secret that the notifications are signed with.
-pub(crate) const APP_SECRET: &str = "the-app-secret-of-the-bench";
+pub(crate) const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// The token of the verification request.
 pub(crate) const VERIFY_TOKEN: &str = "the-verify-token-of-the-bench";

@@ -6,7 +6,7 @@ use crate::fault::Fault;
 use crate::rules::{Injected, Rules, Scope, Times};
 use crate::s3::{Bucket, Buckets};
 use crate::secrets::Secrets;
-use crate::server::{Connections, Server};
+use crate::server::{Connections, Gauge, Server};
 use crate::sqs::{Queue, Queues};
 use crate::tls::{Tls, TrustStores};
 use crate::{ACCOUNT, REGION, lock};
@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
+use tokio::time::sleep;
 
 /// A fake AWS that listens on loopback until its last handle is dropped, and takes every connection along then.
 ///
@@ -40,6 +41,7 @@ pub(crate) struct State {
     pub(crate) buckets: Mutex<Buckets>,
     pub(crate) rules: Rules,
     pub(crate) calls: Arc<CallLog>,
+    pub(crate) late_effects: Gauge,
     latencies: Mutex<HashMap<Service, Duration>>,
     connections: Arc<Connections>,
 }
@@ -174,6 +176,20 @@ impl FakeAws {
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
         self.host.state.calls.all()
+    }
+
+    /// Waits until every call that [`Fault::store_late`] or [`Fault::store_entries_late`] has hit so far has taken effect.
+    ///
+    /// # Panics
+    /// When the fake has been shut down.
+    pub async fn late_effects(&self) {
+        let state = Arc::clone(&self.host.state);
+        let settled = async move {
+            while state.late_effects.now() > 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        self.runtime().spawn(settled).await.expect("the fake runs as long as a handle to it does");
     }
 
     /// The most calls that were under way at the same time.

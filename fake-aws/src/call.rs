@@ -24,6 +24,8 @@ pub struct Call {
     pub number: usize,
     /// The connection that brought it, counted from 1.
     pub connection: u64,
+    /// The access key that signed it, which tells functions with different keys apart.
+    pub access_key: Option<String>,
     /// The service it was for.
     pub service: Service,
     /// The operation, as `SendMessageBatch`.
@@ -59,6 +61,7 @@ impl CallLog {
         calls.push(Call {
             number,
             connection,
+            access_key: None,
             service,
             operation: operation.to_owned(),
             queue: None,

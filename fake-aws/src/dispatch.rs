@@ -3,7 +3,7 @@
 use crate::answer::{Answer, AnswerBody, Dropped, Ending};
 use crate::aws::State;
 use crate::call::{CallInFlight, Service};
-use crate::fault::{Failure, Fault, Kind};
+use crate::fault::{Failure, Fault, Kind, Refusal, Selection};
 use crate::rules::Incoming;
 use crate::{s3, secrets, sqs};
 use bytes::Bytes;
@@ -32,13 +32,17 @@ pub(crate) async fn dispatch(
     }
     let body = body.collect().await.map_err(|_| Dropped)?.to_bytes();
     let arrived = Instant::now();
-    call.note(|call| call.bytes = body.len());
+    call.note(|call| {
+        call.bytes = body.len();
+        call.access_key = access_key(&head);
+    });
+    let due = arrived + state.latency(service);
     let (answer, fault) = match Effect::read(service, &operation, &head, &body) {
-        Ok(effect) => take_effect(&state, &call, &operation, effect).await?,
+        Ok(effect) => take_effect(&state, &call, &operation, effect, due).await?,
         Err(answer) => (answer, None),
     };
     let slower = if let Some(Kind::Slow(by)) = fault.as_ref().map(|fault| &fault.kind) { *by } else { Duration::ZERO };
-    sleep_until(arrived + state.latency(service) + slower).await;
+    sleep_until(due + slower).await;
     say(&call, answer, fault.map(|fault| fault.kind)).await
 }
 
@@ -50,6 +54,12 @@ fn addressee(head: &Parts) -> (Service, String) {
         Some(("secretsmanager", operation)) => (Service::Secrets, operation.to_owned()),
         _ => (Service::S3, s3::operation(&head.method).to_owned()),
     }
+}
+
+/// The id of the access key in the header of AWS's signature version 4.
+fn access_key(head: &Parts) -> Option<String> {
+    let (_, credential) = head.headers.get("authorization")?.to_str().ok()?.split_once("Credential=")?;
+    Some(credential.split_once('/')?.0.to_owned())
 }
 
 /// A call that was understood and has not taken effect yet.
@@ -70,6 +80,25 @@ impl Effect {
             Service::S3 => s3::Action::read(head, body).map(Self::S3),
         }
     }
+
+    fn act(self, state: &State, call: usize, refusal: Option<&Refusal>) -> Answer {
+        match self {
+            Self::Sqs(send) => send.act(state, call, refusal),
+            Self::Secrets(get) => get.act(state),
+            Self::S3(action) => action.act(state, call),
+        }
+    }
+
+    /// Acts on the selected entries, or on the whole call, only at `due`.
+    async fn act_late(self, state: &State, call: usize, entries: Option<&Selection>, due: Instant) -> Answer {
+        match (self, entries) {
+            (Self::Sqs(send), Some(entries)) => send.act_late(state, call, entries, due).await,
+            (effect, _) => {
+                sleep_until(due).await;
+                effect.act(state, call, None)
+            }
+        }
+    }
 }
 
 /// A failure of a whole call in the words of its service.
@@ -81,12 +110,13 @@ fn fail(service: Service, failure: &Failure) -> Answer {
     }
 }
 
-/// Lets a call do what it is for, unless a fault is in the way.
+/// Lets a call do what it is for, unless a fault is in the way. `due` is when its answer would be without a fault.
 async fn take_effect(
-    state: &State,
+    state: &Arc<State>,
     call: &CallInFlight,
     operation: &str,
     effect: Effect,
+    due: Instant,
 ) -> Result<(Answer, Option<Fault>), Dropped> {
     let (service, queue, entries) = match &effect {
         Effect::Sqs(send) => (Service::Sqs, Some(send.queue.as_str()), send.entries.as_slice()),
@@ -103,15 +133,43 @@ async fn take_effect(
         Some(Kind::Fail(failure)) => return Ok((fail(service, failure), fault)),
         Some(Kind::Drop) => return Err(Dropped),
         Some(Kind::Hang) => return never().await,
+        Some(Kind::StoreLate(by, entries)) => {
+            let answer = take_effect_late(state, call.number, effect, entries.clone(), due + *by).await?;
+            return Ok((answer, fault));
+        }
         Some(Kind::Refuse(refusal)) => Some(refusal),
         _ => None,
     };
-    let answer = match effect {
-        Effect::Sqs(send) => send.act(state, call, refusal),
-        Effect::Secrets(get) => get.act(state),
-        Effect::S3(action) => action.act(state, call.number),
-    };
-    Ok((answer, fault))
+    Ok((effect.act(state, call.number, refusal), fault))
+}
+
+/// Takes effect in a task of its own: hyper drops the future of a call whose client has closed the connection.
+async fn take_effect_late(
+    state: &Arc<State>,
+    call: usize,
+    effect: Effect,
+    entries: Option<Selection>,
+    due: Instant,
+) -> Result<Answer, Dropped> {
+    let late = LateEffect::begin(state);
+    let task = async move { effect.act_late(&late.0, call, entries.as_ref(), due).await };
+    tokio::spawn(task).await.map_err(|_| Dropped)
+}
+
+/// An effect that is still to come, counted until this is dropped.
+struct LateEffect(Arc<State>);
+
+impl LateEffect {
+    fn begin(state: &Arc<State>) -> Self {
+        state.late_effects.up();
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for LateEffect {
+    fn drop(&mut self) {
+        self.0.late_effects.down();
+    }
 }
 
 /// Puts the answer on the wire, or as much of it as the fault leaves.

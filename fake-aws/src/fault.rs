@@ -7,8 +7,8 @@ use std::time::Duration;
 
 /// One way in which a call goes wrong.
 ///
-/// Names say what becomes of the call: `store_and_…` means that it took effect (a message is stored, so that a retry
-/// stores it twice), all others that it did not.
+/// The name tells whether the call takes effect. After `store_and_…`, `store_late…` and `slow` it does: a message is
+/// stored, and a retry stores it twice. After all others it does not.
 #[derive(Debug, Clone)]
 pub struct Fault {
     pub(crate) kind: Kind,
@@ -28,29 +28,39 @@ pub(crate) enum Kind {
     StoreAndGarble,
     StoreAndAnswer { status: u16, body: String },
     Slow(Duration),
+    StoreLate(Duration, Option<Selection>),
 }
 
-/// Whether an entry is refused, told by its place in the batch and what it says.
-type Hits = dyn Fn(usize, &Entry) -> bool + Send + Sync;
+/// Selects entries of a batch by their index and content.
+#[derive(Clone)]
+pub(crate) struct Selection(Arc<dyn Fn(usize, &Entry) -> bool + Send + Sync>);
+
+impl Selection {
+    fn new(choose: impl Fn(usize, &Entry) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(choose))
+    }
+
+    pub(crate) fn includes(&self, index: usize, entry: &Entry) -> bool {
+        (self.0)(index, entry)
+    }
+
+    pub(crate) fn includes_any(&self, entries: &[Entry]) -> bool {
+        entries.iter().enumerate().any(|(index, entry)| self.includes(index, entry))
+    }
+}
+
+impl fmt::Debug for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Selection(…)")
+    }
+}
 
 /// Which entries of a batch are refused, and with what.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Refusal {
-    hits: Arc<Hits>,
+    pub(crate) entries: Selection,
     pub(crate) code: String,
     pub(crate) sender_fault: bool,
-}
-
-impl Refusal {
-    pub(crate) fn hits(&self, index: usize, entry: &Entry) -> bool {
-        (self.hits)(index, entry)
-    }
-}
-
-impl fmt::Debug for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Refusal({}, sender_fault: {})", self.code, self.sender_fault)
-    }
 }
 
 /// A call's failing as a whole; each service has its own words for it.
@@ -84,9 +94,9 @@ impl Fault {
         Self::refuse(move |_, entry| hit(entry))
     }
 
-    fn refuse(hits: impl Fn(usize, &Entry) -> bool + Send + Sync + 'static) -> Self {
+    fn refuse(choose: impl Fn(usize, &Entry) -> bool + Send + Sync + 'static) -> Self {
         let code = "InternalError".to_owned();
-        Kind::Refuse(Refusal { hits: Arc::new(hits), code, sender_fault: false }).into()
+        Kind::Refuse(Refusal { entries: Selection::new(choose), code, sender_fault: false }).into()
     }
 
     /// Refuses entries with this code instead. Of use on refused entries only.
@@ -210,6 +220,22 @@ impl Fault {
         Kind::Slow(by).into()
     }
 
+    /// The call takes effect only when its answer is due, this much later than usual. It takes effect even if the client
+    /// has closed the connection by then, as a service does that has queued the call.
+    #[must_use]
+    pub fn store_late(by: Duration) -> Self {
+        Kind::StoreLate(by, None).into()
+    }
+
+    /// The entries that `choose` selects are stored this much later than usual, the others at once; the answer comes when
+    /// all are stored. A batch without such an entry is left alone.
+    ///
+    /// In a batch for a FIFO queue, entries behind a late one of their group are late too, because SQS keeps their order.
+    #[must_use]
+    pub fn store_entries_late(by: Duration, choose: impl Fn(&Entry) -> bool + Send + Sync + 'static) -> Self {
+        Kind::StoreLate(by, Some(Selection::new(move |_, entry| choose(entry)))).into()
+    }
+
     /// The name under which it shows in the record of a call.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -233,6 +259,8 @@ impl Fault {
             Kind::StoreAndGarble => "stored and garbled",
             Kind::StoreAndAnswer { .. } => "stored and answered otherwise",
             Kind::Slow(_) => "slow",
+            Kind::StoreLate(_, None) => "stored late",
+            Kind::StoreLate(_, Some(_)) => "entries stored late",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Which calls go wrong: the faults in force, and how often each fires.
 
 use crate::call::Service;
-use crate::fault::{Fault, Kind};
+use crate::fault::{Fault, Kind, Refusal};
 use crate::lock;
 use crate::sqs::Entry;
 use std::fmt;
@@ -179,8 +179,8 @@ impl Rule {
             && self.scope.queue.as_deref().is_none_or(|queue| call.queue == Some(queue));
         in_scope
             && match &self.fault.kind {
-                Kind::Refuse(refusal) => {
-                    call.entries.iter().enumerate().any(|(place, entry)| refusal.hits(place, entry))
+                Kind::Refuse(Refusal { entries, .. }) | Kind::StoreLate(_, Some(entries)) => {
+                    entries.includes_any(call.entries)
                 }
                 _ => true,
             }

@@ -84,6 +84,21 @@ async fn an_event_arrives_as_it_is_and_its_answer_comes_back() {
 }
 
 #[tokio::test]
+async fn clock_lag_moves_the_deadline_only() {
+    let aws = FakeAws::start();
+    let function = start(&aws, &[]);
+    function.ready(LONG).await.expect("init ends");
+    let hour = Duration::from_hours(1);
+    function.set_clock_lag(hour);
+    let invocation = function.invoke("{}", LONG).await;
+    let deadline = invocation.response().expect("it answers")["deadline"].as_u64().expect("a number");
+    let left = Duration::from_millis(deadline).checked_sub(SystemTime::UNIX_EPOCH.elapsed().expect("a time"));
+    assert!(left.is_some_and(|left| left > hour && left <= hour + LONG), "{left:?}");
+    let hanging = function.invoke(r#"{"do":"hang"}"#, Duration::from_millis(300)).await;
+    assert_eq!(hanging.outcome, Outcome::TimedOut);
+}
+
+#[tokio::test]
 async fn errors_and_panics_are_reported_and_the_next_event_is_handled() {
     let aws = FakeAws::start();
     let function = start(&aws, &[]);

@@ -128,7 +128,8 @@ fn says_what_the_piece_says(message: &Message, piece: &Piece<'_>, expected: &Exp
         assert_eq!(attribute("encoding"), None);
     }
     let fits = |value: &Option<String>| {
-        value.clone().filter(|value| !value.is_empty() && value.len() <= 256 && is_text_for_sqs(value))
+        let is_safe = |value: &str| is_text_for_sqs(value) && !value.chars().any(is_control);
+        value.clone().filter(|value| !value.is_empty() && value.len() <= 256 && is_safe(value))
     };
     if let Expected::Change { entry_id, field, kind, phone_number_id, .. } = expected {
         assert_eq!(attribute("field"), fits(field).as_deref());
@@ -139,6 +140,12 @@ fn says_what_the_piece_says(message: &Message, piece: &Piece<'_>, expected: &Exp
     assert_eq!(attribute("event_id"), Some(&*event_id(piece)));
     assert_eq!(attribute("request_id"), Some("request"));
     assert_eq!(attribute("unrouted_reason"), unrouted.map(Unrouted::name));
+}
+
+/// Whether a character can break a line of a log or change the direction of its text.
+fn is_control(character: char) -> bool {
+    let layout = "\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
+    character.is_control() || layout.contains(character)
 }
 
 fn is_taken_by_sqs(mut message: Message, fifo: bool) {

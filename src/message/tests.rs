@@ -124,6 +124,20 @@ fn a_value_that_sqs_would_refuse_is_left_out() {
 }
 
 #[test]
+fn attribute_that_could_forge_log_lines_is_left_out() {
+    let separators = ["\\n", "\\r", "\\t", "\\u0085", "\\u009b", "\\u007f", "\\u2028", "\\u2029"];
+    let bidirectional = ["\\u061c", "\\u200e", "\\u200f", "\\u202a", "\\u202e", "\\u2066", "\\u2069", "\u{202d}"];
+    for control in separators.into_iter().chain(bidirectional) {
+        let field = |text: &str| {
+            let message = standard(&format!(r#"{{"entry":[{{"changes":[{{"field":"{text}"}}]}}]}}"#));
+            attribute(&message, "field").map(ToOwned::to_owned)
+        };
+        assert_eq!(field(&format!("a{control}b")), None, "{control}");
+    }
+    assert_eq!(attribute(&standard(r#"{"entry":[{"changes":[{"field":"größe 1"}]}]}"#), "field"), Some("größe 1"));
+}
+
+#[test]
 fn a_standard_queue_is_fair_between_numbers_then_accounts() {
     let group = |id: &str, number: &str| {
         standard(&format!(

@@ -152,13 +152,33 @@ fn depth_is_no_danger() {
 #[test]
 fn a_body_that_would_grow_beyond_reason_stays_whole() {
     let count = |entries: &str| split(format!(r#"{{"entry":[{entries}]}}"#).as_bytes()).len();
-    assert_eq!(count(&vec!["0"; MOST_PIECES].join(",")), MOST_PIECES);
-    assert_eq!(count(&vec!["0"; MOST_PIECES + 1].join(",")), 1);
+    assert_eq!(count(&vec!["0"; MAX_PIECES].join(",")), MAX_PIECES);
+    assert_eq!(count(&vec!["0"; MAX_PIECES + 1].join(",")), 1);
     let heavy = |changes: usize| {
         let changes = vec!["0"; changes].join(",");
         count(&format!(r#"{{"x":"{}","changes":[{changes}]}}"#, "x".repeat(1 << 20)))
     };
     assert_eq!((heavy(63), heavy(65)), (63, 1));
+}
+
+#[test]
+fn too_many_elements_in_any_array_stay_whole() {
+    let zeros = |count: usize| vec!["0"; count].join(",");
+    let entry = format!(r#"{{"changes":[{}]}}"#, zeros(MAX_PIECES / 2));
+    for (body, pieces) in [
+        (format!("[{}]", zeros(MAX_PIECES)), MAX_PIECES),
+        (format!("[{}]", zeros(MAX_PIECES + 1)), 1),
+        (format!(r#"{{"entry":[{{"changes":[{}]}}]}}"#, zeros(MAX_PIECES + 1)), 1),
+        (format!(r#"{{"entry":[{{"changes":[{}]}},0]}}"#, zeros(MAX_PIECES)), 1),
+        (format!(r#"{{"entry":[{entry},{entry}]}}"#), MAX_PIECES),
+        (format!(r#"{{"entry":[{entry},{entry},{entry}]}}"#), 1),
+        (format!(r#"[{{"entry":[{entry}]}},{{"entry":[{entry}]}},{{"entry":[0]}}]"#), 1),
+        (format!(r#"{{"entry":[{}]}}"#, zeros(2_000_000)), 1),
+    ] {
+        let found = split(body.as_bytes());
+        assert_eq!(found.len(), pieces);
+        assert!(pieces > 1 || matches!(found[0], Piece::Other(framed) if framed.inner() == body));
+    }
 }
 
 #[test]
@@ -169,7 +189,7 @@ fn a_body_of_exactly_the_most_bytes_is_cut() {
         let filler = "x".repeat(bytes - frame);
         split(format!(r#"{{"entry":[{{"x":"{filler}","changes":[{changes}]}}]}}"#).as_bytes()).len()
     };
-    assert_eq!((count(MOST_BYTES / 64), count(MOST_BYTES / 64 + 1)), (64, 1));
+    assert_eq!((count(MAX_SPLIT_BYTES / 64), count(MAX_SPLIT_BYTES / 64 + 1)), (64, 1));
 }
 
 #[test]

@@ -1,72 +1,72 @@
-//! One call of `SendMessageBatch`, and what its answer means.
+//! One call of `SendMessageBatch`, and the meaning of its response.
 
 use std::borrow::Cow;
 
 use aws_sdk_sqs::{
     Client,
-    error::{ProvideErrorMetadata, SdkError},
+    error::SdkError,
     operation::send_message_batch::{SendMessageBatchError, SendMessageBatchOutput},
     types::BatchResultErrorEntry,
 };
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
-use super::sending::Failure;
+use super::send_error::SendError;
 use crate::{
+    aws::{error_code, error_reason},
     message::{Attribute, Message},
-    telemetry::causes,
+    sqs_error::{ErrorClass, classify, is_expired_credentials},
 };
 
-/// Parts of the codes with which SQS says that the queue, its key or the caller cannot be used, whatever is sent.
-const QUEUE_AT_FAULT: [&str; 14] = [
-    "AccessDenied",
-    "AuthFailure",
-    "DisabledException",
-    "ExpiredToken",
-    "InvalidAddress",
-    "InvalidClientTokenId",
-    "InvalidSecurity",
-    "Kms",
-    "KMS",
-    "NonExistentQueue",
-    "OptInRequired",
-    "QueueDeletedRecently",
-    "QueueDoesNotExist",
-    "UnsupportedOperation",
-];
+/// The result for each entry of a batch, in order, or the error of the whole call.
+pub(super) type BatchResult = Result<Vec<Result<(), SendError>>, SendError>;
 
-/// Errors of a client that are over in a moment, besides throttling.
-const PASSING: [&str; 3] = ["OverLimit", "RequestTimeout", "RequestTimeoutException"];
-
-/// Sends messages as one batch; gives for each, in their order, whether SQS stored it.
-///
-/// SQS answers 200 even when it stored none of the entries: only what it lists as successful is stored.
-pub(super) async fn send_batch(
-    client: &Client,
-    queue_url: &str,
-    messages: Vec<Message>,
-) -> Result<Vec<Result<(), Failure>>, Failure> {
-    let (body, count) = (body(queue_url, &messages), messages.len());
-    drop(messages);
-    call(client, body).await.map(|answer| outcomes(&answer, count)).map_err(|error| failure(&error))
+/// A batch of messages in the form of a request body, so that a second call costs no second serialization.
+#[derive(Clone)]
+pub(super) struct Batch {
+    body: Bytes,
+    entries: usize,
 }
 
-/// Makes a call without entries, which SQS can only refuse; fails where it would refuse one with entries too.
+impl Batch {
+    /// Serializes messages for one queue. The id of an entry is its index.
+    pub(super) fn new(queue_url: &str, messages: &[Message]) -> Self {
+        let entries: Vec<_> = messages.iter().enumerate().map(|(index, message)| Entry::new(index, message)).collect();
+        // JSON inside JSON is about a quarter longer because of its escapes, and the rest of an entry takes a kilobyte.
+        let capacity = messages.iter().map(|message| message.body.len() * 5 / 4 + 1024).sum();
+        let mut body = Vec::with_capacity(capacity);
+        serde_json::to_writer(&mut body, &Request { queue_url, entries }).expect("strings and maps serialize");
+        Self { body: body.into(), entries: messages.len() }
+    }
+}
+
+/// Sends a batch.
 ///
-/// It needs the queue and the permission that a message needs, and the connection that it leaves open is as good.
-pub(super) async fn send_nothing(client: &Client, queue_url: &str) -> Result<(), Failure> {
-    match call(client, body(queue_url, &[])).await {
+/// SQS responds with 200 even if it stored none of the entries: only what it lists as successful is stored.
+pub(super) async fn send_batch(client: &Client, batch: Batch) -> BatchResult {
+    let entries = batch.entries;
+    match call(client, batch.body).await {
+        Ok(response) => Ok(entry_results(&response, entries)),
+        Err(error) => Err(call_error(&error)),
+    }
+}
+
+/// Sends an empty batch, which SQS rejects without storing anything.
+///
+/// It succeeds if SQS would accept a batch with entries: connection, queue and permission are those of a message.
+pub(super) async fn probe(client: &Client, queue_url: &str) -> Result<(), SendError> {
+    match call(client, Batch::new(queue_url, &[]).body).await {
         Err(error) if !error.as_service_error().is_some_and(SendMessageBatchError::is_empty_batch_request) => {
-            Err(failure(&error))
+            Err(call_error(&error))
         }
         _ => Ok(()),
     }
 }
 
-/// Makes a call with this body.
+/// Makes a call with this request body.
 ///
-/// The SDK writes JSON byte by byte, with a copy of each text: for the most that Meta sends, that takes a tenth of all the
-/// processor's time. So it is given nothing to write, and the body before it signs.
+/// The SDK serializes byte by byte and copies each text, which took a tenth of the processor time of a notification with
+/// 1000 changes. The function therefore serializes the body itself and replaces the SDK's before it is signed.
 async fn call(client: &Client, body: Bytes) -> Result<SendMessageBatchOutput, SdkError<SendMessageBatchError>> {
     let call = client.send_message_batch().customize().mutate_request(move |request| {
         request.headers_mut().insert("content-length", body.len().to_string());
@@ -75,20 +75,9 @@ async fn call(client: &Client, body: Bytes) -> Result<SendMessageBatchOutput, Sd
     call.send().await
 }
 
-/// The body of `SendMessageBatch` in SQS's JSON protocol; the id of an entry is its index.
-fn body(queue_url: &str, messages: &[Message]) -> Bytes {
-    let entries: Vec<_> = messages.iter().enumerate().map(|(index, message)| Entry::new(index, message)).collect();
-    // Escapes make a JSON text in a JSON text a quarter longer, and the rest of an entry takes a kilobyte.
-    let room = messages.iter().map(|message| message.body.len() * 5 / 4 + 1024).sum();
-    let mut body = Vec::with_capacity(room);
-    serde_json::to_writer(&mut body, &Batch { queue_url, entries })
-        .expect("a list can be written to, and keys are texts");
-    body.into()
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Batch<'m> {
+struct Request<'m> {
     queue_url: &'m str,
     entries: Vec<Entry<'m>>,
 }
@@ -98,7 +87,7 @@ struct Batch<'m> {
 struct Entry<'m> {
     id: String,
     message_body: &'m str,
-    #[serde(serialize_with = "by_name")]
+    #[serde(serialize_with = "as_map")]
     message_attributes: &'m [(&'static str, Attribute)],
     #[serde(skip_serializing_if = "Option::is_none")]
     message_system_attributes: Option<SystemAttributes<'m>>,
@@ -137,53 +126,54 @@ impl<'m> Entry<'m> {
     }
 }
 
-fn by_name<S: Serializer>(attributes: &&[(&str, Attribute)], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_map(
+fn as_map<S: Serializer>(attributes: &&[(&str, Attribute)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(
         attributes.iter().map(|(name, attribute)| {
             (name, Value { data_type: attribute.data_type(), string_value: attribute.text() })
         }),
     )
 }
 
-fn outcomes(answer: &SendMessageBatchOutput, count: usize) -> Vec<Result<(), Failure>> {
-    let mut outcomes = vec![Err(Failure::Passing("the answer does not mention the entry".to_owned())); count];
-    for entry in answer.failed() {
-        if let Some(outcome) = at(&mut outcomes, entry.id()) {
-            *outcome = Err(refusal(entry));
+fn entry_results(response: &SendMessageBatchOutput, entries: usize) -> Vec<Result<(), SendError>> {
+    let missing = SendError::Transient("the response does not mention the entry".to_owned());
+    let mut results = vec![Err(missing); entries];
+    for entry in response.failed() {
+        if let Some(result) = result_of(&mut results, entry.id()) {
+            *result = Err(entry_error(entry));
         }
     }
-    for entry in answer.successful() {
-        if let Some(outcome) = at(&mut outcomes, entry.id()) {
-            *outcome = Ok(());
+    for entry in response.successful() {
+        if let Some(result) = result_of(&mut results, entry.id()) {
+            *result = Ok(());
         }
     }
-    outcomes
+    results
 }
 
-fn at<'o, T>(outcomes: &'o mut [T], id: &str) -> Option<&'o mut T> {
-    outcomes.get_mut(id.parse::<usize>().ok()?)
+fn result_of<'r, T>(results: &'r mut [T], id: &str) -> Option<&'r mut T> {
+    results.get_mut(id.parse::<usize>().ok()?)
 }
 
-fn refusal(entry: &BatchResultErrorEntry) -> Failure {
+fn entry_error(entry: &BatchResultErrorEntry) -> SendError {
     let code = entry.code().to_owned();
-    if entry.sender_fault() { Failure::Refused(code) } else { Failure::Passing(code) }
+    match classify(&code, entry.sender_fault()) {
+        ErrorClass::Transient => SendError::Transient(code),
+        ErrorClass::QueueUnavailable => SendError::QueueUnavailable(code),
+        ErrorClass::Rejected => SendError::EntryRejected(code),
+    }
 }
 
-/// What a call that failed as a whole means for its entries. Only codes are kept: a text can quote a message.
-fn failure<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> Failure {
-    let SdkError::ServiceError(answer) = error else { return Failure::Passing(causes(error)) };
-    let status = answer.raw().status();
-    let code = answer.err().code().unwrap_or("unreadable answer");
-    let reason = format!("{code} ({})", status.as_u16());
-    // An answer of 200 that cannot be read is an error too: the messages may be stored, or not.
-    let passing = status.is_success() || status.is_server_error() || status.as_u16() == 429;
-    let no_access = matches!(status.as_u16(), 401 | 403 | 404);
-    if passing || code.contains("Throttl") || PASSING.iter().any(|known| code.ends_with(known)) {
-        Failure::Passing(reason)
-    } else if no_access || QUEUE_AT_FAULT.iter().any(|known| code.contains(known)) {
-        Failure::Unavailable(reason)
-    } else {
-        // Of a refusal that we do not know, something in the batch may be the cause: its entries are tried one by one.
-        Failure::Blamed(reason)
+fn call_error(error: &SdkError<SendMessageBatchError>) -> SendError {
+    let reason = error_reason(error);
+    let Some((status, code)) = error_code(error) else { return SendError::Transient(reason) };
+    if is_expired_credentials(code) {
+        return SendError::ExpiredCredentials(reason);
+    }
+    // A response of 200 that cannot be parsed is an error too. The messages may be stored.
+    let is_sender_fault = (400..500).contains(&status) && status != 429;
+    match classify(code, is_sender_fault) {
+        ErrorClass::Transient => SendError::Transient(reason),
+        ErrorClass::Rejected if !matches!(status, 401 | 403 | 404) => SendError::BatchRejected(reason),
+        ErrorClass::QueueUnavailable | ErrorClass::Rejected => SendError::QueueUnavailable(reason),
     }
 }

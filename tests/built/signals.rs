@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     line,
     notification::{Notification, message, status},
-    webhook::{APP_SECRET, SECRET_ID, VERIFY_TOKEN, Webhook, event, secret, signed},
+    webhook::{SECRET_ID, VERIFY_TOKEN, Webhook, event, secret, signed},
 };
 
 /// The lines that CloudWatch makes metrics of, once there are as many as there were invocations.
@@ -177,9 +177,9 @@ async fn a_refused_signature_is_no_notification() {
     assert_eq!(counts(&webhook, 2).await, refused(&[]));
     // A well-formed one that no secret explains has the secret read again.
     webhook.send(signed("forger", b"{}")).await;
-    assert_eq!(counts(&webhook, 3).await, refused(&[("SecretRefreshes", 1)]));
+    assert_eq!(counts(&webhook, 3).await, refused(&[("SecretRefreshes", 1), ("SignatureMismatches", 1)]));
     webhook.send(signed("forger", b"{}")).await;
-    assert_eq!(counts(&webhook, 4).await, refused(&[]));
+    assert_eq!(counts(&webhook, 4).await, refused(&[("SignatureMismatches", 1)]));
 }
 
 #[tokio::test]
@@ -189,7 +189,8 @@ async fn a_secret_that_cannot_be_read_again_is_a_failure_and_one_that_can_a_refr
         webhook.function.ready(Duration::from_secs(10)).await.unwrap();
         webhook.aws.secrets().fault(fault, Times::Always);
         webhook.send_within(signed("forger", b"{}"), Duration::from_secs(4)).await;
-        assert_eq!(counts(&webhook, 1).await, expected(&[("Notifications", 0), ("RefusedSignatures", 1), (name, 1)]));
+        let refused = [("Notifications", 0), ("RefusedSignatures", 1), ("SignatureMismatches", 1), (name, 1)];
+        assert_eq!(counts(&webhook, 1).await, expected(&refused));
     }
     let webhook = Webhook::start();
     webhook.function.ready(Duration::from_secs(10)).await.unwrap();
@@ -269,12 +270,22 @@ async fn no_log_level_silences_the_metrics() {
 }
 
 #[tokio::test]
-async fn an_invocation_that_fails_has_no_line_and_the_next_one_has_its_own_alone() {
+async fn unsupported_event_has_a_log_line_of_its_own() {
     let webhook = Webhook::start();
-    let mut panicking = signed(APP_SECRET, b"{}");
-    panicking["headers"]["host"] = json!("a b");
-    drop(webhook.invoke(panicking, Duration::from_secs(3)).await);
+    assert_eq!(webhook.invoke("{}", Duration::from_secs(3)).await.status_code(), Some(400));
+    assert_eq!(counts(&webhook, 1).await, expected(&[("Notifications", 0)]));
     assert_eq!(webhook.deliver(Notification::of(&["messages"]).body).await.status, 200);
     let expected = expected(&[("Notifications", 1), ("Changes", 1), ("Changes.messages", 1), ("Stored", 1)]);
-    assert_eq!(counts(&webhook, 1).await, expected);
+    assert_eq!(counts(&webhook, 2).await, expected);
+}
+
+#[tokio::test]
+async fn refused_callers_are_counted_by_reason() {
+    let webhook = Webhook::with(&[("CLIENT_CERTIFICATE_CN", "client.example")]);
+    assert_eq!(webhook.challenge(VERIFY_TOKEN).await.status, 403);
+    assert_eq!(counts(&webhook, 1).await, expected(&[("Notifications", 0), ("RefusedCertificates", 1)]));
+    let webhook = Webhook::start();
+    assert_eq!(webhook.challenge("wrong").await.status, 403);
+    let counted = counts(&webhook, 1).await;
+    assert_eq!(counted, expected(&[("Notifications", 0), ("RefusedTokens", 1), ("SecretRefreshes", 1)]));
 }

@@ -68,6 +68,8 @@ async fn a_secret_that_cannot_be_worked_with_is_refused_by_member() {
         (json!({"app_secret": "hush", "verify_token": "REPLACE_ME"}), "verify_token in the secret is still"),
         (json!({"app_secret": {"hush": 1}, "verify_token": "hush"}), "app_secret in the secret is not a string"),
         (json!({"app_secret": "hush", "verify_token": ["hush"]}), "verify_token in the secret is not a string"),
+        (json!({"app_secret": "hush\n", "verify_token": "hush"}), "app_secret in the secret has white space around it"),
+        (json!({"app_secret": "hush", "verify_token": "\"hush\""}), "verify_token in the secret is in quotes"),
     ];
     for (secret, expected) in cases {
         aws.set_secret(SECRET_ID, secret.to_string());
@@ -122,7 +124,10 @@ async fn a_secret_that_is_read_at_the_second_try_is_as_good_and_may_be_named_by_
     let variables = [("SECRET_ID", FakeAws::secret_arn(SECRET_ID)), ("QUEUE_URLS", QUEUES.to_owned())];
     let function = Function::start(bootstrap(), &aws, variables);
     function.ready(INIT).await.unwrap();
-    assert_eq!(function.stop(), [""; 0]);
+    let lines = function.stop();
+    let [warning] = &lines[..] else { panic!("{lines:#?}") };
+    assert!(warning.contains("app_secret in the secret is not 32 hexadecimal digits"), "{warning}");
+    assert!(!warning.contains("hush"), "{warning}");
 }
 
 /// Where it runs outside of Lambda, that is.

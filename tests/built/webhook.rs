@@ -8,7 +8,7 @@ use whatsapp_ingress::signature::sign;
 
 pub(crate) use fake_aws::event::event;
 
-pub(crate) const APP_SECRET: &str = "the-app-secret-of-the-tests";
+pub(crate) const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const VERIFY_TOKEN: &str = "the-verify-token-of-the-tests";
 pub(crate) const SECRET_ID: &str = "ingress";
 const BUCKET: &str = "payloads";

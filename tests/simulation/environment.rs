@@ -9,7 +9,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::{SharedHttpConnector, http_client_fn};
 use fake_aws::event::event;
-use lambda_http::{Context, RequestExt};
+use lambda_http::Context;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout_at};
 use whatsapp_ingress::{
@@ -229,11 +229,11 @@ fn middle_of_millisecond() -> Duration {
 
 /// Calls the handler as Lambda's runtime does.
 async fn handle(ingress: &Ingress, event: Value, deadline: Deadline) -> u16 {
-    let request = lambda_http::request::from_str(&event.to_string()).unwrap();
+    let event = serde_json::from_str(&event.to_string()).unwrap();
     let mut context = Context::default();
     context.deadline = deadline.resolve();
-    let Ok(response) = ingress.handle(request.with_lambda_context(context)).await;
-    response.status().as_u16()
+    let Ok(response) = ingress.handle(event, &context).await;
+    response.status_code.try_into().unwrap()
 }
 
 fn describe(call: &Call, began: Instant) -> String {

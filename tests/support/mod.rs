@@ -16,7 +16,7 @@ use aws_smithy_http_client::test_util::infallible_client_fn;
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use fake_aws::event;
-use lambda_http::{Body, Context, Request, RequestExt, Response};
+use lambda_http::{Context, Response, aws_lambda_events::apigw::ApiGatewayV2httpResponse};
 use serde_json::{Value, json};
 use whatsapp_ingress::{
     handler::Ingress, payload::Payloads, queue::Queues, routes::Routes, secrets::Secrets, signature::sign,
@@ -64,6 +64,19 @@ pub(crate) struct Webhook {
     reads: Arc<Mutex<usize>>,
 }
 
+/// Parses an event as Lambda's runtime does, and handles it within a time.
+pub(crate) async fn handle(ingress: &Ingress, event: &str, time: Duration) -> ApiGatewayV2httpResponse {
+    let deadline = SystemTime::UNIX_EPOCH.elapsed().unwrap() + time;
+    let mut context = Context::default();
+    context.deadline = u64::try_from(deadline.as_millis()).unwrap();
+    let Ok(response) = ingress.handle(serde_json::from_str(event).unwrap(), &context).await;
+    response
+}
+
+pub(crate) fn status(response: &ApiGatewayV2httpResponse) -> u16 {
+    response.status_code.try_into().unwrap()
+}
+
 /// A secret that the function works with.
 pub(crate) fn secret(app_secret: &str, verify_token: &str) -> String {
     json!({"app_secret": app_secret, "verify_token": verify_token}).to_string()
@@ -93,8 +106,8 @@ impl Webhook {
     }
 
     /// The same, for callers with a client certificate of this common name.
-    pub(crate) fn only_for(self, caller: &str) -> Self {
-        Self { ingress: self.ingress.only_for(Some(caller.to_owned())), ..self }
+    pub(crate) fn require_client_cn(self, name: &str) -> Self {
+        Self { ingress: self.ingress.require_client_cn(Some(name.to_owned())), ..self }
     }
 
     /// Delivers a body signed with the app secret.
@@ -104,21 +117,16 @@ impl Webhook {
 
     pub(crate) async fn deliver_signed(&self, body: &[u8], signature: &str) -> u16 {
         let event = event::event("POST", "", &[("X-Hub-Signature-256", signature)], body);
-        self.send(event).await.status().as_u16()
+        status(&self.send(event).await)
     }
 
-    pub(crate) async fn send(&self, event: Value) -> Response<Body> {
+    pub(crate) async fn send(&self, event: Value) -> ApiGatewayV2httpResponse {
         self.send_text(&event.to_string()).await
     }
 
-    /// Hands a whole event to `lambda_http`'s decoder, with ten seconds to answer.
-    pub(crate) async fn send_text(&self, event: &str) -> Response<Body> {
-        let request: Request = lambda_http::request::from_str(event).unwrap();
-        let mut context = Context::default();
-        let deadline = SystemTime::now() + Duration::from_secs(10);
-        context.deadline = u64::try_from(deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap();
-        let Ok(response) = self.ingress.handle(request.with_lambda_context(context)).await;
-        response
+    /// Hands a whole event to the handler, with ten seconds to answer.
+    pub(crate) async fn send_text(&self, event: &str) -> ApiGatewayV2httpResponse {
+        handle(&self.ingress, event, Duration::from_secs(10)).await
     }
 
     /// Every entry of every call so far.

@@ -107,6 +107,12 @@ impl Function {
         self.sandbox.api.set_trace(header);
     }
 
+    /// Makes the deadline of the invocations from now on appear this much later than it is, as to a function whose clock
+    /// is behind. An invocation still ends at its real timeout.
+    pub fn set_clock_lag(&self, lag: Duration) {
+        self.sandbox.api.set_clock_lag(lag);
+    }
+
     /// When the process was spawned.
     #[must_use]
     pub fn started(&self) -> Instant {

@@ -80,6 +80,7 @@ pub(crate) struct RuntimeApi {
     turn: TurnMutex<()>,
     running: Mutex<Option<Running>>,
     trace: Mutex<Option<String>>,
+    clock_lag: Mutex<Duration>,
 }
 
 /// An event that waits to be fetched.
@@ -112,6 +113,7 @@ impl RuntimeApi {
             turn: TurnMutex::default(),
             running: Mutex::default(),
             trace: Mutex::default(),
+            clock_lag: Mutex::default(),
         });
         let serving = Arc::clone(&api);
         let server = Server::start(runtime, Arc::new(Connections::default()), None, move |_, request| {
@@ -123,6 +125,10 @@ impl RuntimeApi {
 
     pub(super) fn set_trace(&self, header: &str) {
         *lock(&self.trace) = Some(header.to_owned());
+    }
+
+    pub(super) fn set_clock_lag(&self, lag: Duration) {
+        *lock(&self.clock_lag) = lag;
     }
 
     pub(super) fn started(&self) -> Instant {
@@ -207,7 +213,7 @@ impl RuntimeApi {
                 break offer;
             }
         };
-        let deadline = SystemTime::now() + offer.timeout;
+        let deadline = SystemTime::now() + offer.timeout + *lock(&self.clock_lag);
         let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         let hex = new_id().replace('-', "");
         let trace = lock(&self.trace).clone();

@@ -3,7 +3,7 @@
 use super::limits::MAXIMUM_MESSAGE_SIZE;
 use super::send::Entry;
 use crate::aws::State;
-use crate::call::{CallInFlight, Service};
+use crate::call::Service;
 use crate::fault::Fault;
 use crate::rules::{Injected, Scope, Times};
 use crate::{ACCOUNT, lock, new_id};
@@ -70,7 +70,7 @@ impl Stored {
     }
 
     /// Stores a message, or, if a FIFO queue has seen its deduplication id lately, says again what it said then.
-    pub(super) fn store(&mut self, entry: Entry, call: &CallInFlight) -> Receipt {
+    pub(super) fn store(&mut self, entry: Entry, call: usize) -> Receipt {
         let now = Instant::now();
         let id = entry.deduplication_id.clone().filter(|_| self.is_fifo);
         if let Some((at, receipt)) = id.as_ref().and_then(|id| self.deduplicated.get(id))
@@ -87,7 +87,7 @@ impl Stored {
             self.deduplicated.insert(id, (now, receipt.clone()));
         }
         let message_id = receipt.message_id.clone();
-        self.messages.push(Message { entry, message_id, call: call.number, stored: now });
+        self.messages.push(Message { entry, message_id, call, stored: now });
         receipt
     }
 }

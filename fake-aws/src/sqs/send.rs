@@ -6,14 +6,14 @@ use super::limits;
 use super::queue::Stored;
 use crate::answer::Answer;
 use crate::aws::State;
-use crate::call::CallInFlight;
-use crate::fault::Refusal;
+use crate::fault::{Refusal, Selection};
 use crate::{lock, new_id};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use tokio::time::{Instant, sleep_until};
 
 /// The only system attribute that a sender may set.
 pub(super) const TRACE_HEADER: &str = "AWSTraceHeader";
@@ -116,39 +116,97 @@ impl Send {
     }
 
     /// Stores what may be stored, and says so.
-    pub(crate) fn act(self, state: &State, call: &CallInFlight, refusal: Option<&Refusal>) -> Answer {
-        self.store(state, call, refusal).unwrap_or_else(|error| error.answer())
+    pub(crate) fn act(self, state: &State, call: usize, refusal: Option<&Refusal>) -> Answer {
+        let Self { queue, entries, batch } = self;
+        let store = || {
+            check(state, &queue, &entries, batch)?;
+            let entries = entries.into_iter().enumerate().collect();
+            let mut results = Results::new(batch);
+            results.store(state, &queue, entries, call, refusal)?;
+            Ok(results.answer())
+        };
+        store().unwrap_or_else(|error: CallError| error.answer())
     }
 
-    fn store(self, state: &State, call: &CallInFlight, refusal: Option<&Refusal>) -> Result<Answer, CallError> {
+    /// The same, but stores the selected entries at `due`.
+    pub(crate) async fn act_late(self, state: &State, call: usize, late: &Selection, due: Instant) -> Answer {
+        let Self { queue, entries, batch } = self;
+        let store = async {
+            let is_fifo = check(state, &queue, &entries, batch)?;
+            let mut late_groups = HashSet::new();
+            let (late, early): (Vec<_>, Vec<_>) = entries.into_iter().enumerate().partition(|(index, entry)| {
+                let is_late = late.includes(*index, entry) || is_fifo && late_groups.contains(&entry.group_id);
+                if is_late {
+                    late_groups.insert(entry.group_id.clone());
+                }
+                is_late
+            });
+            let mut results = Results::new(batch);
+            results.store(state, &queue, early, call, None)?;
+            sleep_until(due).await;
+            results.store(state, &queue, late, call, None)?;
+            Ok(results.answer())
+        };
+        store.await.unwrap_or_else(|error: CallError| error.answer())
+    }
+}
+
+/// Checks the batch as a whole; returns whether its queue is a FIFO queue.
+fn check(state: &State, queue: &str, entries: &[Entry], batch: bool) -> Result<bool, CallError> {
+    let queues = lock(&state.queues);
+    let is_fifo = queues.get(queue).ok_or_else(CallError::queue_does_not_exist)?.is_fifo;
+    let check = if batch { limits::check_batch } else { limits::check_fifo };
+    check(entries, is_fifo).map(|()| is_fifo)
+}
+
+/// What became of the entries of a call.
+struct Results {
+    batch: bool,
+    successful: Vec<(usize, Value)>,
+    failed: Vec<(usize, Value)>,
+}
+
+impl Results {
+    const fn new(batch: bool) -> Self {
+        Self { batch, successful: Vec::new(), failed: Vec::new() }
+    }
+
+    /// Stores entries, each with its index in the batch.
+    fn store(
+        &mut self,
+        state: &State,
+        queue: &str,
+        entries: Vec<(usize, Entry)>,
+        call: usize,
+        refusal: Option<&Refusal>,
+    ) -> Result<(), CallError> {
         let mut queues = lock(&state.queues);
-        let queue = queues.get_mut(&self.queue).ok_or_else(CallError::queue_does_not_exist)?;
-        if self.batch {
-            limits::check_batch(&self.entries, queue.is_fifo)?;
-        } else {
-            limits::check_fifo(&self.entries, queue.is_fifo)?;
-        }
-        let (mut successful, mut failed) = (Vec::new(), Vec::new());
-        for (place, entry) in self.entries.into_iter().enumerate() {
-            let injected = refusal.filter(|refusal| refusal.hits(place, &entry)).map(EntryError::injected);
+        let queue = queues.get_mut(queue).ok_or_else(CallError::queue_does_not_exist)?;
+        for (index, entry) in entries {
+            let injected = refusal.filter(|refusal| refusal.entries.includes(index, &entry)).map(EntryError::injected);
             match injected.map_or_else(|| limits::check_entry(&entry, queue), Err) {
-                Ok(()) => successful.push(accept(entry, queue, call, self.batch)),
-                Err(error) if self.batch => failed.push(error.result(&entry.id)),
+                Ok(()) => self.successful.push((index, accept(entry, queue, call, self.batch))),
+                Err(error) if self.batch => self.failed.push((index, error.result(&entry.id))),
                 Err(error) => return Err(error.into()),
             }
         }
-        let mut document = if self.batch { json!({}) } else { successful.remove(0) };
-        for (list, results) in [("Successful", successful), ("Failed", failed)] {
-            if !results.is_empty() {
-                document[list] = Value::Array(results);
+        Ok(())
+    }
+
+    fn answer(mut self) -> Answer {
+        let mut document = if self.batch { json!({}) } else { self.successful.remove(0).1 };
+        for (list, mut results) in [("Successful", self.successful), ("Failed", self.failed)] {
+            if self.batch && !results.is_empty() {
+                results.sort_unstable_by_key(|(index, _)| *index);
+                document[list] = results.into_iter().map(|(_, result)| result).collect();
             }
         }
-        Ok(Answer::new(200, CONTENT_TYPE, document.to_string()).header("x-amzn-requestid", new_id()))
+        Answer::new(200, CONTENT_TYPE, document.to_string()).header("x-amzn-requestid", new_id())
     }
 }
 
 /// Stores a message, and says under which id.
-fn accept(entry: Entry, queue: &mut Stored, call: &CallInFlight, in_batch: bool) -> Value {
+fn accept(entry: Entry, queue: &mut Stored, call: usize, in_batch: bool) -> Value {
     let mut result = json!({ "MD5OfMessageBody": md5_of_body(&entry.body) });
     if !entry.attributes.is_empty() {
         result["MD5OfMessageAttributes"] = json!(md5_of_attributes(&entry.attributes));

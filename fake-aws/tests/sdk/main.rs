@@ -2,6 +2,7 @@
 
 mod connections;
 mod faults;
+mod late;
 mod limits;
 mod objects;
 mod secrets;

@@ -1,0 +1,182 @@
+//! The common name in the distinguished name of a client certificate.
+//!
+//! Access depends on it, so a name that the parser does not understand has no common name.
+
+/// Whether a distinguished name has exactly one common name, and it is this one.
+///
+/// The name is in the string form of [RFC 4514](https://www.rfc-editor.org/rfc/rfc4514) or of OpenSSL, which puts spaces
+/// around `=` and `,` and may quote values: `O = "Meta Platforms, Inc.", CN = example`. Text inside the value of another
+/// attribute does not count.
+#[must_use]
+pub fn has_common_name(distinguished_name: &str, common_name: &str) -> bool {
+    let Some(attributes) = parse(distinguished_name.as_bytes()) else { return false };
+    let mut found = attributes.into_iter().filter(|(kind, _)| is_common_name(kind)).map(|(_, value)| value);
+    found.next().is_some_and(|value| value == common_name.as_bytes()) && found.next().is_none()
+}
+
+fn is_common_name(kind: &[u8]) -> bool {
+    [&b"CN"[..], b"commonName", b"2.5.4.3", b"OID.2.5.4.3"].iter().any(|name| name.eq_ignore_ascii_case(kind))
+}
+
+/// The attributes of a distinguished name, as type and value. `None` if it is malformed.
+fn parse(mut rest: &[u8]) -> Option<Vec<(&[u8], Vec<u8>)>> {
+    let mut attributes = Vec::new();
+    loop {
+        let equals = rest.iter().position(|byte| *byte == b'=')?;
+        let kind = rest[..equals].trim_ascii();
+        let is_kind = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+        if kind.is_empty() || !kind.iter().all(is_kind) {
+            return None;
+        }
+        let after = rest[equals + 1..].trim_ascii_start();
+        let (value, after) = after.strip_prefix(b"\"").map_or_else(|| parse_plain(after), parse_quoted)?;
+        attributes.push((kind, value));
+        match after.split_first() {
+            None => return Some(attributes),
+            Some((b',' | b'+', after)) => rest = after,
+            Some(_) => return None,
+        }
+    }
+}
+
+/// A value up to the next separator, without the spaces around it.
+fn parse_plain(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let (mut value, mut length) = (Vec::new(), 0);
+    while let Some((byte, after)) = rest.split_first() {
+        match byte {
+            b',' | b'+' => break,
+            b'\\' => {
+                let (byte, after) = parse_escape(after)?;
+                value.push(byte);
+                length = value.len();
+                rest = after;
+                continue;
+            }
+            // These have to be escaped.
+            b'"' | b';' | b'<' | b'>' | 0 => return None,
+            b' ' => value.push(b' '),
+            byte => {
+                value.push(*byte);
+                length = value.len();
+            }
+        }
+        rest = after;
+    }
+    value.truncate(length);
+    Some((value, rest))
+}
+
+/// A value up to the closing quote.
+fn parse_quoted(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let mut value = Vec::new();
+    loop {
+        let (byte, after) = rest.split_first()?;
+        rest = after;
+        match byte {
+            b'"' => return Some((value, rest.trim_ascii_start())),
+            b'\\' => {
+                let (byte, after) = parse_escape(rest)?;
+                value.push(byte);
+                rest = after;
+            }
+            byte => value.push(*byte),
+        }
+    }
+}
+
+/// What follows a backslash: two hexadecimal digits, or a character that stands for itself.
+fn parse_escape(rest: &[u8]) -> Option<(u8, &[u8])> {
+    if let Some(digits) = rest.first_chunk::<2>()
+        && let Ok([byte]) = hex::decode(digits).as_deref()
+    {
+        return Some((*byte, &rest[2..]));
+    }
+    let (byte, rest) = rest.split_first()?;
+    (byte.is_ascii_punctuation() || *byte == b' ').then_some((*byte, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const META: &str = "client.webhooks.fbclientcerts.com";
+
+    fn is_meta(name: &str) -> bool {
+        has_common_name(&name.replace("{}", META), META)
+    }
+
+    #[test]
+    fn names_of_rfc_4514_and_openssl_are_read() {
+        for name in [
+            "CN={}",
+            "cn={},O=Meta",
+            "C=US, ST=California, O=Meta, CN={}",
+            "C = US, ST = California, O = Meta, CN = {}",
+            r"CN={},O=Meta Platforms\, Inc.,L=Menlo Park,ST=California,C=US",
+            r"C=US,O=Meta Platforms\2C Inc.,CN={}",
+            r#"C = US, O = "Meta Platforms, Inc.", CN = {}"#,
+            r#"CN="{}", O="say \"CN=x\" + more; <b>""#,
+            "O=Meta+CN={}",
+            r"2.5.4.3={},O=a\=b\;c\ ",
+            r"O=M\C3\BCller,CN={}",
+            "commonName={}",
+            "O=,CN={}",
+        ] {
+            assert!(is_meta(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn common_name_must_be_the_only_one() {
+        for name in
+            ["CN=a,CN={}", "CN={},CN={}", "CN={}+cn=a", "2.5.4.3=a,CN={}", r#"CN="a",CN={}"#, "OID.2.5.4.3=a, CN={}"]
+        {
+            assert!(!is_meta(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn common_name_inside_another_value_is_rejected() {
+        for name in [
+            r"O=a\,CN={}",
+            r#"O="a,CN={}""#,
+            r"O=a\2cCN={}",
+            r#"O="a\",CN={}"#,
+            r"O=a\\\,CN={}",
+            "O=CN={}",
+            "O=a;CN={}",
+            "/C=US/O=a/CN={}",
+            "O=a/CN={}",
+        ] {
+            assert!(!is_meta(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn other_and_malformed_names_are_rejected() {
+        for name in [
+            "",
+            "CN=",
+            "{}",
+            "CN={}.example",
+            "CN=x{}",
+            "CN={}x",
+            r"CN={}\ ",
+            r"CN={}\00",
+            "CN={}\0",
+            "O={}",
+            "CN={},",
+            "CN={},O",
+            "CN={},=a",
+            r"CN={}\",
+            r#"CN="{}"#,
+            r#"CN="{}"x"#,
+            "X CN={}",
+            "#CN={}",
+            "CN=#0c0161",
+            "CN={}\n",
+        ] {
+            assert!(!is_meta(name), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A fragment of a notification on its way to a queue.
+
+use std::sync::OnceLock;
+
+use crate::{
+    message::{MOST_BYTES, Message, Origin, Unrouted, event_id},
+    notification::Piece,
+};
+
+/// A fragment on its way to a queue.
+pub(super) struct Item<'p> {
+    pub(super) piece: &'p Piece<'p>,
+    /// Computed on first use, while calls for other items are under way.
+    event_id: OnceLock<String>,
+    /// The route of the fragment, even after it was diverted. `None`: no route matches.
+    pub(super) route: Option<&'p str>,
+    pub(super) unrouted: Option<Unrouted>,
+    /// The message, if it has been built already.
+    message: Option<Message>,
+    /// Sent in a batch of its own, because SQS rejected a batch without naming an entry.
+    pub(super) is_isolated: bool,
+    encoding: Encoding,
+}
+
+/// How the body of a message is sent. Each form is the fallback for the one before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// As the contract describes it.
+    Contract,
+    /// Base64 with two attributes, which leaves SQS nothing to reject but the size.
+    RawBase64,
+    /// The same in S3, because a queue can have a lower size limit than SQS.
+    RawBase64InS3,
+}
+
+impl<'p> Item<'p> {
+    pub(super) fn new(piece: &'p Piece<'p>, route: Option<&'p str>) -> Self {
+        Self {
+            piece,
+            event_id: OnceLock::new(),
+            route,
+            unrouted: route.is_none().then(|| Unrouted::of(piece)),
+            message: None,
+            is_isolated: false,
+            encoding: Encoding::Contract,
+        }
+    }
+
+    /// The same fragment for the catch-all queue, because the queue of its route is unavailable.
+    pub(super) fn diverted(&self) -> Self {
+        Self {
+            event_id: self.event_id.clone(),
+            unrouted: Some(Unrouted::QueueUnavailable),
+            ..Self::new(self.piece, self.route)
+        }
+    }
+
+    pub(super) fn isolated(self) -> Self {
+        Self { is_isolated: true, ..self }
+    }
+
+    pub(super) fn with_encoding(self, encoding: Encoding) -> Self {
+        Self { encoding, message: None, is_isolated: false, ..self }
+    }
+
+    pub(super) fn event_id(&self) -> &str {
+        self.event_id.get_or_init(|| event_id(self.piece))
+    }
+
+    /// Whether the body goes to S3 and the message points there.
+    pub(super) fn is_claim_check(&self, size: usize) -> bool {
+        self.encoding == Encoding::RawBase64InS3 || size > MOST_BYTES
+    }
+
+    /// The route for the key of an object in S3.
+    pub(super) fn object_route(&self) -> Option<&'p str> {
+        self.route.filter(|_| self.unrouted.is_none())
+    }
+
+    /// The message, built on first use.
+    pub(super) fn message(&mut self, origin: Origin<'_>, fifo: bool) -> &Message {
+        if self.message.is_none() {
+            self.message = Some(self.build(origin, fifo));
+        }
+        self.message.as_ref().expect("built above")
+    }
+
+    /// The message; the item builds it anew if it is needed again.
+    pub(super) fn take_message(&mut self, origin: Origin<'_>, fifo: bool) -> Message {
+        self.message.take().unwrap_or_else(|| self.build(origin, fifo))
+    }
+
+    fn build(&self, origin: Origin<'_>, fifo: bool) -> Message {
+        if self.encoding == Encoding::Contract {
+            Message::new(self.piece, self.event_id(), origin, self.unrouted, fifo)
+        } else {
+            Message::bare(self.piece, self.event_id(), fifo)
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Why SQS or S3 did not store something, by what the sender does about it.
+
+use crate::payload::PayloadError;
+
+/// Why an item is not on the queue that it was sent to. The text is for the log and quotes nothing of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum SendError {
+    /// SQS rejects this message.
+    EntryRejected(String),
+    /// SQS rejects the batch without naming an entry.
+    BatchRejected(String),
+    /// SQS cannot use the queue.
+    QueueUnavailable(String),
+    /// AWS no longer accepts the credentials of this execution environment.
+    ExpiredCredentials(String),
+    /// The same call may succeed later: throttling, an error of SQS itself, or no answer.
+    Transient(String),
+    /// The body is too large for SQS, and S3 did not store it.
+    PayloadNotStored(String),
+}
+
+impl SendError {
+    /// The text for the log.
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::EntryRejected(text)
+            | Self::BatchRejected(text)
+            | Self::QueueUnavailable(text)
+            | Self::ExpiredCredentials(text)
+            | Self::Transient(text)
+            | Self::PayloadNotStored(text) => text,
+        }
+    }
+
+    /// Whether another queue would not help, because S3 fails.
+    pub(super) const fn is_payload_error(&self) -> bool {
+        matches!(self, Self::PayloadNotStored(_))
+    }
+
+    pub(super) fn no_time_left() -> Self {
+        Self::Transient("no time left".to_owned())
+    }
+
+    pub(super) fn no_answer() -> Self {
+        Self::Transient("no answer in time".to_owned())
+    }
+}
+
+impl From<PayloadError> for SendError {
+    fn from(error: PayloadError) -> Self {
+        let reason = error.to_string();
+        match error {
+            PayloadError::ExpiredCredentials(_) => Self::ExpiredCredentials(reason),
+            _ => Self::PayloadNotStored(reason),
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! Sends the items of one request to one queue: batches, retries, and second calls beside silent ones.
+
+use std::{
+    collections::VecDeque,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use aws_sdk_sqs::Client;
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt as _, join_all};
+use tokio::{
+    select,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{
+    StoreContext,
+    call::{self, Batch, BatchResult},
+    item::Item,
+    send_error::SendError,
+};
+use crate::{
+    message::{MOST_BYTES, Message},
+    payload::{PayloadError, Payloads},
+    routes::Queue,
+};
+
+/// SQS accepts at most this many entries in one call.
+///
+/// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>
+pub(super) const MAX_ENTRIES: usize = 10;
+
+/// Gives up on the queue after this many isolated messages were rejected and none was stored.
+const MAX_ISOLATED_REJECTIONS: usize = 20;
+
+/// After this silence, or a third of the time that is left if that is shorter, the queue is probed for a second call.
+const SECOND_CALL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// After this silence of S3, or a third of the time that is left, the same object is uploaded a second time.
+const SECOND_UPLOAD_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The wait before a retry is random, up to this long at first and up to twice as long each time.
+const MIN_BACKOFF: Duration = Duration::from_millis(25);
+const MAX_BACKOFF: Duration = Duration::from_millis(800);
+
+/// Sends the items of one request to one queue.
+pub(super) struct QueueSender<'s, 'p> {
+    target: Target<'s>,
+    /// When the sender gives up on a queue that keeps failing. The storage deadline if nothing can be diverted.
+    divert_deadline: Instant,
+    /// The error for all further items, once the sender gave up on the queue.
+    gave_up: OnceLock<SendError>,
+    has_stored: AtomicBool,
+    /// Calls that SQS answered.
+    answers: AtomicUsize,
+    isolated_rejections: AtomicUsize,
+    unsent: Mutex<Unsent<'s, 'p>>,
+}
+
+/// A queue, and how to send to it.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'s> {
+    pub(super) client: &'s Client,
+    pub(super) queue: &'s Queue,
+    pub(super) payloads: &'s Payloads,
+    /// The account that the bucket must belong to.
+    pub(super) bucket_owner: Option<&'s str>,
+    pub(super) context: StoreContext<'s>,
+    /// Batches that are under way at a time.
+    pub(super) concurrency: usize,
+    /// Whether a batch without an answer is given back when half of its time is over, to be diverted.
+    pub(super) can_divert: bool,
+    /// Whether a batch without an answer may have a second call.
+    pub(super) has_second_calls: bool,
+}
+
+/// The items that the sender did not see stored.
+#[derive(Default)]
+pub(super) struct Unsent<'s, 'p> {
+    pub(super) failed: Vec<(Item<'p>, SendError)>,
+    pub(super) unanswered: Vec<Unanswered<'s, 'p>>,
+}
+
+/// A batch whose calls may still succeed.
+pub(super) struct Unanswered<'s, 'p> {
+    pub(super) items: Vec<Item<'p>>,
+    pub(super) calls: BoxFuture<'s, BatchResult>,
+    pub(super) progress: Arc<Progress>,
+}
+
+/// How far the calls for a batch are.
+#[derive(Default)]
+pub(super) struct Progress {
+    pub(super) is_uploading: AtomicBool,
+    pub(super) has_second_call: AtomicBool,
+}
+
+/// Items that are sent in order. A standard queue has one shard for all workers, a FIFO queue one shard per worker.
+type Shard<'p> = Mutex<VecDeque<Item<'p>>>;
+
+impl<'s, 'p> QueueSender<'s, 'p> {
+    pub(super) fn new(target: Target<'s>) -> Self {
+        Self {
+            target,
+            divert_deadline: target.halfway(),
+            gave_up: OnceLock::new(),
+            has_stored: AtomicBool::default(),
+            answers: AtomicUsize::default(),
+            isolated_rejections: AtomicUsize::default(),
+            unsent: Mutex::default(),
+        }
+    }
+
+    /// Sends the items until all are stored, the time is over, or the queue turns out to be unavailable.
+    pub(super) async fn send(self, items: Vec<Item<'p>>) -> Unsent<'s, 'p> {
+        if self.target.queue.fifo {
+            let shards = self.shard_by_group(items);
+            join_all(shards.iter().map(|shard| self.work(shard))).await;
+        } else {
+            let shared = Mutex::new(items.into());
+            join_all((0..self.target.concurrency).map(|_| self.work(&shared))).await;
+        }
+        self.unsent.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Distributes the items of a FIFO queue so that one worker sends all items of a group.
+    fn shard_by_group(&self, items: Vec<Item<'p>>) -> Vec<Shard<'p>> {
+        let mut shards: Vec<_> = (0..self.target.concurrency).map(|_| VecDeque::new()).collect();
+        for mut item in items {
+            let mut hasher = DefaultHasher::new();
+            item.message(self.target.context.origin, true).group_id.hash(&mut hasher);
+            let shard = hasher.finish() % shards.len() as u64;
+            shards[usize::try_from(shard).unwrap_or_default()].push_back(item);
+        }
+        shards.into_iter().filter(|shard| !shard.is_empty()).map(Mutex::new).collect()
+    }
+
+    /// Sends a shard batch by batch. Retries the failed entries of a batch before it takes the next one.
+    async fn work(&self, shard: &Shard<'p>) {
+        let (context, mut retries, mut backoff) = (self.target.context, Vec::new(), Backoff::default());
+        loop {
+            let batch = if retries.is_empty() { self.next_batch(shard) } else { std::mem::take(&mut retries) };
+            if batch.is_empty() {
+                return;
+            }
+            let mut isolated = Vec::new();
+            let failed = self.attempt(batch).await;
+            let wait = backoff.next();
+            let retry_at = Instant::now() + wait;
+            for (item, error) in failed {
+                match error {
+                    SendError::Transient(_) if retry_at < self.divert_deadline && context.has_time_at(retry_at) => {
+                        context.metrics.count("QueueRetries", 1);
+                        retries.push(item);
+                    }
+                    SendError::BatchRejected(_) => {
+                        context.metrics.count("QueueRetries", 1);
+                        isolated.push(item.isolated());
+                    }
+                    SendError::Transient(_) | SendError::QueueUnavailable(_) | SendError::ExpiredCredentials(_) => {
+                        let _ = self.gave_up.set(error.clone());
+                        self.fail(item, error);
+                    }
+                    SendError::EntryRejected(_) | SendError::PayloadNotStored(_) => self.fail(item, error),
+                }
+            }
+            isolated.into_iter().rev().for_each(|item| lock(shard).push_front(item));
+            if retries.is_empty() {
+                backoff = Backoff::default();
+            } else {
+                sleep(wait).await;
+            }
+        }
+    }
+
+    fn fail(&self, item: Item<'p>, error: SendError) {
+        lock(&self.unsent).failed.push((item, error));
+    }
+
+    /// Takes the items of one call from the front of a shard, within SQS's limits of count and bytes.
+    fn next_batch(&self, shard: &Shard<'p>) -> Vec<Item<'p>> {
+        let (origin, fifo) = (self.target.context.origin, self.target.queue.fifo);
+        let (mut shard, mut batch, mut bytes_left) = (lock(shard), Vec::new(), MOST_BYTES);
+        while let Some(mut item) = shard.pop_front() {
+            let size = item.message(origin, fifo).size();
+            // An upload to S3 must not delay other items.
+            let needs_own_call = item.is_isolated || item.is_claim_check(size);
+            if !batch.is_empty() && (needs_own_call || size > bytes_left) {
+                shard.push_front(item);
+                break;
+            }
+            batch.push(item);
+            bytes_left = bytes_left.saturating_sub(size);
+            if needs_own_call || batch.len() == MAX_ENTRIES {
+                break;
+            }
+        }
+        batch
+    }
+
+    /// Sends one batch and returns the items that SQS did not store.
+    ///
+    /// A batch without an answer at half of its time is not returned. It becomes [`Unanswered`].
+    async fn attempt(&self, mut items: Vec<Item<'p>>) -> Vec<(Item<'p>, SendError)> {
+        // The other workers need not find out again that the queue is unavailable.
+        if let Some(error) = self.gave_up.get() {
+            return all_failed(items, error);
+        }
+        let target = self.target;
+        if !target.context.has_time_at(Instant::now()) {
+            return all_failed(items, &SendError::no_time_left());
+        }
+        let messages: Vec<_> =
+            items.iter_mut().map(|item| item.take_message(target.context.origin, target.queue.fifo)).collect();
+        let progress = Arc::new(Progress::default());
+        let mut calls = match &messages[..] {
+            // A claim check has a batch of its own.
+            [message] if items[0].is_claim_check(message.size()) => {
+                target.upload_and_send(&items[0], messages, &progress)
+            }
+            _ => target.send_with_second_call(Batch::new(&target.queue.url, &messages), &progress),
+        };
+        let answers = self.answers.load(Relaxed);
+        select! {
+            biased;
+            result = &mut calls => {
+                self.answers.fetch_add(1, Relaxed);
+                self.failed_items(items, result)
+            }
+            () = sleep_until(target.halfway()) => {
+                if !target.can_divert {
+                    return all_failed(items, &progress.timeout_error());
+                }
+                // A queue that answers other calls has lost or delayed this one only.
+                if self.answers.load(Relaxed) == answers {
+                    let _ = self.gave_up.set(SendError::no_answer());
+                }
+                lock(&self.unsent).unanswered.push(Unanswered { items, calls, progress });
+                Vec::new()
+            }
+        }
+    }
+
+    fn failed_items(&self, items: Vec<Item<'p>>, result: BatchResult) -> Vec<(Item<'p>, SendError)> {
+        if result.as_ref().is_ok_and(|results| results.iter().any(Result::is_ok)) {
+            self.has_stored.store(true, Relaxed);
+        }
+        let Err(SendError::BatchRejected(reason)) = result else { return unstored(items, result) };
+        if items.len() > 1 {
+            return all_failed(items, &SendError::BatchRejected(reason));
+        }
+        let error = SendError::EntryRejected(reason);
+        let rejections = self.isolated_rejections.fetch_add(1, Relaxed) + 1;
+        let is_queue_at_fault = rejections >= MAX_ISOLATED_REJECTIONS && !self.has_stored.load(Relaxed);
+        if is_queue_at_fault || Instant::now() >= self.divert_deadline {
+            let _ = self.gave_up.set(error.clone());
+        }
+        all_failed(items, &error)
+    }
+}
+
+impl<'s> Target<'s> {
+    /// When half of the time that is left will be over, or all of it if nothing can be diverted.
+    fn halfway(&self) -> Instant {
+        if self.can_divert { self.context.halfway() } else { self.context.deadline }
+    }
+
+    /// Sends a batch, and once more if the first call stays silent although the queue answers a probe.
+    ///
+    /// The probe is an empty batch on another connection, which stores nothing. It tells a lost call from a service that
+    /// is slow for every call, so a slow SQS gets no second copy.
+    fn send_with_second_call(self, batch: Batch, progress: &Arc<Progress>) -> BoxFuture<'s, BatchResult> {
+        let (context, progress) = (self.context, Arc::clone(progress));
+        async move {
+            let first = call::send_batch(self.client, batch.clone());
+            if !self.has_second_calls {
+                return first.await;
+            }
+            let second = async {
+                sleep_until(context.after(SECOND_CALL_INTERVAL)).await;
+                context.require_time().await;
+                call::probe(self.client, &self.queue.url).await?;
+                context.require_time().await;
+                progress.has_second_call.store(true, Relaxed);
+                context.metrics.count("QueueRetries", 1);
+                call::send_batch(self.client, batch.clone()).await
+            };
+            first_success(first, second, &progress.has_second_call).await
+        }
+        .boxed()
+    }
+
+    /// Stores the body of a claim check in S3, then sends the message that points there.
+    ///
+    /// Each attempt uses a new object: if the response to an earlier call was lost, two messages may be on the queue.
+    fn upload_and_send(
+        self,
+        item: &Item<'_>,
+        mut messages: Vec<Message>,
+        progress: &Arc<Progress>,
+    ) -> BoxFuture<'s, BatchResult> {
+        let key = Payloads::key(item.object_route(), item.event_id());
+        let (context, progress) = (self.context, Arc::clone(progress));
+        async move {
+            let bucket = self.payloads.bucket()?;
+            let body = Bytes::from(messages[0].point_to(bucket, &key));
+            progress.is_uploading.store(true, Relaxed);
+            self.upload(&key, body).await?;
+            progress.is_uploading.store(false, Relaxed);
+            if !context.has_time_at(Instant::now()) {
+                return Err(SendError::no_time_left());
+            }
+            let result = call::send_batch(self.client, Batch::new(&self.queue.url, &messages)).await;
+            if let Ok([Ok(())]) = result.as_deref() {
+                context.metrics.count("ClaimChecked", 1);
+            }
+            result
+        }
+        .boxed()
+    }
+
+    /// Stores a body in S3. Retries transient errors, and uploads the same object once more if S3 stays silent.
+    async fn upload(&self, key: &str, body: Bytes) -> Result<(), PayloadError> {
+        let (context, mut backoff) = (self.context, Backoff::default());
+        loop {
+            let is_second_under_way = AtomicBool::default();
+            let first = self.payloads.put(key, body.clone(), self.bucket_owner);
+            let second = async {
+                sleep_until(context.after(SECOND_UPLOAD_INTERVAL)).await;
+                context.require_time().await;
+                is_second_under_way.store(true, Relaxed);
+                self.payloads.put(key, body.clone(), self.bucket_owner).await
+            };
+            let result = first_success(first, second, &is_second_under_way).await;
+            let wait = backoff.next();
+            if !matches!(result, Err(PayloadError::Transient(_))) || !context.has_time_at(Instant::now() + wait) {
+                return result;
+            }
+            sleep(wait).await;
+        }
+    }
+}
+
+impl Progress {
+    /// The error of a batch whose time is over.
+    pub(super) fn timeout_error(&self) -> SendError {
+        if self.is_uploading.load(Relaxed) {
+            PayloadError::Transient("no answer in time".to_owned()).into()
+        } else {
+            SendError::no_answer()
+        }
+    }
+}
+
+/// Returns the first success of two calls. The second one counts once it is under way; until then it only waits.
+async fn first_success<T, E>(
+    first: impl Future<Output = Result<T, E>>,
+    second: impl Future<Output = Result<T, E>>,
+    is_second_under_way: &AtomicBool,
+) -> Result<T, E> {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    select! {
+        biased;
+        result = &mut first => match result {
+            Err(_) if is_second_under_way.load(Relaxed) => second.await,
+            result => result,
+        },
+        result = &mut second => match result {
+            Err(_) => first.await,
+            result => result,
+        },
+    }
+}
+
+/// Growing, random waits, so that execution environments that fail together do not retry together.
+#[derive(Default)]
+struct Backoff(u32);
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let longest = MAX_BACKOFF.min(MIN_BACKOFF * 2_u32.saturating_pow(self.0));
+        self.0 += 1;
+        longest.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+}
+
+/// The items of a batch that are not stored by its result.
+pub(super) fn unstored<'p>(items: Vec<Item<'p>>, result: BatchResult) -> Vec<(Item<'p>, SendError)> {
+    match result {
+        Ok(results) => {
+            items.into_iter().zip(results).filter_map(|(item, result)| Some((item, result.err()?))).collect()
+        }
+        Err(error) => all_failed(items, &error),
+    }
+}
+
+fn all_failed<'p>(items: Vec<Item<'p>>, error: &SendError) -> Vec<(Item<'p>, SendError)> {
+    items.into_iter().map(|item| (item, error.clone())).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
