@@ -246,9 +246,14 @@ fn is_doubtful(call: &Call, answers: &[Answer]) -> bool {
 }
 
 fn check_objects(state: &State, plan: &Plan, answers: &[Answer]) -> Found {
-    let referenced = state.referenced_objects();
+    let (mut referenced, mut found) = (HashSet::new(), Vec::new());
+    for key in state.referenced_objects() {
+        // A consumer deletes the object together with its message.
+        if !referenced.insert(key) {
+            found.push(("no two messages share an object", key.to_owned()));
+        }
+    }
     let orphans = state.objects.iter().filter(|(key, _)| !referenced.contains(key.as_str()));
-    let mut found = Vec::new();
     for (fragment, orphans) in count(orphans.map(|(_, object)| object.fragment)) {
         let of_fragment = |call: &&Call| call.fragments.contains(&fragment);
         let calls = state.calls.iter().filter(of_fragment);
