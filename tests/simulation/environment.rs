@@ -206,7 +206,7 @@ impl Deadline {
         let now = middle_of_millisecond();
         let deadline = match self {
             Self::In(time) => now + time,
-            Self::ClockAhead => now - hour,
+            Self::ClockAhead => now.saturating_sub(hour),
             Self::ClockBehind => now + hour + FUNCTION_TIMEOUT,
         };
         u64::try_from(deadline.as_millis()).unwrap()
