@@ -77,8 +77,17 @@ pub(crate) struct Refusal {
     pub(crate) status: u16,
     pub(crate) code: &'static str,
     pub(crate) is_sender_fault: bool,
-    /// Whether repeating the same request cannot help.
-    pub(crate) is_final: bool,
+    pub(crate) scope: Scope,
+}
+
+/// What cannot be stored after a refusal, however often it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// The same call may succeed.
+    Nothing,
+    Message,
+    /// Any message on this queue, or any object in this bucket.
+    Service,
 }
 
 /// What the caller receives.
@@ -130,50 +139,50 @@ impl Fate {
     }
 }
 
-const fn refusal(status: u16, code: &'static str, is_sender_fault: bool, is_final: bool) -> Refusal {
-    Refusal { status, code, is_sender_fault, is_final }
+const fn refusal(status: u16, code: &'static str, is_sender_fault: bool, scope: Scope) -> Refusal {
+    Refusal { status, code, is_sender_fault, scope }
 }
 
 static SQS_CALL: [Refusal; 11] = [
-    refusal(500, "InternalFailure", false, false),
-    refusal(503, "ServiceUnavailable", false, false),
-    refusal(400, "ThrottlingException", true, false),
-    refusal(400, "RequestThrottled", true, false),
-    refusal(400, "KmsThrottled", true, false),
-    refusal(429, "TooManyRequestsException", true, false),
-    refusal(403, "AccessDeniedException", true, true),
-    refusal(400, "QueueDoesNotExist", true, true),
-    refusal(400, "KmsDisabled", true, true),
-    refusal(400, "InvalidParameterValueException", true, true),
-    refusal(400, "BrandNewException", true, true),
+    refusal(500, "InternalFailure", false, Scope::Nothing),
+    refusal(503, "ServiceUnavailable", false, Scope::Nothing),
+    refusal(400, "ThrottlingException", true, Scope::Nothing),
+    refusal(400, "RequestThrottled", true, Scope::Nothing),
+    refusal(400, "KmsThrottled", true, Scope::Nothing),
+    refusal(429, "TooManyRequestsException", true, Scope::Nothing),
+    refusal(403, "AccessDeniedException", true, Scope::Service),
+    refusal(400, "QueueDoesNotExist", true, Scope::Service),
+    refusal(400, "KmsDisabled", true, Scope::Service),
+    refusal(400, "InvalidParameterValueException", true, Scope::Message),
+    refusal(400, "BrandNewException", true, Scope::Message),
 ];
 
 static SQS_ENTRY: [Refusal; 9] = [
-    refusal(200, "InternalError", false, false),
-    refusal(200, "ServiceUnavailable", false, false),
-    refusal(200, "ThrottlingException", true, false),
-    refusal(200, "RequestThrottled", true, false),
-    refusal(200, "KMS.ThrottlingException", true, false),
-    refusal(200, "ServiceUnavailable", true, false),
-    refusal(200, "InvalidMessageContents", true, true),
-    refusal(200, "KMS.DisabledException", true, true),
-    refusal(200, "BrandNewError", true, true),
+    refusal(200, "InternalError", false, Scope::Nothing),
+    refusal(200, "ServiceUnavailable", false, Scope::Nothing),
+    refusal(200, "ThrottlingException", true, Scope::Nothing),
+    refusal(200, "RequestThrottled", true, Scope::Nothing),
+    refusal(200, "KMS.ThrottlingException", true, Scope::Nothing),
+    refusal(200, "ServiceUnavailable", true, Scope::Nothing),
+    refusal(200, "InvalidMessageContents", true, Scope::Message),
+    refusal(200, "KMS.DisabledException", true, Scope::Service),
+    refusal(200, "BrandNewError", true, Scope::Message),
 ];
 
 static S3_CALL: [Refusal; 6] = [
-    refusal(500, "InternalError", false, false),
-    refusal(503, "SlowDown", false, false),
-    refusal(400, "RequestTimeout", true, false),
-    refusal(409, "OperationAborted", true, false),
-    refusal(403, "AccessDenied", true, true),
-    refusal(404, "NoSuchBucket", true, true),
+    refusal(500, "InternalError", false, Scope::Nothing),
+    refusal(503, "SlowDown", false, Scope::Nothing),
+    refusal(400, "RequestTimeout", true, Scope::Nothing),
+    refusal(409, "OperationAborted", true, Scope::Nothing),
+    refusal(403, "AccessDenied", true, Scope::Service),
+    refusal(404, "NoSuchBucket", true, Scope::Service),
 ];
 
 static SECRETS_CALL: [Refusal; 4] = [
-    refusal(500, "InternalServiceError", false, false),
-    refusal(400, "ThrottlingException", true, false),
-    refusal(400, "AccessDeniedException", true, true),
-    refusal(400, "DecryptionFailure", true, true),
+    refusal(500, "InternalServiceError", false, Scope::Nothing),
+    refusal(400, "ThrottlingException", true, Scope::Nothing),
+    refusal(400, "AccessDeniedException", true, Scope::Service),
+    refusal(400, "DecryptionFailure", true, Scope::Service),
 ];
 
 impl Condition {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     aws::{CATCH_ALL, Call, Conditions, End, State},
-    faults::{Profile, Refusal, Service},
+    faults::{Profile, Refusal, Scope, Service},
     plan::Plan,
 };
 
@@ -158,13 +158,19 @@ fn diverted_early(state: &State, calls: &[&Call], answer: &Answer) -> Vec<(usize
         .collect()
 }
 
-/// Whether SQS said that the queue is unavailable, or that it does not accept the fragment.
+/// Whether the answer means that the queue is unavailable, or that SQS does not accept the fragment.
 fn is_refused_finally(call: &Call, fragment: usize) -> bool {
-    let is_final = |refusal: Option<&Refusal>| refusal.is_some_and(|refusal| refusal.is_final);
+    let scope = |refusal: Option<&Refusal>| refusal.map_or(Scope::Nothing, |refusal| refusal.scope);
     let index = call.fragments.iter().position(|of| *of == fragment);
     let is_rejected = index.is_some_and(|index| !call.fate.is_entry_stored(index));
-    let is_answered = matches!(call.end, Some(End::Answered(_)));
-    is_answered && (is_final(call.fate.refusal) || (is_rejected && is_final(call.fate.not_stored.1)))
+    let is_any_rejected = (0..call.fragments.len()).any(|index| !call.fate.is_entry_stored(index));
+    let is_entry_final = match scope(call.fate.not_stored.1) {
+        Scope::Nothing => false,
+        Scope::Message => is_rejected,
+        Scope::Service => is_any_rejected,
+    };
+    // Of a whole call, SQS does not name the entry.
+    matches!(call.end, Some(End::Answered(_))) && (is_entry_final || scope(call.fate.refusal) != Scope::Nothing)
 }
 
 /// Whether AWS said that the fragment cannot be stored, so that waiting is of no use.
@@ -172,7 +178,7 @@ fn has_final_refusal(state: &State, plan: &Plan, calls: &[&Call], fragment: usiz
     let needs_bucket = state.fragments[fragment].is_large() && !plan.has_bucket;
     let is_refused = |call: &&Call| match call.service {
         Service::Sqs(CATCH_ALL) => is_refused_finally(call, fragment),
-        Service::S3 => call.fragments.contains(&fragment) && call.fate.refusal.is_some_and(|refusal| refusal.is_final),
+        Service::S3 => call.fragments.contains(&fragment) && is_refused_finally(call, fragment),
         _ => false,
     };
     needs_bucket || calls.iter().copied().any(|call| is_refused(&call))

@@ -39,6 +39,7 @@ macro_rules! regression_seeds {
 regression_seeds! {
     slow_queue_gets_two_copies_at_most = 19,
     slow_queue_is_awaited = 26,
+    slow_catch_all_queue_is_awaited = 207,
     slow_s3_leaves_one_orphaned_object_at_most = 133,
     slow_secrets_manager_only_delays_the_start = 6,
     nothing_is_sent_in_the_last_200_milliseconds = 23,
