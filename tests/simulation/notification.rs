@@ -5,8 +5,11 @@ use sha2::{Digest, Sha256};
 
 const ENVELOPE: [&str; 2] = [r#"{"object":"whatsapp_business_account","entry":["#, "]}"];
 
-/// A body that takes more than one message of SQS.
-const LARGE_BYTES: usize = 1_048_576;
+/// SQS accepts messages up to this size.
+const MAX_MESSAGE_BYTES: usize = 1_048_576;
+
+/// The attributes of a message take fewer bytes than this.
+const MAX_ATTRIBUTE_BYTES: usize = 1000;
 
 /// One body as Meta signs it.
 #[derive(Debug, Clone, Default)]
@@ -28,9 +31,9 @@ pub(crate) struct Fragment {
 }
 
 impl Fragment {
-    /// Whether the body does not fit into a message, whatever its attributes.
+    /// Whether the body may be too large for a message, so that it needs the bucket.
     pub(crate) fn is_large(&self) -> bool {
-        self.bytes.len() > LARGE_BYTES
+        self.bytes.len() > MAX_MESSAGE_BYTES - MAX_ATTRIBUTE_BYTES
     }
 
     /// Whether a consumer that reads `body` has received this fragment.
@@ -68,11 +71,12 @@ pub(crate) fn draw(rng: &mut Rng, serial: &mut u32) -> Notification {
             let changes = rng.usize(2..=5);
             envelope(rng, serial, &[changes], bytes)
         }
-        872..890 => {
-            let bytes = LARGE_BYTES + rng.usize(0..100_000);
+        872..895 => {
+            // Around the limit, where the attributes decide.
+            let bytes = MAX_MESSAGE_BYTES - 2000 + rng.usize(0..4000);
             envelope(rng, serial, &[1], bytes)
         }
-        890..930 => not_json(rng, serial),
+        895..930 => not_json(rng, serial),
         930..970 => not_a_notification(serial),
         _ => entry_without_changes(serial),
     }
