@@ -40,7 +40,7 @@ regression_seeds! {
     slow_queue_gets_two_copies_at_most = 19,
     slow_queue_is_awaited = 26,
     slow_catch_all_queue_is_awaited = 207,
-    slow_s3_leaves_one_orphaned_object_at_most = 133,
+    slow_s3_leaves_one_orphaned_object_at_most = 1765,
     slow_secrets_manager_only_delays_the_start = 6,
     nothing_is_sent_in_the_last_200_milliseconds = 23,
     clock_an_hour_behind_does_not_delay_the_answer = 55,
@@ -96,7 +96,9 @@ fn variable(name: &str) -> Option<u64> {
 /// Fails with the calls of the seed if an invariant does not hold.
 fn hold(seed: u64) {
     let report = run(seed);
-    let lines = report.violations.iter().map(|violation| format!("{}: {}", violation.invariant, violation.detail));
+    let violations: BTreeMap<_, _> =
+        report.violations.iter().map(|violation| (violation.invariant, &violation.detail)).collect();
+    let lines = violations.into_iter().map(|(invariant, detail)| format!("{invariant}: {detail}"));
     let text = report.trace.iter().cloned().chain(lines).collect::<Vec<_>>().join("\n");
     assert!(report.violations.is_empty(), "seed {seed}\n{text}");
     if variable("SIMULATION_SEED").is_some() {
