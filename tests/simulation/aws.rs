@@ -304,7 +304,7 @@ impl State {
         let event_id = entry.attribute("event_id").unwrap_or_default();
         let Some(&fragment) = self.by_event_id.get(event_id) else {
             self.violate("only signed fragments are sent", format!("event id `{event_id}`"));
-            return usize::MAX;
+            return self.expect(&[Fragment::unknown(event_id)]).start;
         };
         let expected = &self.fragments[fragment];
         let object = pointer(entry).map(|key| self.objects.get(&key));

@@ -31,6 +31,11 @@ pub(crate) struct Fragment {
 }
 
 impl Fragment {
+    /// Stands for a message that no notification explains.
+    pub(crate) fn unknown(event_id: &str) -> Self {
+        Self { event_id: event_id.to_owned(), bytes: Vec::new(), routes: &[], conversation: None }
+    }
+
     /// Whether the body may be too large for a message, so that it needs the bucket.
     pub(crate) fn is_large(&self) -> bool {
         self.bytes.len() > MAX_MESSAGE_BYTES - MAX_ATTRIBUTE_BYTES
