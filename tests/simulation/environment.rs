@@ -25,7 +25,7 @@ use whatsapp_ingress::{
 use crate::{
     aws::{Aws, Call, Conditions, End, Violation, app_secret},
     invariants::{self, Answer},
-    plan::{Content, Deadline, Delivery, Plan, Signature},
+    plan::{Content, Deadline, Delivery, MAX_START_LATENCY, Plan, Signature},
 };
 
 /// Lambda ends a start that takes longer.
@@ -101,7 +101,7 @@ impl Environment {
             if let Ok(Ok(ingress)) = timeout_at(started + START_TIMEOUT, self.try_start()).await {
                 return ingress;
             }
-            if latency.is_some_and(|latency| latency < START_TIMEOUT / 2) {
+            if latency.is_some_and(|latency| latency <= MAX_START_LATENCY) {
                 let detail = format!("not started after {:?}", started.elapsed());
                 self.aws.state().violate("a start waits for a slow Secrets Manager", detail);
             }
