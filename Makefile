@@ -125,6 +125,10 @@ deny: $(CARGO_DENY) ## what may be depended on: licences and sources; fails on a
 	done
 	CARGO_DENY=$(CARGO_DENY) .ci/advisories ./Cargo.toml ./fuzz/Cargo.toml
 
+.PHONY: simulate
+simulate: ## simulates SEEDS=20000 execution environments with faults of AWS, from seed FIRST=0 on
+	SIMULATION_SEEDS=$(or $(SEEDS),20000) SIMULATION_FIRST_SEED=$(or $(FIRST),0) cargo test --test simulation
+
 .PHONY: soak
 soak: ## COUNT=20000 notifications at the release build, with faults of every kind among them
 	cargo build --release

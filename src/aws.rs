@@ -32,17 +32,19 @@ const SECRET_TIMEOUT: Duration = Duration::from_secs(9);
 ///
 /// All clients that are built from it share one connection pool and one trust store.
 pub async fn config() -> SdkConfig {
-    let timeouts = TimeoutConfig::builder()
-        .operation_attempt_timeout(SECRET_ATTEMPT_TIMEOUT)
-        .operation_timeout(SECRET_TIMEOUT)
-        .build();
-    let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).timeout_config(timeouts);
+    let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).timeout_config(timeouts());
     // Lambda provides the credentials in the environment. The SDK's default chain looks there first, but builds all
     // other providers beforehand, including a client for STS.
     let environment = EnvironmentVariableCredentialsProvider::new();
     let has_credentials = environment.provide_credentials().await.is_ok();
     let loader = if has_credentials { loader.credentials_provider(environment) } else { loader };
     loader.load().await
+}
+
+/// Timeouts for reading the secret.
+#[must_use]
+pub fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder().operation_attempt_timeout(SECRET_ATTEMPT_TIMEOUT).operation_timeout(SECRET_TIMEOUT).build()
 }
 
 /// The same without the SDK's retries and timeouts, for SQS and S3: the caller decides what is sent again and until when.
