@@ -55,12 +55,10 @@ pub(super) async fn send_batch(client: &Client, batch: Batch) -> BatchResult {
 ///
 /// It succeeds if SQS would accept a batch with entries: connection, queue and permission are those of a message.
 pub(super) async fn probe(client: &Client, queue_url: &str) -> Result<(), SendError> {
-    match call(client, Batch::new(queue_url, &[]).body).await {
-        Err(error) if !error.as_service_error().is_some_and(SendMessageBatchError::is_empty_batch_request) => {
-            Err(call_error(&error))
-        }
-        _ => Ok(()),
-    }
+    let Err(error) = call(client, Batch::new(queue_url, &[]).body).await else { return Ok(()) };
+    // With or without the namespace of SQS's older protocol.
+    let is_rejected_as_empty = error_code(&error).is_some_and(|(_, code)| code.ends_with("EmptyBatchRequest"));
+    if is_rejected_as_empty { Ok(()) } else { Err(call_error(&error)) }
 }
 
 /// Makes a call with this request body.

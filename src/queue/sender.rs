@@ -145,13 +145,20 @@ impl<'s, 'p> QueueSender<'s, 'p> {
     /// Sends a shard batch by batch. Retries the failed entries of a batch before it takes the next one.
     async fn work(&self, shard: &Shard<'p>) {
         let (context, mut retries, mut backoff) = (self.target.context, Vec::new(), Backoff::default());
+        let mut divert_at = self.divert_deadline;
         loop {
-            let batch = if retries.is_empty() { self.next_batch(shard) } else { std::mem::take(&mut retries) };
+            let batch = if retries.is_empty() {
+                // A retry does not get half of the remaining time again.
+                divert_at = self.target.halfway();
+                self.next_batch(shard)
+            } else {
+                std::mem::take(&mut retries)
+            };
             if batch.is_empty() {
                 return;
             }
             let mut isolated = Vec::new();
-            let failed = self.attempt(batch).await;
+            let failed = self.attempt(batch, divert_at).await;
             let wait = backoff.next();
             let retry_at = Instant::now() + wait;
             for (item, error) in failed {
@@ -207,8 +214,9 @@ impl<'s, 'p> QueueSender<'s, 'p> {
 
     /// Sends one batch and returns the items that SQS did not store.
     ///
-    /// A batch without an answer at half of its time is not returned. It becomes [`Unanswered`].
-    async fn attempt(&self, mut items: Vec<Item<'p>>) -> Vec<(Item<'p>, SendError)> {
+    /// A batch without an answer at `divert_at` is not returned. It becomes [`Unanswered`]. A retry shortly before that gets
+    /// as long as a first call before its probe.
+    async fn attempt(&self, mut items: Vec<Item<'p>>, divert_at: Instant) -> Vec<(Item<'p>, SendError)> {
         // The other workers need not find out again that the queue is unavailable.
         if let Some(error) = self.gave_up.get() {
             return all_failed(items, error);
@@ -234,7 +242,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                 self.answers.fetch_add(1, Relaxed);
                 self.failed_items(items, result)
             }
-            () = sleep_until(target.halfway()) => {
+            () = sleep_until(divert_at.max(target.context.after(SECOND_CALL_INTERVAL))) => {
                 if !target.can_divert {
                     return all_failed(items, &progress.timeout_error());
                 }

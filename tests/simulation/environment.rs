@@ -20,6 +20,7 @@ use whatsapp_ingress::{
     routes::Routes,
     secrets::Secrets,
     signature,
+    telemetry::RequestLog,
 };
 
 use crate::{
@@ -128,7 +129,7 @@ impl Environment {
         let queues = Queues::new(aws_sdk_sqs::Client::new(&without_retries), routes, payloads);
         let secrets = Secrets::read(aws_sdk_secretsmanager::Client::new(&config), "id".to_owned());
         let (secrets, ()) = tokio::join!(secrets, queues.warm_up());
-        Ok(Ingress::new(secrets?, queues))
+        Ok(Ingress::new(secrets?, queues, RequestLog::new("INFO", "function", std::io::sink())))
     }
 
     /// Begins a request: rotates the secret if the request is signed with a new one. Returns its version.
