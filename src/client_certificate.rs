@@ -23,12 +23,13 @@ fn parse(mut rest: &[u8]) -> Option<Vec<(&[u8], Vec<u8>)>> {
     let mut attributes = Vec::new();
     loop {
         let equals = rest.iter().position(|byte| *byte == b'=')?;
-        let kind = rest[..equals].trim_ascii();
+        let kind = skip_spaces(&rest[..equals]);
+        let kind = kind.strip_suffix(b" ").unwrap_or(kind);
         let is_kind = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
         if kind.is_empty() || !kind.iter().all(is_kind) {
             return None;
         }
-        let after = rest[equals + 1..].trim_ascii_start();
+        let after = skip_spaces(&rest[equals + 1..]);
         let (value, after) = after.strip_prefix(b"\"").map_or_else(|| parse_plain(after), parse_quoted)?;
         attributes.push((kind, value));
         match after.split_first() {
@@ -37,6 +38,12 @@ fn parse(mut rest: &[u8]) -> Option<Vec<(&[u8], Vec<u8>)>> {
             Some(_) => return None,
         }
     }
+}
+
+/// Skips spaces, but no other white space: it is a part of the name.
+fn skip_spaces(text: &[u8]) -> &[u8] {
+    let spaces = text.iter().take_while(|byte| **byte == b' ').count();
+    &text[spaces..]
 }
 
 /// A value up to the next separator, without the spaces around it.
@@ -73,7 +80,7 @@ fn parse_quoted(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
         let (byte, after) = rest.split_first()?;
         rest = after;
         match byte {
-            b'"' => return Some((value, rest.trim_ascii_start())),
+            b'"' => return Some((value, skip_spaces(rest))),
             b'\\' => {
                 let (byte, after) = parse_escape(rest)?;
                 value.push(byte);
@@ -175,6 +182,9 @@ mod tests {
             "#CN={}",
             "CN=#0c0161",
             "CN={}\n",
+            "CN=\t{}",
+            "CN=\n{}",
+            "CN\t={}",
         ] {
             assert!(!is_meta(name), "{name:?}");
         }

@@ -86,6 +86,8 @@ enum RequestError {
     UndecodableBody,
     #[error("client certificate not allowed")]
     ClientCertificate,
+    #[error("credentials expired")]
+    ExpiredCredentials,
     #[error("{} of {} stored nowhere, {} diverted", .0.not_stored, .0.pieces, .0.diverted)]
     NotStored(Stored),
 }
@@ -102,7 +104,7 @@ impl RequestError {
             }
             Self::Signature(_) => StatusCode::UNAUTHORIZED,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotStored(_) | Self::ExpiredCredentials => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -170,6 +172,10 @@ impl Ingress {
         };
         if let Err(error) = &result {
             error.count(&metrics);
+            if matches!(error, RequestError::ExpiredCredentials) {
+                tracing::error!("credentials expired, the execution environment ends after this answer");
+                self.must_restart.store(true, Relaxed);
+            }
         }
         self.log(&result, &exchange);
         Ok(match result {
@@ -202,7 +208,11 @@ impl Ingress {
     async fn notification(&self, exchange: &Exchange<'_>) -> Result<Accepted, RequestError> {
         let (deadline, metrics) = (exchange.deadline, exchange.metrics);
         let body = exchange.request.body.as_deref().ok_or(RequestError::UndecodableBody)?;
-        self.verify(body, exchange).await?;
+        if let Err(error) = self.verify(body, exchange).await {
+            // The secret may be a new one that this execution environment cannot read.
+            let is_unknown = error == Rejection::Mismatch && self.secrets.has_expired_credentials();
+            return Err(if is_unknown { RequestError::ExpiredCredentials } else { error.into() });
+        }
         metrics.count(Metric::Notifications, 1);
         let started = Instant::now();
         let pieces = split(body);
@@ -226,8 +236,7 @@ impl Ingress {
         metrics.count(Metric::Unrouted, stored.unrouted);
         // Expired credentials store nothing at all.
         if stored.has_expired_credentials && stored.not_stored == stored.pieces {
-            tracing::error!("credentials expired, the execution environment ends after this answer");
-            self.must_restart.store(true, Relaxed);
+            return Err(RequestError::ExpiredCredentials);
         }
         if stored.not_stored > 0 { Err(RequestError::NotStored(stored)) } else { Ok(Accepted::Stored) }
     }

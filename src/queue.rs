@@ -3,9 +3,14 @@
 use std::{collections::BTreeMap, pin::pin, ptr, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use aws_sdk_sqs::Client;
-use futures_util::future::{join, join_all};
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::{join, join_all},
+    stream::FuturesUnordered,
+};
 use tokio::{
     select,
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
@@ -31,7 +36,7 @@ use sender::{MAX_ENTRIES, QueueSender, Target, Unanswered, Unsent, unstored};
 const MAX_CONCURRENCY: usize = 32;
 
 /// Messages of this many bytes may be under way at a time. Memory limits the concurrency of large bodies.
-const MAX_BYTES_UNDER_WAY: usize = 32 << 20;
+const MAX_BYTES_UNDER_WAY: usize = 16 << 20;
 
 /// With less time left than this no call starts. Its copy would appear after the request was answered with 503.
 const MIN_CALL_TIME: Duration = Duration::from_millis(200);
@@ -165,30 +170,57 @@ impl Queues {
     }
 
     async fn store_to_queue(&self, queue: usize, items: Vec<Item<'_>>, share: Share<'_>) -> Stored {
-        if queue == self.routes.catch_all() {
-            return Stored::of(0, &self.send_to_catch_all(items, share, true).await);
-        }
+        let is_catch_all = queue == self.routes.catch_all();
         let queue = &self.routes.queues()[queue];
-        let target = Target { can_divert: true, ..self.target(queue, share) };
-        let Unsent { failed, unanswered } = QueueSender::new(target).send(items).await;
-        // If S3 fails, it fails for the catch-all queue too.
-        let (not_stored, failed): (Vec<_>, Vec<_>) =
-            failed.into_iter().partition(|(_, error)| error.is_payload_error());
-        log_errors("messages stored nowhere", queue, &not_stored);
-        log_errors("queue failed, its messages go to the catch-all", queue, &failed);
-        let late = unanswered.into_iter().map(|batch| self.divert_unanswered(queue, batch, share.context));
-        let (failed, late) = join(self.divert(&failed, share, true), join_all(late)).await;
-        let mut sum = Diversion { by_route: BTreeMap::new(), not_stored };
-        for diversion in late.into_iter().chain([failed]) {
-            sum.not_stored.extend(diversion.not_stored);
-            for (route, count) in diversion.by_route {
-                *sum.by_route.entry(route).or_default() += count;
-            }
-        }
+        let sum = if is_catch_all {
+            let not_stored = self.send_to_catch_all(items, share, true).await;
+            Diversion { by_route: BTreeMap::new(), not_stored }
+        } else {
+            let (sender, unsent) = unbounded_channel();
+            let target = Target { can_divert: true, ..self.target(queue, share) };
+            join(QueueSender::new(target, sender).send(items), self.divert_unsent(queue, unsent, share)).await.1
+        };
         for (route, count) in &sum.by_route {
             share.context.metrics.count_part(Metric::Diverted, route, *count);
         }
+        log_errors("messages stored nowhere", self.catch_all(), &sum.not_stored);
         Stored::of(sum.by_route.values().sum(), &sum.not_stored)
+    }
+
+    /// Diverts items as soon as their own queue failed to store them.
+    async fn divert_unsent<'s, 'p>(
+        &'s self,
+        queue: &'s Queue,
+        mut unsent: UnboundedReceiver<Unsent<'s, 'p>>,
+        share: Share<'s>,
+    ) -> Diversion<'p> {
+        let (mut diversions, mut sum, mut is_open) = (FuturesUnordered::new(), Diversion::default(), true);
+        let mut received = Vec::new();
+        while is_open || !diversions.is_empty() {
+            select! {
+                biased;
+                count = unsent.recv_many(&mut received, MAX_CONCURRENCY * MAX_ENTRIES), if is_open => {
+                    is_open = count > 0;
+                    let mut failed = Vec::new();
+                    for unsent in received.drain(..) {
+                        match unsent {
+                            // If S3 fails, it fails for the catch-all queue too.
+                            Unsent::Failed(item, error) if error.is_payload_error() => sum.not_stored.push((item, error)),
+                            Unsent::Failed(item, error) => failed.push((item, error)),
+                            Unsent::Unanswered(batch) => {
+                                diversions.push(self.divert_unanswered(queue, batch, share.context).boxed());
+                            }
+                        }
+                    }
+                    if !failed.is_empty() {
+                        log_errors("queue failed, its messages go to the catch-all", queue, &failed);
+                        diversions.push(async move { self.divert(&failed, share, true).await }.boxed());
+                    }
+                }
+                Some(diversion) = diversions.next(), if !diversions.is_empty() => sum.add(diversion),
+            }
+        }
+        sum
     }
 
     /// Sends items to the catch-all queue instead of their own.
@@ -210,7 +242,8 @@ impl Queues {
     /// Diverts a batch without an answer, while the calls to its own queue may still succeed. The first success counts.
     ///
     /// A message has at most two calls without an answer, so a slow SQS causes at most two copies: the one to the catch-all
-    /// queue is the second. If the own queue already had two, the third is delayed until another half of the time is over.
+    /// queue is the second. If the own queue already had two, the third waits for another third of the time: a queue that
+    /// answers probes but no messages would otherwise fail every delivery, and each of them adds copies.
     async fn divert_unanswered<'p>(
         &self,
         queue: &Queue,
@@ -223,20 +256,23 @@ impl Queues {
             select! {
                 biased;
                 result = &mut calls => {
-                    let failed = unstored(items, result);
+                    let (not_stored, failed): (Vec<_>, Vec<_>) =
+                        unstored(items, result).into_iter().partition(|(_, error)| error.is_payload_error());
                     log_errors("queue failed, its messages go to the catch-all", queue, &failed);
-                    return self.divert(&failed, share, false).await;
+                    let mut diversion = self.divert(&failed, share, false).await;
+                    diversion.not_stored.extend(not_stored);
+                    return diversion;
                 }
-                () = sleep_until(context.halfway()) => {}
+                () = sleep_until(context.after(Duration::MAX)) => {}
             }
         }
         let no_answer = Err(progress.timeout_error());
         // Another queue does not help if S3 is slow.
         if progress.is_uploading.load(Relaxed) || !context.has_time_at(Instant::now()) {
             let not_stored = unstored(items, timeout_at(context.deadline, calls).await.unwrap_or(no_answer));
-            log_errors("messages stored nowhere", queue, &not_stored);
             return Diversion { by_route: BTreeMap::new(), not_stored };
         }
+        progress.is_diverted.store(true, Relaxed);
         let silent: Vec<_> = items.iter().map(|item| (item.diverted(), SendError::no_answer())).collect();
         log_errors("queue failed, its messages go to the catch-all", queue, &silent);
         let mut divert = pin!(self.divert(&silent, share, false));
@@ -269,8 +305,7 @@ impl Queues {
     ) -> Vec<(Item<'p>, SendError)> {
         let queue = self.catch_all();
         let target = Target { has_second_calls, ..self.target(queue, share) };
-        // A sender that cannot divert returns no batch as unanswered.
-        let mut failed = QueueSender::new(target).send(items).await.failed;
+        let mut failed = send_all(target, items).await;
         let mut not_stored = Vec::new();
         for (encoding, text) in [
             (Encoding::RawBase64, "messages refused, their bytes go to the catch-all as base64"),
@@ -284,10 +319,9 @@ impl Queues {
             log_errors(text, queue, &rejected);
             not_stored.extend(others);
             let items: Vec<_> = rejected.into_iter().map(|(item, _)| item.with_encoding(encoding)).collect();
-            failed = QueueSender::new(target).send(items).await.failed;
+            failed = send_all(target, items).await;
         }
         not_stored.extend(failed);
-        log_errors("messages stored nowhere", queue, &not_stored);
         not_stored
     }
 
@@ -311,6 +345,29 @@ struct Diversion<'p> {
     /// Items that are stored on the catch-all queue, by their route.
     by_route: BTreeMap<&'p str, usize>,
     not_stored: Vec<(Item<'p>, SendError)>,
+}
+
+impl Diversion<'_> {
+    fn add(&mut self, other: Self) {
+        self.not_stored.extend(other.not_stored);
+        for (route, count) in other.by_route {
+            *self.by_route.entry(route).or_default() += count;
+        }
+    }
+}
+
+/// Sends items to a queue that nothing can be diverted from. Returns those that are not stored.
+async fn send_all<'p>(target: Target<'_>, items: Vec<Item<'p>>) -> Vec<(Item<'p>, SendError)> {
+    let (sender, mut unsent) = unbounded_channel();
+    QueueSender::new(target, sender).send(items).await;
+    let mut failed = Vec::new();
+    while let Ok(unsent) = unsent.try_recv() {
+        match unsent {
+            Unsent::Failed(item, error) => failed.push((item, error)),
+            Unsent::Unanswered(batch) => failed.extend(unstored(batch.items, Err(SendError::no_answer()))),
+        }
+    }
+    failed
 }
 
 impl Stored {

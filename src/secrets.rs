@@ -2,7 +2,10 @@
 
 use std::{
     pin::pin,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -14,10 +17,13 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use whatsapp_webhook::credentials::{AppCredentials, CredentialsError};
+use whatsapp_webhook::{
+    credentials::{AppCredentials, CredentialsError},
+    sqs_error::is_expired_credentials,
+};
 
 use crate::{
-    aws::error_reason,
+    aws::{error_code, error_reason},
     metrics::{Metric, Metrics},
 };
 
@@ -50,6 +56,8 @@ pub struct Secrets {
     /// Locked while the secret is read, so that one read serves all waiting requests. The value is the time of the last
     /// read that a mismatch caused.
     reading: Mutex<Option<Instant>>,
+    /// Whether the last read failed because AWS no longer accepts the credentials of the execution environment.
+    has_expired_credentials: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -76,6 +84,9 @@ pub enum SecretsError {
     /// Secrets Manager did not return a value.
     #[error("the secret of SECRET_ID cannot be read: {0}")]
     Unreadable(String),
+    /// AWS no longer accepts the credentials of this execution environment.
+    #[error("the secret of SECRET_ID cannot be read: {0}")]
+    ExpiredCredentials(String),
     /// The value cannot be used.
     #[error(transparent)]
     Unusable(#[from] CredentialsError),
@@ -85,11 +96,21 @@ impl Secrets {
     /// Reads the secret for the first time; without it nothing can be verified, so an error here ends the start.
     pub async fn read(client: Client, secret_id: String) -> Result<Self, SecretsError> {
         let known = Arc::new(fetch(&client, &secret_id).await?);
-        if !known.has_usual_app_secrets() {
-            tracing::warn!("app_secret in the secret is not 32 hexadecimal digits, the form that Meta uses");
-        }
+        warn_of_unusual(&known);
         let current = RwLock::new(Current { known, refresh_at: Instant::now() + MAX_AGE, abandoned_refreshes: 0 });
-        Ok(Self { client, secret_id, current, reading: Mutex::new(None) })
+        Ok(Self {
+            client,
+            secret_id,
+            current,
+            reading: Mutex::new(None),
+            has_expired_credentials: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether AWS no longer accepts the credentials of this execution environment.
+    #[must_use]
+    pub fn has_expired_credentials(&self) -> bool {
+        self.has_expired_credentials.load(Relaxed)
     }
 
     /// The secrets to check a request with.
@@ -181,10 +202,14 @@ impl Secrets {
 
     async fn replace(&self, metrics: &Metrics) {
         let fetched = fetch(&self.client, &self.secret_id).await;
+        self.has_expired_credentials.store(matches!(fetched, Err(SecretsError::ExpiredCredentials(_))), Relaxed);
         let mut current = self.current_mut();
         current.abandoned_refreshes = 0;
         match fetched {
             Ok(known) => {
+                if known.app_secrets != current.known.app_secrets {
+                    warn_of_unusual(&known);
+                }
                 current.known = Arc::new(known);
                 current.refresh_at = Instant::now() + MAX_AGE;
                 metrics.count(Metric::SecretRefreshes, 1);
@@ -198,6 +223,12 @@ impl Secrets {
     }
 }
 
+fn warn_of_unusual(credentials: &AppCredentials) {
+    if !credentials.has_usual_app_secrets() {
+        tracing::warn!("app_secret in the secret is not 32 hexadecimal digits, the form that Meta uses");
+    }
+}
+
 fn report_timeout(metrics: &Metrics) {
     metrics.count(Metric::SecretFailures, 1);
     tracing::error!("secret not read in time, the old one serves on");
@@ -205,6 +236,10 @@ fn report_timeout(metrics: &Metrics) {
 
 async fn fetch(client: &Client, secret_id: &str) -> Result<AppCredentials, SecretsError> {
     let answer = client.get_secret_value().secret_id(secret_id).send().await;
-    let answer = answer.map_err(|error| SecretsError::Unreadable(error_reason(&error)))?;
+    let answer = answer.map_err(|error| {
+        let is_expired = error_code(&error).is_some_and(|(_, code)| is_expired_credentials(code));
+        let to_error = if is_expired { SecretsError::ExpiredCredentials } else { SecretsError::Unreadable };
+        to_error(error_reason(&error))
+    })?;
     Ok(AppCredentials::parse(answer.secret_string().ok_or(CredentialsError::NotAnObject)?)?)
 }

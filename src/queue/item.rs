@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use crate::{
-    message::{MAX_MESSAGE_BYTES, Message, Origin, Unrouted, event_id},
+    message::{MAX_MESSAGE_BYTES, Message, NO_GROUP, Origin, Unrouted, event_id, group_id},
     notification::Piece,
 };
 
@@ -65,6 +65,11 @@ impl<'p> Item<'p> {
 
     pub(super) fn event_id(&self) -> &str {
         self.event_id.get_or_init(|| event_id(self.piece))
+    }
+
+    /// The message group on a FIFO queue.
+    pub(super) fn group_id(&self, origin: Origin<'_>) -> String {
+        if self.encoding == Encoding::Contract { group_id(self.piece, origin, true) } else { NO_GROUP.to_owned() }
     }
 
     /// Whether the body goes to S3 and the message points there.

@@ -1,12 +1,11 @@
 //! Sends the items of one request to one queue: batches, retries, and second calls beside silent ones.
 
 use std::{
-    collections::VecDeque,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+    collections::{HashMap, VecDeque},
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -16,6 +15,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use tokio::{
     select,
+    sync::mpsc::UnboundedSender,
     time::{Instant, sleep, sleep_until},
 };
 
@@ -60,8 +60,10 @@ pub(super) struct QueueSender<'s, 'p> {
     has_stored: AtomicBool,
     /// Calls that SQS answered.
     answers: AtomicUsize,
+    /// How long the last answered call took, in milliseconds.
+    last_latency: AtomicU64,
     isolated_rejections: AtomicUsize,
-    unsent: Mutex<Unsent<'s, 'p>>,
+    unsent: UnboundedSender<Unsent<'s, 'p>>,
 }
 
 /// A queue, and how to send to it.
@@ -81,11 +83,10 @@ pub(super) struct Target<'s> {
     pub(super) has_second_calls: bool,
 }
 
-/// The items that the sender did not see stored.
-#[derive(Default)]
-pub(super) struct Unsent<'s, 'p> {
-    pub(super) failed: Vec<(Item<'p>, SendError)>,
-    pub(super) unanswered: Vec<Unanswered<'s, 'p>>,
+/// Items that the sender did not see stored, reported as soon as it knows.
+pub(super) enum Unsent<'s, 'p> {
+    Failed(Item<'p>, SendError),
+    Unanswered(Unanswered<'s, 'p>),
 }
 
 /// A batch whose calls may still succeed.
@@ -100,26 +101,30 @@ pub(super) struct Unanswered<'s, 'p> {
 pub(super) struct Progress {
     pub(super) is_uploading: AtomicBool,
     pub(super) has_second_call: AtomicBool,
+    /// The batch is on its way to the catch-all queue, so its own queue gets no further call.
+    pub(super) is_diverted: AtomicBool,
 }
 
 /// Items that are sent in order. A standard queue has one shard for all workers, a FIFO queue one shard per worker.
 type Shard<'p> = Mutex<VecDeque<Item<'p>>>;
 
 impl<'s, 'p> QueueSender<'s, 'p> {
-    pub(super) fn new(target: Target<'s>) -> Self {
+    /// Reports unsent items to `unsent`, which closes when the sender has ended.
+    pub(super) fn new(target: Target<'s>, unsent: UnboundedSender<Unsent<'s, 'p>>) -> Self {
         Self {
             target,
             divert_deadline: target.halfway(),
             gave_up: OnceLock::new(),
             has_stored: AtomicBool::default(),
             answers: AtomicUsize::default(),
+            last_latency: AtomicU64::default(),
             isolated_rejections: AtomicUsize::default(),
-            unsent: Mutex::default(),
+            unsent,
         }
     }
 
     /// Sends the items until all are stored, the time is over, or the queue turns out to be unavailable.
-    pub(super) async fn send(self, items: Vec<Item<'p>>) -> Unsent<'s, 'p> {
+    pub(super) async fn send(self, items: Vec<Item<'p>>) {
         if self.target.queue.fifo {
             let shards = self.shard_by_group(items);
             join_all(shards.iter().map(|shard| self.work(shard))).await;
@@ -127,17 +132,16 @@ impl<'s, 'p> QueueSender<'s, 'p> {
             let shared = Mutex::new(items.into());
             join_all((0..self.target.concurrency).map(|_| self.work(&shared))).await;
         }
-        self.unsent.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Distributes the items of a FIFO queue so that one worker sends all items of a group.
+    /// Distributes the items of a FIFO queue so that one worker sends all items of a group, and all have about as many.
     fn shard_by_group(&self, items: Vec<Item<'p>>) -> Vec<Shard<'p>> {
-        let mut shards: Vec<_> = (0..self.target.concurrency).map(|_| VecDeque::new()).collect();
-        for mut item in items {
-            let mut hasher = DefaultHasher::new();
-            item.message(self.target.context.origin, true).group_id.hash(&mut hasher);
-            let shard = hasher.finish() % shards.len() as u64;
-            shards[usize::try_from(shard).unwrap_or_default()].push_back(item);
+        let mut shards: Vec<VecDeque<_>> = (0..self.target.concurrency).map(|_| VecDeque::new()).collect();
+        let mut by_group = HashMap::new();
+        for item in items {
+            let shortest = || (0..shards.len()).min_by_key(|shard| shards[*shard].len()).unwrap_or_default();
+            let shard = *by_group.entry(item.group_id(self.target.context.origin)).or_insert_with(shortest);
+            shards[shard].push_back(item);
         }
         shards.into_iter().filter(|shard| !shard.is_empty()).map(Mutex::new).collect()
     }
@@ -148,6 +152,10 @@ impl<'s, 'p> QueueSender<'s, 'p> {
         let mut divert_at = self.divert_deadline;
         loop {
             let batch = if retries.is_empty() {
+                if self.is_too_slow_for(shard) {
+                    return self
+                        .fail_rest(shard, &SendError::Transient("too slow for the time that is left".to_owned()));
+                }
                 // A retry does not get half of the remaining time again.
                 divert_at = self.target.halfway();
                 self.next_batch(shard)
@@ -158,7 +166,13 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                 return;
             }
             let mut isolated = Vec::new();
-            let failed = self.attempt(batch, divert_at).await;
+            let Some(failed) = self.attempt(batch, divert_at).await else {
+                if self.target.queue.fifo {
+                    // The next batch must not overtake this one.
+                    return self.fail_rest(shard, &SendError::no_answer());
+                }
+                continue;
+            };
             let wait = backoff.next();
             let retry_at = Instant::now() + wait;
             for (item, error) in failed {
@@ -188,7 +202,27 @@ impl<'s, 'p> QueueSender<'s, 'p> {
     }
 
     fn fail(&self, item: Item<'p>, error: SendError) {
-        lock(&self.unsent).failed.push((item, error));
+        // The receiver outlives the sender.
+        let _ = self.unsent.send(Unsent::Failed(item, error));
+    }
+
+    fn fail_rest(&self, shard: &Shard<'p>, error: &SendError) {
+        while let Some(item) = lock(shard).pop_front() {
+            self.fail(item, error.clone());
+        }
+    }
+
+    /// Whether the rest of a shard has to be diverted now, because the queue is too slow to take it in time.
+    ///
+    /// That is so if the batches that are left take too long, and after another one there would be no time to divert the rest.
+    fn is_too_slow_for(&self, shard: &Shard<'p>) -> bool {
+        let latency = Duration::from_millis(self.last_latency.load(Relaxed));
+        let workers = if self.target.queue.fifo { 1 } else { self.target.concurrency };
+        let rounds = lock(shard).len().div_ceil(MAX_ENTRIES * workers);
+        let time = self.target.context.deadline.saturating_duration_since(Instant::now());
+        self.target.can_divert
+            && latency.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)) > time
+            && latency * 3 > time
     }
 
     /// Takes the items of one call from the front of a shard, within SQS's limits of count and bytes.
@@ -214,16 +248,16 @@ impl<'s, 'p> QueueSender<'s, 'p> {
 
     /// Sends one batch and returns the items that SQS did not store.
     ///
-    /// A batch without an answer at `divert_at` is not returned. It becomes [`Unanswered`]. A retry shortly before that gets
-    /// as long as a first call before its probe.
-    async fn attempt(&self, mut items: Vec<Item<'p>>, divert_at: Instant) -> Vec<(Item<'p>, SendError)> {
+    /// A batch without an answer at `divert_at` becomes [`Unanswered`], and the result is `None`. A retry shortly before that
+    /// gets as long as a first call before its probe.
+    async fn attempt(&self, mut items: Vec<Item<'p>>, divert_at: Instant) -> Option<Vec<(Item<'p>, SendError)>> {
         // The other workers need not find out again that the queue is unavailable.
         if let Some(error) = self.gave_up.get() {
-            return all_failed(items, error);
+            return Some(all_failed(items, error));
         }
-        let target = self.target;
-        if !target.context.has_time_at(Instant::now()) {
-            return all_failed(items, &SendError::no_time_left());
+        let (target, started) = (self.target, Instant::now());
+        if !target.context.has_time_at(started) {
+            return Some(all_failed(items, &SendError::no_time_left()));
         }
         let messages: Vec<_> =
             items.iter_mut().map(|item| item.take_message(target.context.origin, target.queue.fifo)).collect();
@@ -233,25 +267,31 @@ impl<'s, 'p> QueueSender<'s, 'p> {
             [message] if items[0].is_claim_check(message.size()) => {
                 target.upload_and_send(&items[0], messages, &progress)
             }
-            _ => target.send_with_second_call(Batch::new(&target.queue.url, &messages), &progress),
+            _ => {
+                let batch = Batch::new(&target.queue.url, &messages);
+                // Both would be in memory during the call.
+                drop(messages);
+                target.send_with_second_call(batch, &progress)
+            }
         };
         let answers = self.answers.load(Relaxed);
         select! {
             biased;
             result = &mut calls => {
                 self.answers.fetch_add(1, Relaxed);
-                self.failed_items(items, result)
+                self.last_latency.store(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
+                Some(self.failed_items(items, result))
             }
             () = sleep_until(divert_at.max(target.context.after(SECOND_CALL_INTERVAL))) => {
                 if !target.can_divert {
-                    return all_failed(items, &progress.timeout_error());
+                    return Some(all_failed(items, &progress.timeout_error()));
                 }
                 // A queue that answers other calls has lost or delayed this one only.
                 if self.answers.load(Relaxed) == answers {
                     let _ = self.gave_up.set(SendError::no_answer());
                 }
-                lock(&self.unsent).unanswered.push(Unanswered { items, calls, progress });
-                Vec::new()
+                let _ = self.unsent.send(Unsent::Unanswered(Unanswered { items, calls, progress }));
+                None
             }
         }
     }
@@ -296,11 +336,14 @@ impl<'s> Target<'s> {
                 context.require_time().await;
                 call::probe(self.client, &self.queue.url).boxed().await?;
                 context.require_time().await;
+                if progress.is_diverted.load(Relaxed) {
+                    return std::future::pending().await;
+                }
                 progress.has_second_call.store(true, Relaxed);
                 context.metrics.count(Metric::QueueRetries, 1);
                 call::send_batch(self.client, batch.clone()).boxed().await
             };
-            first_success(first, second, &progress.has_second_call).await
+            first_success(first, second, &progress.has_second_call, is_stored).await
         }
         .boxed()
     }
@@ -346,7 +389,7 @@ impl<'s> Target<'s> {
                 is_second_under_way.store(true, Relaxed);
                 self.payloads.put(key, body.clone(), self.bucket_owner).boxed().await
             };
-            let result = first_success(first, second, &is_second_under_way).await;
+            let result = first_success(first, second, &is_second_under_way, Result::is_ok).await;
             let wait = backoff.next();
             if !matches!(result, Err(PayloadError::Transient(_))) || !context.has_time_at(Instant::now() + wait) {
                 return result;
@@ -367,24 +410,32 @@ impl Progress {
     }
 }
 
-/// Returns the first success of two calls. The second one counts once it is under way; until then it only waits.
+/// Returns the first success of two calls, or the result of the first call if neither succeeds.
+///
+/// The second one counts once it is under way; until then it only waits.
 async fn first_success<T, E>(
     first: impl Future<Output = Result<T, E>>,
     second: impl Future<Output = Result<T, E>>,
     is_second_under_way: &AtomicBool,
+    is_success: fn(&Result<T, E>) -> bool,
 ) -> Result<T, E> {
     let (mut first, mut second) = (pin!(first), pin!(second));
     select! {
         biased;
-        result = &mut first => match result {
-            Err(_) if is_second_under_way.load(Relaxed) => second.await,
-            result => result,
-        },
-        result = &mut second => match result {
-            Err(_) => first.await,
-            result => result,
-        },
+        result = &mut first => {
+            if is_success(&result) || !is_second_under_way.load(Relaxed) {
+                return result;
+            }
+            let other = second.await;
+            if is_success(&other) { other } else { result }
+        }
+        result = &mut second => if is_success(&result) { result } else { first.await },
     }
+}
+
+/// Whether all entries of a batch are stored.
+fn is_stored(result: &BatchResult) -> bool {
+    result.as_ref().is_ok_and(|results| results.iter().all(Result::is_ok))
 }
 
 /// Growing, random waits, so that execution environments that fail together do not retry together.

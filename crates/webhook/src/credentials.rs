@@ -67,7 +67,7 @@ fn usable(member: &'static str, value: Option<&Value>) -> Result<String, Credent
         Some(Value::String(text)) if text.trim().is_empty() => "is empty or blank",
         Some(Value::String(text)) if text == PLACEHOLDER => "is still the placeholder REPLACE_ME",
         // Both come from copying, and neither Meta's app secret nor its verify token would ever match.
-        Some(Value::String(text)) if text.trim() != text => "has white space around it",
+        Some(Value::String(text)) if text.trim_matches(is_white_space) != text => "has white space around it",
         Some(Value::String(text)) if is_quoted(text) => "is in quotes",
         Some(Value::String(text)) => return Ok(text.clone()),
         Some(_) => "is not a string",
@@ -75,8 +75,14 @@ fn usable(member: &'static str, value: Option<&Value>) -> Result<String, Credent
     Err(member_error(member, problem))
 }
 
+fn is_white_space(character: char) -> bool {
+    // The byte order mark and the zero-width space are invisible and not white space to Rust.
+    character.is_whitespace() || matches!(character, '\u{feff}' | '\u{200b}')
+}
+
 fn is_quoted(text: &str) -> bool {
-    ['"', '\'', '`'].iter().any(|quote| text.len() > 1 && text.starts_with(*quote) && text.ends_with(*quote))
+    const QUOTES: &[char] = &['"', '\'', '`', '“', '”', '„', '‘', '’', '«', '»'];
+    text.starts_with(QUOTES) || text.ends_with(QUOTES)
 }
 
 const fn member_error(member: &'static str, problem: &'static str) -> CredentialsError {
@@ -117,6 +123,12 @@ mod tests {
             ),
             (r#"{"verify_token":"hush","app_secret":"\"hush\""}"#, "app_secret in the secret is in quotes"),
             (r#"{"verify_token":"'hush'","app_secret":"hush"}"#, "verify_token in the secret is in quotes"),
+            (r#"{"verify_token":"hush","app_secret":"“hush”"}"#, "app_secret in the secret is in quotes"),
+            (r#"{"verify_token":"hush","app_secret":"hush\""}"#, "app_secret in the secret is in quotes"),
+            (
+                r#"{"verify_token":"\ufeffhush","app_secret":"hush"}"#,
+                "verify_token in the secret has white space around it",
+            ),
             (
                 r#"{"verify_token":"hush","app_secret":"REPLACE_ME"}"#,
                 "app_secret in the secret is still the placeholder REPLACE_ME",

@@ -18,8 +18,8 @@ const MOST_ATTRIBUTE_BYTES: usize = 256;
 /// The most characters that SQS takes as a message group id.
 const MOST_GROUP_CHARACTERS: usize = 128;
 
-/// The group of what belongs to no number and no account.
-const NO_GROUP: &str = "-";
+/// The group of messages without a phone number and an account.
+pub const NO_GROUP: &str = "-";
 
 /// Why a message is on the catch-all queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -222,7 +222,9 @@ pub fn event_id(piece: &Piece<'_>) -> String {
     hex::encode(hash.finalize())
 }
 
-fn group_id(piece: &Piece<'_>, origin: Origin<'_>, fifo: bool) -> String {
+/// The message group: on a FIFO queue the conversation, on a standard queue the phone number or the account.
+#[must_use]
+pub fn group_id(piece: &Piece<'_>, origin: Origin<'_>, fifo: bool) -> String {
     let Piece::Change(change) = piece else { return NO_GROUP.to_owned() };
     let number = change.phone_number_id.as_deref();
     if let Some(contact) = fifo.then(|| change.contact()).flatten() {
