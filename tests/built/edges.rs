@@ -1,0 +1,58 @@
+//! Slow and silent calls beside calls that SQS answers: time, order, copies and objects.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fake_aws::{FakeAws, Fault, Times};
+use serde_json::json;
+
+use crate::{
+    notification::{Notification, message},
+    webhook::{LAMBDA_TIMEOUT, Webhook, secret, signed},
+};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+async fn started() -> Webhook {
+    let webhook = Webhook::start();
+    webhook.function.ready(LAMBDA_TIMEOUT).await.unwrap();
+    webhook
+}
+
+async fn fifo() -> Webhook {
+    let aws = FakeAws::start();
+    let queues = ["messages.fifo", "unrouted"].map(|name| (name.to_owned(), aws.queue(name)));
+    let urls = json!({"*": aws.queue("unrouted").url(), "messages": "messages.fifo"});
+    let webhook = Webhook::routed(aws, queues.into(), &urls, &[]);
+    webhook.function.ready(LAMBDA_TIMEOUT).await.unwrap();
+    webhook
+}
+
+/// Messages of so many people in turn, numbered.
+fn people(count: usize, people: usize) -> Notification {
+    Notification::new((0..count).map(|at| {
+        let value = format!(
+            r#"{{"metadata":{{"phone_number_id":"106540352242922"}},"messages":[{{"from":"1650555{}","id":"{at}"}}]}}"#,
+            at % people
+        );
+        ("messages", value)
+    }))
+}
+
+/// Copies of each change on all queues.
+fn counts(webhook: &Webhook, sent: &Notification) -> Vec<usize> {
+    let mut counts = BTreeMap::<_, usize>::new();
+    for (_, message) in webhook.stored() {
+        *counts.entry(message.attribute("event_id").unwrap().to_owned()).or_default() += 1;
+    }
+    sent.changes.iter().map(|change| counts.get(&change.event_id).copied().unwrap_or_default()).collect()
+}
+
+#[tokio::test]
+async fn slow_fifo_queue_stores_a_large_notification() {
+    for (count, groups) in [(60, 1), (1000, 1000)] {
+        let (webhook, sent) = (fifo().await, people(count, groups));
+        webhook.aws.sqs().fault(Fault::slow(MS(2_100)), Times::Always);
+        let status = webhook.deliver(&sent.body).await.status;
+        assert_eq!(status, 200, "{count} changes of {groups} people");
+    }
+}
