@@ -56,3 +56,24 @@ async fn slow_fifo_queue_stores_a_large_notification() {
         assert_eq!(status, 200, "{count} changes of {groups} people");
     }
 }
+
+/// The first batch of a conversation is stored late. What follows in the conversation must not overtake it.
+#[tokio::test]
+async fn late_fifo_batch_is_not_overtaken() {
+    let (webhook, sent) = (fifo().await, people(80, 2));
+    let late = sent.changes[0].event_id.clone();
+    let is_late = move |call: &fake_aws::Incoming<'_>| {
+        call.entries.iter().any(|entry| entry.attribute("event_id") == Some(&late))
+    };
+    webhook.queue("messages.fifo").fault(Fault::store_late(MS(6_500)), Times::when(is_late));
+    webhook.queue("messages.fifo").fault(Fault::slow(MS(1_250)), Times::when(|call| !call.entries.is_empty()));
+    let status = webhook.deliver(&sent.body).await.status;
+    webhook.aws.late_effects().await;
+    let mut groups = BTreeMap::<_, Vec<_>>::new();
+    for message in webhook.queue("messages.fifo").messages() {
+        let at = sent.changes.iter().position(|change| change.text == message.body).unwrap();
+        groups.entry(message.group_id.clone().unwrap()).or_default().push(at);
+    }
+    assert_eq!(status, 200);
+    assert!(groups.values().all(|group| group.is_sorted()), "{groups:?}");
+}
