@@ -77,3 +77,19 @@ async fn late_fifo_batch_is_not_overtaken() {
     assert_eq!(status, 200);
     assert!(groups.values().all(|group| group.is_sorted()), "{groups:?}");
 }
+
+/// One conversation hangs; the other, which goes to the same queue, is slow and has many batches.
+#[tokio::test]
+async fn silent_batch_is_diverted_while_its_queue_works() {
+    let (webhook, sent) = (fifo().await, people(120, 2));
+    webhook.queue("unrouted").fault(Fault::slow(MS(1_800)), Times::Always);
+    let hanging = sent.changes[0].event_id.clone();
+    let hangs = move |call: &fake_aws::Incoming<'_>| {
+        call.entries.iter().any(|entry| entry.attribute("event_id") == Some(&hanging))
+    };
+    webhook.queue("messages.fifo").fault(Fault::hang(), Times::when(hangs));
+    webhook.queue("messages.fifo").fault(Fault::slow(MS(1_250)), Times::when(|call| !call.entries.is_empty()));
+    let status = webhook.deliver(&sent.body).await.status;
+    let missing = counts(&webhook, &sent).iter().filter(|copies| **copies == 0).count();
+    assert_eq!((status, missing), (200, 0));
+}
