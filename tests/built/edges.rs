@@ -93,3 +93,17 @@ async fn silent_batch_is_diverted_while_its_queue_works() {
     let missing = counts(&webhook, &sent).iter().filter(|copies| **copies == 0).count();
     assert_eq!((status, missing), (200, 0));
 }
+
+#[tokio::test]
+async fn probe_that_answers_late_causes_no_third_copy() {
+    let (webhook, sent) = (started().await, Notification::of(&["messages"; 3]));
+    webhook.queue("messages").fault(Fault::slow(MS(8_500)), Times::when(|call| !call.entries.is_empty()));
+    webhook
+        .queue("messages")
+        .fault(Fault::slow(MS(3_800)), Times::when(|call| call.entries.is_empty() && call.nth > 0));
+    webhook.queue("unrouted").fault(Fault::slow(MS(2_500)), Times::Always);
+    assert_eq!(webhook.deliver(&sent.body).await.status, 200);
+    webhook.aws.late_effects().await;
+    let sends: Vec<_> = webhook.sends().into_iter().map(|call| (call.queue.unwrap(), call.entries)).collect();
+    assert_eq!(counts(&webhook, &sent), [2, 2, 2], "{sends:?}");
+}
