@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     notification::{Notification, message},
-    webhook::{LAMBDA_TIMEOUT, Webhook, secret, signed},
+    webhook::{LAMBDA_TIMEOUT, SECRET_ID, Webhook, secret, signed},
 };
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -106,4 +106,16 @@ async fn probe_that_answers_late_causes_no_third_copy() {
     webhook.aws.late_effects().await;
     let sends: Vec<_> = webhook.sends().into_iter().map(|call| (call.queue.unwrap(), call.entries)).collect();
     assert_eq!(counts(&webhook, &sent), [2, 2, 2], "{sends:?}");
+}
+
+/// A new app secret and credentials that no longer allow to read it.
+#[tokio::test]
+async fn expired_credentials_at_secrets_manager_end_it() {
+    let (webhook, sent) = (started().await, Notification::of(&["messages"]));
+    webhook.aws.set_secret(SECRET_ID, secret(&json!("fedcba9876543210fedcba9876543210")));
+    webhook.aws.secrets().fault(Fault::error(400, "ExpiredTokenException"), Times::Always);
+    let event = signed("fedcba9876543210fedcba9876543210", sent.body.as_bytes());
+    let first = webhook.send(event).await.status;
+    tokio::time::sleep(MS(500)).await;
+    assert!(webhook.function.has_exited(), "lives on after {first}");
 }
