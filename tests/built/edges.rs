@@ -119,3 +119,12 @@ async fn expired_credentials_at_secrets_manager_end_it() {
     tokio::time::sleep(MS(500)).await;
     assert!(webhook.function.has_exited(), "lives on after {first}");
 }
+
+#[tokio::test]
+async fn throttled_claim_check_uploads_once() {
+    let (webhook, sent) = (started().await, Notification::new([("messages", message(0, &"x".repeat(1_100_000)))]));
+    webhook.queue("messages").fault(Fault::throttled(), Times::when(|call| !call.entries.is_empty()));
+    assert_eq!(webhook.deliver(&sent.body).await.status, 200);
+    let objects = webhook.bucket.objects().len();
+    assert!(objects <= 2, "{objects} objects for one message");
+}
