@@ -128,3 +128,15 @@ async fn throttled_claim_check_uploads_once() {
     let objects = webhook.bucket.objects().len();
     assert!(objects <= 2, "{objects} objects for one message");
 }
+
+/// The log must not report a message as lost that its own queue stored.
+#[tokio::test]
+async fn stored_message_is_not_logged_as_lost() {
+    let (webhook, sent) = (started().await, Notification::of(&["messages"; 2]));
+    webhook.queue("messages").fault(Fault::slow(MS(6_000)), Times::when(|call| !call.entries.is_empty()));
+    webhook.queue("messages").fault(Fault::hang(), Times::when(|call| call.entries.is_empty()));
+    webhook.queue("unrouted").fault(Fault::access_denied(), Times::Always);
+    assert_eq!(webhook.deliver(&sent.body).await.status, 200);
+    let logs = webhook.function.logs().join("\n");
+    assert!(!logs.contains("stored nowhere"), "{logs}");
+}
