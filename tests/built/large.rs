@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use fake_aws::Message;
+use fake_aws::{Fault, Message, Times};
 use serde_json::Value;
 
 use crate::webhook::{APP_SECRET, LAMBDA_TIMEOUT, Webhook, signed};
@@ -128,4 +128,27 @@ async fn changes_in_a_huge_entry_are_stored() {
     assert_stored("fragments", body.as_bytes(), Some(fragments)).await;
     let (body, _) = Shape { envelope: 10, entry: 3_000_000, entries: 1, changes: 25, value: 100 }.build();
     assert_stored("whole", body.as_bytes(), None).await;
+}
+
+/// Sixty fragments of a megabyte each, all of escapes, which JSON in JSON makes twice as long.
+#[tokio::test]
+async fn silent_queue_keeps_memory_bounded() {
+    let webhook = Webhook::start();
+    webhook.function.ready(LAMBDA_TIMEOUT).await.unwrap();
+    webhook.queue("security").fault(Fault::hang(), Times::Always);
+    webhook.queue("unrouted").fault(Fault::slow(Duration::from_secs(2)), Times::Always);
+    let changes = vec![r#"{"field":"security","value":0}"#; 62].join(",");
+    let body = format!(r#"{{"entry":[{{"text":"{}","changes":[{changes}]}}]}}"#, r"\\".repeat(500_000));
+    let invocation = webhook.invoke(signed(APP_SECRET, body.as_bytes()), TIMEOUT);
+    let sample = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let peak = peak_memory(webhook.function.pid());
+            assert!(peak < MAX_MEMORY, "{peak} kB");
+        }
+    };
+    tokio::select! {
+        invocation = invocation => assert_eq!(invocation.status_code(), Some(200), "{:?}", invocation.outcome),
+        () = sample => {}
+    }
 }

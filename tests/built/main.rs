@@ -7,6 +7,7 @@
 mod connections;
 mod deadlines;
 mod deliveries;
+mod edges;
 mod faults;
 mod fifo;
 mod large;
