@@ -20,12 +20,19 @@ use whatsapp_ingress::{
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let log = telemetry::init();
-    let Err(error) = run(log).await else { return ExitCode::SUCCESS };
-    tracing::error!(error.text = %error, "cannot start");
+    let ingress = match start(log).await {
+        Ok(ingress) => ingress,
+        Err(error) => {
+            tracing::error!(error.text = %error, "cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    let Err(error) = Box::pin(serve(&ingress)).await else { return ExitCode::SUCCESS };
+    tracing::error!(error.text = %error, "the execution environment ends");
     ExitCode::FAILURE
 }
 
-async fn run(log: RequestLog) -> Result<(), Error> {
+async fn start(log: RequestLog) -> Result<Ingress, Error> {
     let config = Config::from_env()?;
     let aws = aws::config().await;
     let without_retries = aws::without_retries(&aws);
@@ -33,13 +40,16 @@ async fn run(log: RequestLog) -> Result<(), Error> {
     let queues = Queues::new(Sqs::new(&without_retries), config.routes, payloads);
     let secrets = Secrets::read(SecretsManager::new(&aws), config.secret_id);
     let (secrets, ()) = try_join!(secrets, queues.warm_up().map(Ok))?;
-    let ingress = Ingress::new(secrets, queues, log).require_client_cn(config.client_certificate_cn);
+    Ok(Ingress::new(secrets, queues, log).require_client_cn(config.client_certificate_cn))
+}
+
+async fn serve(ingress: &Ingress) -> Result<(), Error> {
     let handler =
         service_fn(async |LambdaEvent { payload, context }| Box::pin(ingress.handle(payload, &context)).await);
     // The layer's future ends when the Runtime API has the answer.
     let restart = MapFutureLayer::new(async |invocation| {
         invocation.await?;
-        if ingress.must_restart() { Err(Error::from("expired credentials")) } else { Ok(()) }
+        if ingress.must_restart() { Err(Error::from("credentials expired")) } else { Ok(()) }
     });
     Runtime::new(handler).layer(restart).run().await
 }

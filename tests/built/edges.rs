@@ -6,7 +6,7 @@ use fake_aws::{FakeAws, Fault, Times};
 use serde_json::json;
 
 use crate::{
-    notification::{Notification, message},
+    notification::Notification,
     webhook::{LAMBDA_TIMEOUT, SECRET_ID, Webhook, secret, signed},
 };
 
@@ -118,15 +118,6 @@ async fn expired_credentials_at_secrets_manager_end_it() {
     let first = webhook.send(event).await.status;
     tokio::time::sleep(MS(500)).await;
     assert!(webhook.function.has_exited(), "lives on after {first}");
-}
-
-#[tokio::test]
-async fn throttled_claim_check_uploads_once() {
-    let (webhook, sent) = (started().await, Notification::new([("messages", message(0, &"x".repeat(1_100_000)))]));
-    webhook.queue("messages").fault(Fault::throttled(), Times::when(|call| !call.entries.is_empty()));
-    assert_eq!(webhook.deliver(&sent.body).await.status, 200);
-    let objects = webhook.bucket.objects().len();
-    assert!(objects <= 2, "{objects} objects for one message");
 }
 
 /// The log must not report a message as lost that its own queue stored.

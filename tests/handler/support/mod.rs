@@ -16,11 +16,10 @@ use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use fake_aws::event;
 use lambda_http::{Context, Response, aws_lambda_events::apigw::ApiGatewayV2httpResponse};
-use serde::Deserialize as _;
 use serde_json::{Value, json};
 use whatsapp_ingress::{
-    event::Event, handler::Ingress, payload::Payloads, queue::Queues, routes::Routes, secrets::Secrets,
-    signature::sign, telemetry::RequestLog,
+    handler::Ingress, payload::Payloads, queue::Queues, routes::Routes, secrets::Secrets, signature::sign,
+    telemetry::RequestLog,
 };
 
 pub(crate) const APP_SECRET: &str = "an-app-secret";
@@ -133,16 +132,6 @@ impl Webhook {
     /// Hands a whole event to the handler, with ten seconds to answer.
     pub(crate) async fn send_text(&self, event: &str) -> ApiGatewayV2httpResponse {
         handle(&self.ingress, event, Duration::from_secs(10)).await
-    }
-
-    /// The same with an event that need not be text, read as Lambda's runtime reads it.
-    pub(crate) async fn send_bytes(&self, event: &[u8], time: Duration) -> ApiGatewayV2httpResponse {
-        let deadline = SystemTime::UNIX_EPOCH.elapsed().unwrap() + time;
-        let mut context = Context::default();
-        context.deadline = u64::try_from(deadline.as_millis()).unwrap();
-        let event = Event::deserialize(&mut serde_json::Deserializer::from_slice(event)).unwrap();
-        let Ok(response) = self.ingress.handle(event, &context).await;
-        response
     }
 
     /// Every entry of every call so far.
