@@ -266,14 +266,17 @@ impl Queues {
                 () = sleep_until(context.after(Duration::MAX)) => {}
             }
         }
-        let no_answer = Err(progress.timeout_error());
+        let entries = items.len();
         // Another queue does not help if S3 is slow.
         if progress.is_uploading.load(Relaxed) || !context.has_time_at(Instant::now()) {
-            let not_stored = unstored(items, timeout_at(context.deadline, calls).await.unwrap_or(no_answer));
+            let not_stored = unstored(
+                items,
+                timeout_at(context.deadline, calls).await.unwrap_or_else(|_| progress.timeout(entries)),
+            );
             return Diversion { by_route: BTreeMap::new(), not_stored };
         }
         progress.is_diverted.store(true, Relaxed);
-        let silent: Vec<_> = items.iter().map(|item| (item.diverted(), SendError::no_answer())).collect();
+        let silent = unstored(items.iter().map(Item::diverted).collect(), progress.timeout(entries));
         log_errors("queue failed, its messages go to the catch-all", queue, &silent);
         let mut divert = pin!(self.divert(&silent, share, false));
         let (mut diversion, missing) = select! {
@@ -289,7 +292,7 @@ impl Queues {
                 if diversion.not_stored.is_empty() {
                     return diversion;
                 }
-                (diversion, unstored(items, timeout_at(context.deadline, calls).await.unwrap_or(no_answer)))
+                (diversion, unstored(items, timeout_at(context.deadline, calls).await.unwrap_or_else(|_| progress.timeout(entries))))
             }
         };
         diversion.not_stored.retain(|(item, _)| missing.iter().any(|(other, _)| ptr::eq(item.piece, other.piece)));

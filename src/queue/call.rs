@@ -38,6 +38,11 @@ impl Batch {
         serde_json::to_writer(&mut body, &Request { queue_url, entries }).expect("strings and maps serialize");
         Self { body: body.into(), entries: messages.len() }
     }
+
+    /// The number of entries.
+    pub(super) fn entries(&self) -> usize {
+        self.entries
+    }
 }
 
 /// Sends a batch.

@@ -40,6 +40,9 @@ pub(super) const MAX_ENTRIES: usize = 10;
 /// Gives up on the queue after this many isolated messages were rejected and none was stored.
 const MAX_ISOLATED_REJECTIONS: usize = 20;
 
+/// The rest of a shard is diverted if after one more call there is no time for this and another call.
+const SLOW_QUEUE_MARGIN: Duration = Duration::from_millis(500);
+
 /// After this silence, or a third of the time that is left if that is shorter, the queue is probed for a second call.
 const SECOND_CALL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -103,6 +106,10 @@ pub(super) struct Progress {
     pub(super) has_second_call: AtomicBool,
     /// The batch is on its way to the catch-all queue, so its own queue gets no further call.
     pub(super) is_diverted: AtomicBool,
+    /// The entries that an answered call stored.
+    stored: Mutex<Vec<usize>>,
+    /// The error of the attempt before this one.
+    previous_error: Option<SendError>,
 }
 
 /// Items that are sent in order. A standard queue has one shard for all workers, a FIFO queue one shard per worker.
@@ -149,7 +156,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
     /// Sends a shard batch by batch. Retries the failed entries of a batch before it takes the next one.
     async fn work(&self, shard: &Shard<'p>) {
         let (context, mut retries, mut backoff) = (self.target.context, Vec::new(), Backoff::default());
-        let mut divert_at = self.divert_deadline;
+        let (mut divert_at, mut last_error) = (self.divert_deadline, None);
         loop {
             let batch = if retries.is_empty() {
                 if self.is_too_slow_for(shard) {
@@ -157,7 +164,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                         .fail_rest(shard, &SendError::Transient("too slow for the time that is left".to_owned()));
                 }
                 // A retry does not get half of the remaining time again.
-                divert_at = self.target.halfway();
+                (divert_at, last_error) = (self.target.halfway(), None);
                 self.next_batch(shard)
             } else {
                 std::mem::take(&mut retries)
@@ -166,7 +173,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                 return;
             }
             let mut isolated = Vec::new();
-            let Some(failed) = self.attempt(batch, divert_at).await else {
+            let Some(failed) = self.attempt(batch, divert_at, last_error.clone()).await else {
                 if self.target.queue.fifo {
                     // The next batch must not overtake this one.
                     return self.fail_rest(shard, &SendError::no_answer());
@@ -179,6 +186,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                 match error {
                     SendError::Transient(_) if retry_at < self.divert_deadline && context.has_time_at(retry_at) => {
                         context.metrics.count(Metric::QueueRetries, 1);
+                        last_error = Some(error);
                         retries.push(item);
                     }
                     SendError::BatchRejected(_) => {
@@ -222,7 +230,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
         let time = self.target.context.deadline.saturating_duration_since(Instant::now());
         self.target.can_divert
             && latency.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)) > time
-            && latency * 3 > time
+            && latency * 2 + SLOW_QUEUE_MARGIN > time
     }
 
     /// Takes the items of one call from the front of a shard, within SQS's limits of count and bytes.
@@ -250,7 +258,12 @@ impl<'s, 'p> QueueSender<'s, 'p> {
     ///
     /// A batch without an answer at `divert_at` becomes [`Unanswered`], and the result is `None`. A retry shortly before that
     /// gets as long as a first call before its probe.
-    async fn attempt(&self, mut items: Vec<Item<'p>>, divert_at: Instant) -> Option<Vec<(Item<'p>, SendError)>> {
+    async fn attempt(
+        &self,
+        mut items: Vec<Item<'p>>,
+        divert_at: Instant,
+        previous_error: Option<SendError>,
+    ) -> Option<Vec<(Item<'p>, SendError)>> {
         // The other workers need not find out again that the queue is unavailable.
         if let Some(error) = self.gave_up.get() {
             return Some(all_failed(items, error));
@@ -261,7 +274,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
         }
         let messages: Vec<_> =
             items.iter_mut().map(|item| item.take_message(target.context.origin, target.queue.fifo)).collect();
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(Progress { previous_error, ..Progress::default() });
         let mut calls = match &messages[..] {
             // A claim check has a batch of its own.
             [message] if items[0].is_claim_check(message.size()) => {
@@ -284,7 +297,8 @@ impl<'s, 'p> QueueSender<'s, 'p> {
             }
             () = sleep_until(divert_at.max(target.context.after(SECOND_CALL_INTERVAL))) => {
                 if !target.can_divert {
-                    return Some(all_failed(items, &progress.timeout_error()));
+                    let result = progress.timeout(items.len());
+                    return Some(unstored(items, result));
                 }
                 // A queue that answers other calls has lost or delayed this one only.
                 if self.answers.load(Relaxed) == answers {
@@ -325,9 +339,11 @@ impl<'s> Target<'s> {
     /// The probe is an empty batch on another connection, which stores nothing. It tells a lost call from a service that
     /// is slow for every call, so a slow SQS gets no second copy.
     fn send_with_second_call(self, batch: Batch, progress: &Arc<Progress>) -> BoxFuture<'s, BatchResult> {
-        let (context, progress) = (self.context, Arc::clone(progress));
+        let (context, progress, entries) = (self.context, Arc::clone(progress), batch.entries());
         async move {
-            let first = call::send_batch(self.client, batch.clone()).boxed();
+            let send =
+                || call::send_batch(self.client, batch.clone()).map(|result| progress.add(result, entries)).boxed();
+            let first = send();
             if !self.has_second_calls {
                 return first.await;
             }
@@ -341,9 +357,10 @@ impl<'s> Target<'s> {
                 }
                 progress.has_second_call.store(true, Relaxed);
                 context.metrics.count(Metric::QueueRetries, 1);
-                call::send_batch(self.client, batch.clone()).boxed().await
+                send().await
             };
-            first_success(first, second, &progress.has_second_call, is_stored).await
+            let result = first_success(first, second, &progress.has_second_call, is_stored).await;
+            progress.add(result, entries)
         }
         .boxed()
     }
@@ -400,12 +417,34 @@ impl<'s> Target<'s> {
 }
 
 impl Progress {
+    /// Notes the entries that a call stored, and returns its result together with those of earlier calls.
+    fn add(&self, result: BatchResult, entries: usize) -> BatchResult {
+        if let Ok(results) = &result {
+            lock(&self.stored).extend((0..results.len()).filter(|entry| results[*entry].is_ok()));
+        }
+        let stored = lock(&self.stored);
+        if stored.is_empty() {
+            return result;
+        }
+        let result_of = |entry| match &result {
+            _ if stored.contains(&entry) => Ok(()),
+            Ok(results) => results[entry].clone(),
+            Err(error) => Err(error.clone()),
+        };
+        Ok((0..entries).map(result_of).collect())
+    }
+
+    /// The result of a batch of which not all calls were answered in time.
+    pub(super) fn timeout(&self, entries: usize) -> BatchResult {
+        self.add(Err(self.timeout_error()), entries)
+    }
+
     /// The error of a batch whose time is over.
-    pub(super) fn timeout_error(&self) -> SendError {
+    fn timeout_error(&self) -> SendError {
         if self.is_uploading.load(Relaxed) {
             PayloadError::Transient("no answer in time".to_owned()).into()
         } else {
-            SendError::no_answer()
+            self.previous_error.clone().unwrap_or_else(SendError::no_answer)
         }
     }
 }
