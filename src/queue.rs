@@ -36,7 +36,7 @@ use sender::{MAX_ENTRIES, QueueSender, Target, Unanswered, Unsent, unstored};
 const MAX_CONCURRENCY: usize = 32;
 
 /// Messages of this many bytes may be under way at a time. Memory limits the concurrency of large bodies.
-const MAX_BYTES_UNDER_WAY: usize = 16 << 20;
+const MAX_BYTES_UNDER_WAY: usize = 12 << 20;
 
 /// With less time left than this no call starts. Its copy would appear after the request was answered with 503.
 const MIN_CALL_TIME: Duration = Duration::from_millis(200);

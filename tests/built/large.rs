@@ -136,7 +136,7 @@ async fn silent_queue_keeps_memory_bounded() {
     let webhook = Webhook::start();
     webhook.function.ready(LAMBDA_TIMEOUT).await.unwrap();
     webhook.queue("security").fault(Fault::hang(), Times::Always);
-    webhook.queue("unrouted").fault(Fault::slow(Duration::from_secs(2)), Times::Always);
+    webhook.queue("unrouted").fault(Fault::slow(Duration::from_millis(500)), Times::Always);
     let changes = vec![r#"{"field":"security","value":0}"#; 62].join(",");
     let body = format!(r#"{{"entry":[{{"text":"{}","changes":[{changes}]}}]}}"#, r"\\".repeat(500_000));
     let invocation = webhook.invoke(signed(APP_SECRET, body.as_bytes()), TIMEOUT);
