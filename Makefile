@@ -87,7 +87,7 @@ sign: ## makes the signatures of the samples anew
 	$(INGRESS) sign
 
 .PHONY: test
-test: build consumers ## all tests; `cargo test` alone runs those that need neither Python nor a built function
+test: build consumers ## all tests; `cargo test --workspace` runs those that need neither Python nor a built function
 	cargo test --workspace --features $(LOCAL_AWS)
 
 .PHONY: test-docker
