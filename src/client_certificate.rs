@@ -1,6 +1,6 @@
 //! The common name in the distinguished name of a client certificate.
 //!
-//! Access depends on it, so a name that the parser does not understand has no common name.
+//! Access depends on it, so a name that cannot be parsed counts as having no common name.
 
 /// Whether a distinguished name has exactly one common name, and it is this one.
 ///

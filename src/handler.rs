@@ -1,4 +1,4 @@
-//! Answers a request: the only module that knows HTTP statuses.
+//! Answers a request: the only module that decides about HTTP statuses.
 
 use std::{
     convert::Infallible,
@@ -192,7 +192,7 @@ impl Ingress {
 
     async fn challenge(&self, exchange: &Exchange<'_>) -> Result<Accepted, RequestError> {
         let (query, metrics) = (&exchange.request.query, exchange.metrics);
-        // Only the wait of notifications is measured by Meta, and an execution environment may get challenges alone.
+        // Meta measures the latency of notifications only, and an environment that receives only challenges refreshes here.
         let limit = exchange.deadline.min(Instant::now() + CHALLENGE_REFRESH_TIMEOUT);
         self.secrets.refresh_within(limit, metrics).await;
         let known = self.secrets.known();
@@ -234,7 +234,7 @@ impl Ingress {
         metrics.count(Metric::Diverted, stored.diverted);
         metrics.count(Metric::NotStored, stored.not_stored);
         metrics.count(Metric::Unrouted, stored.unrouted);
-        // Expired credentials store nothing at all.
+        // If something was stored, the credentials still work.
         if stored.has_expired_credentials && stored.not_stored == stored.pieces {
             return Err(RequestError::ExpiredCredentials);
         }

@@ -2,17 +2,18 @@
 //!
 //! The life of a request, in order:
 //!
-//! 1. [`event`] reduces the Lambda event to the members that are needed; [`handler`] answers it. Nothing else knows HTTP.
-//! 2. [`challenge`] answers Meta's verification request; [`signature`] proves that Meta sent a notification.
-//!    Both work with what [`secrets`] keeps.
-//! 3. [`notification`] cuts the body into pieces: a change each, and what is no change.
-//! 4. [`routes`] says which queue a piece goes to, [`message`] gives it the form that consumers rely on, with the
-//!    [`trace`] that it is part of.
-//! 5. [`queue`] stores the messages, and has [`payload`] keep the bodies that are too large for SQS.
+//! 1. [`event`] reduces the Lambda event to the members that are needed. [`handler`] answers it, and decides about the HTTP
+//!    status. [`client_certificate`] checks the caller's certificate if one is required.
+//! 2. [`challenge`] answers Meta's verification request; [`signature`] verifies that Meta sent a notification. Both use the
+//!    credentials that [`secrets`] caches.
+//! 3. [`notification`] splits the body into fragments: one for each change, and one for each part without a change.
+//! 4. [`routes`] selects the queue of a fragment. [`message`] gives it the form that consumers rely on, with the [`trace`]
+//!    header of the request.
+//! 5. [`queue`] stores the messages. [`payload`] stores bodies in S3 that are too large for SQS.
 //!
-//! [`metrics`] are counted on the way, and [`telemetry`] writes them into the one line that is logged of a request.
-//! [`config`] and [`aws`] are for the start. The modules for challenge, signature and notification
-//! do no I/O and need nothing of the others.
+//! [`metrics`] are counted on the way, and [`telemetry`] writes them into the log line of the request. [`config`] reads the
+//! settings at the start, and [`aws`] is shared by all calls to AWS. The modules for challenge, signature, notification,
+//! routes, message and trace are those of the pure crate `whatsapp-webhook`.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod aws;

@@ -31,17 +31,17 @@ const MAX_PART_LENGTH: usize = 200;
 pub enum Metric {
     /// Fragments of notifications; also by route.
     Changes,
-    /// Bodies that were stored in S3.
+    /// Messages that were stored with a pointer to a body in S3.
     ClaimChecked,
-    /// Fragments on the catch-all queue because their own queue was unavailable; also by route.
+    /// Fragments on the catch-all queue because their own queue was unavailable or rejected them; also by route.
     Diverted,
-    /// Time between an event and its notification.
+    /// Time between the first change's timestamp and the function's clock.
     EventAge,
     /// Fragments that were stored nowhere.
     NotStored,
     /// Signed notifications. Zero for other requests, so that silence differs from a function that does not run.
     Notifications,
-    /// Further calls for a batch or an entry.
+    /// Entries that were sent again, and batches that were sent a second time without an answer.
     QueueRetries,
     /// Requests without the required client certificate.
     RefusedCertificates,
@@ -49,13 +49,13 @@ pub enum Metric {
     RefusedSignatures,
     /// Challenges with a wrong verify token.
     RefusedTokens,
-    /// Failed or abandoned reads of the secret.
+    /// Reads of the secret that failed, or were abandoned after an answer had waited for them.
     SecretFailures,
     /// Successful reads of the secret after the start.
     SecretRefreshes,
     /// Well-formed signatures that no known app secret explains.
     SignatureMismatches,
-    /// Time from a verified signature until everything is stored.
+    /// Time from a verified signature until storing ended, including a wait for the secret.
     StoreTime,
     /// Fragments that were stored.
     Stored,

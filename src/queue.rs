@@ -30,7 +30,7 @@ use item::{Encoding, Item};
 use send_error::SendError;
 use sender::{MAX_ENTRIES, QueueSender, Target, Unanswered, Unsent, unstored};
 
-/// Batches that are under way at a time, for all queues of a request together. Each is a connection.
+/// Batches of a request that are under way at a time, apart from second calls and diversions. Each is a connection.
 ///
 /// Meta's largest notification, 1000 changes, needs 100 batches.
 const MAX_CONCURRENCY: usize = 32;
@@ -59,7 +59,7 @@ pub struct Stored {
     pub pieces: usize,
     /// Fragments without a route, whether they are stored or not.
     pub unrouted: usize,
-    /// Fragments on the catch-all queue because their own queue was unavailable.
+    /// Fragments on the catch-all queue because their own queue was unavailable or rejected them.
     pub diverted: usize,
     /// Fragments that are stored nowhere.
     pub not_stored: usize,
@@ -97,7 +97,7 @@ impl StoreContext<'_> {
         now + self.deadline.saturating_duration_since(now) / 2
     }
 
-    /// When this interval, or a third of the time that is left, will be over.
+    /// When the shorter of this interval and a third of the time that is left will be over.
     fn after(&self, interval: Duration) -> Instant {
         let now = Instant::now();
         now + interval.min(self.deadline.saturating_duration_since(now) / 3)
@@ -119,7 +119,7 @@ impl Queues {
     }
 
     /// Opens a connection to SQS before the first message needs one, because the first TLS handshake takes a function
-    /// with little processor time longer than everything else. Logs an error and does not fail.
+    /// with little processor time longer than everything else. Logs a warning and does not fail.
     pub async fn warm_up(&self) {
         let queue = self.catch_all();
         let probe = timeout(WARM_UP_TIMEOUT, call::probe(&self.client, &queue.url));
@@ -135,10 +135,10 @@ impl Queues {
 
     /// Stores every fragment on its queue until the deadline.
     ///
-    /// A queue that fails for half of the time, or reports that it cannot be used, has its items diverted to the catch-all
-    /// queue; other queues do not wait for it. A call is not abandoned while it may still succeed. A message may be
+    /// Items are diverted to the catch-all queue if their queue fails or is silent for half of the time, cannot be used,
+    /// rejects them, or is too slow for all of them. Other queues do not wait for it. A call is not abandoned while it may still succeed. A message may be
     /// stored twice, with the same `event_id`: if a response was lost, or came later than the message was diverted.
-    /// Order is kept within a group of a FIFO queue.
+    /// Order is kept within a group of a FIFO queue, unless SQS rejects an entry and stores a later one of the same call.
     pub async fn store(&self, pieces: &[Piece<'_>], context: StoreContext<'_>) -> Stored {
         let mut by_queue: Vec<Vec<Item<'_>>> = self.routes.queues().iter().map(|_| Vec::new()).collect();
         for piece in pieces {
@@ -241,9 +241,9 @@ impl Queues {
 
     /// Diverts a batch without an answer, while the calls to its own queue may still succeed. The first success counts.
     ///
-    /// A message has at most two calls without an answer, so a slow SQS causes at most two copies: the one to the catch-all
-    /// queue is the second. If the own queue already had two, the third waits for another third of the time: a queue that
-    /// answers probes but no messages would otherwise fail every delivery, and each of them adds copies.
+    /// The call to the catch-all queue is usually the second one without an answer, so a slow SQS causes at most two copies. If
+    /// the own queue already had two calls, the batch waits for another third of the time and is then diverted as a third
+    /// copy. Without that, a queue that answers probes but no messages would fail every delivery.
     async fn divert_unanswered<'p>(
         &self,
         queue: &Queue,

@@ -33,11 +33,10 @@ const MAX_AGE: Duration = Duration::from_mins(5);
 /// After a failed refresh, the next one waits this long, so that an outage is not made worse.
 const FAILURE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Unexplained signatures and tokens cause at most one read in this time, so that forgers do not cause more.
+/// Unexplained signatures and tokens cause at most one read in this time, because forgers can send any number of them.
 const MISMATCH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// By the number of refreshes that were abandoned in a row: how long an answer waits for the next one, and how long after it
-/// the one after that starts.
+/// For each number of abandoned refreshes in a row: the wait for the next refresh, and the interval until the one after it.
 ///
 /// A refresh usually takes longer than storing, so some answers have to wait for it; but not many, even in an outage.
 const REFRESH_BACKOFF: [(Duration, Duration); 4] = [
@@ -64,7 +63,7 @@ pub struct Secrets {
 struct Current {
     known: Arc<AppCredentials>,
     refresh_at: Instant,
-    /// Refreshes in a row that were started and not waited for.
+    /// Refreshes in a row that did not end in time.
     abandoned_refreshes: usize,
 }
 

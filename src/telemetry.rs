@@ -36,8 +36,8 @@ const OURS: &str = env!("CARGO_CRATE_NAME");
 /// The target of the log lines of requests.
 const REQUEST_TARGET: &str = concat!(env!("CARGO_CRATE_NAME"), "::request");
 
-/// The beginnings of the warnings and errors of Lambda's runtime that an operator needs. None of them contains data, which
-/// follows them or is in other fields.
+/// The beginnings of the warnings and errors of Lambda's runtime that an operator needs. Data comes after them or is in other
+/// fields, and is not logged.
 const RUNTIME_MESSAGES: [&str; 8] = [
     "AWS_LAMBDA_MAX_CONCURRENCY is set",
     "Ignoring malformed Lambda runtime invocation ID header",
@@ -99,7 +99,7 @@ impl RequestLog {
     ///
     /// # Panics
     ///
-    /// If `line` does not serialize to a JSON object with members.
+    /// If `line` does not serialize. It must be an object with at least one member.
     pub fn write(&self, level: Level, line: &impl Serialize) {
         let members = serde_json::to_string(line).expect("a log line serializes");
         let level = if self.is_fatal { FATAL } else { level.min(self.min_level).as_str() };

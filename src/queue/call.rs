@@ -58,7 +58,7 @@ pub(super) async fn send_batch(client: &Client, batch: Batch) -> BatchResult {
 
 /// Sends an empty batch, which SQS rejects without storing anything.
 ///
-/// It succeeds if SQS would accept a batch with entries: connection, queue and permission are those of a message.
+/// It tests the connection, the queue and the permission to send, but not the queue's key.
 pub(super) async fn probe(client: &Client, queue_url: &str) -> Result<(), SendError> {
     let Err(error) = call(client, Batch::new(queue_url, &[]).body).await else { return Ok(()) };
     // With or without the namespace of SQS's older protocol.

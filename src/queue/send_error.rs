@@ -1,4 +1,4 @@
-//! Why SQS or S3 did not store something, by what the sender does about it.
+//! Errors of SQS and S3, grouped by the sender's reaction.
 
 use crate::payload::PayloadError;
 
@@ -9,7 +9,7 @@ pub(super) enum SendError {
     EntryRejected(String),
     /// SQS rejects the batch without naming an entry.
     BatchRejected(String),
-    /// SQS cannot use the queue.
+    /// The queue cannot be used.
     QueueUnavailable(String),
     /// AWS no longer accepts the credentials of this execution environment.
     ExpiredCredentials(String),

@@ -40,7 +40,7 @@ pub(super) const MAX_ENTRIES: usize = 10;
 /// Gives up on the queue after this many isolated messages were rejected and none was stored.
 const MAX_ISOLATED_REJECTIONS: usize = 20;
 
-/// The rest of a shard is diverted if after one more call there is no time for this and another call.
+/// Diverts the rest of a shard if two more calls of the last latency, and this margin, do not fit into the time that is left.
 const SLOW_QUEUE_MARGIN: Duration = Duration::from_millis(500);
 
 /// After this silence, or a third of the time that is left if that is shorter, the queue is probed for a second call.
@@ -50,7 +50,7 @@ const SECOND_CALL_INTERVAL: Duration = Duration::from_secs(1);
 const SECOND_UPLOAD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The wait before a retry is random, up to this long at first and up to twice as long each time.
-const MIN_BACKOFF: Duration = Duration::from_millis(25);
+const FIRST_BACKOFF: Duration = Duration::from_millis(25);
 const MAX_BACKOFF: Duration = Duration::from_millis(800);
 
 /// Sends the items of one request to one queue.
@@ -61,9 +61,9 @@ pub(super) struct QueueSender<'s, 'p> {
     /// The error for all further items, once the sender gave up on the queue.
     gave_up: OnceLock<SendError>,
     has_stored: AtomicBool,
-    /// Calls that SQS answered.
+    /// Attempts that ended, with a response or an error.
     answers: AtomicUsize,
-    /// How long the last answered call took, in milliseconds.
+    /// How long the last attempt without an upload took, in milliseconds.
     last_latency: AtomicU64,
     isolated_rejections: AtomicUsize,
     unsent: UnboundedSender<Unsent<'s, 'p>>,
@@ -256,8 +256,8 @@ impl<'s, 'p> QueueSender<'s, 'p> {
 
     /// Sends one batch and returns the items that SQS did not store.
     ///
-    /// A batch without an answer at `divert_at` becomes [`Unanswered`], and the result is `None`. A retry shortly before that
-    /// gets as long as a first call before its probe.
+    /// A batch without an answer at `divert_at` becomes [`Unanswered`], and the result is `None`. An attempt gets at least
+    /// [`SECOND_CALL_INTERVAL`] or a third of the time that is left, even if `divert_at` is sooner.
     async fn attempt(
         &self,
         mut items: Vec<Item<'p>>,
@@ -275,24 +275,25 @@ impl<'s, 'p> QueueSender<'s, 'p> {
         let messages: Vec<_> =
             items.iter_mut().map(|item| item.take_message(target.context.origin, target.queue.fifo)).collect();
         let progress = Arc::new(Progress { previous_error, ..Progress::default() });
-        let mut calls = match &messages[..] {
-            // A claim check has a batch of its own.
-            [message] if items[0].is_claim_check(message.size()) => {
-                target.upload_and_send(&items[0], messages, &progress)
-            }
-            _ => {
-                let batch = Batch::new(&target.queue.url, &messages);
-                // Both would be in memory during the call.
-                drop(messages);
-                target.send_with_second_call(batch, &progress)
-            }
+        // A claim check has a batch of its own.
+        let is_claim_check = messages.len() == 1 && items[0].is_claim_check(messages[0].size());
+        let mut calls = if is_claim_check {
+            target.upload_and_send(&items[0], messages, &progress)
+        } else {
+            let batch = Batch::new(&target.queue.url, &messages);
+            // Both would be in memory during the call.
+            drop(messages);
+            target.send_with_second_call(batch, &progress)
         };
         let answers = self.answers.load(Relaxed);
         select! {
             biased;
             result = &mut calls => {
                 self.answers.fetch_add(1, Relaxed);
-                self.last_latency.store(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
+                if !is_claim_check {
+                    let latency = started.elapsed().as_millis();
+                    self.last_latency.store(u64::try_from(latency).unwrap_or(u64::MAX), Relaxed);
+                }
                 Some(self.failed_items(items, result))
             }
             () = sleep_until(divert_at.max(target.context.after(SECOND_CALL_INTERVAL))) => {
@@ -300,7 +301,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                     let result = progress.timeout(items.len());
                     return Some(unstored(items, result));
                 }
-                // A queue that answers other calls has lost or delayed this one only.
+                // If other attempts ended meanwhile, only this one is lost or late.
                 if self.answers.load(Relaxed) == answers {
                     let _ = self.gave_up.set(SendError::no_answer());
                 }
@@ -451,7 +452,7 @@ impl Progress {
 
 /// Returns the first success of two calls, or the result of the first call if neither succeeds.
 ///
-/// The second one counts once it is under way; until then it only waits.
+/// If the first call fails before the second one is under way, its result is final.
 async fn first_success<T, E>(
     first: impl Future<Output = Result<T, E>>,
     second: impl Future<Output = Result<T, E>>,
@@ -483,7 +484,7 @@ struct Backoff(u32);
 
 impl Backoff {
     fn next(&mut self) -> Duration {
-        let longest = MAX_BACKOFF.min(MIN_BACKOFF * 2_u32.saturating_pow(self.0));
+        let longest = MAX_BACKOFF.min(FIRST_BACKOFF * 2_u32.saturating_pow(self.0));
         self.0 += 1;
         longest.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
