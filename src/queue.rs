@@ -195,13 +195,19 @@ impl Queues {
         share: Share<'s>,
     ) -> Diversion<'p> {
         let (mut diversions, mut sum, mut is_open) = (FuturesUnordered::new(), Diversion::default(), true);
-        let mut received = Vec::new();
-        while is_open || !diversions.is_empty() {
+        let (mut received, mut failed) = (Vec::new(), Vec::new());
+        // Until then failed items are collected, so that they are diverted in few calls.
+        let collect_until = share.context.halfway();
+        while is_open || !failed.is_empty() || !diversions.is_empty() {
+            if !failed.is_empty() && (!is_open || Instant::now() >= collect_until) {
+                let failed = std::mem::take(&mut failed);
+                log_errors("queue failed, its messages go to the catch-all", queue, &failed);
+                diversions.push(async move { self.divert(&failed, share, true).await }.boxed());
+            }
             select! {
                 biased;
                 count = unsent.recv_many(&mut received, MAX_CONCURRENCY * MAX_ENTRIES), if is_open => {
                     is_open = count > 0;
-                    let mut failed = Vec::new();
                     for unsent in received.drain(..) {
                         match unsent {
                             // If S3 fails, it fails for the catch-all queue too.
@@ -212,11 +218,8 @@ impl Queues {
                             }
                         }
                     }
-                    if !failed.is_empty() {
-                        log_errors("queue failed, its messages go to the catch-all", queue, &failed);
-                        diversions.push(async move { self.divert(&failed, share, true).await }.boxed());
-                    }
                 }
+                () = sleep_until(collect_until), if !failed.is_empty() => {}
                 Some(diversion) = diversions.next(), if !diversions.is_empty() => sum.add(diversion),
             }
         }
