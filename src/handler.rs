@@ -337,6 +337,7 @@ fn challenge_response(challenge: String) -> ApiGatewayV2httpResponse {
 fn response(status: StatusCode) -> ApiGatewayV2httpResponse {
     let mut response = ApiGatewayV2httpResponse::default();
     response.status_code = i64::from(status.as_u16());
+    response.body = Some(Body::Text(String::new()));
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response.headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));
     }
