@@ -129,7 +129,7 @@ impl Secrets {
     ///
     /// Lambda freezes the execution environment after the answer, so a refresh that takes longer than the work is abandoned
     /// and the next request starts another one. After abandoned refreshes an answer waits a little; see
-    /// [`REFRESH_BACKOFF`].
+    /// `REFRESH_BACKOFF`.
     pub async fn refresh_alongside<T>(&self, work: impl Future<Output = T>, deadline: Instant, metrics: &Metrics) -> T {
         let wait = self.refresh_wait();
         let limit = deadline.min(Instant::now() + wait);
@@ -170,7 +170,7 @@ impl Secrets {
 
     /// Secrets that are newer than `seen`, which did not explain a signature or a token. `None` if there are none.
     ///
-    /// Reads the secret again, but at most once in [`MISMATCH_INTERVAL`], and gives up at `limit`.
+    /// Reads the secret again, but at most once in `MISMATCH_INTERVAL`, and gives up at `limit`.
     pub async fn newer_than(
         &self,
         seen: &Arc<AppCredentials>,

@@ -12,7 +12,7 @@
 //! - [`outcome`]: what came of a sample, compared with what should;
 //! - [`run`]: all of it together, sample by sample, with a table for people;
 //! - [`sam_local`]: the same in Docker, by `sam local`;
-//! - [`verify`]: checks that an endpoint does what Meta relies on, with [`oddity`], [`catch_all`] and [`remedy`];
+//! - [`verify`]: checks that an endpoint does what Meta relies on, with `oddity`, [`catch_all`] and [`remedy`];
 //! - [`subscribe`], by way of [`graph`]: what Meta sends for an app, and has to send;
 //! - [`report`]: what people see of all this.
 
