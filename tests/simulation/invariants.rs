@@ -206,7 +206,8 @@ fn is_feasible(state: &State, plan: &Plan, answer: &Answer) -> bool {
     // A new secret is read first, in half of the time at most.
     let total = if answer.is_secret_known { total } else { total / 2 };
     let fits = |queue, within: Duration| time(queue).is_some_and(|time| time + MIN_CALL_TIME + CLOCK < within);
-    answer.fragments.clone().all(|fragment| fits(state.destination(fragment), total) || fits(CATCH_ALL, total / 2))
+    // A batch whose own queue was called twice leaves the catch-all queue a third of the time.
+    answer.fragments.clone().all(|fragment| fits(state.destination(fragment), total) || fits(CATCH_ALL, total / 3))
 }
 
 /// Checks what the queues and the bucket hold after all calls have taken effect.
