@@ -11,7 +11,7 @@ use futures_util::{
 use tokio::{
     select,
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
@@ -67,7 +67,7 @@ pub struct Stored {
     pub has_expired_credentials: bool,
 }
 
-/// What storing needs to know of a request.
+/// The values of a request that storing needs.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreContext<'r> {
     /// The values that all messages of the request share.
@@ -136,9 +136,9 @@ impl Queues {
     /// Stores every fragment on its queue until the deadline.
     ///
     /// Items are diverted to the catch-all queue if their queue fails or is silent for half of the time, cannot be used,
-    /// rejects them, or is too slow for all of them. Other queues do not wait for it. A call is not abandoned while it may still succeed. A message may be
-    /// stored twice, with the same `event_id`: if a response was lost, or came later than the message was diverted.
-    /// Order is kept within a group of a FIFO queue, unless SQS rejects an entry and stores a later one of the same call.
+    /// rejects them, or is too slow for all of them. Other queues do not wait for it. A call is not abandoned while it may still
+    /// succeed. A message may be stored twice, with the same `event_id`: if a response was lost, or came later than the message
+    /// was diverted. Order is kept within a group of a FIFO queue, unless SQS rejects an entry and stores a later one of the same call.
     pub async fn store(&self, pieces: &[Piece<'_>], context: StoreContext<'_>) -> Stored {
         let mut by_queue: Vec<Vec<Item<'_>>> = self.routes.queues().iter().map(|_| Vec::new()).collect();
         for piece in pieces {
@@ -272,10 +272,7 @@ impl Queues {
         let entries = items.len();
         // Another queue does not help if S3 is slow.
         if progress.is_uploading.load(Relaxed) || !context.has_time_at(Instant::now()) {
-            let not_stored = unstored(
-                items,
-                timeout_at(context.deadline, calls).await.unwrap_or_else(|_| progress.timeout(entries)),
-            );
+            let not_stored = unstored(items, progress.last_result(calls, entries, context.deadline).await);
             return Diversion { by_route: BTreeMap::new(), not_stored };
         }
         progress.is_diverted.store(true, Relaxed);
@@ -295,7 +292,7 @@ impl Queues {
                 if diversion.not_stored.is_empty() {
                     return diversion;
                 }
-                (diversion, unstored(items, timeout_at(context.deadline, calls).await.unwrap_or_else(|_| progress.timeout(entries))))
+                (diversion, unstored(items, progress.last_result(calls, entries, context.deadline).await))
             }
         };
         diversion.not_stored.retain(|(item, _)| missing.iter().any(|(other, _)| ptr::eq(item.piece, other.piece)));
@@ -317,7 +314,7 @@ impl Queues {
             (Encoding::RawBase64, "messages refused, their bytes go to the catch-all as base64"),
             (Encoding::RawBase64InS3, "messages refused as base64, their bytes go to S3"),
         ] {
-            if encoding == Encoding::RawBase64InS3 && self.payloads.bucket().is_err() {
+            if failed.is_empty() || (encoding == Encoding::RawBase64InS3 && self.payloads.bucket().is_err()) {
                 break;
             }
             let (rejected, others): (Vec<_>, Vec<_>) =

@@ -16,7 +16,7 @@ use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use tokio::{
     select,
     sync::mpsc::UnboundedSender,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 
 use super::{
@@ -343,7 +343,7 @@ impl<'s> Target<'s> {
         let (context, progress, entries) = (self.context, Arc::clone(progress), batch.entries());
         async move {
             let send =
-                || call::send_batch(self.client, batch.clone()).map(|result| progress.add(result, entries)).boxed();
+                || call::send_batch(self.client, batch.clone()).inspect(|result| progress.note_stored(result)).boxed();
             let first = send();
             if !self.has_second_calls {
                 return first.await;
@@ -361,7 +361,7 @@ impl<'s> Target<'s> {
                 send().await
             };
             let result = first_success(first, second, &progress.has_second_call, is_stored).await;
-            progress.add(result, entries)
+            progress.complete(result, entries)
         }
         .boxed()
     }
@@ -418,13 +418,26 @@ impl<'s> Target<'s> {
 }
 
 impl Progress {
-    /// Notes the entries that a call stored, and returns its result together with those of earlier calls.
-    fn add(&self, result: BatchResult, entries: usize) -> BatchResult {
-        if let Ok(results) = &result {
+    /// Waits for the calls of a batch until the storage time is over.
+    pub(super) async fn last_result(
+        &self,
+        calls: BoxFuture<'_, BatchResult>,
+        entries: usize,
+        deadline: Instant,
+    ) -> BatchResult {
+        timeout_at(deadline, calls).await.unwrap_or_else(|_| self.timeout(entries))
+    }
+
+    fn note_stored(&self, result: &BatchResult) {
+        if let Ok(results) = result {
             lock(&self.stored).extend((0..results.len()).filter(|entry| results[*entry].is_ok()));
         }
+    }
+
+    /// The result of a batch, with the entries that any of its calls stored.
+    fn complete(&self, result: BatchResult, entries: usize) -> BatchResult {
         let stored = lock(&self.stored);
-        if stored.is_empty() {
+        if stored.is_empty() || is_stored(&result) {
             return result;
         }
         let result_of = |entry| match &result {
@@ -437,7 +450,7 @@ impl Progress {
 
     /// The result of a batch of which not all calls were answered in time.
     pub(super) fn timeout(&self, entries: usize) -> BatchResult {
-        self.add(Err(self.timeout_error()), entries)
+        self.complete(Err(self.timeout_error()), entries)
     }
 
     /// The error of a batch whose time is over.

@@ -1,4 +1,4 @@
-//! The handler, driven by whole events through `lambda_http`'s decoder, over a scripted AWS.
+//! Requests of every kind, over a scripted SQS and Secrets Manager.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -7,7 +7,7 @@ pub enum ErrorClass {
     Transient,
     /// No message can be stored on this queue: it is gone, its key is unusable, or permission is missing.
     QueueUnavailable,
-    /// SQS rejects what was sent.
+    /// SQS rejects the message, or the batch that it is in.
     Rejected,
 }
 
