@@ -1,19 +1,14 @@
 //! The claim check: a body that is too large for SQS is stored in S3, and its message points there.
 
-use std::sync::OnceLock;
-
 use aws_config::SdkConfig;
-use aws_sdk_s3::{
-    Client,
-    config::Builder,
-    primitives::{ByteStream, DateTime, DateTimeFormat},
-};
+use aws_sdk_sqs::primitives::{DateTime, DateTimeFormat};
 use bytes::Bytes;
 use thiserror::Error;
+use whatsapp_webhook::sqs_error::is_expired_credentials;
 
 use crate::{
     aws::{error_code, error_reason},
-    sqs_error::is_expired_credentials,
+    s3::PutObject,
 };
 
 /// The key prefix of objects whose message goes to the catch-all queue.
@@ -24,7 +19,6 @@ const UNROUTED: &str = "unrouted";
 pub struct Payloads {
     bucket: Option<String>,
     aws: SdkConfig,
-    client: OnceLock<Client>,
 }
 
 /// Why a body was not stored.
@@ -45,10 +39,10 @@ pub enum PayloadError {
 }
 
 impl Payloads {
-    /// Takes the settings. The client is not built before a body needs it.
+    /// Creates the store, whose requests have no retries and no time limit.
     #[must_use]
     pub fn new(aws: &SdkConfig, bucket: Option<String>) -> Self {
-        Self { bucket, aws: aws.clone(), client: OnceLock::new() }
+        Self { bucket, aws: aws.clone() }
     }
 
     /// The bucket's name.
@@ -69,9 +63,8 @@ impl Payloads {
 
     /// Stores a body. When this returns, it is durable. `owner` is the account that the bucket must belong to.
     pub async fn put(&self, key: &str, body: Bytes, owner: Option<&str>) -> Result<(), PayloadError> {
-        let put = self.client().put_object().bucket(self.bucket()?).key(key).content_type("application/json");
-        let put = put.set_expected_bucket_owner(owner.map(ToOwned::to_owned)).body(ByteStream::from(body));
-        let Err(error) = put.send().await else { return Ok(()) };
+        let put = PutObject { bucket: self.bucket()?, key, content_type: "application/json", body, owner };
+        let Err(error) = put.send(&self.aws).await else { return Ok(()) };
         let reason = error_reason(&error);
         let Some((status, code)) = error_code(&error) else { return Err(PayloadError::Transient(reason)) };
         // S3 responds to a slow upload with 400 RequestTimeout, to a conflicting call with 409, and for a new bucket that
@@ -84,14 +77,6 @@ impl Payloads {
             PayloadError::Rejected(reason)
         } else {
             PayloadError::Transient(reason)
-        })
-    }
-
-    fn client(&self) -> &Client {
-        self.client.get_or_init(|| {
-            // A local endpoint cannot resolve a host name that begins with the bucket.
-            let path_style = self.aws.endpoint_url().is_some();
-            Client::from_conf(Builder::from(&self.aws).force_path_style(path_style).build())
         })
     }
 }

@@ -9,11 +9,14 @@ use std::{
     time::Duration,
 };
 
-use aws_sdk_s3::primitives::{AggregatedBytes, ByteStream, SdkBody};
 use aws_smithy_runtime_api::client::{
     http::{HttpConnector, HttpConnectorFuture},
     orchestrator::{HttpRequest, HttpResponse},
     result::ConnectorError,
+};
+use aws_smithy_types::{
+    body::SdkBody,
+    byte_stream::{AggregatedBytes, ByteStream},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
