@@ -1,8 +1,7 @@
 //! The settings, read from the environment and checked once, at start.
 
 use thiserror::Error;
-
-use crate::routes::{Routes, RoutesError};
+use whatsapp_webhook::routes::{Routes, RoutesError};
 
 /// What an operator sets.
 #[derive(Debug, PartialEq, Eq)]

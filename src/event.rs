@@ -14,8 +14,7 @@ use serde::{
     de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
-
-use crate::signature;
+use whatsapp_webhook::signature;
 
 /// A Lambda event.
 #[derive(Debug)]

@@ -21,21 +21,22 @@ use serde::Serialize;
 use thiserror::Error;
 use tokio::time::Instant;
 use tracing::Level;
-
-use whatsapp_webhook::credentials::AppCredentials;
+use whatsapp_webhook::{
+    challenge::{self, Refusal},
+    credentials::AppCredentials,
+    message::Origin,
+    notification::{Change, Piece, split},
+    signature::{self, Rejection},
+    trace,
+};
 
 use crate::{
-    challenge::{self, Refusal},
     client_certificate::has_common_name,
     event::{Event, HttpRequest},
-    message::Origin,
     metrics::{Metric, Metrics},
-    notification::{Change, Piece, split},
     queue::{Queues, StoreContext, Stored},
     secrets::Secrets,
-    signature::{self, Rejection},
     telemetry::RequestLog,
-    trace,
 };
 
 /// The part of an invocation's time that is reserved for sending the answer.

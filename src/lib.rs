@@ -12,8 +12,15 @@
 //! 5. [`queue`] stores the messages. [`payload`] stores bodies in S3 that are too large for SQS.
 //!
 //! [`metrics`] are counted on the way, and [`telemetry`] writes them into the log line of the request. [`config`] reads the
-//! settings at the start, and [`aws`] is shared by all calls to AWS. The modules for challenge, signature, notification,
-//! routes, message and trace are those of the pure crate `whatsapp-webhook`.
+//! settings at the start, and [`aws`] is shared by all calls to AWS. What needs neither network nor clock is in the crate
+//! [`whatsapp_webhook`].
+//!
+//! [`challenge`]: whatsapp_webhook::challenge
+//! [`signature`]: whatsapp_webhook::signature
+//! [`notification`]: whatsapp_webhook::notification
+//! [`routes`]: whatsapp_webhook::routes
+//! [`message`]: whatsapp_webhook::message
+//! [`trace`]: whatsapp_webhook::trace
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod aws;
@@ -27,5 +34,3 @@ pub mod queue;
 mod s3;
 pub mod secrets;
 pub mod telemetry;
-
-pub use whatsapp_webhook::{challenge, message, notification, routes, signature, sqs_error, trace};

@@ -13,19 +13,20 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::{Instant, sleep_until, timeout},
 };
-
-use crate::{
-    message::{MAX_MESSAGE_BYTES, Origin, Unrouted},
-    metrics::{Metric, Metrics},
+use whatsapp_webhook::{
+    message::{MAX_MESSAGE_BYTES, Unrouted},
     notification::Piece,
-    payload::Payloads,
     routes::{Queue, Routes},
 };
 
+use crate::{metrics::Metric, payload::Payloads};
+
 mod call;
+mod context;
 mod item;
 mod send_error;
 mod sender;
+pub use context::StoreContext;
 use item::{Encoding, Item};
 use send_error::SendError;
 use sender::{MAX_ENTRIES, QueueSender, Target, Unanswered, Unsent, unstored};
@@ -37,9 +38,6 @@ const MAX_CONCURRENCY: usize = 32;
 
 /// Messages of this many bytes may be under way at a time. Memory limits the concurrency of large bodies.
 const MAX_BYTES_UNDER_WAY: usize = 12 << 20;
-
-/// With less time left than this no call starts. Its copy would appear after the request was answered with 503.
-const MIN_CALL_TIME: Duration = Duration::from_millis(200);
 
 /// How long the start of the function waits for a connection to SQS.
 const WARM_UP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,43 +63,6 @@ pub struct Stored {
     pub not_stored: usize,
     /// Whether AWS rejected the credentials of fragments that are stored nowhere.
     pub has_expired_credentials: bool,
-}
-
-/// The values of a request that storing needs.
-#[derive(Debug, Clone, Copy)]
-pub struct StoreContext<'r> {
-    /// The values that all messages of the request share.
-    pub origin: Origin<'r>,
-    /// When storing ends.
-    pub deadline: Instant,
-    /// The metrics of the invocation.
-    pub metrics: &'r Metrics,
-}
-
-impl StoreContext<'_> {
-    /// Whether a call may start at this time.
-    fn has_time_at(&self, start: Instant) -> bool {
-        start + MIN_CALL_TIME <= self.deadline
-    }
-
-    /// Never returns if no call may start any more.
-    async fn require_time(&self) {
-        if !self.has_time_at(Instant::now()) {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// When half of the time that is left will be over.
-    fn halfway(&self) -> Instant {
-        let now = Instant::now();
-        now + self.deadline.saturating_duration_since(now) / 2
-    }
-
-    /// When the shorter of this interval and a third of the time that is left will be over.
-    fn after(&self, interval: Duration) -> Instant {
-        let now = Instant::now();
-        now + interval.min(self.deadline.saturating_duration_since(now) / 3)
-    }
 }
 
 /// The items of a request for one queue, and the batches that may be under way for them at a time.

@@ -16,7 +16,6 @@ use tokio::{
     sync::Mutex,
     time::{Instant, timeout_at},
 };
-
 use whatsapp_webhook::{
     credentials::{AppCredentials, CredentialsError},
     sqs_error::is_expired_credentials,

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
 use super::send_error::SendError;
-use crate::{
-    aws::{error_code, error_reason},
+use crate::aws::{error_code, error_reason};
+use whatsapp_webhook::{
     message::{Attribute, Message},
     sqs_error::{ErrorClass, classify, is_expired_credentials},
 };

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::{
+use whatsapp_webhook::{
     message::{MAX_MESSAGE_BYTES, Message, NO_GROUP, Origin, Unrouted, event_id, group_id},
     notification::Piece,
 };

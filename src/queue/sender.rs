@@ -18,18 +18,20 @@ use tokio::{
     sync::mpsc::UnboundedSender,
     time::{Instant, sleep, sleep_until, timeout_at},
 };
+use whatsapp_webhook::{
+    message::{MAX_MESSAGE_BYTES, Message},
+    routes::Queue,
+};
 
 use super::{
-    StoreContext,
     call::{self, Batch, BatchResult},
+    context::StoreContext,
     item::Item,
     send_error::SendError,
 };
 use crate::{
-    message::{MAX_MESSAGE_BYTES, Message},
     metrics::Metric,
     payload::{PayloadError, Payloads},
-    routes::Queue,
 };
 
 /// SQS accepts at most this many entries in one call.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fake_aws::{Fault, Times};
 use futures_util::future::join_all;
 use serde_json::json;
-use whatsapp_ingress::signature::sign;
+use whatsapp_webhook::signature::sign;
 
 use crate::{
     line,

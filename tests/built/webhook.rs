@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use fake_aws::{Bucket, Call, FakeAws, Function, Invocation, Outcome, Queue};
 use serde_json::{Value, json};
-use whatsapp_ingress::signature::sign;
+use whatsapp_webhook::signature::sign;
 
 pub(crate) use fake_aws::event::event;
 

@@ -9,10 +9,10 @@ use crate::support::schema::{Attributes, received, schema, validator};
 use crate::support::{APP_SECRET, Entry, Reply, VERIFY_TOKEN, Webhook, corpus};
 use ingress_tools::samples::{Sample, Signer};
 use serde_json::{Value, json};
-use whatsapp_ingress::{
+use whatsapp_ingress::payload::Payloads;
+use whatsapp_webhook::{
     message::{Attribute, Message, Origin, Unrouted, event_id},
     notification::{Piece, split},
-    payload::Payloads,
 };
 
 const ROUTES: [(&str, &str); 4] = [

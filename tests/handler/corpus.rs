@@ -5,7 +5,7 @@ use std::fs;
 use crate::support::{Webhook, corpus};
 use ingress_tools::expect::Piece;
 use serde::Deserialize;
-use whatsapp_ingress::signature::{Rejection, sign, verify};
+use whatsapp_webhook::signature::{Rejection, sign, verify};
 
 #[test]
 fn every_published_signature_is_made_and_verified() {

@@ -10,7 +10,7 @@ use serde::{
     Deserialize,
     de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor},
 };
-use whatsapp_ingress::{message::event_id, notification::split};
+use whatsapp_webhook::{message::event_id, notification::split};
 
 const ROUTES: [(&str, &str); 3] = [("messages", "messages"), ("messages.statuses", "receipts.fifo"), ("a.b", "x")];
 
@@ -301,7 +301,7 @@ proptest! {
         let pieces = split(&cut);
         // A number is the only JSON text that can be cut and still be one.
         prop_assume!(!text.starts_with(|first: char| first == '-' || first.is_ascii_digit()));
-        let whole = matches!(pieces[..], [whatsapp_ingress::notification::Piece::NotJson(kept)] if kept == cut);
+        let whole = matches!(pieces[..], [whatsapp_webhook::notification::Piece::NotJson(kept)] if kept == cut);
         prop_assert!(whole || cut.is_empty());
     }
 

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::util::SubscriberInitExt;
 use whatsapp_ingress::{
-    aws::without_retries, handler::Ingress, payload::Payloads, queue::Queues, routes::Routes, secrets::Secrets,
-    signature::sign, telemetry::RequestLog,
+    aws::without_retries, handler::Ingress, payload::Payloads, queue::Queues, secrets::Secrets, telemetry::RequestLog,
 };
+use whatsapp_webhook::{routes::Routes, signature::sign};
 
 struct Sandbox {
     aws: FakeAws,

@@ -10,7 +10,7 @@ use crate::support::{APP_SECRET, Entry, Reply, VERIFY_TOKEN, Webhook, secret, st
 use fake_aws::event::{REQUEST_ID, base64, event};
 use lambda_http::{Body, aws_lambda_events::apigw::ApiGatewayV2httpResponse};
 use tokio::time::Instant;
-use whatsapp_ingress::signature::sign;
+use whatsapp_webhook::signature::sign;
 
 const ROUTES: [(&str, &str); 3] =
     [("messages", "messages"), ("messages.statuses", "receipts"), ("security", "security")];

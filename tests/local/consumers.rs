@@ -23,7 +23,7 @@ use ingress_tools::{
 };
 use serde_json::{Value, json};
 use tokio::sync::MutexGuard;
-use whatsapp_ingress::{message::event_id, notification::split};
+use whatsapp_webhook::{message::event_id, notification::split};
 
 use crate::{TURN, root};
 

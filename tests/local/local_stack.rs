@@ -15,7 +15,7 @@ use ingress_tools::{
     stack::Stack,
 };
 use tokio::sync::MutexGuard;
-use whatsapp_ingress::signature::sign;
+use whatsapp_webhook::signature::sign;
 
 use crate::{TURN, root};
 

@@ -17,11 +17,10 @@ use whatsapp_ingress::{
     handler::Ingress,
     payload::Payloads,
     queue::Queues,
-    routes::Routes,
     secrets::Secrets,
-    signature,
     telemetry::RequestLog,
 };
+use whatsapp_webhook::{routes::Routes, signature};
 
 use crate::{
     aws::{Aws, Call, Conditions, End, Violation, app_secret},

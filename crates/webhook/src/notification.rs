@@ -11,14 +11,9 @@ use serde_json::value::RawValue;
 mod json;
 pub use json::scalar;
 use json::{
-    Elements, Member, Members, Object, Raw, around, early_member_of_first, elements, inside, inside_first,
+    Elements, MAX_PIECES, Member, Members, Object, Raw, around, early_member_of_first, elements, inside, inside_first,
     is_filled_array, is_json, members, string, usual,
 };
-
-/// A body with more elements than this stays whole. Meta puts at most 1000 changes in a notification.
-///
-/// Source: <https://developers.facebook.com/docs/graph-api/webhooks/getting-started>
-const MAX_PIECES: usize = 10_000;
 
 /// A body whose pieces together have more bytes than this stays whole: each repeats its envelope and its entry.
 ///

@@ -17,10 +17,8 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use fake_aws::event;
 use lambda_http::{Context, Response, aws_lambda_events::apigw::ApiGatewayV2httpResponse};
 use serde_json::{Value, json};
-use whatsapp_ingress::{
-    handler::Ingress, payload::Payloads, queue::Queues, routes::Routes, secrets::Secrets, signature::sign,
-    telemetry::RequestLog,
-};
+use whatsapp_ingress::{handler::Ingress, payload::Payloads, queue::Queues, secrets::Secrets, telemetry::RequestLog};
+use whatsapp_webhook::{routes::Routes, signature::sign};
 
 pub(crate) const APP_SECRET: &str = "an-app-secret";
 pub(crate) const VERIFY_TOKEN: &str = "a-verify-token";

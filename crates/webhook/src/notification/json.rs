@@ -8,7 +8,10 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::MAX_PIECES;
+/// A body with more elements than this stays whole. Meta puts at most 1000 changes in a notification.
+///
+/// Source: <https://developers.facebook.com/docs/graph-api/webhooks/getting-started>
+pub(super) const MAX_PIECES: usize = 10_000;
 
 /// A member that may be missing; `null` is not missing.
 #[derive(Default)]

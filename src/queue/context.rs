@@ -1,0 +1,48 @@
+//! The values of a request, and the time that is left for it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use whatsapp_webhook::message::Origin;
+
+use crate::metrics::Metrics;
+
+/// With less time left than this no call starts. Its copy would appear after the request was answered with 503.
+const MIN_CALL_TIME: Duration = Duration::from_millis(200);
+
+/// The values of a request that storing needs.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreContext<'r> {
+    /// The values that all messages of the request share.
+    pub origin: Origin<'r>,
+    /// When storing ends.
+    pub deadline: Instant,
+    /// The metrics of the invocation.
+    pub metrics: &'r Metrics,
+}
+
+impl StoreContext<'_> {
+    /// Whether a call may start at this time.
+    pub(super) fn has_time_at(&self, start: Instant) -> bool {
+        start + MIN_CALL_TIME <= self.deadline
+    }
+
+    /// Never returns if no call may start any more.
+    pub(super) async fn require_time(&self) {
+        if !self.has_time_at(Instant::now()) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// When half of the time that is left will be over.
+    pub(super) fn halfway(&self) -> Instant {
+        let now = Instant::now();
+        now + self.deadline.saturating_duration_since(now) / 2
+    }
+
+    /// When the shorter of this interval and a third of the time that is left will be over.
+    pub(super) fn after(&self, interval: Duration) -> Instant {
+        let now = Instant::now();
+        now + interval.min(self.deadline.saturating_duration_since(now) / 3)
+    }
+}
