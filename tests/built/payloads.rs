@@ -230,7 +230,6 @@ async fn without_a_bucket_the_large_body_is_a_loud_failure_and_its_neighbours_ar
     let sent = large("messages");
     let answer = webhook.deliver(&sent.body).await;
     assert_eq!((answer.status, webhook.copies(&sent)), (503, vec![vec![Own], vec![], vec![Own]]));
-    assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
     assert!(webhook.aws.calls().iter().all(|call| call.service != Service::S3));
     let loud = webhook.function.log_line("PAYLOAD_BUCKET is not set", Duration::from_secs(1)).await;
     assert!(loud.is_some_and(|line| line.contains("ERROR")));

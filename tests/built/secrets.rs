@@ -1,7 +1,5 @@
 //! A secret that changes, or cannot be read again, while the function runs.
 
-use std::time::Duration;
-
 use fake_aws::{Fault, Times};
 use futures_util::future::join_all;
 use serde_json::json;
@@ -10,7 +8,7 @@ use whatsapp_webhook::signature::sign;
 use crate::{
     notification::Notification,
     stored::Copy::Own,
-    webhook::{APP_SECRET, SECRET_ID, VERIFY_TOKEN, Webhook, event, secret, signed},
+    webhook::{APP_SECRET, LAMBDA_TIMEOUT, SECRET_ID, VERIFY_TOKEN, Webhook, event, secret, signed},
 };
 
 /// Delivers a notification signed with a secret; what is stored must agree with the answer.
@@ -94,13 +92,11 @@ async fn old_one_serves_on(webhook: &Webhook, why: &str) {
     let sent = Notification::of(&["messages"]);
     let forged = webhook.send(signed("the-new-one", sent.body.as_bytes())).await;
     assert_eq!(forged.status, 401, "{why}");
-    let quick = Duration::from_secs(2);
     for _ in 0..3 {
-        let answer = webhook.deliver(&sent.body).await;
-        assert!(answer.status == 200 && answer.took < quick, "{why}: {answer:?}");
+        assert_eq!(webhook.deliver(&sent.body).await.status, 200, "{why}");
     }
     assert_eq!(webhook.challenge(VERIFY_TOKEN).await.status, 200, "{why}");
-    let line = webhook.function.log_line("the old one serves on", quick).await.unwrap();
+    let line = webhook.function.log_line("the old one serves on", LAMBDA_TIMEOUT).await.unwrap();
     assert!(line.contains("ERROR") && !line.contains("the-new-one"), "{why}: {line}");
     assert_eq!(webhook.copies(&sent)[0].len(), 4, "{why}");
 }

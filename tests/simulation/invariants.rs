@@ -59,6 +59,9 @@ pub(crate) struct Answer {
 pub(crate) fn check_answer(state: &mut State, plan: &Plan, answer: &Answer) {
     let found = match answer.status {
         None => vec![("every request is answered before its deadline", String::new())],
+        Some(_) if answer.answered > answer.storage_deadline + TIMER => {
+            vec![("the answer leaves a second before the deadline", String::new())]
+        }
         Some(401) if answer.is_forged => Vec::new(),
         Some(401) => check_unauthorized(state, plan, answer),
         Some(200 | 503) if !answer.is_forged => check_calls(state, plan, answer),

@@ -20,8 +20,6 @@ pub(crate) struct Attempt {
     pub(crate) started: Instant,
     pub(crate) ended: Instant,
     pub(crate) status: u64,
-    /// The time until the answer.
-    pub(crate) took: Duration,
 }
 
 /// Faults of a slow service that works.

@@ -74,7 +74,7 @@ impl Ledger {
     pub(crate) fn answered(&self, number: usize, delivery: &Delivery, attempt: Attempt) {
         let mut accounts = self.accounts();
         let status = attempt.status;
-        accounts.took.push(attempt.took);
+        accounts.took.push(attempt.ended - attempt.started);
         accounts.deliveries.get_mut(&number).unwrap().attempts.push(attempt);
         if status != 200 {
             accounts.refused += 1;
