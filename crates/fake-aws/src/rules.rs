@@ -1,9 +1,9 @@
 //! Which calls go wrong: the faults in force, and how often each fires.
 
 use crate::call::Service;
-use crate::fault::{Fault, Kind, Refusal};
-use crate::lock;
-use crate::sqs::Entry;
+use crate::fault::{Fault, Kind};
+use crate::lock::lock;
+use crate::sqs::{Entry, Refusal};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
