@@ -4,7 +4,7 @@ use crate::call::Service;
 use crate::fault::Fault;
 use crate::ids::ACCOUNT;
 use crate::lock::lock;
-use crate::rules::{Injected, Scope, Times};
+use crate::rules::{FaultHandle, Scope, Times};
 use crate::s3::Object;
 use crate::sqs::{Message, Stored};
 use crate::state::State;
@@ -23,7 +23,7 @@ pub struct ServiceHandle {
 impl ServiceHandle {
     /// Injects a fault into the calls of this service; see [`Times`] for how often. Earlier faults go first.
     #[allow(clippy::must_use_candidate, reason = "the count of a fault is only sometimes of interest")]
-    pub fn fault(&self, fault: Fault, times: Times) -> Injected {
+    pub fn fault(&self, fault: Fault, times: Times) -> FaultHandle {
         self.state.rules.add(Scope { service: self.service, queue: None }, fault, times)
     }
 
@@ -83,7 +83,7 @@ impl Queue {
 
     /// Injects a fault into the calls to this queue; see [`Times`] for how often. Earlier faults go first.
     #[allow(clippy::must_use_candidate, reason = "the count of a fault is only sometimes of interest")]
-    pub fn fault(&self, fault: Fault, times: Times) -> Injected {
+    pub fn fault(&self, fault: Fault, times: Times) -> FaultHandle {
         self.state.rules.add(Scope { service: Service::Sqs, queue: Some(self.name.clone()) }, fault, times)
     }
 

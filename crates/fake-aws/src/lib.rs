@@ -49,6 +49,6 @@ pub use fault::Fault;
 pub use function::{Function, InitFailure, Invocation, Outcome};
 pub use handles::{Bucket, Queue, ServiceHandle};
 pub use ids::{ACCOUNT, REGION};
-pub use rules::{Incoming, Injected, Times};
+pub use rules::{FaultHandle, Incoming, Times};
 pub use s3::Object;
 pub use sqs::{Attribute, Entry, Message};
