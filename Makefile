@@ -196,6 +196,10 @@ bench-smoke: ## whether the bench runs, on builds for tests: its figures are wor
 bench-report: ## writes the figures of the last run and the kept counts into docs/performance.md
 	target/release/bench report
 
+.PHONY: bench-capacity
+bench-capacity: ## simulates Lambda's scaling and writes the tables of docs/capacity.md
+	cargo run --package whatsapp-ingress-bench --bin bench -- capacity
+
 .PHONY: bench-check
 bench-check: ## counts the instructions of the pure path and compares them with those that are kept
 	cargo build --release --package whatsapp-ingress-bench --bins

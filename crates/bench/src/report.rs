@@ -6,6 +6,7 @@ use crate::{
     contender::project,
     cost,
     instructions::{Counts, GROWING, SHAPES, STEPS},
+    page,
     plan::{MEMORY, PLAIN, REAL},
     plot::Chart,
     results::{Cell, Results, Setting},
@@ -20,9 +21,9 @@ const PEERS: [&str; 2] = ["python", "node"];
 /// Writes the figures of a run into the page.
 pub(crate) fn write(run: &Path) -> Result<(), Box<dyn Error>> {
     let results: Results = serde_json::from_str(&fs::read_to_string(run)?)?;
-    let (page, plots) = (project().join(PAGE), project().join(PLOTS));
-    let mut text = fs::read_to_string(&page)?;
-    for (name, content) in [
+    // The counts belong to the compiler that they were kept with, not to this run.
+    let counts = Counts::kept()?;
+    let sections = [
         ("about", about(&results)),
         ("bars", bars(&results)),
         ("real", scenes(&results, REAL)),
@@ -30,30 +31,16 @@ pub(crate) fn write(run: &Path) -> Result<(), Box<dyn Error>> {
         ("latencies", latencies(&results)),
         ("starts", starts(&results)),
         ("memory", by_memory(&results)),
-        ("cost", cost::table(&results)),
-    ] {
-        text = replaced(&text, name, &content)?;
-    }
-    fs::create_dir_all(&plots)?;
-    // The counts are of the compiler that they were kept with, not of this run; there may be none yet.
-    if let Ok(counts) = Counts::kept() {
-        text = replaced(&text, "instructions", &instructions(&counts))?;
-        fs::write(plots.join("instructions.svg"), instruction_chart(&counts).svg())?;
-    }
-    fs::write(page, text)?;
+        ("cost", cost::by_memory(&results)?),
+        ("instructions", instructions(&counts)),
+    ];
+    page::update(PAGE, &sections)?;
+    let plots = project().join(PLOTS);
+    fs::write(plots.join("instructions.svg"), instruction_chart(&counts).svg())?;
     for (file, scene) in [("cold-start", Scene::Cold), ("one-change", Scene::One), ("1000-changes", Scene::Thousand)] {
         fs::write(plots.join(file).with_extension("svg"), memory_chart(&results, scene).svg())?;
     }
     Ok(())
-}
-
-/// The text with what is between the markers of that name replaced.
-fn replaced(text: &str, name: &str, content: &str) -> Result<String, String> {
-    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
-    let missing = || format!("{PAGE} has no markers for {name}");
-    let (before, rest) = text.split_once(&begin).ok_or_else(missing)?;
-    let (_, after) = rest.split_once(&end).ok_or_else(missing)?;
-    Ok(format!("{before}{begin}{content}{end}{after}"))
 }
 
 fn about(results: &Results) -> String {
@@ -240,16 +227,4 @@ fn instruction_chart(counts: &Counts) -> Chart {
 #[allow(clippy::cast_precision_loss, reason = "for a figure with one decimal")]
 fn bytes_to_mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
-}
-
-#[cfg(test)]
-mod tests {
-    use super::replaced;
-
-    #[test]
-    fn only_what_is_between_the_markers_is_replaced() {
-        let page = "a\n<!-- x -->\nold\n<!-- end of x -->\nb\n";
-        assert_eq!(replaced(page, "x", "new\n").unwrap(), "a\n<!-- x -->\nnew\n<!-- end of x -->\nb\n");
-        assert!(replaced(page, "y", "").is_err());
-    }
 }
