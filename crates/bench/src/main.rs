@@ -9,6 +9,7 @@
 
 mod about;
 mod capacity;
+mod charts;
 mod contender;
 mod cost;
 mod gate;
@@ -19,7 +20,6 @@ mod measure;
 mod memory;
 mod page;
 mod plan;
-mod plot;
 mod report;
 mod results;
 mod scene;
