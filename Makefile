@@ -192,9 +192,21 @@ bench-smoke: ## whether the bench runs, on builds for tests: its figures are wor
 	cargo build --package whatsapp-ingress-bench --bins
 	WHATSAPP_INGRESS=target/debug/whatsapp-ingress target/debug/bench run --contenders ours,null --memory 0 --smoke
 
+CHARTS := .local/charts
+
+$(CHARTS)/installed: crates/bench/charts/requirements.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
+	touch $@
+
 .PHONY: bench-report
-bench-report: ## writes the figures of the last run and the kept counts into docs/performance.md
+bench-report: $(CHARTS)/installed ## writes the figures of the last run and the kept counts into docs/performance.md, and draws its charts
 	target/release/bench report
+	$(CHARTS)/bin/python crates/bench/charts/draw_charts.py
+
+.PHONY: bench-capacity
+bench-capacity: ## simulates Lambda's scaling and writes the tables of docs/capacity.md
+	cargo run --package whatsapp-ingress-bench --bin bench -- capacity
 
 .PHONY: bench-check
 bench-check: ## counts the instructions of the pure path and compares them with those that are kept

@@ -278,7 +278,7 @@ async fn throttled_catch_all_entry_is_retried_to_the_end() {
 }
 
 /// Throttles the second change on a queue, always.
-fn throttle_change(webhook: &Webhook, sent: &Notification, queue: &str, code: &str) -> fake_aws::Injected {
+fn throttle_change(webhook: &Webhook, sent: &Notification, queue: &str, code: &str) -> fake_aws::FaultHandle {
     let event_id = sent.changes[1].event_id.clone();
     let throttle = Fault::refuse_entries(move |entry| entry.attribute("event_id") == Some(&event_id));
     webhook.queue(queue).fault(throttle.code(code).senders_fault(), Times::Always)

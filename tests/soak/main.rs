@@ -22,7 +22,7 @@ use std::{
 
 use causes::Attempt;
 use delivery::Delivery;
-use fake_aws::{FakeAws, Fault, Injected, ServiceHandle, Times};
+use fake_aws::{FakeAws, Fault, FaultHandle, ServiceHandle, Times};
 use futures_util::future::join_all;
 use ledger::Ledger;
 use memory::Memory;
@@ -62,7 +62,7 @@ async fn what_was_accepted_is_stored_what_was_forged_is_not_and_memory_is_flat()
     aws.late_effects().await;
     soak.ledger.take_in(&sandboxes[0]);
 
-    let faults: usize = injected.iter().map(Injected::fired).sum();
+    let faults: usize = injected.iter().map(FaultHandle::fired).sum();
     eprintln!("{count} notifications in {:.1} s, {faults} faults injected", started.elapsed().as_secs_f64());
     soak.ledger.report();
     for memory in &memories {
@@ -154,7 +154,7 @@ fn sandbox(aws: &FakeAws, access_key: &str) -> Webhook {
 }
 
 /// Every kind of fault, in equal shares, at every service.
-fn inject(aws: &FakeAws) -> Vec<Injected> {
+fn inject(aws: &FakeAws) -> Vec<FaultHandle> {
     let failing = || {
         vec![
             Fault::internal_error(),
@@ -193,7 +193,7 @@ fn inject(aws: &FakeAws) -> Vec<Injected> {
     sqs
 }
 
-fn share(service: &ServiceHandle, faults: Vec<Fault>, share: f64, seed: u64) -> Vec<Injected> {
+fn share(service: &ServiceHandle, faults: Vec<Fault>, share: f64, seed: u64) -> Vec<FaultHandle> {
     let probability = share / f64::from(u32::try_from(faults.len()).unwrap());
     let numbered = faults.into_iter().zip(seed..);
     numbered.map(|(fault, seed)| service.fault(fault, Times::Chance { probability, seed })).collect()

@@ -1,55 +1,107 @@
-//! What a million notifications cost, from how long one takes.
+//! What a million notifications cost, in US dollars.
 
-use std::fmt::Write as _;
+use std::{error::Error, fmt::Write as _};
 
 use crate::{
+    inputs::{Inputs, Prices},
     plan::{MEMORY, REAL},
     results::{Cell, Results, Setting},
     scene::Scene,
 };
 
-/// Lambda's prices in US dollars (x86, most regions, the first tier): a request, and a second of a gigabyte.
-const REQUEST: f64 = 0.20 / 1e6;
-const GIGABYTE_SECOND: f64 = 0.000_016_666_7;
-
-/// Dollars for a million invocations that take so long on average; begun milliseconds are counted as whole ones.
-fn million(memory_mb: u32, mean_ms: f64) -> f64 {
-    let seconds = mean_ms.ceil() / 1e3;
-    1e6 * (REQUEST + GIGABYTE_SECOND * f64::from(memory_mb) / 1024.0 * seconds)
-}
-
-/// By memory size, for one change and for a batch.
-pub(crate) fn table(results: &Results) -> String {
+/// Lambda's price of a million notifications by memory size, for one change and for batches.
+pub(crate) fn by_memory(results: &Results) -> Result<String, Box<dyn Error>> {
+    let prices = Inputs::read()?.prices;
     let mut text =
         "| a million notifications of | | 128 MB | 256 MB | 512 MB | 1769 MB |\n|---|---|--:|--:|--:|--:|\n".to_owned();
     for scene in [Scene::One, Scene::Batch, Scene::Thousand] {
         for contender in ["ours", "python", "node"] {
             let cells = MEMORY.map(|memory| {
                 let setting = Setting { memory_mb: Some(memory), ..REAL };
-                results.find(scene.name(), contender, setting).map(|cell| dollars(memory, cell)).unwrap_or_default()
+                let cell = results.find(scene.name(), contender, setting);
+                cell.map(|cell| dollars(&prices, memory, cell)).unwrap_or_default()
             });
             let _ = writeln!(text, "| {} | {contender} | {} |", scene.name(), cells.join(" | "));
         }
     }
-    text
+    Ok(text)
 }
 
-/// The price, or that the memory is too small.
-fn dollars(memory_mb: u32, cell: &Cell) -> String {
+/// The price, or `-` if the memory is too small.
+fn dollars(prices: &Prices, memory_mb: u32, cell: &Cell) -> String {
     if cell.peak_mb > f64::from(memory_mb) {
         return "-".to_owned();
     }
-    format!("${:.2}", million(memory_mb, cell.mean_ms))
+    let time = lambda_time(prices, f64::from(memory_mb) / 1024.0, cell.mean_ms);
+    format!("${:.2}", prices.lambda_million + time)
+}
+
+/// The price of the time of a million invocations with this mean duration; Lambda bills each started millisecond.
+fn lambda_time(prices: &Prices, memory_gb: f64, mean_ms: f64) -> f64 {
+    1e6 * prices.lambda_gb_second * memory_gb * mean_ms.ceil() / 1e3
+}
+
+/// The price of a million notifications with one change each by service, and the sum.
+pub(crate) fn by_service(inputs: &Inputs, mean_ms: f64) -> String {
+    let body_kb = inputs.assumed.body_kb;
+    let mut text = format!("| a million notifications of {body_kb} KB | US dollars |\n|---|--:|\n");
+    let items = items(inputs, mean_ms);
+    for (item, dollars) in &items {
+        let _ = writeln!(text, "| {item} | {dollars:.2} |");
+    }
+    let _ = writeln!(text, "| **sum** | **{:.2}** |", items.iter().map(|(_, dollars)| dollars).sum::<f64>());
+    text
+}
+
+fn items(Inputs { measured, assumed, prices, .. }: &Inputs, mean_ms: f64) -> [(&'static str, f64); 6] {
+    let log_gb = (measured.log_line_bytes + assumed.platform_log_bytes) / 1e3;
+    [
+        ("API Gateway (each 512 KB counts)", prices.api_million_of_512_kb * (assumed.body_kb / 512.0).ceil()),
+        ("Lambda, requests", prices.lambda_million),
+        ("Lambda, time at 512 MB", lambda_time(prices, prices.lambda_memory_gb, mean_ms)),
+        ("SQS, sending (each 64 KB counts)", prices.sqs_million_of_64_kb * (assumed.body_kb / 64.0).ceil()),
+        (
+            "SQS, calls of the consumer for ten messages each",
+            prices.sqs_million_of_64_kb * assumed.consumer_calls_per_message,
+        ),
+        ("CloudWatch Logs", log_gb * prices.logs_gb),
+    ]
 }
 
 #[cfg(test)]
 mod tests {
-    use super::million;
+    use super::{items, lambda_time};
+    use crate::inputs::Inputs;
+
+    fn assert_near(value: f64, expected: f64) {
+        assert!((value / expected - 1.0).abs() < 1e-9, "{value} is not {expected}");
+    }
 
     #[test]
-    fn a_million_seconds_of_a_gigabyte_cost_their_price_and_that_of_the_requests() {
-        assert!((million(1024, 1000.0) - 16.8667).abs() < 1e-6);
-        assert!(million(1024, 10.1) > million(1024, 10.0));
-        assert!((million(1024, 10.1) - million(1024, 11.0)).abs() < 1e-9);
+    fn started_millisecond_is_billed_whole() {
+        let prices = Inputs::read().unwrap().prices;
+        assert_near(lambda_time(&prices, 1.0, 1000.0), 16.6667);
+        assert_near(lambda_time(&prices, 0.5, 10.1), lambda_time(&prices, 0.5, 11.0));
+        assert!(lambda_time(&prices, 0.5, 10.1) > lambda_time(&prices, 0.5, 10.0));
+    }
+
+    #[test]
+    fn bill_equals_the_calculation_by_hand() {
+        let mut inputs: Inputs = serde_json::from_str(
+            r#"{"measured":{"warm_ms":10,"start_ms":0,"memory_mb":0,"log_line_bytes":600},
+            "assumed":{"platform_start_ms":0,"p99_over_median":1,"connections_per_environment":1,"body_kb":0,
+              "platform_log_bytes":400,"consumer_calls_per_message":0.5},
+            "quotas":{"api_requests_per_second":1,"lambda_concurrency":1,
+              "lambda_requests_per_second_per_concurrency":1,"lambda_new_environments_per_10_s":1},
+            "prices":{"api_million_of_512_kb":1,"lambda_million":0.2,"lambda_gb_second":0.00002,
+              "lambda_memory_gb":0.5,"sqs_million_of_64_kb":0.4,"logs_gb":0.5}}"#,
+        )
+        .unwrap();
+        for (kb, expected) in [(2.0, [1.0, 0.2, 0.1, 0.4, 0.2, 0.5]), (600.0, [2.0, 0.2, 0.1, 4.0, 0.2, 0.5])] {
+            inputs.assumed.body_kb = kb;
+            for ((_, dollars), expected) in items(&inputs, 10.0).into_iter().zip(expected) {
+                assert_near(dollars, expected);
+            }
+        }
     }
 }

@@ -2,23 +2,28 @@
 //!
 //! [`plan`] says which [`scene`]s are measured in which setting; [`contender`] starts a function from its [`gate`] and
 //! [`limits`] give it the processor that Lambda would; [`measure`] feeds it and counts. [`results`] go to a file, from
-//! which [`table`] prints, and [`report`] writes what `docs/performance.md` shows, with [`plot`] and [`cost`].
-//! [`instructions`] counts what the pure path executes and compares it with what it was.
+//! which [`table`] prints, and [`report`] writes the tables of `docs/performance.md` and the figures of its charts.
+//! [`instructions`] counts what the pure path executes and compares it with what it was. [`capacity`] writes the tables of
+//! `docs/capacity.md` from [`inputs`], with a [`simulation`] of Lambda; [`cost`] has the bills of both pages.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod about;
+mod capacity;
+mod charts;
 mod contender;
 mod cost;
 mod gate;
+mod inputs;
 mod instructions;
 mod limits;
 mod measure;
 mod memory;
+mod page;
 mod plan;
-mod plot;
 mod report;
 mod results;
 mod scene;
+mod simulation;
 mod table;
 
 use std::{error::Error, fs, path::PathBuf};
@@ -50,6 +55,8 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
+    /// Writes the tables of docs/capacity.md.
+    Capacity,
     /// Writes the figures of a run into docs/performance.md.
     Report {
         /// The file of the run.
@@ -85,6 +92,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     match Arguments::parse().task {
         Task::Run(run) => run.run().await,
         Task::Instructions { keep } => instructions::check(keep),
+        Task::Capacity => capacity::write(),
         Task::Report { run } => report::write(&run),
     }
 }

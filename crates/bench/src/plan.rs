@@ -13,6 +13,11 @@ pub(crate) const REAL: Setting = Setting { tls: true, latency_ms: 10, memory_mb:
 /// The same without TLS.
 pub(crate) const PLAIN: Setting = Setting { tls: false, ..REAL };
 
+/// The memory sizes and no limit, in the setting nearest to AWS.
+pub(crate) fn by_memory() -> impl Iterator<Item = Setting> + Clone {
+    MEMORY.into_iter().map(Some).chain([None]).map(|memory_mb| Setting { memory_mb, ..REAL })
+}
+
 /// One setting and what is done in it.
 #[derive(Debug)]
 pub(crate) struct Group {

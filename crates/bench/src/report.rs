@@ -1,28 +1,29 @@
-//! What `docs/performance.md` shows of a run: tables between its markers, and the plots beside it.
+//! The tables of `docs/performance.md`, and the figures of its charts.
 
 use std::{error::Error, fmt::Write as _, fs, path::Path};
 
 use crate::{
+    charts::charts,
     contender::project,
     cost,
-    instructions::{Counts, GROWING, SHAPES, STEPS},
-    plan::{MEMORY, PLAIN, REAL},
-    plot::Chart,
+    instructions::{Counts, SHAPES, STEPS, to_float},
+    page,
+    plan::{self, PLAIN, REAL},
     results::{Cell, Results, Setting},
     scene::Scene,
 };
 
 const PAGE: &str = "docs/performance.md";
-const PLOTS: &str = "docs/performance";
+const CHARTS: &str = "docs/performance/charts.json";
 const CONTENDERS: [&str; 6] = ["ours", "null", "null_runtime", "bare", "python", "node"];
 const PEERS: [&str; 2] = ["python", "node"];
 
-/// Writes the figures of a run into the page.
+/// Writes the tables of a run into the page, and the figures of the charts beside it.
 pub(crate) fn write(run: &Path) -> Result<(), Box<dyn Error>> {
     let results: Results = serde_json::from_str(&fs::read_to_string(run)?)?;
-    let (page, plots) = (project().join(PAGE), project().join(PLOTS));
-    let mut text = fs::read_to_string(&page)?;
-    for (name, content) in [
+    // The counts belong to the compiler that they were kept with, not to this run.
+    let counts = Counts::kept()?;
+    let sections = [
         ("about", about(&results)),
         ("bars", bars(&results)),
         ("real", scenes(&results, REAL)),
@@ -30,30 +31,12 @@ pub(crate) fn write(run: &Path) -> Result<(), Box<dyn Error>> {
         ("latencies", latencies(&results)),
         ("starts", starts(&results)),
         ("memory", by_memory(&results)),
-        ("cost", cost::table(&results)),
-    ] {
-        text = replaced(&text, name, &content)?;
-    }
-    fs::create_dir_all(&plots)?;
-    // The counts are of the compiler that they were kept with, not of this run; there may be none yet.
-    if let Ok(counts) = Counts::kept() {
-        text = replaced(&text, "instructions", &instructions(&counts))?;
-        fs::write(plots.join("instructions.svg"), instruction_chart(&counts).svg())?;
-    }
-    fs::write(page, text)?;
-    for (file, scene) in [("cold-start", Scene::Cold), ("one-change", Scene::One), ("1000-changes", Scene::Thousand)] {
-        fs::write(plots.join(file).with_extension("svg"), memory_chart(&results, scene).svg())?;
-    }
+        ("cost", cost::by_memory(&results)?),
+        ("instructions", instructions(&counts)),
+    ];
+    page::update(PAGE, &sections)?;
+    fs::write(project().join(CHARTS), serde_json::to_string_pretty(&charts(&results, &counts))? + "\n")?;
     Ok(())
-}
-
-/// The text with what is between the markers of that name replaced.
-fn replaced(text: &str, name: &str, content: &str) -> Result<String, String> {
-    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
-    let missing = || format!("{PAGE} has no markers for {name}");
-    let (before, rest) = text.split_once(&begin).ok_or_else(missing)?;
-    let (_, after) = rest.split_once(&end).ok_or_else(missing)?;
-    Ok(format!("{before}{begin}{content}{end}{after}"))
 }
 
 fn about(results: &Results) -> String {
@@ -96,7 +79,7 @@ fn by_memory(results: &Results) -> String {
         "| scene | | 128 MB | 256 MB | 512 MB | 1769 MB | no limit |\n|---|---|--:|--:|--:|--:|--:|\n".to_owned();
     for scene in Scene::WARM {
         for contender in CONTENDERS {
-            let times: Vec<_> = settings().map(|setting| spread(results, scene, contender, setting)).collect();
+            let times: Vec<_> = plan::by_memory().map(|setting| spread(results, scene, contender, setting)).collect();
             if times.iter().any(|times| !times.is_empty()) {
                 let _ = writeln!(text, "| {} | {contender} | {} |", scene.name(), times.join(" | "));
             }
@@ -105,13 +88,9 @@ fn by_memory(results: &Results) -> String {
     text
 }
 
-fn settings() -> impl Iterator<Item = Setting> + Clone {
-    MEMORY.into_iter().map(Some).chain([None]).map(|memory_mb| Setting { memory_mb, ..REAL })
-}
-
 /// From the spawn to the first call of `/next`, and to the first answer.
 fn starts(results: &Results) -> String {
-    let settings = settings().chain([PLAIN]);
+    let settings = plan::by_memory().chain([PLAIN]);
     let mut text =
         "| | 128 MB | 256 MB | 512 MB | 1769 MB | no limit | without TLS |\n|---|--:|--:|--:|--:|--:|--:|\n".to_owned();
     let mut row = |what: &str, contender, figure: fn(&Cell) -> Option<f64>| {
@@ -200,9 +179,8 @@ fn instructions(counts: &Counts) -> String {
     let mut text =
         "| step | one change of 600 B | 1000 changes, 2.9 MB | for a byte | for a change |\n|---|--:|--:|--:|--:|\n"
             .to_owned();
-    let float = crate::instructions::to_float;
     for step in STEPS {
-        let count = |shape| counts.of(step, shape).map_or(f64::NAN, float);
+        let count = |shape| counts.of(step, shape).map_or(f64::NAN, to_float);
         let [one, thousand, large] = [SHAPES[0], (1_000, 2_900), (1, 2_900_000)].map(count);
         // Adding nothing makes of -0 a 0.
         let (per_byte, per_change) = (large / 2.9e6, ((thousand - large) / 1e3).round() + 0.0);
@@ -212,44 +190,7 @@ fn instructions(counts: &Counts) -> String {
     text
 }
 
-fn memory_chart(results: &Results, scene: Scene) -> Chart {
-    let value = |contender| {
-        settings().map(|setting| results.find(scene.name(), contender, setting).map(|cell| cell.median_ms)).collect()
-    };
-    let places =
-        settings().map(|of| of.memory_mb.map_or_else(|| "no limit".to_owned(), |memory| format!("{memory} MB")));
-    Chart {
-        title: format!("{}: median in ms, by memory", scene.name()),
-        places: places.collect(),
-        lines: CONTENDERS.iter().map(|name| ((*name).to_owned(), value(name))).collect(),
-        is_logarithmic: true,
-    }
-}
-
-fn instruction_chart(counts: &Counts) -> Chart {
-    let million = |count| crate::instructions::to_float(count) / 1e6;
-    let line = |step| GROWING.iter().map(|shape| counts.of(step, *shape).map(million)).collect();
-    Chart {
-        title: "Million instructions, by changes of 2.9 kB".to_owned(),
-        places: GROWING.iter().map(|(changes, _)| changes.to_string()).collect(),
-        lines: STEPS.iter().map(|step| ((*step).to_owned(), line(step))).collect(),
-        is_logarithmic: false,
-    }
-}
-
 #[allow(clippy::cast_precision_loss, reason = "for a figure with one decimal")]
 fn bytes_to_mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
-}
-
-#[cfg(test)]
-mod tests {
-    use super::replaced;
-
-    #[test]
-    fn only_what_is_between_the_markers_is_replaced() {
-        let page = "a\n<!-- x -->\nold\n<!-- end of x -->\nb\n";
-        assert_eq!(replaced(page, "x", "new\n").unwrap(), "a\n<!-- x -->\nnew\n<!-- end of x -->\nb\n");
-        assert!(replaced(page, "y", "").is_err());
-    }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 /// One run of the bench.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Results {
     /// The computer and the programs, by what they are called in the report.
     pub(crate) about: BTreeMap<String, String>,

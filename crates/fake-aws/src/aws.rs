@@ -1,16 +1,13 @@
 //! One fake AWS account: its address, what a test puts into it and what it finds there afterwards.
 
-use crate::call::{Call, CallLog, Service};
+use crate::call::{Call, Service};
 use crate::dispatch::dispatch;
-use crate::fault::Fault;
-use crate::rules::{Injected, Rules, Scope, Times};
-use crate::s3::{Bucket, Buckets};
-use crate::secrets::Secrets;
-use crate::server::{Connections, Gauge, Server};
-use crate::sqs::{Queue, Queues};
+use crate::handles::{Bucket, Queue, ServiceHandle};
+use crate::lock::lock;
+use crate::secrets;
+use crate::server::Server;
+use crate::state::State;
 use crate::tls::{Tls, TrustStores};
-use crate::{ACCOUNT, REGION, lock};
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
@@ -31,25 +28,6 @@ struct Host {
     others: Mutex<Vec<Server>>,
     state: Arc<State>,
     tls: Option<Tls>,
-}
-
-/// All that the services share.
-#[derive(Debug, Default)]
-pub(crate) struct State {
-    pub(crate) queues: Mutex<Queues>,
-    pub(crate) secrets: Mutex<Secrets>,
-    pub(crate) buckets: Mutex<Buckets>,
-    pub(crate) rules: Rules,
-    pub(crate) calls: Arc<CallLog>,
-    pub(crate) late_effects: Gauge,
-    latencies: Mutex<HashMap<Service, Duration>>,
-    connections: Arc<Connections>,
-}
-
-impl State {
-    pub(crate) fn latency(&self, service: Service) -> Duration {
-        lock(&self.latencies).get(&service).copied().unwrap_or_default()
-    }
 }
 
 impl FakeAws {
@@ -136,7 +114,7 @@ impl FakeAws {
     /// The ARN under which a secret can be read as well as under its name.
     #[must_use]
     pub fn secret_arn(name: &str) -> String {
-        format!("arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}-AbCdEf")
+        secrets::arn(name)
     }
 
     /// The bucket of that name, made if there is none.
@@ -178,7 +156,7 @@ impl FakeAws {
         self.host.state.calls.all()
     }
 
-    /// Waits until every call that [`Fault::store_late`] or [`Fault::store_entries_late`] has hit so far has taken effect.
+    /// Waits until every call that [`Fault::store_late`](crate::Fault::store_late) or [`Fault::store_entries_late`](crate::Fault::store_entries_late) has hit so far has taken effect.
     ///
     /// # Panics
     /// When the fake has been shut down.
@@ -245,25 +223,5 @@ impl Drop for Host {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
-    }
-}
-
-/// One service of a [`FakeAws`].
-#[derive(Debug)]
-pub struct ServiceHandle {
-    service: Service,
-    state: Arc<State>,
-}
-
-impl ServiceHandle {
-    /// Injects a fault into the calls of this service; see [`Times`] for how often. Earlier faults go first.
-    #[allow(clippy::must_use_candidate, reason = "the count of a fault is only sometimes of interest")]
-    pub fn fault(&self, fault: Fault, times: Times) -> Injected {
-        self.state.rules.add(Scope { service: self.service, queue: None }, fault, times)
-    }
-
-    /// Makes every answer come this long after its call has arrived. The call takes effect at once all the same.
-    pub fn set_latency(&self, latency: Duration) {
-        lock(&self.state.latencies).insert(self.service, latency);
     }
 }

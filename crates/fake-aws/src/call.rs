@@ -1,6 +1,6 @@
 //! The record of every call that reached the fake.
 
-use crate::lock;
+use crate::lock::lock;
 use crate::server::Gauge;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

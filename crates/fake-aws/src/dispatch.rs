@@ -1,10 +1,13 @@
 //! The life of one call: read, fault, effect, latency, answer.
 
 use crate::answer::{Answer, AnswerBody, Dropped, Ending};
-use crate::aws::State;
 use crate::call::{CallInFlight, Service};
-use crate::fault::{Failure, Fault, Kind, Refusal, Selection};
+use crate::failure::Failure;
+use crate::fault::{Fault, Kind};
+use crate::lock::lock;
 use crate::rules::Incoming;
+use crate::sqs::{Refusal, Selection};
+use crate::state::State;
 use crate::{s3, secrets, sqs};
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -83,16 +86,16 @@ impl Effect {
 
     fn act(self, state: &State, call: usize, refusal: Option<&Refusal>) -> Answer {
         match self {
-            Self::Sqs(send) => send.act(state, call, refusal),
-            Self::Secrets(get) => get.act(state),
-            Self::S3(action) => action.act(state, call),
+            Self::Sqs(send) => send.act(&state.queues, call, refusal),
+            Self::Secrets(get) => get.act(&lock(&state.secrets)),
+            Self::S3(action) => action.act(&mut lock(&state.buckets), call),
         }
     }
 
     /// Acts on the selected entries, or on the whole call, only at `due`.
     async fn act_late(self, state: &State, call: usize, entries: Option<&Selection>, due: Instant) -> Answer {
         match (self, entries) {
-            (Self::Sqs(send), Some(entries)) => send.act_late(state, call, entries, due).await,
+            (Self::Sqs(send), Some(entries)) => send.act_late(&state.queues, call, entries, due).await,
             (effect, _) => {
                 sleep_until(due).await;
                 effect.act(state, call, None)

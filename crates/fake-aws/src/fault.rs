@@ -1,8 +1,7 @@
 //! Faults: what can go wrong with a call.
 
-use crate::sqs::Entry;
-use std::fmt;
-use std::sync::Arc;
+use crate::failure::Failure;
+use crate::sqs::{Entry, Refusal, Selection};
 use std::time::Duration;
 
 /// One way in which a call goes wrong.
@@ -29,53 +28,6 @@ pub(crate) enum Kind {
     StoreAndAnswer { status: u16, body: String },
     Slow(Duration),
     StoreLate(Duration, Option<Selection>),
-}
-
-/// Whether an entry with this index in its batch is selected.
-type Predicate = dyn Fn(usize, &Entry) -> bool + Send + Sync;
-
-/// Selects entries of a batch by their index and content.
-#[derive(Clone)]
-pub(crate) struct Selection(Arc<Predicate>);
-
-impl Selection {
-    fn new(choose: impl Fn(usize, &Entry) -> bool + Send + Sync + 'static) -> Self {
-        Self(Arc::new(choose))
-    }
-
-    pub(crate) fn includes(&self, index: usize, entry: &Entry) -> bool {
-        (self.0)(index, entry)
-    }
-
-    pub(crate) fn includes_any(&self, entries: &[Entry]) -> bool {
-        entries.iter().enumerate().any(|(index, entry)| self.includes(index, entry))
-    }
-}
-
-impl fmt::Debug for Selection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Selection(…)")
-    }
-}
-
-/// Which entries of a batch are refused, and with what.
-#[derive(Debug, Clone)]
-pub(crate) struct Refusal {
-    pub(crate) entries: Selection,
-    pub(crate) code: String,
-    pub(crate) sender_fault: bool,
-}
-
-/// A call's failing as a whole; each service has its own words for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Failure {
-    InternalError,
-    Unavailable,
-    Throttled,
-    AccessDenied,
-    QueueDoesNotExist,
-    KmsDisabled,
-    Other { status: u16, code: String },
 }
 
 impl Fault {

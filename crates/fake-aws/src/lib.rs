@@ -29,39 +29,26 @@ mod aws;
 mod call;
 mod dispatch;
 pub mod event;
+mod failure;
 mod fault;
 mod function;
+mod handles;
+mod ids;
+mod lock;
 mod rules;
 mod s3;
 mod secrets;
 mod server;
 mod sqs;
+mod state;
 mod tls;
 
-pub use aws::{FakeAws, ServiceHandle};
+pub use aws::FakeAws;
 pub use call::{Call, Service};
 pub use fault::Fault;
 pub use function::{Function, InitFailure, Invocation, Outcome};
-pub use rules::{Incoming, Injected, Times};
-pub use s3::{Bucket, Object};
-pub use sqs::{Attribute, Entry, Message, Queue};
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// The account that owns every queue, secret and bucket.
-pub const ACCOUNT: &str = "123456789012";
-
-/// The region that everything is in.
-pub const REGION: &str = "eu-central-1";
-
-/// Locks even what a panicking test has left locked: one failed assertion shall not become many.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// An id of the form that AWS gives to requests and messages.
-fn new_id() -> String {
-    let (first, last) = (fastrand::u32(..), fastrand::u64(..1 << 48));
-    let (second, third, fourth) = (fastrand::u16(..), fastrand::u16(..0x1000), fastrand::u16(..0x1000));
-    format!("{first:08x}-{second:04x}-4{third:03x}-8{fourth:03x}-{last:012x}")
-}
+pub use handles::{Bucket, Queue, ServiceHandle};
+pub use ids::{ACCOUNT, REGION};
+pub use rules::{FaultHandle, Incoming, Times};
+pub use s3::Object;
+pub use sqs::{Attribute, Entry, Message};

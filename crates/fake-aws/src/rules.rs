@@ -1,9 +1,9 @@
 //! Which calls go wrong: the faults in force, and how often each fires.
 
 use crate::call::Service;
-use crate::fault::{Fault, Kind, Refusal};
-use crate::lock;
-use crate::sqs::Entry;
+use crate::fault::{Fault, Kind};
+use crate::lock::lock;
+use crate::sqs::{Entry, Refusal};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -67,7 +67,7 @@ pub struct Incoming<'a> {
 
 /// A fault that is in force: how often it fired, and the end of it.
 #[derive(Debug, Clone, Default)]
-pub struct Injected {
+pub struct FaultHandle {
     counts: Arc<Counts>,
 }
 
@@ -77,7 +77,7 @@ struct Counts {
     cleared: AtomicBool,
 }
 
-impl Injected {
+impl FaultHandle {
     /// How many calls it has hit.
     #[must_use]
     pub fn fired(&self) -> usize {
@@ -114,16 +114,16 @@ struct Rule {
     times: Times,
     chance: fastrand::Rng,
     seen: usize,
-    injected: Injected,
+    handle: FaultHandle,
 }
 
 impl Rules {
-    pub(crate) fn add(&self, scope: Scope, fault: Fault, times: Times) -> Injected {
-        let injected = Injected::default();
+    pub(crate) fn add(&self, scope: Scope, fault: Fault, times: Times) -> FaultHandle {
+        let handle = FaultHandle::default();
         let seed = if let Times::Chance { seed, .. } = times { seed } else { 0 };
         let chance = fastrand::Rng::with_seed(seed);
-        lock(&self.rules).push(Rule { scope, fault, times, chance, seen: 0, injected: injected.clone() });
-        injected
+        lock(&self.rules).push(Rule { scope, fault, times, chance, seen: 0, handle: handle.clone() });
+        handle
     }
 
     pub(crate) fn clear(&self) {
@@ -142,12 +142,12 @@ impl Rules {
 
     fn pick_of(&self, call: &Incoming<'_>, unread: bool) -> Option<Fault> {
         let mut rules = lock(&self.rules);
-        rules.retain(|rule| !rule.injected.is_cleared() && !matches!(rule.times, Times::Next(0)));
+        rules.retain(|rule| !rule.handle.is_cleared() && !matches!(rule.times, Times::Next(0)));
         let rule = rules
             .iter_mut()
             .filter(|rule| unread == matches!(rule.fault.kind, Kind::DropUnread))
             .find_map(|rule| rule.fires(call).then_some(rule))?;
-        rule.injected.counts.fired.fetch_add(1, Ordering::Relaxed);
+        rule.handle.counts.fired.fetch_add(1, Ordering::Relaxed);
         Some(rule.fault.clone())
     }
 }

@@ -1,9 +1,8 @@
 //! Secrets Manager's `GetSecretValue`, in its JSON protocol 1.1.
 
 use crate::answer::Answer;
-use crate::aws::{FakeAws, State};
-use crate::fault::Failure;
-use crate::{lock, new_id};
+use crate::failure::Failure;
+use crate::ids::{ACCOUNT, REGION, new_id};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
@@ -47,6 +46,11 @@ impl Secrets {
     }
 }
 
+/// The ARN of a secret.
+pub(crate) fn arn(name: &str) -> String {
+    format!("arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}-AbCdEf")
+}
+
 /// A reading of one secret.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Get {
@@ -62,15 +66,14 @@ impl Get {
         serde_json::from_slice(body).map_err(|cause| error(400, "SerializationException", &cause.to_string()))
     }
 
-    pub(crate) fn act(self, state: &State) -> Answer {
-        let secrets = lock(&state.secrets);
-        let found = secrets.secrets.iter().find(|(name, _)| **name == self.id || FakeAws::secret_arn(name) == self.id);
+    pub(crate) fn act(self, secrets: &Secrets) -> Answer {
+        let found = secrets.secrets.iter().find(|(name, _)| **name == self.id || arn(name) == self.id);
         let Some((name, secret)) = found else {
             let message = "Secrets Manager can't find the specified secret.";
             return error(400, "ResourceNotFoundException", message);
         };
         let mut document = json!({
-            "ARN": FakeAws::secret_arn(name),
+            "ARN": arn(name),
             "CreatedDate": SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64(),
             "Name": name,
             "VersionId": secret.version,

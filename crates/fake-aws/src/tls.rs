@@ -1,6 +1,6 @@
 //! TLS as AWS's endpoints speak it: an RSA leaf under an intermediate under an authority.
 
-use crate::new_id;
+use crate::ids::new_id;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use std::fmt;
 use std::fs;

@@ -1,6 +1,8 @@
 //! The environment that Lambda gives to a function.
 
-use crate::{FakeAws, REGION, tls::system_store};
+use crate::aws::FakeAws;
+use crate::ids::REGION;
+use crate::tls::system_store;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;

@@ -4,7 +4,7 @@ mod environment;
 mod process;
 mod runtime_api;
 
-use crate::FakeAws;
+use crate::aws::FakeAws;
 use crate::server::Server;
 use process::Process;
 use runtime_api::RuntimeApi;

@@ -1,6 +1,6 @@
 //! The bootstrap's process: its output, its end, and its certain death.
 
-use crate::lock;
+use crate::lock::lock;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};

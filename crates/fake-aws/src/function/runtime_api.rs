@@ -2,8 +2,9 @@
 
 use super::process::Process;
 use crate::answer::{Answer, AnswerBody, Dropped, Ending};
+use crate::ids::{ACCOUNT, REGION, new_id};
+use crate::lock::lock;
 use crate::server::{Connections, Server};
-use crate::{ACCOUNT, REGION, lock, new_id};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;

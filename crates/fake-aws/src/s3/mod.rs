@@ -3,17 +3,14 @@
 mod chunked;
 
 use crate::answer::Answer;
-use crate::aws::State;
-use crate::fault::Failure;
-use crate::sqs::hex;
-use crate::{ACCOUNT, lock, new_id};
+use crate::failure::Failure;
+use crate::ids::{ACCOUNT, new_id};
 use bytes::Bytes;
 use hyper::Method;
 use hyper::http::request::Parts;
 use md5::{Digest, Md5};
 use percent_encoding::percent_decode_str;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 /// All buckets, by name, and in each its objects, by key.
 pub(crate) type Buckets = HashMap<String, BTreeMap<String, Object>>;
@@ -28,37 +25,6 @@ pub struct Object {
     pub content_type: Option<String>,
     /// The call that stored it, as [`crate::Call::number`].
     pub call: usize,
-}
-
-/// One bucket of a [`crate::FakeAws`].
-#[derive(Debug)]
-pub struct Bucket {
-    state: Arc<State>,
-    name: String,
-}
-
-impl Bucket {
-    pub(crate) fn open(state: Arc<State>, name: &str) -> Self {
-        lock(&state.buckets).entry(name.to_owned()).or_default();
-        Self { state, name: name.to_owned() }
-    }
-
-    /// All objects, by key.
-    #[must_use]
-    pub fn objects(&self) -> BTreeMap<String, Object> {
-        lock(&self.state.buckets).get(&self.name).cloned().unwrap_or_default()
-    }
-
-    /// The object at a key.
-    #[must_use]
-    pub fn object(&self, key: &str) -> Option<Object> {
-        lock(&self.state.buckets).get(&self.name)?.get(key).cloned()
-    }
-
-    /// Deletes the bucket with all that is in it; calls to it fail with `NoSuchBucket` from then on.
-    pub fn delete(&self) {
-        lock(&self.state.buckets).remove(&self.name);
-    }
 }
 
 pub(crate) fn operation(method: &Method) -> &'static str {
@@ -99,8 +65,7 @@ impl Action {
         Ok(Self { bucket: bucket.to_owned(), key: key.to_owned(), stored })
     }
 
-    pub(crate) fn act(self, state: &State, call: usize) -> Answer {
-        let mut buckets = lock(&state.buckets);
+    pub(crate) fn act(self, buckets: &mut Buckets, call: usize) -> Answer {
         let Some(bucket) = buckets.get_mut(&self.bucket) else {
             return error(404, "NoSuchBucket", "The specified bucket does not exist");
         };
@@ -139,7 +104,7 @@ fn header<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
 }
 
 fn etag(body: &[u8]) -> String {
-    format!("\"{}\"", hex(Md5::digest(body).into()))
+    format!("\"{}\"", hex::encode(Md5::digest(body)))
 }
 
 /// A failure of the whole call in this service's words.

@@ -1,11 +1,11 @@
 //! The MD5 digests by which a sender can check that SQS has read what was sent.
 
-use super::Attribute;
+use super::entry::Attribute;
 use md5::{Digest, Md5};
 use std::collections::BTreeMap;
 
 pub(super) fn md5_of_body(body: &str) -> String {
-    hex(Md5::digest(body).into())
+    hex::encode(Md5::digest(body))
 }
 
 /// Over the attributes in the order of their names: name, type, one byte for text or bytes, and value; all but that byte
@@ -18,11 +18,7 @@ pub(super) fn md5_of_attributes(attributes: &BTreeMap<String, Attribute>) -> Str
         digest.update([if attribute.text.is_some() { 1 } else { 2 }]);
         add(&mut digest, attribute.value());
     }
-    hex(digest.finalize().into())
-}
-
-pub(crate) fn hex(digest: [u8; 16]) -> String {
-    format!("{:032x}", u128::from_be_bytes(digest))
+    hex::encode(digest.finalize())
 }
 
 fn add(digest: &mut Md5, part: &[u8]) {

@@ -1,8 +1,9 @@
 //! SQS's errors on the wire: of a whole call, and of one entry of a batch.
 
+use super::selection::Refusal;
 use crate::answer::Answer;
-use crate::fault::{Failure, Refusal};
-use crate::new_id;
+use crate::failure::Failure;
+use crate::ids::new_id;
 use serde_json::{Value, json};
 
 pub(super) const CONTENT_TYPE: &str = "application/x-amz-json-1.0";

@@ -4,16 +4,13 @@
 //! `MessageAttributeValue`) and of the developer guide's "Message metadata". Which of them fail the whole call, and in
 //! which words, is taken from answers of SQS that public projects have recorded in their tests and issues.
 
+use super::entry::{Attribute, Entry, TRACE_HEADER};
 use super::error::{CallError, EntryError};
-use super::queue::Stored;
-use super::send::{Attribute, Entry, TRACE_HEADER};
+use super::queue::{MAX_MESSAGE_SIZE, Stored};
 use std::collections::HashSet;
 
-/// Bytes of a message and of a batch, attributes included.
-pub(super) const MAXIMUM_MESSAGE_SIZE: usize = 1_048_576;
-
-const MAXIMUM_ENTRIES: usize = 10;
-const MAXIMUM_ATTRIBUTES: usize = 10;
+const MAX_ENTRIES: usize = 10;
+const MAX_ATTRIBUTES: usize = 10;
 
 /// What fails a batch as a whole.
 pub(super) fn check_batch(entries: &[Entry], is_fifo: bool) -> Result<(), CallError> {
@@ -22,8 +19,8 @@ pub(super) fn check_batch(entries: &[Entry], is_fifo: bool) -> Result<(), CallEr
         let message = "There should be at least one SendMessageBatchRequestEntry in the request.";
         return Err(CallError::batch("EmptyBatchRequest", message));
     }
-    if sent > MAXIMUM_ENTRIES {
-        let message = format!("Maximum number of entries per request are {MAXIMUM_ENTRIES}. You have sent {sent}.");
+    if sent > MAX_ENTRIES {
+        let message = format!("Maximum number of entries per request are {MAX_ENTRIES}. You have sent {sent}.");
         return Err(CallError::batch("TooManyEntriesInBatchRequest", message));
     }
     if entries.iter().any(|entry| !is_batch_id(&entry.id)) {
@@ -36,9 +33,9 @@ pub(super) fn check_batch(entries: &[Entry], is_fifo: bool) -> Result<(), CallEr
         return Err(CallError::batch("BatchEntryIdsNotDistinct", format!("Id {} repeated.", entry.id)));
     }
     let size: usize = entries.iter().map(Entry::size).sum();
-    if size > MAXIMUM_MESSAGE_SIZE {
+    if size > MAX_MESSAGE_SIZE {
         let message =
-            format!("Batch requests cannot be longer than {MAXIMUM_MESSAGE_SIZE} bytes. You have sent {size} bytes.");
+            format!("Batch requests cannot be longer than {MAX_MESSAGE_SIZE} bytes. You have sent {size} bytes.");
         return Err(CallError::batch("BatchRequestTooLong", message));
     }
     check_fifo(entries, is_fifo)
@@ -87,9 +84,8 @@ pub(super) fn check_entry(entry: &Entry, queue: &Stored) -> Result<(), EntryErro
     }
     check_token("MessageDeduplicationId", entry.deduplication_id.as_deref())?;
     let count = entry.attributes.len();
-    if count > MAXIMUM_ATTRIBUTES {
-        let message =
-            format!("Number of message attributes [{count}] exceeds the allowed maximum [{MAXIMUM_ATTRIBUTES}].");
+    if count > MAX_ATTRIBUTES {
+        let message = format!("Number of message attributes [{count}] exceeds the allowed maximum [{MAX_ATTRIBUTES}].");
         return Err(EntryError::invalid_parameter(message));
     }
     entry.attributes.iter().try_for_each(|(name, attribute)| {
@@ -126,22 +122,6 @@ fn is_trace_header(header: &str) -> bool {
         None => false,
     };
     header.starts_with("Root=") && header.split(';').all(is_member)
-}
-
-impl Entry {
-    /// Bytes that count towards the limits: the body, and of each attribute name, type and value.
-    fn size(&self) -> usize {
-        let of_attribute =
-            |(name, attribute): (&String, &Attribute)| name.len() + attribute.data_type.len() + attribute.value().len();
-        self.body.len() + self.attributes.iter().map(of_attribute).sum::<usize>()
-    }
-}
-
-impl Attribute {
-    /// The value's bytes, of a text or not.
-    pub(super) fn value(&self) -> &[u8] {
-        self.text.as_deref().map(str::as_bytes).or(self.bytes.as_deref()).unwrap_or_default()
-    }
 }
 
 fn is_batch_id(id: &str) -> bool {

@@ -1,14 +1,16 @@
 //! SQS as far as a sender sees it: `SendMessageBatch` and `SendMessage` in its JSON protocol 1.0.
 
 mod digest;
+mod entry;
 mod error;
 mod limits;
 mod queue;
+mod selection;
 mod send;
 
-pub(crate) use digest::hex;
+pub use entry::{Attribute, Entry};
 pub(crate) use error::failure;
-pub(crate) use queue::Queues;
-pub use queue::{Message, Queue};
+pub use queue::Message;
+pub(crate) use queue::{Queues, Stored};
+pub(crate) use selection::{Refusal, Selection};
 pub(crate) use send::Send;
-pub use send::{Attribute, Entry};

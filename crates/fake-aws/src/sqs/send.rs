@@ -1,80 +1,19 @@
 //! A sending call: what it says, whether it may, and what it is told.
 
 use super::digest::{md5_of_attributes, md5_of_body};
+use super::entry::Entry;
 use super::error::{CONTENT_TYPE, CallError, EntryError};
 use super::limits;
-use super::queue::Stored;
+use super::queue::{Queues, Stored};
+use super::selection::{Refusal, Selection};
 use crate::answer::Answer;
-use crate::aws::State;
-use crate::fault::{Refusal, Selection};
-use crate::{lock, new_id};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use crate::ids::new_id;
+use crate::lock::lock;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
+use std::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
-
-/// The only system attribute that a sender may set.
-pub(super) const TRACE_HEADER: &str = "AWSTraceHeader";
-
-/// A message as its sender sent it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[non_exhaustive]
-pub struct Entry {
-    /// The entry's id within its batch; empty for a message that was sent alone.
-    #[serde(rename = "Id", default)]
-    pub id: String,
-    /// The body.
-    #[serde(rename = "MessageBody", default)]
-    pub body: String,
-    /// The attributes, by name.
-    #[serde(rename = "MessageAttributes", default)]
-    pub attributes: BTreeMap<String, Attribute>,
-    /// The system attributes, by name; SQS knows one, `AWSTraceHeader`.
-    #[serde(rename = "MessageSystemAttributes", default)]
-    pub system_attributes: BTreeMap<String, Attribute>,
-    /// `MessageGroupId`.
-    #[serde(rename = "MessageGroupId")]
-    pub group_id: Option<String>,
-    /// `MessageDeduplicationId`.
-    #[serde(rename = "MessageDeduplicationId")]
-    pub deduplication_id: Option<String>,
-}
-
-impl Entry {
-    /// The tracing header.
-    #[must_use]
-    pub fn trace(&self) -> Option<&str> {
-        self.system_attributes.get(TRACE_HEADER)?.text.as_deref()
-    }
-
-    /// The text of a String or Number attribute.
-    #[must_use]
-    pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes.get(name)?.text.as_deref()
-    }
-}
-
-/// A message attribute: a type and a value of text or bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[non_exhaustive]
-pub struct Attribute {
-    /// `String`, `Number` or `Binary`, perhaps with a label of its own after a dot.
-    #[serde(rename = "DataType", default)]
-    pub data_type: String,
-    /// `StringValue`.
-    #[serde(rename = "StringValue")]
-    pub text: Option<String>,
-    /// `BinaryValue`.
-    #[serde(rename = "BinaryValue", default, deserialize_with = "base64_bytes")]
-    pub bytes: Option<Vec<u8>>,
-}
-
-fn base64_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
-    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
-    BASE64_STANDARD.decode(text).map(Some).map_err(serde::de::Error::custom)
-}
 
 /// A call that sends one message or a batch.
 #[derive(Debug)]
@@ -116,23 +55,23 @@ impl Send {
     }
 
     /// Stores what may be stored, and says so.
-    pub(crate) fn act(self, state: &State, call: usize, refusal: Option<&Refusal>) -> Answer {
+    pub(crate) fn act(self, queues: &Mutex<Queues>, call: usize, refusal: Option<&Refusal>) -> Answer {
         let Self { queue, entries, batch } = self;
         let store = || {
-            check(state, &queue, &entries, batch)?;
+            check(queues, &queue, &entries, batch)?;
             let entries = entries.into_iter().enumerate().collect();
             let mut results = Results::new(batch);
-            results.store(state, &queue, entries, call, refusal)?;
+            results.store(queues, &queue, entries, call, refusal)?;
             Ok(results.answer())
         };
         store().unwrap_or_else(|error: CallError| error.answer())
     }
 
     /// The same, but stores the selected entries at `due`.
-    pub(crate) async fn act_late(self, state: &State, call: usize, late: &Selection, due: Instant) -> Answer {
+    pub(crate) async fn act_late(self, queues: &Mutex<Queues>, call: usize, late: &Selection, due: Instant) -> Answer {
         let Self { queue, entries, batch } = self;
         let store = async {
-            let is_fifo = check(state, &queue, &entries, batch)?;
+            let is_fifo = check(queues, &queue, &entries, batch)?;
             let mut late_groups = HashSet::new();
             let (late, early): (Vec<_>, Vec<_>) = entries.into_iter().enumerate().partition(|(index, entry)| {
                 let is_late = late.includes(*index, entry) || is_fifo && late_groups.contains(&entry.group_id);
@@ -142,9 +81,9 @@ impl Send {
                 is_late
             });
             let mut results = Results::new(batch);
-            results.store(state, &queue, early, call, None)?;
+            results.store(queues, &queue, early, call, None)?;
             sleep_until(due).await;
-            results.store(state, &queue, late, call, None)?;
+            results.store(queues, &queue, late, call, None)?;
             Ok(results.answer())
         };
         store.await.unwrap_or_else(|error: CallError| error.answer())
@@ -152,8 +91,8 @@ impl Send {
 }
 
 /// Checks the batch as a whole; returns whether its queue is a FIFO queue.
-fn check(state: &State, queue: &str, entries: &[Entry], batch: bool) -> Result<bool, CallError> {
-    let queues = lock(&state.queues);
+fn check(queues: &Mutex<Queues>, queue: &str, entries: &[Entry], batch: bool) -> Result<bool, CallError> {
+    let queues = lock(queues);
     let is_fifo = queues.get(queue).ok_or_else(CallError::queue_does_not_exist)?.is_fifo;
     let check = if batch { limits::check_batch } else { limits::check_fifo };
     check(entries, is_fifo).map(|()| is_fifo)
@@ -174,13 +113,13 @@ impl Results {
     /// Stores entries, each with its index in the batch.
     fn store(
         &mut self,
-        state: &State,
+        queues: &Mutex<Queues>,
         queue: &str,
         entries: Vec<(usize, Entry)>,
         call: usize,
         refusal: Option<&Refusal>,
     ) -> Result<(), CallError> {
-        let mut queues = lock(&state.queues);
+        let mut queues = lock(queues);
         let queue = queues.get_mut(queue).ok_or_else(CallError::queue_does_not_exist)?;
         for (index, entry) in entries {
             let injected = refusal.filter(|refusal| refusal.entries.includes(index, &entry)).map(EntryError::injected);
