@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::schema::{Attributes, received, schema, validator};
 use crate::support::{APP_SECRET, Entry, Reply, VERIFY_TOKEN, Webhook, corpus};
-use ingress_tools::samples::{Sample, Signer};
+use ingress_tools::meta::samples::{Sample, Signer};
 use serde_json::{Value, json};
 use whatsapp_ingress::payload::Payloads;
 use whatsapp_webhook::{

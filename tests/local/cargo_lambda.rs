@@ -10,11 +10,13 @@ use std::{
 };
 
 use ingress_tools::{
-    deliver::Endpoint,
-    outcome::{Answer, Outcome},
-    queues::Queues,
-    samples::{self, Sample},
-    stack::{Setup, Stack},
+    local::stack::{Setup, Stack},
+    meta::{
+        deliver::Endpoint,
+        outcome::{Answer, Outcome},
+        samples::{self, Sample},
+    },
+    queues::stack_queues::Queues,
 };
 use serde_json::{Value, json};
 

@@ -16,10 +16,12 @@ use aws_sdk_sqs::{
     types::QueueAttributeName,
 };
 use ingress_tools::{
-    deliver::{Endpoint, Keys},
-    facts::Facts,
-    samples::{Sample, Signer},
-    stack::Stack,
+    aws::facts::Facts,
+    local::stack::Stack,
+    meta::{
+        deliver::{Endpoint, Keys},
+        samples::{Sample, Signer},
+    },
 };
 use serde_json::{Value, json};
 use tokio::sync::MutexGuard;
@@ -445,7 +447,7 @@ print(json.dumps({
         }));
         let mut seen = BTreeMap::<_, usize>::new();
         for sample in samples() {
-            for piece in ingress_tools::expect::Piece::all_of(&sample.body) {
+            for piece in ingress_tools::meta::expect::Piece::all_of(&sample.body) {
                 let Ok(change) = serde_json::from_str::<Value>(&piece.text) else { continue };
                 let body = json!({"body": {"object": "o", "entry": [{"id": "1", "changes": [change]}]}});
                 let through = patterns().iter().any(|pattern| lets_through(pattern, &[&body]));

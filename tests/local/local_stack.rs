@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use crate::corpus;
 use fake_aws::event::event;
 use ingress_tools::{
-    deliver::{Endpoint, Keys},
-    expect::Piece,
-    queues::{Landed, Queues},
-    run::Local,
-    samples::Sample,
-    stack::Stack,
+    local::{run::Local, stack::Stack},
+    meta::{
+        deliver::{Endpoint, Keys},
+        expect::Piece,
+        samples::Sample,
+    },
+    queues::stack_queues::{Landed, Queues},
 };
 use tokio::sync::MutexGuard;
 use whatsapp_webhook::signature::sign;

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use ingress_tools::{
-    deliver::Endpoint,
-    facts::{Facts, FactsError},
-    graph::{GRAPH_URL, Id},
-    redrive::Field,
+    aws::facts::{Facts, FactsError},
+    meta::deliver::Endpoint,
+    queues::redrive::Field,
+    subscribe::graph::{GRAPH_URL, Id},
 };
 
 const SECRETS_HELP: &str = "\

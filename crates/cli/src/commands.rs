@@ -12,19 +12,25 @@ use std::{
 
 use anstream::{eprintln, println};
 use ingress_tools::{
-    backlog::Backlogs,
-    catch_all::CatchAll,
-    deliver::{DeliverError, Endpoint, of_environment},
-    expect::Expected,
-    facts::{Facts, FactsError},
-    graph::{Graph, GraphError},
-    moving::{Move, Moved, Pace},
-    queues::QueueError,
-    redrive::{self, RedriveError},
+    aws::facts::{Facts, FactsError},
+    local::{
+        run::{Local, RunError},
+        sam_local::{SamError, SamLocal},
+    },
+    meta::{
+        deliver::{DeliverError, Endpoint, of_environment},
+        expect::Expected,
+        samples::{self, Sample, SampleError},
+    },
+    queues::{
+        backlog::Backlogs,
+        catch_all::CatchAll,
+        moving::{Move, Moved, Pace},
+        redrive::{self, RedriveError},
+        stack_queues::QueueError,
+    },
     report,
-    run::{Local, RunError},
-    sam_local::{SamError, SamLocal},
-    samples::{self, Sample, SampleError},
+    subscribe::graph::{Graph, GraphError},
     subscribe::{self, Tokens},
     verify::{self, Check, Target},
 };

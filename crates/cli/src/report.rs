@@ -10,12 +10,14 @@ use anstream::{eprint, eprintln, println};
 use anstyle::{AnsiColor, Style};
 
 use crate::{
-    backlog::{Backlogs, Counts, OtherQueue, Waiting},
-    docker::Image,
-    moving::{Moved, Waits},
-    outcome::Outcome,
-    queues::Depth,
-    redrive::Field,
+    local::docker::Image,
+    meta::outcome::Outcome,
+    queues::{
+        backlog::{Backlogs, Counts, OtherQueue, Waiting},
+        moving::{Moved, Waits},
+        redrive::Field,
+        stack_queues::Depth,
+    },
     subscribe::{Plan, Step},
     verify::{Check, Finding},
 };

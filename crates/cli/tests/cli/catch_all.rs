@@ -12,9 +12,9 @@ use std::{
 };
 
 use ingress_tools::{
-    catch_all::CatchAll,
-    deliver::Endpoint,
-    facts::Facts,
+    aws::facts::Facts,
+    meta::deliver::Endpoint,
+    queues::catch_all::CatchAll,
     verify::{self, Check, Finding, MEASURED, ODD, Target},
 };
 use serde_json::{Value, json};

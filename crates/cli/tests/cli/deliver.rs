@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ingress_tools::{
+use ingress_tools::meta::{
     deliver::{DeliverError, Endpoint, Keys},
     samples::{self, Sample},
 };

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ingress_tools::{
+use ingress_tools::meta::{
     expect::{CATCH_ALL, Expected, Piece},
     samples::{APP_SECRET, Sample, Signer},
     sign,

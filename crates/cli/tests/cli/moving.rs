@@ -8,10 +8,12 @@ use std::{
 
 use hmac::{Hmac, KeyInit, Mac};
 use ingress_tools::{
-    backlog::{Backlogs, Counts},
-    facts::Facts,
-    moving::{Move, Moved, Pace},
-    redrive::{self, Field, RedriveError},
+    aws::facts::Facts,
+    queues::{
+        backlog::{Backlogs, Counts},
+        moving::{Move, Moved, Pace},
+        redrive::{self, Field, RedriveError},
+    },
 };
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ingress_tools::facts::Facts;
+use ingress_tools::aws::facts::Facts;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};

@@ -3,9 +3,9 @@
 use std::{fs, path::Path, time::Duration};
 
 use ingress_tools::{
-    deliver::Keys,
-    facts::{Facts, FactsError},
-    stack::{Setup, Stack, StackError},
+    aws::facts::{Facts, FactsError},
+    local::stack::{Setup, Stack, StackError},
+    meta::deliver::Keys,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;

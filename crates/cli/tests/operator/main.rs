@@ -10,7 +10,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use ingress_tools::{deliver::Endpoint, queues::Queues, samples::Sample, stack::Stack};
+use ingress_tools::{
+    local::stack::Stack,
+    meta::{deliver::Endpoint, samples::Sample},
+    queues::stack_queues::Queues,
+};
 use serde_json::{Value, json};
 use tokio::{process::Command, sync::Mutex as AsyncMutex};
 

@@ -7,7 +7,7 @@ use aws_sdk_sqs::{
     config::{BehaviorVersion, Config, Credentials, Region},
     types::{MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry},
 };
-use ingress_tools::{facts::Facts, stack::Stack};
+use ingress_tools::{aws::facts::Facts, local::stack::Stack};
 use serde_json::{Value, json};
 use tokio::{process::Command, time::sleep};
 

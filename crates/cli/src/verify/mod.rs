@@ -1,5 +1,7 @@
 //! Acts as Meta, and as a forger, against one endpoint, and says of each thing that Meta relies on whether it holds.
 
+pub mod remedy;
+
 use std::{
     fmt::Display,
     sync::atomic::{AtomicBool, Ordering},
@@ -15,10 +17,12 @@ use serde_json::{Value, json};
 use whatsapp_webhook::{credentials::AppCredentials, signature};
 
 use crate::{
-    catch_all::{CatchAll, Collected},
-    deliver::{DeliverError, Endpoint, Reply},
-    oddity::{self, Oddities, Oddity},
-    remedy::{self, Asked, Remedy},
+    meta::{
+        deliver::{DeliverError, Endpoint, Reply},
+        oddity::{self, Oddities, Oddity},
+    },
+    queues::catch_all::{CatchAll, Collected},
+    verify::remedy::{Asked, Remedy},
 };
 
 /// The field of the notifications that are sent: nobody's, so that no team's queue gets them.

@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::{process::Command, time::timeout};
 use whatsapp_webhook::credentials::{AppCredentials, CredentialsError};
 
-use crate::deliver::Keys;
+use crate::meta::deliver::Keys;
 
 /// Where a stack that is up on this computer tells of itself, for commands in another terminal.
 const RUNNING: &str = ".local/running.json";

@@ -8,12 +8,14 @@ use thiserror::Error;
 use whatsapp_webhook::notification::Kind;
 
 use crate::{
-    backlog::Counts,
-    facts::{Facts, FactsError},
-    moving::Move,
-    queues::QueueError,
-    resend::attribute,
-    source::{Source, beside, is_fifo},
+    aws::facts::{Facts, FactsError},
+    queues::{
+        backlog::Counts,
+        moving::Move,
+        resend::attribute,
+        source::{Source, beside, is_fifo},
+        stack_queues::QueueError,
+    },
 };
 
 /// The reasons for which the catch-all has what a queue is meant for.

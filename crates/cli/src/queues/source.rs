@@ -10,8 +10,8 @@ use aws_sdk_sqs::{
 };
 
 use crate::{
-    facts::Facts,
-    queues::{MOST_AT_ONCE, QueueError, client, failed},
+    aws::facts::Facts,
+    queues::stack_queues::{MOST_AT_ONCE, QueueError, client, failed},
 };
 
 /// A receive that waits asks all of SQS's servers, not some.

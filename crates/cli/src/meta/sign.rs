@@ -4,7 +4,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use whatsapp_webhook::signature;
 
-use crate::samples::{FORGERS_SECRET, Sample, Signer};
+use crate::meta::samples::{FORGERS_SECRET, Sample, Signer};
 
 /// The header with the signature that counts.
 pub const HEADER: &str = signature::HEADER;

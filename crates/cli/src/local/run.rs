@@ -7,14 +7,18 @@ use tokio::time::sleep;
 use whatsapp_webhook::signature;
 
 use crate::{
-    deliver::{DeliverError, Endpoint, Keys},
-    facts::Facts,
-    logs,
-    outcome::Outcome,
-    queues::{QueueError, Queues},
+    aws::facts::Facts,
+    local::{
+        logs,
+        stack::{Stack, StackError},
+    },
+    meta::{
+        deliver::{DeliverError, Endpoint, Keys},
+        outcome::Outcome,
+        samples::{Sample, SampleError, Signer},
+    },
+    queues::stack_queues::{QueueError, Queues},
     report,
-    samples::{Sample, SampleError, Signer},
-    stack::{Stack, StackError},
 };
 
 const WATCH_PAUSE: Duration = Duration::from_secs(1);

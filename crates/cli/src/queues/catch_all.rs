@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    facts::Facts,
-    queues::{Landed, MOST_AT_ONCE, QueueError},
-    source::Source,
+    aws::facts::Facts,
+    queues::{
+        source::Source,
+        stack_queues::{Landed, MOST_AT_ONCE, QueueError},
+    },
 };
 
 /// How long, and how far, to look: the queue may hold two weeks of what nobody has routed.

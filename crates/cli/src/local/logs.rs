@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use reqwest::Client;
 use serde::{Deserialize, Serialize};
 
-use crate::facts::Facts;
+use crate::aws::facts::Facts;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -13,7 +13,7 @@ use reqwest::{
 };
 use thiserror::Error;
 
-use crate::{
+use crate::meta::{
     outcome::Answer,
     samples::{Sample, VERIFY_TOKEN},
     sign,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use crate::samples::{Sample, Signer, VERIFY_TOKEN};
+use crate::meta::samples::{Sample, Signer, VERIFY_TOKEN};
 
 /// The route of whatever has no route of its own.
 pub const CATCH_ALL: &str = "*";

@@ -17,12 +17,12 @@ use whatsapp_webhook::{
     sqs_error::{ErrorClass, classify},
 };
 
-use crate::{
+use crate::queues::{
     backlog::{Counts, Waiting},
-    queues::{MOST_AT_ONCE, QueueError, failed},
     redrive::Choice,
     resend::{self, Way, attribute, group_id, system_attribute},
     source::{Source, is_fifo, name},
+    stack_queues::{MOST_AT_ONCE, QueueError, failed},
 };
 
 /// For the send and the deletion of what is received at once. Should the run be killed, it is back after this.

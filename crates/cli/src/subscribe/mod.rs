@@ -1,13 +1,15 @@
 //! What an app has to be subscribed to so that a stack gets its events: the difference to what it is, and its making.
 
+pub mod graph;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use whatsapp_webhook::credentials::AppCredentials;
 
 use crate::{
-    facts::Facts,
-    graph::{Graph, GraphError, Id, OBJECT, Subscription, Token},
+    aws::facts::Facts,
+    subscribe::graph::{Graph, GraphError, Id, OBJECT, Subscription, Token},
 };
 
 /// What is wanted.
@@ -210,7 +212,7 @@ impl Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::Field;
+    use crate::subscribe::graph::Field;
 
     fn wanted(fields: Option<&[&str]>, replace: bool) -> Wanted {
         Wanted {

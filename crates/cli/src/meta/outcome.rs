@@ -8,9 +8,11 @@ use std::{
 use tokio::time::sleep;
 
 use crate::{
-    expect::{Expected, Piece},
-    queues::{Landed, QueueError, Queues},
-    samples::Sample,
+    meta::{
+        expect::{Expected, Piece},
+        samples::Sample,
+    },
+    queues::stack_queues::{Landed, QueueError, Queues},
 };
 
 /// A 200 means that the messages are stored, so they should be there at once.
@@ -130,7 +132,7 @@ fn in_words(landed: &[Landed]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::Facts;
+    use crate::aws::facts::Facts;
 
     const SECURITY: &str = r#"{"field":"security","value":{"event":"A"}}"#;
 

@@ -15,9 +15,11 @@ use serde_json::Value;
 use tokio::{process::Command, time::timeout};
 
 use crate::{
-    facts::Facts,
-    queues::{QueueError, Queues, failed},
-    source::{beside, name},
+    aws::facts::Facts,
+    queues::{
+        source::{beside, name},
+        stack_queues::{QueueError, Queues, failed},
+    },
 };
 
 /// The maximum of SQS.

@@ -12,7 +12,7 @@ use futures_util::future::try_join_all;
 use thiserror::Error;
 use whatsapp_webhook::sqs_error::{ErrorClass, classify};
 
-use crate::{deliver::innermost, facts::Facts};
+use crate::{aws::facts::Facts, meta::deliver::innermost};
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);

@@ -20,13 +20,17 @@ use tokio::{
 };
 
 use crate::{
-    deliver::{DeliverError, Endpoint},
-    docker::{self, DockerError, HOST_GATEWAY, HOST_NAME, Image},
-    outcome::{Answer, Outcome},
-    queues::{QueueError, Queues},
+    local::{
+        docker::{self, DockerError, HOST_GATEWAY, HOST_NAME, Image},
+        stack::{Setup, Stack, StackError},
+    },
+    meta::{
+        deliver::{DeliverError, Endpoint},
+        outcome::{Answer, Outcome},
+        samples::{self, Sample},
+    },
+    queues::stack_queues::{QueueError, Queues},
     report,
-    samples::{self, Sample},
-    stack::{Setup, Stack, StackError},
 };
 
 /// The function's name in the template.

@@ -17,8 +17,8 @@ use tokio::{
 };
 
 use crate::{
-    deliver::Keys,
-    facts::{Facts, FactsError, Running},
+    aws::facts::{Facts, FactsError, Running},
+    meta::deliver::Keys,
 };
 
 /// Start and deployment take about 10 s; this is far above the sum of the script's own bounds.

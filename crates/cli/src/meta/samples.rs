@@ -10,7 +10,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::{deliver::Keys, sign};
+use crate::meta::{deliver::Keys, sign};
 
 /// The app secret that the samples are signed with.
 pub const APP_SECRET: &str = "test-app-secret-of-the-samples";

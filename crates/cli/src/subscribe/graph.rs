@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use whatsapp_webhook::signature;
 
-use crate::deliver::innermost;
+use crate::meta::deliver::innermost;
 
 /// Where Meta is, with the version of the API whose reference this was written by.
 pub const GRAPH_URL: &str = "https://graph.facebook.com/v25.0";

@@ -1,0 +1,3 @@
+//! Reads a stack, local or deployed.
+
+pub mod facts;
