@@ -33,8 +33,8 @@ impl Deployed {
         let turn = TURN.lock().await;
         let stack = Stack::start(root(), &python()).await.unwrap();
         Self {
-            queues: Queues::of(&stack.facts),
-            endpoint: Endpoint::new(&stack.facts.callback_url).unwrap(),
+            queues: Queues::of(&stack.info),
+            endpoint: Endpoint::new(&stack.info.callback_url).unwrap(),
             keys: stack.keys(),
             stack,
             _turn: turn,
@@ -50,7 +50,7 @@ impl Deployed {
     }
 
     async fn landed(&mut self) -> Vec<Landed> {
-        self.queues.take().await.unwrap()
+        self.queues.receive_all().await.unwrap()
     }
 }
 
@@ -67,7 +67,7 @@ fn sample(body: &str) -> Sample {
 #[tokio::test]
 async fn every_sample_is_answered_and_lands_as_it_should() {
     let _turn = TURN.lock().await;
-    let local = Local::act_as_meta(root(), &root().join("events"), &python()).await.unwrap();
+    let local = Local::deploy_and_deliver(root(), &root().join("events"), &python()).await.unwrap();
     assert!(local.is_as_expected());
 }
 
@@ -111,7 +111,7 @@ async fn what_meta_did_not_sign_leaves_nothing_on_any_queue() {
     let altered = body.replace("security", "securitY");
     let reserialised = serde_json::to_string_pretty(&serde_json::from_str::<serde_json::Value>(body).unwrap()).unwrap();
     let client = reqwest::Client::builder().no_proxy();
-    let url = reqwest::Url::parse(&deployed.stack.facts.callback_url).unwrap();
+    let url = reqwest::Url::parse(&deployed.stack.info.callback_url).unwrap();
     let address = ([127, 0, 0, 1], url.port().unwrap()).into();
     let client = client.resolve(url.host_str().unwrap(), address).build().unwrap();
     for forged in [altered, reserialised, String::new()] {

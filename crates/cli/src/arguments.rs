@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use ingress_tools::{
-    aws::facts::{Facts, FactsError},
+    aws::stack_info::{StackInfo, StackInfoError},
     meta::deliver::Endpoint,
     queues::redrive::Field,
     subscribe::graph::{GRAPH_URL, Id},
@@ -221,12 +221,12 @@ pub(crate) struct NamedStack {
 
 impl NamedStack {
     /// Asks for the stack that is named; without a name, for the one that is up here.
-    pub(crate) async fn facts_or_running(&self) -> Result<Facts, FactsError> {
-        if self.stack.is_none() { Facts::running(Path::new(".")) } else { self.facts().await }
+    pub(crate) async fn info_or_running(&self) -> Result<StackInfo, StackInfoError> {
+        if self.stack.is_none() { StackInfo::running(Path::new(".")) } else { self.info().await }
     }
 
     /// Asks AWS with the credentials, profile and region of the environment.
-    pub(crate) async fn facts(&self) -> Result<Facts, FactsError> {
-        Facts::deployed(Path::new("."), &self.python, self.stack.as_deref().unwrap_or(STACK)).await
+    pub(crate) async fn info(&self) -> Result<StackInfo, StackInfoError> {
+        StackInfo::deployed(Path::new("."), &self.python, self.stack.as_deref().unwrap_or(STACK)).await
     }
 }

@@ -14,9 +14,9 @@ use crate::{
     meta::outcome::Outcome,
     queues::{
         backlog::{Backlogs, Counts, OtherQueue, Waiting},
-        moving::{Moved, Waits},
         redrive::Field,
         stack_queues::Depth,
+        transfer::{TransferReport, Waits},
     },
     subscribe::{Plan, Step},
     verify::{Check, Finding},
@@ -91,7 +91,7 @@ pub(crate) fn change(before: &Depth, after: &Depth) {
 }
 
 /// Says how to call the endpoint by hand, and where to read its queues.
-pub(crate) fn invitation(callback_url: &str, curl: &str, environment: &[(&str, &str)]) {
+pub(crate) fn usage(callback_url: &str, curl: &str, environment: &[(&str, &str)]) {
     println!("\n{TITLE}callback URL{TITLE:#}  {callback_url}");
     println!("\n{TITLE}try{TITLE:#}\n{curl}");
     let mut variables = String::new();
@@ -114,9 +114,9 @@ pub fn check(check: &Check) {
         Finding::Skipped { detail } => (ASIDE, "skipped", detail),
     };
     println!("{:42}  {style}{word:7}{style:#}  {detail}", check.check);
-    if let Finding::Fails { remedy, .. } = &check.finding {
-        println!("{:42}  {BAD}likely{BAD:#}   {}", "", remedy.cause);
-        println!("{:42}  {BAD}remedy{BAD:#}   {}", "", remedy.remedy);
+    if let Finding::Fails { diagnosis, .. } = &check.finding {
+        println!("{:42}  {BAD}likely{BAD:#}   {}", "", diagnosis.cause);
+        println!("{:42}  {BAD}remedy{BAD:#}   {}", "", diagnosis.remedy);
     }
 }
 
@@ -269,13 +269,13 @@ impl Progress {
     }
 
     /// Prints the line, if it is time to.
-    pub fn show(&mut self, moved: &Moved) {
+    pub fn show(&mut self, moved: &TransferReport) {
         let pause = if self.terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
         if self.last.is_some_and(|last| last.elapsed() < pause) {
             return;
         }
         self.last = Some(Instant::now());
-        let Moved { from, waiting, moved: done, others, .. } = moved;
+        let TransferReport { from, waiting, moved: done, others, .. } = moved;
         let line = format!("{from}: {done} moved, {others} left there, of about {waiting}");
         if self.terminal {
             eprint!("\r\x1b[2K{ASIDE}{line}{ASIDE:#}");
@@ -293,8 +293,10 @@ impl Progress {
 }
 
 /// Prints what became of a queue's messages.
-pub fn moved(moved: &Moved) {
-    let Moved { from, moved: done, pointers, others, later, young, refused, undeleted, stopped, hidden, .. } = moved;
+pub fn moved(moved: &TransferReport) {
+    let TransferReport {
+        from, moved: done, pointers, others, later, young, refused, undeleted, stopped, hidden, ..
+    } = moved;
     let style = if moved.is_done() { GOOD } else { BAD };
     println!("{TITLE}{from}{TITLE:#}: {style}{done} moved{style:#}");
     let line = |count: usize, text: &str| {

@@ -1,3 +1,3 @@
 //! Reads a stack, local or deployed.
 
-pub mod facts;
+pub mod stack_info;

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use whatsapp_webhook::signature;
 
 use crate::{
-    aws::facts::Facts,
+    aws::stack_info::StackInfo,
     local::{
         logs,
         stack::{Stack, StackError},
@@ -58,13 +58,13 @@ impl Local {
     /// Starts the stack and delivers every sample to it, one after another.
     ///
     /// What lands is received once, compared with what was sent, and put back at the end.
-    pub async fn act_as_meta(root: &Path, events: &Path, python: &Path) -> Result<Self, RunError> {
+    pub async fn deploy_and_deliver(root: &Path, events: &Path, python: &Path) -> Result<Self, RunError> {
         let mut samples = Sample::load_all(events)?;
         samples.sort_by_key(|sample| (sample.method != "GET", sample.signer() != Signer::Meta));
         let stack = Stack::start(root, python).await?;
         let mut local = Self {
-            queues: Queues::of(&stack.facts),
-            endpoint: Endpoint::new(&stack.facts.callback_url)?,
+            queues: Queues::of(&stack.info),
+            endpoint: Endpoint::new(&stack.info.callback_url)?,
             keys: stack.keys(),
             outcomes: Vec::new(),
             stack,
@@ -84,7 +84,7 @@ impl Local {
 
     /// Says how to call the stack, keeps it up and tells what comes to its queues. Returns only when something is wrong.
     pub async fn keep_up(mut self) -> Result<Infallible, RunError> {
-        self.invite();
+        self.print_usage();
         tokio::select! {
             // It has told why itself.
             status = self.stack.ended() => Err(RunError::Down(status?)),
@@ -102,7 +102,7 @@ impl Local {
             table.line(&outcome);
             self.outcomes.push(outcome);
         }
-        self.queues.give_back().await?;
+        self.queues.release().await?;
         report::summary(self.outcomes.iter());
         report::depths(&self.queues.depths().await?);
         Ok(())
@@ -113,19 +113,19 @@ impl Local {
         Ok(Outcome::of(sample, &reply.answer(), reply.elapsed, &mut self.queues).await?)
     }
 
-    fn invite(&self) {
-        let Facts { aws_endpoint, region, access_key_id, secret_access_key, callback_url, .. } = &self.stack.facts;
+    fn print_usage(&self) {
+        let StackInfo { aws_endpoint, region, access_key_id, secret_access_key, callback_url, .. } = &self.stack.info;
         let environment = [
             ("AWS_ENDPOINT_URL", aws_endpoint.as_str()),
             ("AWS_DEFAULT_REGION", region),
             ("AWS_ACCESS_KEY_ID", access_key_id),
             ("AWS_SECRET_ACCESS_KEY", secret_access_key),
         ];
-        report::invitation(callback_url, &curl(&self.endpoint, &self.keys), &environment);
+        report::usage(callback_url, &curl(&self.endpoint, &self.keys), &environment);
     }
 
     async fn show_log(&self) {
-        report::log_tail(&logs::tail(&self.stack.facts, LOG_LINES).await);
+        report::log_tail(&logs::tail(&self.stack.info, LOG_LINES).await);
     }
 }
 

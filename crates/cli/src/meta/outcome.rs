@@ -70,10 +70,10 @@ impl Outcome {
 
 async fn landed(queues: &mut Queues, expected: usize) -> Result<Vec<Landed>, QueueError> {
     let deadline = Instant::now() + LANDING_TIMEOUT;
-    let mut landed = queues.take().await?;
+    let mut landed = queues.receive_all().await?;
     while landed.len() < expected && Instant::now() < deadline {
         sleep(LANDING_PAUSE).await;
-        landed.extend(queues.take().await?);
+        landed.extend(queues.receive_all().await?);
     }
     Ok(landed)
 }
@@ -132,7 +132,7 @@ fn in_words(landed: &[Landed]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws::facts::Facts;
+    use crate::aws::stack_info::StackInfo;
 
     const SECURITY: &str = r#"{"field":"security","value":{"event":"A"}}"#;
 
@@ -146,7 +146,7 @@ mod tests {
     }
 
     fn problems(sent: &str, landed: &[Landed]) -> Vec<String> {
-        problems_of_landing(&Piece::all_of(body(sent).as_bytes()), landed, &Queues::of(&Facts::for_tests()))
+        problems_of_landing(&Piece::all_of(body(sent).as_bytes()), landed, &Queues::of(&StackInfo::for_tests()))
     }
 
     #[test]

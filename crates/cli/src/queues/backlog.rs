@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::{process::Command, time::timeout};
 
 use crate::{
-    aws::facts::Facts,
+    aws::stack_info::StackInfo,
     queues::{
         source::{beside, name},
         stack_queues::{QueueError, Queues, failed},
@@ -125,7 +125,7 @@ impl Counts {
 
 impl Backlogs {
     /// Asks SQS how much waits, and `CloudWatch` for how long. No message is received.
-    pub async fn of(stack: &Facts, root: &Path, python: &Path) -> Result<Self, QueueError> {
+    pub async fn of(stack: &StackInfo, root: &Path, python: &Path) -> Result<Self, QueueError> {
         let Queues { client, all: routed, .. } = Queues::of(stack);
         let asked = routed.iter().map(async |queue| {
             let (counts, dead) = Counts::of(&client, &queue.url).await?;
@@ -169,7 +169,7 @@ impl Backlog {
 
 impl OtherQueue {
     /// Lists the queues with the stack's prefix, except those with a name in `known`.
-    async fn list(stack: &Facts, client: &Client, known: &[String]) -> Result<Vec<Self>, QueueError> {
+    async fn list(stack: &StackInfo, client: &Client, known: &[String]) -> Result<Vec<Self>, QueueError> {
         let prefix = format!("{}-", stack.stack);
         // Without `MaxResults`, SQS lists 1,000 queues and no token for the next page.
         let pages = client.list_queues().queue_name_prefix(&prefix).max_results(MAX_LISTED).into_paginator();
@@ -188,7 +188,12 @@ impl OtherQueue {
 }
 
 /// The age of the oldest message of each queue that `CloudWatch` has a recent one of.
-async fn ages(stack: &Facts, root: &Path, python: &Path, names: &[String]) -> Result<BTreeMap<String, u64>, String> {
+async fn ages(
+    stack: &StackInfo,
+    root: &Path,
+    python: &Path,
+    names: &[String],
+) -> Result<BTreeMap<String, u64>, String> {
     let mut script = Command::new(python);
     script.arg(SCRIPT).args(names).current_dir(root).stdin(Stdio::null()).kill_on_drop(true);
     if stack.log.is_some() {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    aws::facts::Facts,
+    aws::stack_info::StackInfo,
     queues::{
         source::Source,
         stack_queues::{Landed, MOST_AT_ONCE, QueueError},
@@ -38,7 +38,7 @@ pub struct Collected {
 impl CatchAll {
     /// That of a stack, if it has one.
     #[must_use]
-    pub fn of(stack: &Facts) -> Option<Self> {
+    pub fn of(stack: &StackInfo) -> Option<Self> {
         Some(Self(Source::new(stack, stack.queue_urls.get("*")?)))
     }
 

@@ -8,13 +8,13 @@ use thiserror::Error;
 use whatsapp_webhook::notification::Kind;
 
 use crate::{
-    aws::facts::{Facts, FactsError},
+    aws::stack_info::{StackInfo, StackInfoError},
     queues::{
         backlog::Counts,
-        moving::Move,
         resend::attribute,
         source::{Source, beside, is_fifo},
         stack_queues::QueueError,
+        transfer::Transfer,
     },
 };
 
@@ -48,7 +48,7 @@ pub enum RedriveError {
     Queue(#[from] QueueError),
     /// The key of the groups of a FIFO queue is not known.
     #[error(transparent)]
-    Facts(#[from] FactsError),
+    StackInfo(#[from] StackInfoError),
 }
 
 /// The messages of a queue that are to be moved, and where to.
@@ -61,7 +61,7 @@ pub(crate) enum Choice {
 }
 
 /// Dead letters of a field's queues back to them.
-pub async fn redrive(stack: &Facts, field: &Field) -> Result<Vec<Move>, RedriveError> {
+pub async fn redrive(stack: &StackInfo, field: &Field) -> Result<Vec<Transfer>, RedriveError> {
     let mut moves = Vec::new();
     for url in field.queues(stack)? {
         let source = Source::new(stack, &url);
@@ -74,20 +74,20 @@ pub async fn redrive(stack: &Facts, field: &Field) -> Result<Vec<Move>, RedriveE
 }
 
 /// What waits on the catch-all for a field to the queues that the field has by now.
-pub fn reroute(stack: &Facts, field: &Field) -> Result<Move, RedriveError> {
+pub fn reroute(stack: &StackInfo, field: &Field) -> Result<Transfer, RedriveError> {
     routed(stack, field, catch_all(stack), true)
 }
 
 /// What waits on any queue beside the stack's, such as one that was replaced, to the queues that the field has now.
-pub fn drained(stack: &Facts, field: &Field, queue: &str) -> Result<Move, RedriveError> {
+pub fn drained(stack: &StackInfo, field: &Field, queue: &str) -> Result<Transfer, RedriveError> {
     routed(stack, field, &beside(catch_all(stack), queue), false)
 }
 
-fn catch_all(stack: &Facts) -> &str {
+fn catch_all(stack: &StackInfo) -> &str {
     stack.queue_urls.get(CATCH_ALL).map_or("", String::as_str)
 }
 
-fn routed(stack: &Facts, field: &Field, from: &str, misplaced: bool) -> Result<Move, RedriveError> {
+fn routed(stack: &StackInfo, field: &Field, from: &str, misplaced: bool) -> Result<Transfer, RedriveError> {
     let mut routes = stack.queue_urls.clone();
     routes.remove(CATCH_ALL);
     let choice = Choice::Routed { field: field.clone(), routes, from: from.to_owned(), misplaced };
@@ -98,10 +98,10 @@ fn routed(stack: &Facts, field: &Field, from: &str, misplaced: bool) -> Result<M
 }
 
 impl Choice {
-    fn of(self, stack: &Facts, from: &str) -> Result<Move, RedriveError> {
+    fn of(self, stack: &StackInfo, from: &str) -> Result<Transfer, RedriveError> {
         let needs_key = !is_fifo(from) && self.targets().into_iter().any(is_fifo);
         let group_key = if needs_key { stack.known()?.verify_token } else { String::new() };
-        Ok(Move { source: Source::new(stack, from), choice: self, group_key })
+        Ok(Transfer { source: Source::new(stack, from), choice: self, group_key })
     }
 
     /// Where a message goes, unless it stays.
@@ -142,7 +142,7 @@ impl Field {
         name == Some(&self.name) && self.kind.is_none_or(|wanted| kind == Some(wanted.name()))
     }
 
-    fn queues(&self, stack: &Facts) -> Result<Vec<String>, RedriveError> {
+    fn queues(&self, stack: &StackInfo) -> Result<Vec<String>, RedriveError> {
         let queues: Vec<String> = self.targets(&stack.queue_urls).into_iter().map(str::to_owned).collect();
         if queues.is_empty() { Err(RedriveError::NoQueue(self.clone())) } else { Ok(queues) }
     }

@@ -10,7 +10,7 @@ use aws_sdk_sqs::{
 };
 
 use crate::{
-    aws::facts::Facts,
+    aws::stack_info::StackInfo,
     queues::stack_queues::{MOST_AT_ONCE, QueueError, client, failed},
 };
 
@@ -26,7 +26,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) fn new(stack: &Facts, url: &str) -> Self {
+    pub(crate) fn new(stack: &StackInfo, url: &str) -> Self {
         Self { client: client(stack), url: url.to_owned(), name: name(url).to_owned() }
     }
 

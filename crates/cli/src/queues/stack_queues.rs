@@ -12,7 +12,7 @@ use futures_util::future::try_join_all;
 use thiserror::Error;
 use whatsapp_webhook::sqs_error::{ErrorClass, classify};
 
-use crate::{aws::facts::Facts, meta::deliver::innermost};
+use crate::{aws::stack_info::StackInfo, meta::deliver::innermost};
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -84,7 +84,7 @@ impl QueueError {
 impl Queues {
     /// The queues that a stack's function writes to.
     #[must_use]
-    pub fn of(stack: &Facts) -> Self {
+    pub fn of(stack: &StackInfo) -> Self {
         let prefix = format!("{}-", stack.stack);
         let mut queues: Vec<Queue> = Vec::new();
         for (route, url) in &stack.queue_urls {
@@ -113,10 +113,10 @@ impl Queues {
         self.all.iter().find(leads).map(|queue| queue.name.as_str())
     }
 
-    /// Receives what has come since the last time, on all queues, and keeps it hidden until [`Self::give_back`].
+    /// Receives what has come since the last time, on all queues, and keeps it hidden until [`Self::release`].
     ///
     /// On a FIFO queue this blocks the groups of the messages for so long; the template makes standard queues.
-    pub async fn take(&mut self) -> Result<Vec<Landed>, QueueError> {
+    pub async fn receive_all(&mut self) -> Result<Vec<Landed>, QueueError> {
         let found = try_join_all(self.all.iter().map(|queue| received(&self.client, queue))).await?;
         let mut landed = Vec::new();
         for (queue, messages) in self.all.iter().zip(found) {
@@ -129,7 +129,7 @@ impl Queues {
     }
 
     /// Puts every message that was taken back in sight of consumers.
-    pub async fn give_back(&mut self) -> Result<(), QueueError> {
+    pub async fn release(&mut self) -> Result<(), QueueError> {
         for (url, receipt) in self.taken.drain(..) {
             let change = self.client.change_message_visibility().queue_url(&url).receipt_handle(receipt);
             change.visibility_timeout(0).send().await.map_err(failed("give back a message to", &url))?;
@@ -196,7 +196,7 @@ pub(crate) fn failed<E: std::error::Error + ProvideErrorMetadata + 'static>(
     }
 }
 
-pub(crate) fn client(stack: &Facts) -> Client {
+pub(crate) fn client(stack: &StackInfo) -> Client {
     let key =
         Credentials::new(&stack.access_key_id, &stack.secret_access_key, stack.session_token.clone(), None, "stack");
     let timeouts =

@@ -8,7 +8,7 @@ use serde::Serialize;
 use whatsapp_webhook::credentials::AppCredentials;
 
 use crate::{
-    aws::facts::Facts,
+    aws::stack_info::StackInfo,
     subscribe::graph::{Graph, GraphError, Id, OBJECT, Subscription, Token},
 };
 
@@ -94,7 +94,7 @@ pub struct Tokens {
 impl Wanted {
     /// The queues of each field, without the stack's name.
     #[must_use]
-    pub fn routed(stack: &Facts) -> BTreeMap<String, Vec<String>> {
+    pub fn routed(stack: &StackInfo) -> BTreeMap<String, Vec<String>> {
         let prefix = format!("{}-", stack.stack);
         let mut routed = BTreeMap::<_, Vec<_>>::new();
         for (route, url) in stack.queue_urls.iter().filter(|(route, _)| *route != "*") {
@@ -221,11 +221,11 @@ mod tests {
             callback_url: "https://new.example/webhook".to_owned(),
             fields: fields.map(|fields| fields.iter().map(|&field| field.to_owned()).collect()),
             replace,
-            routed: Wanted::routed(&Facts {
+            routed: Wanted::routed(&StackInfo {
                 queue_urls: ["*", "messages", "messages.statuses", "security"]
                     .map(|route| (route.to_owned(), format!("https://sqs/1/a-stack-{}", route.replace('.', "-"))))
                     .into(),
-                ..Facts::for_tests()
+                ..StackInfo::for_tests()
             }),
         }
     }

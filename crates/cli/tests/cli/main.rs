@@ -4,9 +4,9 @@
 mod catch_all;
 mod deliver;
 mod events;
-mod moving;
 mod scripts;
 mod sqs;
 mod stack;
 mod subscribe;
+mod transfer;
 mod verify;

@@ -67,14 +67,14 @@ impl Meta {
 fn described() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let queue = |name: &str| format!("https://sqs.example/123456789012/a-stack-{name}");
-    let facts = json!({
+    let info = json!({
         "aws_endpoint": "http://127.0.0.1:1", "region": "us-east-1", "access_key_id": "id", "secret_access_key": "key",
         "callback_url": CALLBACK_URL, "secret": r#"{"verify_token":"a-token","app_secret":"a-secret"}"#,
         "stack": "a-stack", "outputs": {}, "log_group": "/aws/lambda/a-stack",
         "queue_urls": { "*": queue("unrouted"), "messages": queue("messages"), "security": queue("security") },
     });
     fs::create_dir(folder.path().join("infra")).unwrap();
-    fs::write(folder.path().join("facts.json"), facts.to_string()).unwrap();
+    fs::write(folder.path().join("facts.json"), info.to_string()).unwrap();
     fs::write(folder.path().join("infra/deployed.py"), "cat facts.json").unwrap();
     folder
 }

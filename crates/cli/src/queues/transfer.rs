@@ -46,7 +46,7 @@ const REMEMBERED: Duration = Duration::from_mins(6);
 
 /// A queue whose messages are to be moved.
 #[derive(Debug)]
-pub struct Move {
+pub struct Transfer {
     pub(crate) source: Source,
     pub(crate) choice: Choice,
     pub(crate) group_key: String,
@@ -72,7 +72,7 @@ pub struct Pace {
 
 /// What became of a queue's messages.
 #[derive(Debug, Default, Serialize)]
-pub struct Moved {
+pub struct TransferReport {
     /// The queue's name.
     pub from: String,
     /// Messages that waited there at the start, as far as SQS counts them.
@@ -98,14 +98,14 @@ pub struct Moved {
 }
 
 /// Why a message stays where it is.
-enum Stays {
+enum SkipReason {
     Other,
     Later,
     Young,
     Refused(String),
 }
 
-impl Moved {
+impl TransferReport {
     /// Whether all that was to be moved was.
     #[must_use]
     pub fn is_done(&self) -> bool {
@@ -113,7 +113,7 @@ impl Moved {
     }
 }
 
-impl Move {
+impl Transfer {
     /// The URLs of the queues that messages may go to.
     #[must_use]
     pub fn targets(&self) -> Vec<&str> {
@@ -135,7 +135,12 @@ impl Move {
     }
 
     /// Goes through the queue once, until `stop` is set, and shows again what stays.
-    pub async fn run(&self, pace: Pace, stop: &AtomicBool, mut progress: impl FnMut(&Moved)) -> Moved {
+    pub async fn run(
+        &self,
+        pace: Pace,
+        stop: &AtomicBool,
+        mut progress: impl FnMut(&TransferReport),
+    ) -> TransferReport {
         let mut pass = Pass::new(self, pace);
         let passed = pass.go(stop, &mut progress).await;
         let staying: Vec<String> = pass.staying.into_values().collect();
@@ -150,20 +155,20 @@ impl Move {
 
 /// One way through the queue.
 struct Pass<'p> {
-    what: &'p Move,
+    what: &'p Transfer,
     pace: Pace,
     began: SystemTime,
     until: Instant,
     next: Instant,
-    moved: Moved,
+    moved: TransferReport,
     /// The last receipt of each message that stays, by its id.
     staying: HashMap<String, String>,
 }
 
 impl<'p> Pass<'p> {
-    fn new(what: &'p Move, pace: Pace) -> Self {
+    fn new(what: &'p Transfer, pace: Pace) -> Self {
         let now = Instant::now();
-        let moved = Moved { from: what.source.name.clone(), ..Moved::default() };
+        let moved = TransferReport { from: what.source.name.clone(), ..TransferReport::default() };
         Self { what, pace, began: SystemTime::now(), until: now, next: now, moved, staying: HashMap::new() }
     }
 
@@ -172,7 +177,7 @@ impl<'p> Pass<'p> {
         there.map(|there| there.counts.visible).map_err(|error| error.to_string())
     }
 
-    async fn go(&mut self, stop: &AtomicBool, progress: &mut impl FnMut(&Moved)) -> Result<(), String> {
+    async fn go(&mut self, stop: &AtomicBool, progress: &mut impl FnMut(&TransferReport)) -> Result<(), String> {
         self.moved.waiting = self.waiting().await?;
         self.until += longest(self.moved.waiting, self.pace.rate);
         let (mut nothing_new, mut troubles) = (0, 0);
@@ -218,20 +223,20 @@ impl<'p> Pass<'p> {
         Ok(new)
     }
 
-    fn target(&self, message: &Message) -> Result<&'p str, Stays> {
-        let target = self.what.choice.target(message).ok_or(Stays::Other)?;
+    fn target(&self, message: &Message) -> Result<&'p str, SkipReason> {
+        let target = self.what.choice.target(message).ok_or(SkipReason::Other)?;
         let sent = system_attribute(message, &MessageSystemAttributeName::SentTimestamp);
         let sent = UNIX_EPOCH + Duration::from_millis(sent.and_then(|sent| sent.parse().ok()).unwrap_or_default());
         // What failed again after it was moved is back already, and would go round for as long as it fails.
         if sent > self.began {
-            return Err(Stays::Later);
+            return Err(SkipReason::Later);
         }
         let young = self.what.source.is_fifo() && is_fifo(target) && sent > self.began - REMEMBERED;
-        if young { Err(Stays::Young) } else { Ok(target) }
+        if young { Err(SkipReason::Young) } else { Ok(target) }
     }
 
     /// Hides messages until the pass is over, and counts each once.
-    async fn keep(&mut self, messages: Vec<(Message, Stays)>) {
+    async fn keep(&mut self, messages: Vec<(Message, SkipReason)>) {
         if messages.is_empty() {
             return;
         }
@@ -242,10 +247,10 @@ impl<'p> Pass<'p> {
                 continue;
             }
             match why {
-                Stays::Other => self.moved.others += 1,
-                Stays::Later => self.moved.later += 1,
-                Stays::Young => self.moved.young += 1,
-                Stays::Refused(code) => *self.moved.refused.entry(code).or_default() += 1,
+                SkipReason::Other => self.moved.others += 1,
+                SkipReason::Later => self.moved.later += 1,
+                SkipReason::Young => self.moved.young += 1,
+                SkipReason::Refused(code) => *self.moved.refused.entry(code).or_default() += 1,
             }
         }
         let rest = self.until.saturating_duration_since(Instant::now()) + HIDDEN;
@@ -281,7 +286,7 @@ impl<'p> Pass<'p> {
                 match outcome {
                     Ok(()) => sent.push(message),
                     Err(EntryError { class: ErrorClass::Rejected, code }) => {
-                        staying.push((message, Stays::Refused(code)));
+                        staying.push((message, SkipReason::Refused(code)));
                     }
                     Err(EntryError { class, code }) => {
                         // An unavailable queue ends the run, whatever the other entries of the batch failed of.

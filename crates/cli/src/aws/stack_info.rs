@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_mins(3);
 
 /// A stack as the scripts describe it.
 #[derive(Clone, Deserialize, Serialize)]
-pub struct Facts {
+pub struct StackInfo {
     /// Where SQS is, and with a local AWS everything else.
     pub aws_endpoint: String,
     /// The region.
@@ -58,7 +58,7 @@ pub struct Running(PathBuf);
 
 /// Why nothing is known of a stack.
 #[derive(Debug, Error)]
-pub enum FactsError {
+pub enum StackInfoError {
     /// No stack is up on this computer.
     #[error("no stack is up: start one with `make run`, or name a URL or a stack")]
     NotRunning,
@@ -84,54 +84,55 @@ pub enum FactsError {
     Secret(#[from] CredentialsError),
 }
 
-impl Facts {
+impl StackInfo {
     /// The stack that is up in this folder.
-    pub fn running(root: &Path) -> Result<Self, FactsError> {
+    pub fn running(root: &Path) -> Result<Self, StackInfoError> {
         let text = match fs::read(root.join(RUNNING)) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(FactsError::NotRunning),
-            Err(source) => return Err(FactsError::Io { doing: "read of the local stack", source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StackInfoError::NotRunning),
+            Err(source) => return Err(StackInfoError::Io { doing: "read of the local stack", source }),
         };
-        serde_json::from_slice(&text).map_err(FactsError::Garbled)
+        serde_json::from_slice(&text).map_err(StackInfoError::Garbled)
     }
 
     /// Asks AWS for a stack, with the credentials, profile and region of the environment.
-    pub async fn deployed(root: &Path, python: &Path, stack: &str) -> Result<Self, FactsError> {
+    pub async fn deployed(root: &Path, python: &Path, stack: &str) -> Result<Self, StackInfoError> {
         let mut script = Command::new(python);
         script.arg(SCRIPT).arg(stack).current_dir(root).stdin(Stdio::null()).kill_on_drop(true);
-        let done = timeout(TIMEOUT, script.output()).await.map_err(|_| FactsError::Late)?;
-        let done = done.map_err(|source| FactsError::Io { doing: "run Python (`make run` installs it)", source })?;
+        let done = timeout(TIMEOUT, script.output()).await.map_err(|_| StackInfoError::Late)?;
+        let done =
+            done.map_err(|source| StackInfoError::Io { doing: "run Python (`make run` installs it)", source })?;
         if !done.status.success() {
-            return Err(FactsError::Untold(String::from_utf8_lossy(&done.stderr).trim().to_owned()));
+            return Err(StackInfoError::Untold(String::from_utf8_lossy(&done.stderr).trim().to_owned()));
         }
-        serde_json::from_slice(&done.stdout).map_err(FactsError::Garbled)
+        serde_json::from_slice(&done.stdout).map_err(StackInfoError::Garbled)
     }
 
     /// The secrets of the function, read as the function reads them.
-    pub fn known(&self) -> Result<AppCredentials, FactsError> {
+    pub fn known(&self) -> Result<AppCredentials, StackInfoError> {
         Ok(AppCredentials::parse(&self.secret)?)
     }
 
     /// The secrets that a delivery needs: of several app secrets the first.
-    pub fn keys(&self) -> Result<Keys, FactsError> {
+    pub fn keys(&self) -> Result<Keys, StackInfoError> {
         let AppCredentials { verify_token, mut app_secrets } = self.known()?;
         Ok(Keys { app_secret: app_secrets.swap_remove(0), verify_token })
     }
 
-    pub(crate) fn tell(&self, root: &Path) -> Result<Running, FactsError> {
+    pub(crate) fn publish(&self, root: &Path) -> Result<Running, StackInfoError> {
         let path = root.join(RUNNING);
         let text = serde_json::to_vec_pretty(self).expect("strings alone always make JSON");
         path.parent()
             .map_or(Ok(()), fs::create_dir_all)
             .and_then(|()| fs::write(&path, text))
-            .map_err(|source| FactsError::Io { doing: "write of the local stack", source })?;
+            .map_err(|source| StackInfoError::Io { doing: "write of the local stack", source })?;
         Ok(Running(path))
     }
 }
 
-impl std::fmt::Debug for Facts {
+impl std::fmt::Debug for StackInfo {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Facts").field("stack", &self.stack).finish_non_exhaustive()
+        formatter.debug_struct("StackInfo").field("stack", &self.stack).finish_non_exhaustive()
     }
 }
 
@@ -143,7 +144,7 @@ impl Drop for Running {
 }
 
 #[cfg(test)]
-impl Facts {
+impl StackInfo {
     /// A stack with three queues that nobody started.
     pub(crate) fn for_tests() -> Self {
         let queue = |route: &str, name| (route.to_owned(), format!("http://127.0.0.1:1/123456789012/a-stack-{name}"));
