@@ -25,7 +25,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -242,8 +242,6 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from deployed import described
-
     sam_deploy(folder, endpoint, arguments.log_level)
     session = boto3.Session(ROOT_KEY, ROOT_KEY, region_name=REGION)
     config = Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 1}, proxies={})
@@ -273,6 +271,27 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
         raise StepFailed(f"the local AWS refused a call: {error}", folder / "ministack.log") from error
     except (KeyError, ValueError) as error:
         raise StepFailed(f"the stack lacks what a caller needs: {error!r}", folder / "deploy.log") from error
+
+
+def described(client: Callable[[str], Any], stack: str) -> dict[str, Any]:
+    """Returns outputs, routes and secret of a stack, with clients by the names of the services."""
+    found = client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+    function = client("lambda").get_function_configuration(FunctionName=outputs["FunctionName"])
+    return {
+        "stack": stack,
+        "callback_url": outputs["CallbackUrl"],
+        "log_group": outputs["LogGroupName"],
+        "outputs": outputs,
+        "queue_urls": full_urls(json.loads(function["Environment"]["Variables"]["QUEUE_URLS"])),
+        "secret": client("secretsmanager").get_secret_value(SecretId=outputs["SecretArn"])["SecretString"],
+    }
+
+
+def full_urls(routes: dict[str, str]) -> dict[str, str]:
+    """Completes the URL of each queue that is given by its name alone: it is beside the catch-all queue."""
+    account = routes["*"].rpartition("/")[0]
+    return {route: queue if "/" in queue else f"{account}/{queue}" for route, queue in routes.items()}
 
 
 def sam_deploy(folder: Path, endpoint: str, log_level: str) -> None:

@@ -12,8 +12,8 @@ use std::{
 use ingress_tools::{
     local::stack::{Setup, Stack},
     meta::{
-        deliver::Endpoint,
-        outcome::{Answer, Outcome},
+        deliver::{Answer, Endpoint},
+        outcome::Outcome,
         samples::{self, Sample},
     },
     queues::stack_queues::Queues,

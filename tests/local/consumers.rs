@@ -17,9 +17,10 @@ use aws_sdk_sqs::{
 };
 use ingress_tools::{
     aws::stack_info::StackInfo,
+    keys::Keys,
     local::stack::Stack,
     meta::{
-        deliver::{Endpoint, Keys},
+        deliver::Endpoint,
         samples::{Sample, Signer},
     },
 };

@@ -7,12 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::corpus;
 use fake_aws::event::event;
 use ingress_tools::{
+    keys::Keys,
     local::{run::Local, stack::Stack},
-    meta::{
-        deliver::{Endpoint, Keys},
-        expect::Piece,
-        samples::Sample,
-    },
+    meta::{deliver::Endpoint, expect::Piece, samples::Sample},
     queues::stack_queues::{Landed, Queues},
 };
 use tokio::sync::MutexGuard;

@@ -12,15 +12,20 @@ use std::{
 
 use anstream::{eprintln, println};
 use ingress_tools::{
-    aws::stack_info::{StackInfo, StackInfoError},
+    aws::{
+        cli::AwsCli,
+        stack_info::{StackInfo, StackInfoError},
+    },
+    keys::variable,
     local::{
         run::{Local, RunError},
         sam_local::{SamError, SamLocal},
     },
     meta::{
-        deliver::{DeliverError, Endpoint, of_environment},
+        deliver::{DeliverError, Endpoint},
         expect::Expected,
         samples::{self, Sample, SampleError},
+        sign,
     },
     queues::{
         backlog::Backlogs,
@@ -75,7 +80,7 @@ pub(crate) fn sign(files: &[PathBuf], check: bool) -> Result<bool, CommandError>
     let samples = load(files)?;
     let mut fresh = true;
     for sample in samples {
-        let signed = sample.signed_with(samples::APP_SECRET);
+        let signed = sign::resigned(&sample, samples::APP_SECRET);
         if signed == sample.text {
             continue;
         }
@@ -108,7 +113,7 @@ pub(crate) async fn deliver(event: &Path, url: Option<String>) -> Result<bool, C
         let info = StackInfo::running(Path::new("."))?;
         (info.callback_url.clone(), info.keys()?)
     };
-    let reply = Endpoint::new(&url)?.deliver(&sample, &keys.or_of_environment()).await?;
+    let reply = Endpoint::new(&url)?.deliver(&sample, &keys.overridden_by_environment()).await?;
     let expected = Expected::of(&sample);
     println!("{}: {} in {} ms", sample.name, reply.status, reply.elapsed.as_millis());
     if !reply.body.is_empty() {
@@ -184,7 +189,7 @@ async fn finished<T>(work: impl Future<Output = T>, stop: &AtomicBool) -> Result
 /// members.
 fn secret(info: Option<&StackInfo>) -> Result<String, CommandError> {
     let members = [("app_secret", "APP_SECRET"), ("verify_token", "VERIFY_TOKEN")];
-    let set: Vec<_> = members.into_iter().filter_map(|(member, name)| Some((member, of_environment(name)?))).collect();
+    let set: Vec<_> = members.into_iter().filter_map(|(member, name)| Some((member, variable(name)?))).collect();
     let mut secret = match info {
         Some(info) if set.is_empty() => return Ok(info.secret.clone()),
         Some(info) => serde_json::from_str::<Map<String, Value>>(&info.secret).unwrap_or_default(),
@@ -198,7 +203,7 @@ fn secret(info: Option<&StackInfo>) -> Result<String, CommandError> {
 pub(crate) async fn subscribe(arguments: Subscribe) -> Result<bool, CommandError> {
     let info = arguments.stack.info().await?;
     let known = AppCredentials::parse(&secret(Some(&info))?).map_err(StackInfoError::from)?;
-    let access_token = of_environment("META_ACCESS_TOKEN");
+    let access_token = variable("META_ACCESS_TOKEN");
     if !arguments.accounts.is_empty() && access_token.is_none() {
         return Err(CommandError::NoAccessToken);
     }
@@ -229,7 +234,7 @@ pub(crate) async fn subscribe(arguments: Subscribe) -> Result<bool, CommandError
 
 pub(crate) async fn queues(stack: &NamedStack, json: bool) -> Result<bool, CommandError> {
     let info = stack.info_or_running().await?;
-    let backlogs = Backlogs::of(&info, Path::new("."), &stack.python).await?;
+    let backlogs = Backlogs::of(&info, &AwsCli::default()).await?;
     if json {
         println!("{}", json!(backlogs));
     } else {

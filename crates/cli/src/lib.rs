@@ -2,6 +2,7 @@
 //! verifies an endpoint, subscribes an app, and inspects and moves messages.
 //!
 //! - [`meta`] acts as Meta: samples, their signatures, their delivery, and the results that they should have.
+//! - [`keys`] holds the secrets of an endpoint.
 //! - [`aws`] reads a stack, local or deployed.
 //! - [`queues`] counts, receives and moves the messages of a stack.
 //! - [`verify`] checks that an endpoint does what Meta relies on.
@@ -12,6 +13,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod aws;
+mod error;
+pub mod keys;
 pub mod local;
 pub mod meta;
 pub mod queues;

@@ -1,27 +1,22 @@
-//! What there is to know of a stack, local or deployed.
+//! What the commands need of a stack, local or deployed.
 
 use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::{process::Command, time::timeout};
 use whatsapp_webhook::credentials::{AppCredentials, CredentialsError};
 
-use crate::meta::deliver::Keys;
+use super::cli::AwsCliError;
+use crate::keys::Keys;
 
-/// Where a stack that is up on this computer tells of itself, for commands in another terminal.
+/// The note that a stack that runs on this computer leaves for commands in another terminal.
 const RUNNING: &str = ".local/running.json";
-const SCRIPT: &str = "infra/deployed.py";
-/// Its calls have bounds of their own, far below this.
-const TIMEOUT: Duration = Duration::from_mins(3);
 
-/// A stack as the scripts describe it.
+/// The settings of a stack, and a way to its queues.
 #[derive(Clone, Deserialize, Serialize)]
 pub struct StackInfo {
     /// Where SQS is, and with a local AWS everything else.
@@ -62,7 +57,7 @@ pub enum StackInfoError {
     /// No stack is up on this computer.
     #[error("no stack is up: start one with `make run`, or name a URL or a stack")]
     NotRunning,
-    /// A file or a program failed.
+    /// The note of the running stack cannot be read or written.
     #[error("cannot {doing}: {source}")]
     Io {
         /// What was tried.
@@ -70,15 +65,20 @@ pub enum StackInfoError {
         /// What the system says.
         source: io::Error,
     },
-    /// What the script or the file says is not the form agreed upon.
-    #[error("what is said of the stack is not understood: {0}")]
+    /// The note of the running stack has another form.
+    #[error("the note of the running stack cannot be read: {0}")]
     Garbled(serde_json::Error),
-    /// AWS does not tell, in the script's words.
-    #[error("{0}")]
-    Untold(String),
-    /// AWS is silent.
-    #[error("AWS did not answer in time (at most {} s)", TIMEOUT.as_secs())]
-    Late,
+    /// AWS returned no description.
+    #[error(transparent)]
+    Aws(#[from] AwsCliError),
+    /// The stack is of another template.
+    #[error("the stack {stack} is not of this template: it lacks {missing}")]
+    OtherTemplate {
+        /// The stack's name.
+        stack: String,
+        /// What every stack of this template has.
+        missing: String,
+    },
     /// The function could not work with its secret either.
     #[error("{0}: put it right, as in the README under Deploy")]
     Secret(#[from] CredentialsError),
@@ -93,19 +93,6 @@ impl StackInfo {
             Err(source) => return Err(StackInfoError::Io { doing: "read of the local stack", source }),
         };
         serde_json::from_slice(&text).map_err(StackInfoError::Garbled)
-    }
-
-    /// Asks AWS for a stack, with the credentials, profile and region of the environment.
-    pub async fn deployed(root: &Path, python: &Path, stack: &str) -> Result<Self, StackInfoError> {
-        let mut script = Command::new(python);
-        script.arg(SCRIPT).arg(stack).current_dir(root).stdin(Stdio::null()).kill_on_drop(true);
-        let done = timeout(TIMEOUT, script.output()).await.map_err(|_| StackInfoError::Late)?;
-        let done =
-            done.map_err(|source| StackInfoError::Io { doing: "run Python (`make run` installs it)", source })?;
-        if !done.status.success() {
-            return Err(StackInfoError::Untold(String::from_utf8_lossy(&done.stderr).trim().to_owned()));
-        }
-        serde_json::from_slice(&done.stdout).map_err(StackInfoError::Garbled)
     }
 
     /// The secrets of the function, read as the function reads them.

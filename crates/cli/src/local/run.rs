@@ -8,12 +8,13 @@ use whatsapp_webhook::signature;
 
 use crate::{
     aws::stack_info::StackInfo,
+    keys::Keys,
     local::{
         logs,
         stack::{Stack, StackError},
     },
     meta::{
-        deliver::{DeliverError, Endpoint, Keys},
+        deliver::{DeliverError, Endpoint},
         outcome::Outcome,
         samples::{Sample, SampleError, Signer},
     },

@@ -25,8 +25,8 @@ use crate::{
         stack::{Setup, Stack, StackError},
     },
     meta::{
-        deliver::{DeliverError, Endpoint},
-        outcome::{Answer, Outcome},
+        deliver::{Answer, DeliverError, Endpoint},
+        outcome::Outcome,
         samples::{self, Sample},
     },
     queues::stack_queues::{QueueError, Queues},

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     aws::stack_info::{Running, StackInfo, StackInfoError},
-    meta::deliver::Keys,
+    keys::Keys,
 };
 
 /// Start and deployment take about 10 s; this is far above the sum of the script's own bounds.

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use crate::{
     meta::{
+        deliver::Answer,
         expect::{Expected, Piece},
         samples::Sample,
     },
@@ -18,15 +19,6 @@ use crate::{
 /// A 200 means that the messages are stored, so they should be there at once.
 const LANDING_TIMEOUT: Duration = Duration::from_secs(3);
 const LANDING_PAUSE: Duration = Duration::from_millis(50);
-
-/// What an endpoint, or the function itself, answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The status.
-    pub status: u16,
-    /// The body, decoded.
-    pub body: Vec<u8>,
-}
 
 /// What came of one delivery.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! How much waits on a stack's queues, and for how long.
 
-use std::{collections::BTreeMap, path::Path, process::Stdio, time::Duration};
+use std::collections::BTreeMap;
 
 use aws_sdk_sqs::{
     Client,
@@ -12,10 +12,13 @@ use aws_sdk_sqs::{
 use futures_util::future::{join_all, try_join_all};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::{process::Command, time::timeout};
 
 use crate::{
-    aws::stack_info::StackInfo,
+    aws::{
+        cli::{AwsCli, AwsCliError},
+        message_age::oldest_message_seconds,
+        stack_info::StackInfo,
+    },
     queues::{
         source::{beside, name},
         stack_queues::{QueueError, Queues, failed},
@@ -24,9 +27,6 @@ use crate::{
 
 /// The maximum of SQS.
 const MAX_LISTED: i32 = 1000;
-const SCRIPT: &str = "infra/oldest.py";
-/// Its calls have bounds of their own, far below this.
-const TIMEOUT: Duration = Duration::from_mins(2);
 
 /// What SQS counts, approximately.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -124,8 +124,8 @@ impl Counts {
 }
 
 impl Backlogs {
-    /// Asks SQS how much waits, and `CloudWatch` for how long. No message is received.
-    pub async fn of(stack: &StackInfo, root: &Path, python: &Path) -> Result<Self, QueueError> {
+    /// Reads the message counts from SQS and the ages from `CloudWatch`, without receiving a message.
+    pub async fn of(stack: &StackInfo, aws: &AwsCli) -> Result<Self, QueueError> {
         let Queues { client, all: routed, .. } = Queues::of(stack);
         let asked = routed.iter().map(async |queue| {
             let (counts, dead) = Counts::of(&client, &queue.url).await?;
@@ -138,9 +138,10 @@ impl Backlogs {
         });
         let mut queues = try_join_all(asked).await?;
         let all: Vec<String> = queues.iter().flat_map(Backlog::both).map(|waiting| waiting.queue.clone()).collect();
-        let ages = ages(stack, root, python, &all).await;
-        let ages_unknown = ages.as_ref().err().cloned();
-        let ages = ages.unwrap_or_default();
+        let (ages, ages_unknown) = match ages(stack, aws, &all).await {
+            Ok(ages) => (ages, None),
+            Err(error) => (BTreeMap::new(), Some(error.to_string())),
+        };
         for backlog in &mut queues {
             for waiting in [Some(&mut backlog.waiting), backlog.dead.as_mut()].into_iter().flatten() {
                 waiting.oldest_seconds = ages.get(&waiting.queue).copied();
@@ -187,25 +188,7 @@ impl OtherQueue {
     }
 }
 
-/// The age of the oldest message of each queue that `CloudWatch` has a recent one of.
-async fn ages(
-    stack: &StackInfo,
-    root: &Path,
-    python: &Path,
-    names: &[String],
-) -> Result<BTreeMap<String, u64>, String> {
-    let mut script = Command::new(python);
-    script.arg(SCRIPT).args(names).current_dir(root).stdin(Stdio::null()).kill_on_drop(true);
-    if stack.log.is_some() {
-        // A local AWS, of which the environment need not know.
-        script.env("AWS_ENDPOINT_URL", &stack.aws_endpoint).env("AWS_REGION", &stack.region);
-        script.env("AWS_ACCESS_KEY_ID", &stack.access_key_id).env("AWS_SECRET_ACCESS_KEY", &stack.secret_access_key);
-        script.env_remove("AWS_PROFILE").env_remove("AWS_SESSION_TOKEN");
-    }
-    let done = timeout(TIMEOUT, script.output()).await.map_err(|_| "CloudWatch did not answer in time".to_owned())?;
-    let done = done.map_err(|error| format!("cannot run Python (`make run` installs it): {error}"))?;
-    if !done.status.success() {
-        return Err(String::from_utf8_lossy(&done.stderr).trim().to_owned());
-    }
-    serde_json::from_slice(&done.stdout).map_err(|error| format!("what CloudWatch says is not understood: {error}"))
+/// The ages by the queue's name. A local AWS computes none.
+async fn ages(stack: &StackInfo, aws: &AwsCli, queues: &[String]) -> Result<BTreeMap<String, u64>, AwsCliError> {
+    if stack.log.is_some() { Ok(BTreeMap::new()) } else { oldest_message_seconds(aws, &stack.region, queues).await }
 }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use whatsapp_webhook::routes::CATCH_ALL;
+
 use crate::{
     aws::stack_info::StackInfo,
     queues::{
@@ -39,7 +41,7 @@ impl CatchAll {
     /// That of a stack, if it has one.
     #[must_use]
     pub fn of(stack: &StackInfo) -> Option<Self> {
-        Some(Self(Source::new(stack, stack.queue_urls.get("*")?)))
+        Some(Self(Source::new(stack, stack.queue_urls.get(CATCH_ALL)?)))
     }
 
     /// Looks for messages whose bodies have `mark` in them until there are `expected` of them, and a little on;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, str::FromStr};
 
 use aws_sdk_sqs::types::Message;
 use thiserror::Error;
-use whatsapp_webhook::notification::Kind;
+use whatsapp_webhook::{notification::Kind, routes::CATCH_ALL};
 
 use crate::{
     aws::stack_info::{StackInfo, StackInfoError},
@@ -20,7 +20,6 @@ use crate::{
 
 /// The reasons for which the catch-all has what a queue is meant for.
 const MISPLACED: [&str; 2] = ["no-route", "queue-unavailable"];
-const CATCH_ALL: &str = "*";
 
 /// What is to be moved: a field, or one kind of it, as in `messages.statuses`.
 #[derive(Debug, Clone, PartialEq, Eq)]

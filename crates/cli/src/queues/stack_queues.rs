@@ -12,7 +12,7 @@ use futures_util::future::try_join_all;
 use thiserror::Error;
 use whatsapp_webhook::sqs_error::{ErrorClass, classify};
 
-use crate::{aws::stack_info::StackInfo, meta::deliver::innermost};
+use crate::{aws::stack_info::StackInfo, error::root_cause};
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -191,7 +191,7 @@ pub(crate) fn failed<E: std::error::Error + ProvideErrorMetadata + 'static>(
         reason: match (error.code(), error.message()) {
             (Some(code), Some(message)) => format!("{code}: {message}"),
             (Some(code), None) => code.to_owned(),
-            (None, _) => innermost(&error),
+            (None, _) => root_cause(&error),
         },
     }
 }

@@ -5,7 +5,7 @@ pub mod graph;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use whatsapp_webhook::credentials::AppCredentials;
+use whatsapp_webhook::{credentials::AppCredentials, routes::CATCH_ALL};
 
 use crate::{
     aws::stack_info::StackInfo,
@@ -97,7 +97,7 @@ impl Wanted {
     pub fn routed(stack: &StackInfo) -> BTreeMap<String, Vec<String>> {
         let prefix = format!("{}-", stack.stack);
         let mut routed = BTreeMap::<_, Vec<_>>::new();
-        for (route, url) in stack.queue_urls.iter().filter(|(route, _)| *route != "*") {
+        for (route, url) in stack.queue_urls.iter().filter(|(route, _)| *route != CATCH_ALL) {
             let field = route.split_once('.').map_or(route.as_str(), |(field, _)| field);
             let queue = url.rsplit('/').next().unwrap_or(url);
             let queue = queue.strip_prefix(&prefix).unwrap_or(queue);

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
-use ingress_tools::meta::{
-    deliver::{DeliverError, Endpoint, Keys},
-    samples::{self, Sample},
+use ingress_tools::{
+    keys::Keys,
+    meta::{
+        deliver::{DeliverError, Endpoint},
+        samples::{self, Sample},
+    },
 };
 use whatsapp_webhook::signature;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};

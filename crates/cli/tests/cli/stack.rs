@@ -4,8 +4,8 @@ use std::{fs, path::Path, time::Duration};
 
 use ingress_tools::{
     aws::stack_info::{StackInfo, StackInfoError},
+    keys::Keys,
     local::stack::{Setup, Stack, StackError},
-    meta::deliver::Keys,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;

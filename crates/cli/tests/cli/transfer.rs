@@ -1,14 +1,13 @@
 //! Moves messages over an SQS that fails in the ways that SQS does, and that kills the mover between any two calls.
 
 use std::{
-    path::Path,
     sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
 
 use hmac::{Hmac, KeyInit, Mac};
 use ingress_tools::{
-    aws::stack_info::StackInfo,
+    aws::{cli::AwsCli, stack_info::StackInfo},
     queues::{
         backlog::{Backlogs, Counts},
         redrive::{self, Field, RedriveError},
@@ -187,14 +186,14 @@ async fn queues_are_counted_even_where_no_age_is_told() {
     let dead = calls.dead.as_ref().unwrap();
     assert_eq!((dead.queue.as_str(), dead.counts), ("a-stack-calls-dead", counts(1, 0)));
     assert_eq!((unrouted.waiting.counts.all(), &unrouted.dead), (0, &None));
-    assert!(told.lack_ages() && told.ages_unknown.unwrap().starts_with("cannot run Python"));
+    assert!(told.lack_ages() && told.ages_unknown.unwrap().starts_with("the AWS CLI is not installed"));
     assert!(told.other_queues.is_empty() && told.other_queues_unknown.is_none());
     let is_count = |call: &str| call == "GetQueueAttributes" || call == "ListQueues";
     assert!(sqs.account().calls.iter().all(|(call, _)| is_count(call)));
 }
 
 async fn backlogs(stack: &StackInfo) -> Backlogs {
-    Backlogs::of(stack, Path::new("."), Path::new("no/such/python")).await.unwrap()
+    Backlogs::of(stack, &AwsCli { program: "no/such/aws".into() }).await.unwrap()
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod graph;
 mod messages;
 
 use std::{
+    env,
     path::{Path, PathBuf},
     process::Output,
     sync::{Arc, Mutex},
@@ -31,6 +32,9 @@ fn root() -> PathBuf {
 async fn ingress(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ingress"));
     command.args(arguments).current_dir(root());
+    // The AWS CLI of the tests, if the requirements are installed.
+    let path = env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{path}", root().join(".venv/bin").display()));
     for name in ["APP_SECRET", "VERIFY_TOKEN", "META_ACCESS_TOKEN", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION"] {
         command.env_remove(name);
     }
