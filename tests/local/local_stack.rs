@@ -10,7 +10,7 @@ use ingress_tools::{
     keys::Keys,
     local::{run::Local, stack::Stack},
     meta::{deliver::Endpoint, expect::Piece, samples::Sample},
-    queues::stack_queues::{Landed, Queues},
+    queues::stack_queues::{Queues, ReceivedMessage},
 };
 use tokio::sync::MutexGuard;
 use whatsapp_webhook::signature::sign;
@@ -46,7 +46,7 @@ impl Deployed {
         self.endpoint.deliver(sample, keys).await.unwrap().status
     }
 
-    async fn landed(&mut self) -> Vec<Landed> {
+    async fn landed(&mut self) -> Vec<ReceivedMessage> {
         self.queues.receive_all().await.unwrap()
     }
 }

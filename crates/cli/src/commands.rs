@@ -30,8 +30,8 @@ use ingress_tools::{
     queues::{
         backlog::Backlogs,
         catch_all::CatchAll,
+        error::QueueError,
         redrive::{self, RedriveError},
-        stack_queues::QueueError,
         transfer::{Pace, Transfer, TransferReport},
     },
     report,

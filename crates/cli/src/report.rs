@@ -13,9 +13,10 @@ use crate::{
     local::docker::Image,
     meta::outcome::Outcome,
     queues::{
-        backlog::{Backlogs, Counts, OtherQueue, Waiting},
-        redrive::Field,
-        stack_queues::Depth,
+        backlog::{Backlogs, OtherQueue, Waiting},
+        choice::Field,
+        queue::Counts,
+        stack_queues::Queues,
         transfer::{TransferReport, Waits},
     },
     subscribe::{Plan, Step},
@@ -73,21 +74,19 @@ pub(crate) fn image(image: &Image) {
     }
 }
 
-pub(crate) fn depths(depths: &[Depth]) {
-    let width = depths.iter().map(|depth| depth.queue.len()).max().unwrap_or_default();
+/// Prints how many messages each queue holds.
+pub(crate) fn depths(queues: &Queues, counts: &[Counts]) {
+    let width = queues.all.iter().map(|queue| queue.label.len()).max().unwrap_or_default();
     println!("\n{TITLE}{:width$}  messages  routes{TITLE:#}", "queue");
-    for depth in depths {
-        println!("{:width$}  {:>8}  {}", depth.queue, depth.messages, depth.routes.join(", "));
+    for (queue, counts) in queues.all.iter().zip(counts) {
+        println!("{:width$}  {:>8}  {}", queue.label, counts.visible, queue.routes.join(", "));
     }
 }
 
-pub(crate) fn change(before: &Depth, after: &Depth) {
-    let (sign, count) = if after.messages > before.messages {
-        ('+', after.messages - before.messages)
-    } else {
-        ('-', before.messages - after.messages)
-    };
-    println!("{}: {} ({sign}{count})", after.queue, after.messages);
+/// Prints by how much the number of messages of a queue changed.
+pub(crate) fn change(queue: &str, before: usize, after: usize) {
+    let (sign, count) = if after > before { ('+', after - before) } else { ('-', before - after) };
+    println!("{queue}: {after} ({sign}{count})");
 }
 
 /// Says how to call the endpoint by hand, and where to read its queues.

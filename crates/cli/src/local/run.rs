@@ -18,7 +18,7 @@ use crate::{
         outcome::Outcome,
         samples::{Sample, SampleError, Signer},
     },
-    queues::stack_queues::{QueueError, Queues},
+    queues::{error::QueueError, stack_queues::Queues},
     report,
 };
 
@@ -105,7 +105,7 @@ impl Local {
         }
         self.queues.release().await?;
         report::summary(self.outcomes.iter());
-        report::depths(&self.queues.depths().await?);
+        report::depths(&self.queues, &self.queues.counts().await?);
         Ok(())
     }
 
@@ -131,12 +131,14 @@ impl Local {
 }
 
 async fn watch(queues: &Queues) -> Result<Infallible, RunError> {
-    let mut before = queues.depths().await?;
+    let mut before = queues.counts().await?;
     loop {
         sleep(WATCH_PAUSE).await;
-        let now = queues.depths().await?;
-        for (before, now) in before.iter().zip(&now).filter(|(before, now)| before != now) {
-            report::change(before, now);
+        let now = queues.counts().await?;
+        for ((queue, before), now) in queues.all.iter().zip(&before).zip(&now) {
+            if before.visible != now.visible {
+                report::change(&queue.label, before.visible, now.visible);
+            }
         }
         before = now;
     }

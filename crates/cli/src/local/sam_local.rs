@@ -29,7 +29,7 @@ use crate::{
         outcome::Outcome,
         samples::{self, Sample},
     },
-    queues::stack_queues::{QueueError, Queues},
+    queues::{error::QueueError, stack_queues::Queues},
     report,
 };
 

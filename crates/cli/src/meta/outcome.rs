@@ -13,7 +13,10 @@ use crate::{
         expect::{Expected, Piece},
         samples::Sample,
     },
-    queues::stack_queues::{Landed, QueueError, Queues},
+    queues::{
+        error::QueueError,
+        stack_queues::{Queues, ReceivedMessage},
+    },
 };
 
 /// A 200 means that the messages are stored, so they should be there at once.
@@ -60,7 +63,7 @@ impl Outcome {
     }
 }
 
-async fn landed(queues: &mut Queues, expected: usize) -> Result<Vec<Landed>, QueueError> {
+async fn landed(queues: &mut Queues, expected: usize) -> Result<Vec<ReceivedMessage>, QueueError> {
     let deadline = Instant::now() + LANDING_TIMEOUT;
     let mut landed = queues.receive_all().await?;
     while landed.len() < expected && Instant::now() < deadline {
@@ -82,7 +85,7 @@ fn problems_of_answer(expected: &Expected, answer: &Answer) -> Vec<String> {
 }
 
 /// Finds for every piece the message that was made of it, and what is left over on either side.
-fn problems_of_landing(pieces: &[Piece], landed: &[Landed], queues: &Queues) -> Vec<String> {
+fn problems_of_landing(pieces: &[Piece], landed: &[ReceivedMessage], queues: &Queues) -> Vec<String> {
     let mut problems = Vec::new();
     let mut left: Vec<_> = landed.iter().collect();
     for piece in pieces {
@@ -107,7 +110,7 @@ fn problems_of_landing(pieces: &[Piece], landed: &[Landed], queues: &Queues) -> 
 }
 
 /// Such as `messages, messages-statuses ×2, unrouted (no-route)`.
-fn in_words(landed: &[Landed]) -> String {
+fn in_words(landed: &[ReceivedMessage]) -> String {
     let mut counts = BTreeMap::new();
     for message in landed {
         let place = match message.attributes.get("unrouted_reason") {
@@ -132,12 +135,12 @@ mod tests {
         format!(r#"{{"entry":[{{"id":"1","changes":[{change}]}}]}}"#)
     }
 
-    fn landed(queue: &str, change: &str, reason: Option<&str>) -> Landed {
+    fn landed(queue: &str, change: &str, reason: Option<&str>) -> ReceivedMessage {
         let attributes = reason.map(|reason| ("unrouted_reason".to_owned(), reason.to_owned()));
-        Landed { queue: queue.to_owned(), body: body(change), attributes: attributes.into_iter().collect() }
+        ReceivedMessage { queue: queue.to_owned(), body: body(change), attributes: attributes.into_iter().collect() }
     }
 
-    fn problems(sent: &str, landed: &[Landed]) -> Vec<String> {
+    fn problems(sent: &str, landed: &[ReceivedMessage]) -> Vec<String> {
         problems_of_landing(&Piece::all_of(body(sent).as_bytes()), landed, &Queues::of(&StackInfo::for_tests()))
     }
 

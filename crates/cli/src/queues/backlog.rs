@@ -2,42 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_sqs::{
-    Client,
-    types::QueueAttributeName::{
-        self, ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed, ApproximateNumberOfMessagesNotVisible,
-        RedrivePolicy,
-    },
-};
+use aws_sdk_sqs::Client;
 use futures_util::future::{join_all, try_join_all};
 use serde::Serialize;
-use serde_json::Value;
 
-use crate::{
-    aws::{
-        cli::{AwsCli, AwsCliError},
-        message_age::oldest_message_seconds,
-        stack_info::StackInfo,
-    },
-    queues::{
-        source::{beside, name},
-        stack_queues::{QueueError, Queues, failed},
-    },
+use super::{
+    error::QueueError,
+    queue::{Counts, Queue, client},
+    stack_queues::Queues,
+};
+use crate::aws::{
+    cli::{AwsCli, AwsCliError},
+    message_age::oldest_message_seconds,
+    stack_info::StackInfo,
 };
 
 /// The maximum of SQS.
 const MAX_LISTED: i32 = 1000;
-
-/// What SQS counts, approximately.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
-    /// What a consumer would get.
-    pub visible: usize,
-    /// What a consumer has got and not deleted yet.
-    pub in_flight: usize,
-    /// What is not to be received yet.
-    pub delayed: usize,
-}
 
 /// What waits on one queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -93,50 +74,18 @@ pub struct Backlogs {
     pub ages_unknown: Option<String>,
 }
 
-impl Counts {
-    /// Asks for a queue's counts, and for the name of its dead-letter queue.
-    pub(crate) async fn of(client: &Client, url: &str) -> Result<(Self, Option<String>), QueueError> {
-        const NAMES: [QueueAttributeName; 4] = [
-            ApproximateNumberOfMessages,
-            ApproximateNumberOfMessagesNotVisible,
-            ApproximateNumberOfMessagesDelayed,
-            RedrivePolicy,
-        ];
-        let asked = client.get_queue_attributes().queue_url(url).set_attribute_names(Some(NAMES.to_vec()));
-        let told = asked.send().await.map_err(failed("count what is on", name(url)))?.attributes.unwrap_or_default();
-        let count = |name| told.get(&name).and_then(|count: &String| count.parse().ok()).unwrap_or_default();
-        let counts = Self {
-            visible: count(ApproximateNumberOfMessages),
-            in_flight: count(ApproximateNumberOfMessagesNotVisible),
-            delayed: count(ApproximateNumberOfMessagesDelayed),
-        };
-        let policy = told.get(&RedrivePolicy).and_then(|policy| serde_json::from_str::<Value>(policy).ok());
-        let dead =
-            policy.and_then(|policy| Some(policy["deadLetterTargetArn"].as_str()?.rsplit(':').next()?.to_owned()));
-        Ok((counts, dead))
-    }
-
-    /// Everything that is there.
-    #[must_use]
-    pub fn all(&self) -> usize {
-        self.visible + self.in_flight + self.delayed
-    }
-}
-
 impl Backlogs {
     /// Reads the message counts from SQS and the ages from `CloudWatch`, without receiving a message.
     pub async fn of(stack: &StackInfo, aws: &AwsCli) -> Result<Self, QueueError> {
-        let Queues { client, all: routed, .. } = Queues::of(stack);
-        let asked = routed.iter().map(async |queue| {
-            let (counts, dead) = Counts::of(&client, &queue.url).await?;
-            let waiting = |url: &str, counts| Waiting { queue: name(url).to_owned(), counts, oldest_seconds: None };
-            let dead = match dead.map(|dead| beside(&queue.url, &dead)) {
-                Some(url) => Some(waiting(&url, Counts::of(&client, &url).await?.0)),
+        let counted = Queues::of(stack).all.into_iter().map(async |routed| {
+            let (counts, dead) = routed.queue.counts().await?;
+            let dead = match dead.map(|dead| routed.queue.sibling(&dead)) {
+                Some(queue) => Some(Waiting::new(&queue, queue.counts().await?.0)),
                 None => None,
             };
-            Ok(Backlog { routes: queue.routes.clone(), waiting: waiting(&queue.url, counts), dead })
+            Ok(Backlog { routes: routed.routes, waiting: Waiting::new(&routed.queue, counts), dead })
         });
-        let mut queues = try_join_all(asked).await?;
+        let mut queues = try_join_all(counted).await?;
         let all: Vec<String> = queues.iter().flat_map(Backlog::both).map(|waiting| waiting.queue.clone()).collect();
         let (ages, ages_unknown) = match ages(stack, aws, &all).await {
             Ok(ages) => (ages, None),
@@ -147,7 +96,7 @@ impl Backlogs {
                 waiting.oldest_seconds = ages.get(&waiting.queue).copied();
             }
         }
-        let (other_queues, other_queues_unknown) = match OtherQueue::list(stack, &client, &all).await {
+        let (other_queues, other_queues_unknown) = match OtherQueue::list(stack, &client(stack), &all).await {
             Ok(others) => (others, None),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
@@ -159,6 +108,13 @@ impl Backlogs {
     pub fn lack_ages(&self) -> bool {
         let mut all = self.queues.iter().flat_map(Backlog::both);
         all.any(|waiting| waiting.counts.all() > 0 && waiting.oldest_seconds.is_none())
+    }
+}
+
+impl Waiting {
+    /// The counts of a queue, without the age.
+    pub(crate) fn new(queue: &Queue, counts: Counts) -> Self {
+        Self { queue: queue.name.clone(), counts, oldest_seconds: None }
     }
 }
 
@@ -175,12 +131,12 @@ impl OtherQueue {
         // Without `MaxResults`, SQS lists 1,000 queues and no token for the next page.
         let pages = client.list_queues().queue_name_prefix(&prefix).max_results(MAX_LISTED).into_paginator();
         let urls = pages.items().send().collect::<Result<Vec<String>, _>>().await;
-        let urls = urls.map_err(failed("list the queues with the prefix", &prefix))?;
-        let others = urls.into_iter().filter(|url| !known.iter().any(|known| known == name(url)));
-        let counted = others.map(async |url| {
+        let urls = urls.map_err(QueueError::of("list the queues with the prefix", &prefix))?;
+        let queues = urls.iter().map(|url| Queue::new(client, url)).filter(|queue| !known.contains(&queue.name));
+        let counted = queues.map(async |queue| {
             // The queue may belong to another stack that does not permit the call, or be deleted meanwhile.
-            let counts = Counts::of(client, &url).await.ok().map(|(counts, _)| counts);
-            Self { queue: name(&url).to_owned(), url, counts }
+            let counts = queue.counts().await.ok().map(|(counts, _)| counts);
+            Self { queue: queue.name, url: queue.url, counts }
         });
         let mut others = join_all(counted).await;
         others.sort_by(|one, other| one.queue.cmp(&other.queue));

@@ -4,19 +4,20 @@ use std::time::{Duration, Instant};
 
 use whatsapp_webhook::routes::CATCH_ALL;
 
-use crate::{
-    aws::stack_info::StackInfo,
-    queues::{
-        source::Source,
-        stack_queues::{Landed, MOST_AT_ONCE, QueueError},
-    },
+use super::{
+    error::QueueError,
+    queue::{MAX_BATCH, Queue, client},
+    stack_queues::ReceivedMessage,
 };
+use crate::aws::stack_info::StackInfo;
 
 /// How long, and how far, to look: the queue may hold two weeks of what nobody has routed.
 const LONGEST: Duration = Duration::from_mins(1);
 const MOST: usize = 5_000;
 /// Longer than the search, so that it sees no message twice; should it be interrupted, they are back after this.
 const HIDDEN: Duration = Duration::from_secs(90);
+/// Long enough that SQS queries all of its servers.
+const WAIT: Duration = Duration::from_secs(1);
 /// Receives in a row that get nothing before the queue counts as empty.
 const EMPTY_IN_A_ROW: usize = 2;
 /// Receives after everything expected was found: for what was stored and should not have been.
@@ -24,13 +25,13 @@ const MORE: usize = 2;
 
 /// The queue where everything lands that has no route.
 #[derive(Debug)]
-pub struct CatchAll(Source);
+pub struct CatchAll(Queue);
 
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Collected {
     /// The run's own messages.
-    pub found: Vec<Landed>,
+    pub found: Vec<ReceivedMessage>,
     /// How many messages were looked at.
     pub seen: usize,
     /// Own messages that are still there.
@@ -41,7 +42,7 @@ impl CatchAll {
     /// That of a stack, if it has one.
     #[must_use]
     pub fn of(stack: &StackInfo) -> Option<Self> {
-        Some(Self(Source::new(stack, stack.queue_urls.get(CATCH_ALL)?)))
+        Some(Self(Queue::new(&client(stack), stack.queue_urls.get(CATCH_ALL)?)))
     }
 
     /// Looks for messages whose bodies have `mark` in them until there are `expected` of them, and a little on;
@@ -66,7 +67,7 @@ impl CatchAll {
         let (mut empty, mut more) = (0, 0);
         while empty < EMPTY_IN_A_ROW && more < MORE && collected.seen < MOST && Instant::now() < end {
             more += usize::from(collected.found.len() >= expected);
-            let messages = self.0.receive(MOST_AT_ONCE, HIDDEN).await?;
+            let messages = self.0.receive(MAX_BATCH, HIDDEN, WAIT).await?;
             empty = if messages.is_empty() { empty + 1 } else { 0 };
             for message in messages {
                 collected.seen += 1;
@@ -74,7 +75,7 @@ impl CatchAll {
                 if message.body.as_deref().is_some_and(|body| body.contains(mark)) {
                     let undeleted = self.0.delete(&[&receipt]).await;
                     collected.undeleted += undeleted.map_or(1, |left| left.len());
-                    collected.found.push(Landed::new("unrouted", message));
+                    collected.found.push(ReceivedMessage::new("unrouted", message));
                 } else {
                     others.push(receipt);
                 }

@@ -1,37 +1,16 @@
 //! Which messages go back, and where to: dead letters to their queue, and what waits elsewhere to the queue that the
 //! function would put it on now.
 
-use std::{collections::BTreeMap, str::FromStr};
-
-use aws_sdk_sqs::types::Message;
 use thiserror::Error;
-use whatsapp_webhook::{notification::Kind, routes::CATCH_ALL};
+use whatsapp_webhook::routes::CATCH_ALL;
 
-use crate::{
-    aws::stack_info::{StackInfo, StackInfoError},
-    queues::{
-        backlog::Counts,
-        resend::attribute,
-        source::{Source, beside, is_fifo},
-        stack_queues::QueueError,
-        transfer::Transfer,
-    },
+use super::{
+    choice::{Choice, Field},
+    error::QueueError,
+    queue::{Queue, client, is_fifo, sibling_url},
+    transfer::Transfer,
 };
-
-/// The reasons for which the catch-all has what a queue is meant for.
-const MISPLACED: [&str; 2] = ["no-route", "queue-unavailable"];
-
-/// What is to be moved: a field, or one kind of it, as in `messages.statuses`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Field {
-    name: String,
-    kind: Option<Kind>,
-}
-
-/// No field is named.
-#[derive(Debug, Error)]
-#[error("a field is wanted, such as messages, or a kind of it, such as messages.statuses")]
-pub struct FieldError;
+use crate::aws::stack_info::{StackInfo, StackInfoError};
 
 /// Why there is nothing that could be moved.
 #[derive(Debug, Error)]
@@ -50,26 +29,17 @@ pub enum RedriveError {
     StackInfo(#[from] StackInfoError),
 }
 
-/// The messages of a queue that are to be moved, and where to.
-#[derive(Debug)]
-pub(crate) enum Choice {
-    /// Whatever is on a dead-letter queue, but what says that it is another field's.
-    DeadLetters { field: Field, to: String },
-    /// What the function would now put on another queue; with a reason, where that is asked for.
-    Routed { field: Field, routes: BTreeMap<String, String>, from: String, misplaced: bool },
-}
-
 /// Dead letters of a field's queues back to them.
 pub async fn redrive(stack: &StackInfo, field: &Field) -> Result<Vec<Transfer>, RedriveError> {
-    let mut moves = Vec::new();
-    for url in field.queues(stack)? {
-        let source = Source::new(stack, &url);
-        let (_, dead) = Counts::of(&source.client, &url).await?;
-        let dead = dead.ok_or(RedriveError::NoDeadLetters(source.name))?;
-        let choice = Choice::DeadLetters { field: field.clone(), to: url.clone() };
-        moves.push(choice.of(stack, &beside(&url, &dead))?);
+    let mut transfers = Vec::new();
+    for url in field.targets(&stack.queue_urls) {
+        let queue = Queue::new(&client(stack), url);
+        let (_, dead) = queue.counts().await?;
+        let dead = queue.sibling(&dead.ok_or(RedriveError::NoDeadLetters(queue.name.clone()))?);
+        let choice = Choice::DeadLetters { field: field.clone(), to: url.to_owned() };
+        transfers.push(transfer(stack, dead, choice)?);
     }
-    Ok(moves)
+    if transfers.is_empty() { Err(RedriveError::NoQueue(field.clone())) } else { Ok(transfers) }
 }
 
 /// What waits on the catch-all for a field to the queues that the field has by now.
@@ -79,7 +49,7 @@ pub fn reroute(stack: &StackInfo, field: &Field) -> Result<Transfer, RedriveErro
 
 /// What waits on any queue beside the stack's, such as one that was replaced, to the queues that the field has now.
 pub fn drained(stack: &StackInfo, field: &Field, queue: &str) -> Result<Transfer, RedriveError> {
-    routed(stack, field, &beside(catch_all(stack), queue), false)
+    routed(stack, field, &sibling_url(catch_all(stack), queue), false)
 }
 
 fn catch_all(stack: &StackInfo) -> &str {
@@ -93,90 +63,11 @@ fn routed(stack: &StackInfo, field: &Field, from: &str, misplaced: bool) -> Resu
     if choice.targets().is_empty() {
         return Err(RedriveError::NoQueue(field.clone()));
     }
-    choice.of(stack, from)
+    transfer(stack, Queue::new(&client(stack), from), choice)
 }
 
-impl Choice {
-    fn of(self, stack: &StackInfo, from: &str) -> Result<Transfer, RedriveError> {
-        let needs_key = !is_fifo(from) && self.targets().into_iter().any(is_fifo);
-        let group_key = if needs_key { stack.known()?.verify_token } else { String::new() };
-        Ok(Transfer { source: Source::new(stack, from), choice: self, group_key })
-    }
-
-    /// Where a message goes, unless it stays.
-    pub(crate) fn target(&self, message: &Message) -> Option<&str> {
-        let (name, kind) = (attribute(message, "field"), attribute(message, "kind"));
-        match self {
-            // Somebody's own, or one that lost its attributes, is this queue's all the same.
-            Self::DeadLetters { field: Field { kind: None, .. }, to } if name.is_none() => Some(to),
-            Self::DeadLetters { field, to } => field.is_of(name, kind).then_some(to),
-            Self::Routed { field, routes, from, misplaced } => {
-                let reason = attribute(message, "unrouted_reason");
-                let chosen = !misplaced || reason.is_some_and(|reason| MISPLACED.contains(&reason));
-                let route = chosen && field.is_of(name, kind);
-                route.then(|| queue(routes, name?, kind)).flatten().filter(|url| url != from)
-            }
-        }
-    }
-
-    /// The URLs of the queues that messages may go to.
-    pub(crate) fn targets(&self) -> Vec<&str> {
-        match self {
-            Self::DeadLetters { to, .. } => vec![to],
-            Self::Routed { field, routes, from, .. } => {
-                field.targets(routes).into_iter().filter(|url| url != from).collect()
-            }
-        }
-    }
-}
-
-/// The queue of a change, as the function looks it up.
-fn queue<'r>(routes: &'r BTreeMap<String, String>, field: &str, kind: Option<&str>) -> Option<&'r str> {
-    let of_kind = kind.and_then(|kind| routes.get(&format!("{field}.{kind}")));
-    of_kind.or_else(|| routes.get(field)).map(String::as_str)
-}
-
-impl Field {
-    fn is_of(&self, name: Option<&str>, kind: Option<&str>) -> bool {
-        name == Some(&self.name) && self.kind.is_none_or(|wanted| kind == Some(wanted.name()))
-    }
-
-    fn queues(&self, stack: &StackInfo) -> Result<Vec<String>, RedriveError> {
-        let queues: Vec<String> = self.targets(&stack.queue_urls).into_iter().map(str::to_owned).collect();
-        if queues.is_empty() { Err(RedriveError::NoQueue(self.clone())) } else { Ok(queues) }
-    }
-
-    /// The queues of the field's routes, or of the one route of its kind, each once.
-    fn targets<'r>(&self, routes: &'r BTreeMap<String, String>) -> Vec<&'r str> {
-        let kinds = match self.kind {
-            Some(kind) => vec![Some(kind.name())],
-            None => [None].into_iter().chain(Kind::ALL.map(|kind| Some(kind.name()))).collect(),
-        };
-        let mut urls: Vec<_> = kinds.into_iter().filter_map(|kind| queue(routes, &self.name, kind)).collect();
-        urls.sort_unstable();
-        urls.dedup();
-        urls
-    }
-}
-
-impl FromStr for Field {
-    type Err = FieldError;
-
-    fn from_str(text: &str) -> Result<Self, FieldError> {
-        if text.is_empty() {
-            return Err(FieldError);
-        }
-        let split = text.rsplit_once('.').and_then(|(name, kind)| {
-            let kind = Kind::ALL.into_iter().find(|known| known.name() == kind)?;
-            Some(Self { name: name.to_owned(), kind: Some(kind) })
-        });
-        Ok(split.unwrap_or_else(|| Self { name: text.to_owned(), kind: None }))
-    }
-}
-
-impl std::fmt::Display for Field {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.name)?;
-        self.kind.map_or(Ok(()), |kind| write!(formatter, ".{}", kind.name()))
-    }
+fn transfer(stack: &StackInfo, source: Queue, choice: Choice) -> Result<Transfer, RedriveError> {
+    let needs_key = !source.is_fifo() && choice.targets().into_iter().any(is_fifo);
+    let group_key = if needs_key { stack.known()?.verify_token } else { String::new() };
+    Ok(Transfer { source, choice, group_key })
 }

@@ -1,44 +1,37 @@
-//! What is on the queues of a stack.
+//! The queues that the function of a stack writes to.
 
 use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
-use aws_sdk_sqs::{
-    Client,
-    config::{BehaviorVersion, Config, Credentials, Region, timeout::TimeoutConfig},
-    error::{ProvideErrorMetadata, SdkError},
-    types::{Message, QueueAttributeName},
-};
+use aws_sdk_sqs::types::Message;
 use futures_util::future::try_join_all;
-use thiserror::Error;
-use whatsapp_webhook::sqs_error::{ErrorClass, classify};
 
-use crate::{aws::stack_info::StackInfo, error::root_cause};
+use super::{
+    error::QueueError,
+    queue::{Counts, MAX_BATCH, Queue, client, name},
+};
+use crate::aws::stack_info::StackInfo;
 
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
-/// The most that SQS gives out at once.
-pub(crate) const MOST_AT_ONCE: i32 = 10;
-/// Far longer than a run takes: a message is received once, and so never nears its queue's dead-letter queue.
-const HIDDEN_SECONDS: i32 = 3600;
+/// Far longer than a run takes: each message is received once, and so never moves to the dead-letter queue.
+const HIDDEN: Duration = Duration::from_hours(1);
 
-/// The queues of a stack, and the messages that were taken from them and have to go back.
+/// The queues of a stack, and the received messages that have to be released.
 #[derive(Debug)]
 pub struct Queues {
-    pub(crate) client: Client,
-    pub(crate) all: Vec<Queue>,
-    taken: Vec<(String, String)>,
+    pub(crate) all: Vec<RoutedQueue>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Queue {
-    name: String,
-    pub(crate) url: String,
+pub(crate) struct RoutedQueue {
+    pub(crate) queue: Queue,
+    /// The queue's name without the stack's.
+    pub(crate) label: String,
     pub(crate) routes: Vec<String>,
+    received: Vec<String>,
 }
 
-/// A message on a queue.
+/// A message that was received.
 #[derive(Debug, Clone)]
-pub struct Landed {
+pub struct ReceivedMessage {
     /// The queue's name without the stack's.
     pub queue: String,
     /// The body as it is on the queue.
@@ -47,103 +40,70 @@ pub struct Landed {
     pub attributes: BTreeMap<String, String>,
 }
 
-/// How much a queue holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Depth {
-    /// The queue's name without the stack's.
-    pub queue: String,
-    /// The routes that lead there.
-    pub routes: Vec<String>,
-    /// The messages that a consumer would get.
-    pub messages: usize,
-}
-
-/// Why the queues cannot be looked at.
-#[derive(Debug, Error)]
-#[error("cannot {doing} {queue}: {reason}")]
-pub struct QueueError {
-    doing: &'static str,
-    queue: String,
-    reason: String,
-    /// Whether the same call may succeed in a moment.
-    pub(crate) passing: bool,
-}
-
-impl QueueError {
-    /// Of an answer that is no error in itself.
-    pub(crate) fn new(doing: &'static str, queue: &str, reason: String) -> Self {
-        Self { doing, queue: queue.to_owned(), reason, passing: true }
-    }
-
-    /// The same, where no later try is of use.
-    pub(crate) fn for_good(self) -> Self {
-        Self { passing: false, ..self }
-    }
-}
-
 impl Queues {
-    /// The queues that a stack's function writes to.
+    /// The queues that a stack's function writes to, by name.
     #[must_use]
     pub fn of(stack: &StackInfo) -> Self {
-        let prefix = format!("{}-", stack.stack);
-        let mut queues: Vec<Queue> = Vec::new();
+        let (client, prefix) = (client(stack), format!("{}-", stack.stack));
+        let mut all: Vec<RoutedQueue> = Vec::new();
         for (route, url) in &stack.queue_urls {
-            if let Some(queue) = queues.iter_mut().find(|queue| queue.url == *url) {
+            if let Some(queue) = all.iter_mut().find(|queue| queue.queue.url == *url) {
                 queue.routes.push(route.clone());
                 continue;
             }
-            let name = url.rsplit('/').next().unwrap_or(url);
-            let name = name.strip_prefix(&prefix).unwrap_or(name).to_owned();
-            queues.push(Queue { name, url: url.clone(), routes: vec![route.clone()] });
+            let label = name(url).strip_prefix(&prefix).unwrap_or(name(url)).to_owned();
+            let routes = vec![route.clone()];
+            all.push(RoutedQueue { queue: Queue::new(&client, url), label, routes, received: Vec::new() });
         }
-        queues.sort_by(|one, other| one.name.cmp(&other.name));
-        Self { client: client(stack), all: queues, taken: Vec::new() }
+        all.sort_by(|one, other| one.label.cmp(&other.label));
+        Self { all }
     }
 
-    /// Whether there is a route of this name.
+    /// Whether the stack has this route.
     #[must_use]
     pub fn has_route(&self, route: &str) -> bool {
         self.queue_of(route).is_some()
     }
 
-    /// The name of the queue that a route leads to, without the stack's.
+    /// The name of a route's queue, without the stack's name.
     #[must_use]
     pub fn queue_of(&self, route: &str) -> Option<&str> {
-        let leads = |queue: &&Queue| queue.routes.iter().any(|name| name == route);
-        self.all.iter().find(leads).map(|queue| queue.name.as_str())
+        let has_route = |queue: &&RoutedQueue| queue.routes.iter().any(|name| name == route);
+        self.all.iter().find(has_route).map(|queue| queue.label.as_str())
     }
 
-    /// Receives what has come since the last time, on all queues, and keeps it hidden until [`Self::release`].
+    /// Receives the visible messages of all queues, and hides them until [`Self::release`].
     ///
     /// On a FIFO queue this blocks the groups of the messages for so long; the template makes standard queues.
-    pub async fn receive_all(&mut self) -> Result<Vec<Landed>, QueueError> {
-        let found = try_join_all(self.all.iter().map(|queue| received(&self.client, queue))).await?;
-        let mut landed = Vec::new();
-        for (queue, messages) in self.all.iter().zip(found) {
-            for message in messages {
-                self.taken.push((queue.url.clone(), message.receipt_handle.clone().unwrap_or_default()));
-                landed.push(Landed::new(&queue.name, message));
+    pub async fn receive_all(&mut self) -> Result<Vec<ReceivedMessage>, QueueError> {
+        let received = try_join_all(self.all.iter().map(|queue| receive_all(&queue.queue))).await?;
+        let mut messages = Vec::new();
+        for (queue, received) in self.all.iter_mut().zip(received) {
+            for message in received {
+                queue.received.push(message.receipt_handle.clone().unwrap_or_default());
+                messages.push(ReceivedMessage::new(&queue.label, message));
             }
         }
-        Ok(landed)
+        Ok(messages)
     }
 
-    /// Puts every message that was taken back in sight of consumers.
+    /// Shows every received message to consumers again.
     pub async fn release(&mut self) -> Result<(), QueueError> {
-        for (url, receipt) in self.taken.drain(..) {
-            let change = self.client.change_message_visibility().queue_url(&url).receipt_handle(receipt);
-            change.visibility_timeout(0).send().await.map_err(failed("give back a message to", &url))?;
+        for queue in &mut self.all {
+            queue.queue.hide(&queue.received, Duration::ZERO).await?;
+            queue.received.clear();
         }
         Ok(())
     }
 
-    /// Counts what each queue holds, in the order of their names.
-    pub async fn depths(&self) -> Result<Vec<Depth>, QueueError> {
-        try_join_all(self.all.iter().map(|queue| depth(&self.client, queue))).await
+    /// Returns the message counts of each queue, in the order of their names.
+    pub async fn counts(&self) -> Result<Vec<Counts>, QueueError> {
+        let counts = try_join_all(self.all.iter().map(|queue| queue.queue.counts())).await?;
+        Ok(counts.into_iter().map(|(counts, _)| counts).collect())
     }
 }
 
-impl Landed {
+impl ReceivedMessage {
     pub(crate) fn new(queue: &str, message: Message) -> Self {
         let attributes = message.message_attributes.unwrap_or_default().into_iter();
         Self {
@@ -154,58 +114,13 @@ impl Landed {
     }
 }
 
-async fn received(client: &Client, queue: &Queue) -> Result<Vec<Message>, QueueError> {
+async fn receive_all(queue: &Queue) -> Result<Vec<Message>, QueueError> {
     let mut all = Vec::new();
     loop {
-        let receive = client.receive_message().queue_url(&queue.url).message_attribute_names("All");
-        let receive = receive.max_number_of_messages(MOST_AT_ONCE).visibility_timeout(HIDDEN_SECONDS);
-        let some = receive.send().await.map_err(failed("receive from", &queue.name))?.messages.unwrap_or_default();
-        if some.is_empty() {
+        let messages = queue.receive(MAX_BATCH, HIDDEN, Duration::ZERO).await?;
+        if messages.is_empty() {
             return Ok(all);
         }
-        all.extend(some);
+        all.extend(messages);
     }
-}
-
-async fn depth(client: &Client, queue: &Queue) -> Result<Depth, QueueError> {
-    const COUNT: QueueAttributeName = QueueAttributeName::ApproximateNumberOfMessages;
-    let asked = client.get_queue_attributes().queue_url(&queue.url).attribute_names(COUNT);
-    let told = asked.send().await.map_err(failed("count what is on", &queue.name))?.attributes.unwrap_or_default();
-    let messages = told.get(&COUNT).and_then(|count| count.parse().ok()).unwrap_or_default();
-    Ok(Depth { queue: queue.name.clone(), routes: queue.routes.clone(), messages })
-}
-
-/// Describes a failed call of SQS. `doing` completes "cannot … the queue".
-pub(crate) fn failed<E: std::error::Error + ProvideErrorMetadata + 'static>(
-    doing: &'static str,
-    queue: &str,
-) -> impl Fn(SdkError<E>) -> QueueError {
-    move |error| QueueError {
-        doing,
-        queue: queue.to_owned(),
-        // An error without a code has no readable answer of SQS, such as a timeout.
-        passing: error.code().is_none_or(|code| {
-            let is_client_error = error.raw_response().is_some_and(|answer| answer.status().is_client_error());
-            classify(code, is_client_error) == ErrorClass::Transient
-        }),
-        reason: match (error.code(), error.message()) {
-            (Some(code), Some(message)) => format!("{code}: {message}"),
-            (Some(code), None) => code.to_owned(),
-            (None, _) => root_cause(&error),
-        },
-    }
-}
-
-pub(crate) fn client(stack: &StackInfo) -> Client {
-    let key =
-        Credentials::new(&stack.access_key_id, &stack.secret_access_key, stack.session_token.clone(), None, "stack");
-    let timeouts =
-        TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).operation_timeout(OPERATION_TIMEOUT);
-    let config = Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(stack.region.clone()))
-        .endpoint_url(&stack.aws_endpoint)
-        .credentials_provider(key)
-        .timeout_config(timeouts.build());
-    Client::from_conf(config.build())
 }

@@ -17,12 +17,12 @@ use whatsapp_webhook::{
     sqs_error::{ErrorClass, classify},
 };
 
-use crate::queues::{
-    backlog::{Counts, Waiting},
-    redrive::Choice,
+use super::{
+    backlog::Waiting,
+    choice::Choice,
+    error::QueueError,
+    queue::{MAX_BATCH, Queue, is_fifo, name},
     resend::{self, Way, attribute, group_id, system_attribute},
-    source::{Source, is_fifo, name},
-    stack_queues::{MOST_AT_ONCE, QueueError, failed},
 };
 
 /// For the send and the deletion of what is received at once. Should the run be killed, it is back after this.
@@ -36,6 +36,8 @@ const LONGEST_PASS: Duration = Duration::from_hours(6);
 const SLOWEST: f64 = 25.0;
 /// What is not to be moved, and so hidden: SQS hides 120,000 messages of a queue at most, its consumers' among them.
 const MOST_STAYING: usize = 50_000;
+/// Long enough that SQS queries all of its servers.
+const WAIT: Duration = Duration::from_secs(1);
 /// Receives in a row that get nothing new before the queue counts as gone through.
 const EMPTY_IN_A_ROW: u32 = 3;
 /// Calls in a row that fail for the moment before the run is given up; the pauses between them double.
@@ -47,7 +49,7 @@ const REMEMBERED: Duration = Duration::from_mins(6);
 /// A queue whose messages are to be moved.
 #[derive(Debug)]
 pub struct Transfer {
-    pub(crate) source: Source,
+    pub(crate) source: Queue,
     pub(crate) choice: Choice,
     pub(crate) group_key: String,
 }
@@ -124,14 +126,10 @@ impl Transfer {
     pub async fn waiting(&self) -> Result<Waits, QueueError> {
         let mut to = Vec::new();
         for url in self.targets() {
-            to.push(self.count(url).await?);
+            let queue = Queue::new(&self.source.client, url);
+            to.push(Waiting::new(&queue, queue.counts().await?.0));
         }
-        Ok(Waits { from: self.count(&self.source.url).await?, to })
-    }
-
-    async fn count(&self, url: &str) -> Result<Waiting, QueueError> {
-        let (counts, _) = Counts::of(&self.source.client, url).await?;
-        Ok(Waiting { queue: name(url).to_owned(), counts, oldest_seconds: None })
+        Ok(Waits { from: Waiting::new(&self.source, self.source.counts().await?.0), to })
     }
 
     /// Goes through the queue once, until `stop` is set, and shows again what stays.
@@ -148,7 +146,7 @@ impl Transfer {
         let _ = self.source.hide(&staying, Duration::ZERO).await;
         let mut moved = pass.moved;
         moved.stopped = passed.err();
-        moved.hidden = self.count(&self.source.url).await.map_or(0, |there| there.counts.in_flight);
+        moved.hidden = self.source.counts().await.map_or(0, |(counts, _)| counts.in_flight);
         moved
     }
 }
@@ -172,13 +170,9 @@ impl<'p> Pass<'p> {
         Self { what, pace, began: SystemTime::now(), until: now, next: now, moved, staying: HashMap::new() }
     }
 
-    async fn waiting(&self) -> Result<usize, String> {
-        let there = self.what.count(&self.what.source.url).await;
-        there.map(|there| there.counts.visible).map_err(|error| error.to_string())
-    }
-
     async fn go(&mut self, stop: &AtomicBool, progress: &mut impl FnMut(&TransferReport)) -> Result<(), String> {
-        self.moved.waiting = self.waiting().await?;
+        let counts = self.what.source.counts().await;
+        self.moved.waiting = counts.map_err(|error| error.to_string())?.0.visible;
         self.until += longest(self.moved.waiting, self.pace.rate);
         let (mut nothing_new, mut troubles) = (0, 0);
         while nothing_new < EMPTY_IN_A_ROW && self.moved.moved < self.pace.most {
@@ -191,7 +185,7 @@ impl<'p> Pass<'p> {
             }
             match self.step().await {
                 Ok(new) => (nothing_new, troubles) = (if new { 0 } else { nothing_new + 1 }, 0),
-                Err(error) if error.passing && troubles < MOST_TROUBLES => {
+                Err(error) if error.is_transient && troubles < MOST_TROUBLES => {
                     sleep(FIRST_PAUSE * 2_u32.pow(troubles)).await;
                     troubles += 1;
                 }
@@ -204,8 +198,8 @@ impl<'p> Pass<'p> {
 
     /// Receives once and sends what is to be sent; tells whether there was anything not seen before.
     async fn step(&mut self) -> Result<bool, QueueError> {
-        let most = i32::try_from(self.pace.most - self.moved.moved).unwrap_or(MOST_AT_ONCE);
-        let messages = self.what.source.receive(most, HIDDEN).await?;
+        let most = i32::try_from(self.pace.most - self.moved.moved).unwrap_or(MAX_BATCH);
+        let messages = self.what.source.receive(most, HIDDEN, WAIT).await?;
         let received = Instant::now();
         let new = messages.iter().any(|message| !self.staying.contains_key(id(message)));
         let mut leaving = BTreeMap::<&str, Vec<Message>>::new();
@@ -290,10 +284,10 @@ impl<'p> Pass<'p> {
                     }
                     Err(EntryError { class, code }) => {
                         // An unavailable queue ends the run, whatever the other entries of the batch failed of.
-                        if trouble.as_ref().err().is_none_or(|error: &QueueError| error.passing) {
+                        if trouble.as_ref().err().is_none_or(|error: &QueueError| error.is_transient) {
                             let error = QueueError::new("send to", name(target), code);
                             let is_transient = class == ErrorClass::Transient;
-                            trouble = Err(if is_transient { error } else { error.for_good() });
+                            trouble = Err(if is_transient { error } else { error.permanent() });
                         }
                         again.push(message);
                     }
@@ -325,7 +319,7 @@ impl<'p> Pass<'p> {
     ) -> Result<Vec<Result<(), EntryError>>, QueueError> {
         let entries = batch.iter().enumerate().map(|(id, message)| resend::entry(id, message, way)).collect();
         let call = self.what.source.client.send_message_batch().queue_url(target).set_entries(Some(entries));
-        let answer = call.send().await.map_err(failed("send to", name(target)))?;
+        let answer = call.send().await.map_err(QueueError::of("send to", name(target)))?;
         // SQS answers 200 even when it stored none of the entries: only what it lists as successful is stored.
         let unmentioned =
             || EntryError { class: ErrorClass::Transient, code: "the answer does not mention a message".to_owned() };
@@ -377,7 +371,7 @@ impl<'p> Pass<'p> {
         }
         let error = trouble
             .unwrap_or_else(|| QueueError::new("delete from", &self.what.source.name, "it is still there".to_owned()));
-        Err(error.for_good())
+        Err(error.permanent())
     }
 }
 

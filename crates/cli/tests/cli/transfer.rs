@@ -9,8 +9,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use ingress_tools::{
     aws::{cli::AwsCli, stack_info::StackInfo},
     queues::{
-        backlog::{Backlogs, Counts},
-        redrive::{self, Field, RedriveError},
+        backlog::Backlogs,
+        choice::Field,
+        queue::Counts,
+        redrive::{self, RedriveError},
         transfer::{Pace, Transfer, TransferReport},
     },
 };
