@@ -40,7 +40,7 @@ pub(crate) async fn oldest_message_seconds(
     queues: &[String],
 ) -> Result<BTreeMap<String, u64>, AwsCliError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (start, end) = ((now - MAX_AGE).as_secs().to_string(), now.as_secs().to_string());
+    let (start, end) = (now.saturating_sub(MAX_AGE).as_secs().to_string(), now.as_secs().to_string());
     let mut newest = BTreeMap::new();
     for queues in queues.chunks(MAX_QUERIES) {
         let queries: Vec<_> = queues.iter().enumerate().map(|(index, queue)| query(index, queue)).collect();

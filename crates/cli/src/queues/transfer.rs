@@ -9,12 +9,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName, SendMessageBatchResultEntry};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
 use whatsapp_webhook::{
     message::MAX_MESSAGE_BYTES,
-    sqs_error::{ErrorClass, classify},
+    sqs_error::{ErrorClass, classify, entry_results},
 };
 
 use super::{
@@ -319,24 +319,19 @@ impl<'p> Pass<'p> {
     ) -> Result<Vec<Result<(), EntryError>>, QueueError> {
         let entries = batch.iter().enumerate().map(|(id, message)| resend::entry(id, message, way)).collect();
         let call = self.what.source.client.send_message_batch().queue_url(target).set_entries(Some(entries));
-        let answer = call.send().await.map_err(QueueError::of("send to", name(target)))?;
-        // SQS answers 200 even when it stored none of the entries: only what it lists as successful is stored.
-        let unmentioned =
-            || EntryError { class: ErrorClass::Transient, code: "the answer does not mention a message".to_owned() };
-        let mut outcomes: Vec<_> = batch.iter().map(|_| Err(unmentioned())).collect();
-        for entry in answer.failed() {
-            let code = entry.code().to_owned();
-            let error = EntryError { class: classify(&code, entry.sender_fault()), code };
-            if let Some(outcome) = entry.id().parse().ok().and_then(|id: usize| outcomes.get_mut(id)) {
-                *outcome = Err(error);
-            }
-        }
-        for entry in answer.successful() {
-            if let Some(outcome) = entry.id().parse().ok().and_then(|id: usize| outcomes.get_mut(id)) {
-                *outcome = Ok(());
-            }
-        }
-        Ok(outcomes)
+        let response = call.send().await.map_err(QueueError::of("send to", name(target)))?;
+        let code = "the response does not mention a message".to_owned();
+        let missing = EntryError { class: ErrorClass::Transient, code };
+        let failed = response.failed().iter().map(|entry| {
+            let class = classify(entry.code(), entry.sender_fault());
+            (entry.id(), EntryError { class, code: entry.code().to_owned() })
+        });
+        Ok(entry_results(
+            batch.len(),
+            missing,
+            failed,
+            response.successful().iter().map(SendMessageBatchResultEntry::id),
+        ))
     }
 
     /// Deletes what was sent. What is still there after some tries ends the run: more would only be doubled.
@@ -376,6 +371,7 @@ impl<'p> Pass<'p> {
 }
 
 /// The reason why SQS did not store an entry of a batch.
+#[derive(Clone)]
 struct EntryError {
     class: ErrorClass,
     code: String,
