@@ -246,7 +246,7 @@ pub(crate) async fn queues(stack: &NamedStack, json: bool) -> Result<bool, Comma
 pub(crate) async fn redrive(wanted: &Wanted, from: Option<&str>) -> Result<bool, CommandError> {
     let info = wanted.stack.info_or_running().await?;
     let moves = match from {
-        Some(queue) => vec![redrive::drained(&info, &wanted.field, queue)?],
+        Some(queue) => vec![redrive::drain(&info, &wanted.field, queue)?],
         None => redrive::redrive(&info, &wanted.field).await?,
     };
     carry_out(&moves, wanted).await

@@ -10,7 +10,6 @@ use anstream::{eprint, eprintln, println};
 use anstyle::{AnsiColor, Style};
 
 use crate::{
-    local::docker::Image,
     meta::outcome::Outcome,
     queues::{
         backlog::{Backlogs, OtherQueue, Waiting},
@@ -66,10 +65,10 @@ pub(crate) fn summary<'o>(outcomes: impl Iterator<Item = &'o Outcome>) {
     }
 }
 
-/// Says in what the function runs.
-pub(crate) fn image(image: &Image) {
-    println!("{TITLE}image{TITLE:#}  {}", image.image);
-    if let Some(reason) = &image.stand_in_because {
+/// Prints the image that the function runs in.
+pub(crate) fn image(name: &str, stand_in_because: Option<&str>) {
+    println!("{TITLE}image{TITLE:#}  {name}");
+    if let Some(reason) = stand_in_because {
         println!("{BAD}a stand-in{BAD:#}, since AWS's own cannot be had: {reason}");
     }
 }

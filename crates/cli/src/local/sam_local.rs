@@ -154,7 +154,7 @@ impl SamLocal {
 
     /// Runs the function on each of the samples, in a new container each time, and prints a table.
     pub async fn invoke_all(&mut self, samples: &[Sample]) -> Result<Vec<Invoked>, SamError> {
-        report::image(&self.image);
+        report::image(&self.image.image, self.image.stand_in_because.as_deref());
         let table = report::Deliveries::start(samples.iter().map(|sample| sample.name.as_str()));
         let mut all = Vec::new();
         for sample in samples {

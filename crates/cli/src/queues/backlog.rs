@@ -1,4 +1,4 @@
-//! How much waits on a stack's queues, and for how long.
+//! Message counts of a stack's queues, and the age of the oldest message.
 
 use std::collections::BTreeMap;
 
@@ -20,19 +20,19 @@ use crate::aws::{
 /// The maximum of SQS.
 const MAX_LISTED: i32 = 1000;
 
-/// What waits on one queue.
+/// The messages of one queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Waiting {
     /// The queue's name.
     pub queue: String,
-    /// How much.
+    /// The message counts.
     #[serde(flatten)]
     pub counts: Counts,
-    /// How old the oldest message is, where `CloudWatch` tells.
+    /// The age of the oldest message, if `CloudWatch` has it.
     pub oldest_seconds: Option<u64>,
 }
 
-/// What waits on a queue, and what was given up there.
+/// The messages of a queue and of its dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Backlog {
     /// The routes that lead there.
@@ -59,7 +59,7 @@ pub struct OtherQueue {
     pub counts: Option<Counts>,
 }
 
-/// What waits on all queues of a stack.
+/// The messages of all queues of a stack.
 #[derive(Debug, Serialize)]
 pub struct Backlogs {
     /// The name of the stack.
@@ -70,7 +70,7 @@ pub struct Backlogs {
     pub other_queues: Vec<OtherQueue>,
     /// The reason why `other_queues` is empty, if SQS did not list the queues.
     pub other_queues_unknown: Option<String>,
-    /// Why no age is known, where `CloudWatch` could not be asked.
+    /// The reason why no age is known, if `CloudWatch` returned none.
     pub ages_unknown: Option<String>,
 }
 
@@ -103,7 +103,7 @@ impl Backlogs {
         Ok(Self { stack: stack.stack.clone(), queues, other_queues, other_queues_unknown, ages_unknown })
     }
 
-    /// Whether there is a queue with messages whose age nobody tells.
+    /// Whether the age of a queue with messages is unknown.
     #[must_use]
     pub fn lack_ages(&self) -> bool {
         let mut all = self.queues.iter().flat_map(Backlog::both);

@@ -1,4 +1,4 @@
-//! Finds a run's own messages among those on the catch-all queue, and takes no others away.
+//! Finds the messages of one run on the catch-all queue and deletes them.
 
 use std::time::{Duration, Instant};
 
@@ -6,52 +6,50 @@ use whatsapp_webhook::routes::CATCH_ALL;
 
 use super::{
     error::QueueError,
-    queue::{MAX_BATCH, Queue, client},
+    queue::{LONG_POLL, MAX_BATCH, Queue, client},
     stack_queues::ReceivedMessage,
 };
 use crate::aws::stack_info::StackInfo;
 
-/// How long, and how far, to look: the queue may hold two weeks of what nobody has routed.
-const LONGEST: Duration = Duration::from_mins(1);
-const MOST: usize = 5_000;
-/// Longer than the search, so that it sees no message twice; should it be interrupted, they are back after this.
-const HIDDEN: Duration = Duration::from_secs(90);
-/// Long enough that SQS queries all of its servers.
-const WAIT: Duration = Duration::from_secs(1);
-/// Receives in a row that get nothing before the queue counts as empty.
-const EMPTY_IN_A_ROW: usize = 2;
-/// Receives after everything expected was found: for what was stored and should not have been.
-const MORE: usize = 2;
+/// Limits of a search: the queue can hold the messages of two weeks.
+const SEARCH_TIMEOUT: Duration = Duration::from_mins(1);
+const MAX_SEEN: usize = 5_000;
+/// Longer than the search, so that it receives no message twice. After a kill, the messages are visible when it ends.
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(90);
+/// Receives in a row without a message, after which the queue counts as empty.
+const MAX_EMPTY_RECEIVES: usize = 2;
+/// Receives after all expected messages were found, to find messages that should not have been stored.
+const EXTRA_RECEIVES: usize = 2;
 
-/// The queue where everything lands that has no route.
+/// The queue of everything without a route.
 #[derive(Debug)]
 pub struct CatchAll(Queue);
 
-/// What was found.
+/// The result of a search.
 #[derive(Debug, Default)]
 pub struct Collected {
     /// The run's own messages.
     pub found: Vec<ReceivedMessage>,
-    /// How many messages were looked at.
+    /// The number of received messages.
     pub seen: usize,
-    /// Own messages that are still there.
+    /// The number of own messages that were not deleted.
     pub undeleted: usize,
 }
 
 impl CatchAll {
-    /// That of a stack, if it has one.
+    /// The catch-all queue of a stack, if it has one.
     #[must_use]
     pub fn of(stack: &StackInfo) -> Option<Self> {
         Some(Self(Queue::new(&client(stack), stack.queue_urls.get(CATCH_ALL)?)))
     }
 
-    /// Looks for messages whose bodies have `mark` in them until there are `expected` of them, and a little on;
-    /// deletes them. The others, which are hidden meanwhile, are put back.
+    /// Finds and deletes messages whose body contains `mark`, until it has `expected` of them and after that for a few
+    /// more receives. Hides the other messages meanwhile, and then shows them again.
     pub async fn collect(&self, mark: &str, expected: usize) -> Result<Collected, QueueError> {
         let mut collected = Collected::default();
         let mut others = Vec::new();
         let searched = self.search(mark, expected, &mut collected, &mut others).await;
-        // What cannot be put back now is back soon in any case.
+        // If the call fails, they are visible when their visibility timeout ends.
         let _ = self.0.hide(&others, Duration::ZERO).await;
         searched.map(|()| collected)
     }
@@ -63,11 +61,11 @@ impl CatchAll {
         collected: &mut Collected,
         others: &mut Vec<String>,
     ) -> Result<(), QueueError> {
-        let end = Instant::now() + LONGEST;
+        let end = Instant::now() + SEARCH_TIMEOUT;
         let (mut empty, mut more) = (0, 0);
-        while empty < EMPTY_IN_A_ROW && more < MORE && collected.seen < MOST && Instant::now() < end {
+        while empty < MAX_EMPTY_RECEIVES && more < EXTRA_RECEIVES && collected.seen < MAX_SEEN && Instant::now() < end {
             more += usize::from(collected.found.len() >= expected);
-            let messages = self.0.receive(MAX_BATCH, HIDDEN, WAIT).await?;
+            let messages = self.0.receive(MAX_BATCH, VISIBILITY_TIMEOUT, LONG_POLL).await?;
             empty = if messages.is_empty() { empty + 1 } else { 0 };
             for message in messages {
                 collected.seen += 1;

@@ -8,36 +8,36 @@ use whatsapp_webhook::notification::Kind;
 
 use super::resend::attribute;
 
-/// The reasons for which the catch-all has what a queue is meant for.
+/// The values of `unrouted_reason` of messages that have a route, or can get one.
 const MISPLACED: [&str; 2] = ["no-route", "queue-unavailable"];
 
-/// What is to be moved: a field, or one kind of it, as in `messages.statuses`.
+/// The messages to move: a field, or one kind of it, such as `messages.statuses`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
     name: String,
     kind: Option<Kind>,
 }
 
-/// No field is named.
+/// The text names no field.
 #[derive(Debug, Error)]
 #[error("a field is wanted, such as messages, or a kind of it, such as messages.statuses")]
 pub struct FieldError;
 
-/// The messages of a queue that are to be moved, and where to.
+/// Selects the messages of a queue to move, and the queue of each.
 #[derive(Debug)]
 pub(crate) enum Choice {
-    /// Whatever is on a dead-letter queue, but what says that it is another field's.
+    /// All messages of a dead-letter queue, except those with the attributes of another field.
     DeadLetters { field: Field, to: String },
-    /// What the function would now put on another queue; with a reason, where that is asked for.
+    /// Messages whose route leads to another queue. If `misplaced`, only messages with a reason of [`MISPLACED`].
     Routed { field: Field, routes: BTreeMap<String, String>, from: String, misplaced: bool },
 }
 
 impl Choice {
-    /// Where a message goes, unless it stays.
+    /// The URL of the queue that a message belongs on, unless it stays.
     pub(crate) fn target(&self, message: &Message) -> Option<&str> {
         let (name, kind) = (attribute(message, "field"), attribute(message, "kind"));
         match self {
-            // Somebody's own, or one that lost its attributes, is this queue's all the same.
+            // A message without the attribute, such as one that an operator sent, belongs to this queue.
             Self::DeadLetters { field: Field { kind: None, .. }, to } if name.is_none() => Some(to),
             Self::DeadLetters { field, to } => field.is_of(name, kind).then_some(to),
             Self::Routed { field, routes, from, misplaced } => {
@@ -49,7 +49,7 @@ impl Choice {
         }
     }
 
-    /// The URLs of the queues that messages may go to.
+    /// The URLs of all queues that messages can belong on.
     pub(crate) fn targets(&self) -> Vec<&str> {
         match self {
             Self::DeadLetters { to, .. } => vec![to],
@@ -60,7 +60,7 @@ impl Choice {
     }
 }
 
-/// The queue of a change, as the function looks it up.
+/// The queue of a change, by the function's rules.
 fn queue<'r>(routes: &'r BTreeMap<String, String>, field: &str, kind: Option<&str>) -> Option<&'r str> {
     let of_kind = kind.and_then(|kind| routes.get(&format!("{field}.{kind}")));
     of_kind.or_else(|| routes.get(field)).map(String::as_str)
@@ -71,7 +71,7 @@ impl Field {
         name == Some(&self.name) && self.kind.is_none_or(|wanted| kind == Some(wanted.name()))
     }
 
-    /// The queues of the field's routes, or of the one route of its kind, each once.
+    /// The queues of the field's routes, or of the route of its kind, each once.
     pub(crate) fn targets<'r>(&self, routes: &'r BTreeMap<String, String>) -> Vec<&'r str> {
         let kinds = match self.kind {
             Some(kind) => vec![Some(kind.name())],

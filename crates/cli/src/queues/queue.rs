@@ -21,6 +21,8 @@ use crate::aws::stack_info::StackInfo;
 
 /// The limit of SQS for one receive and one batch.
 pub(crate) const MAX_BATCH: i32 = 10;
+/// Long polling: a receive that waits queries all of SQS's servers, others only some.
+pub(crate) const LONG_POLL: Duration = Duration::from_secs(1);
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -90,8 +92,6 @@ impl Queue {
     }
 
     /// Receives at most this many messages with all their attributes, and hides them for a time.
-    ///
-    /// A receive that waits for a second queries all of SQS's servers, one that does not wait only some.
     pub(crate) async fn receive(&self, max: i32, hidden: Duration, wait: Duration) -> Result<Vec<Message>, QueueError> {
         let call = self.client.receive_message().queue_url(&self.url).message_attribute_names("All");
         let call = call.message_system_attribute_names(MessageSystemAttributeName::All);

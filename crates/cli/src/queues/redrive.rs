@@ -1,5 +1,4 @@
-//! Which messages go back, and where to: dead letters to their queue, and what waits elsewhere to the queue that the
-//! function would put it on now.
+//! Prepares moves: dead letters back to their queue, and messages of other queues to the queue of their route.
 
 use thiserror::Error;
 use whatsapp_webhook::routes::CATCH_ALL;
@@ -12,24 +11,24 @@ use super::{
 };
 use crate::aws::stack_info::{StackInfo, StackInfoError};
 
-/// Why there is nothing that could be moved.
+/// A move that cannot be prepared.
 #[derive(Debug, Error)]
 pub enum RedriveError {
     /// No route has the field.
     #[error("{0} has no queue: what comes of it goes to the catch-all")]
     NoQueue(Field),
-    /// The queue keeps what fails.
+    /// The queue has no dead-letter queue.
     #[error("the queue {0} has no dead-letter queue")]
     NoDeadLetters(String),
-    /// The queue does not tell.
+    /// The attributes of the queue cannot be read.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// The key of the groups of a FIFO queue is not known.
+    /// The verify token, which is the key of a FIFO queue's group ids, cannot be read.
     #[error(transparent)]
     StackInfo(#[from] StackInfoError),
 }
 
-/// Dead letters of a field's queues back to them.
+/// Moves the dead letters of a field's queues back to these queues.
 pub async fn redrive(stack: &StackInfo, field: &Field) -> Result<Vec<Transfer>, RedriveError> {
     let mut transfers = Vec::new();
     for url in field.targets(&stack.queue_urls) {
@@ -42,13 +41,13 @@ pub async fn redrive(stack: &StackInfo, field: &Field) -> Result<Vec<Transfer>, 
     if transfers.is_empty() { Err(RedriveError::NoQueue(field.clone())) } else { Ok(transfers) }
 }
 
-/// What waits on the catch-all for a field to the queues that the field has by now.
+/// Moves the messages of a field on the catch-all queue to the field's queues.
 pub fn reroute(stack: &StackInfo, field: &Field) -> Result<Transfer, RedriveError> {
     routed(stack, field, catch_all(stack), true)
 }
 
-/// What waits on any queue beside the stack's, such as one that was replaced, to the queues that the field has now.
-pub fn drained(stack: &StackInfo, field: &Field, queue: &str) -> Result<Transfer, RedriveError> {
+/// Moves the messages of a field on any other queue of the account, such as one that was replaced, to the field's queues.
+pub fn drain(stack: &StackInfo, field: &Field, queue: &str) -> Result<Transfer, RedriveError> {
     routed(stack, field, &sibling_url(catch_all(stack), queue), false)
 }
 
@@ -66,6 +65,7 @@ fn routed(stack: &StackInfo, field: &Field, from: &str, misplaced: bool) -> Resu
     transfer(stack, Queue::new(&client(stack), from), choice)
 }
 
+/// Adds the key of the group ids if the move needs it.
 fn transfer(stack: &StackInfo, source: Queue, choice: Choice) -> Result<Transfer, RedriveError> {
     let needs_key = !source.is_fifo() && choice.targets().into_iter().any(is_fifo);
     let group_key = if needs_key { stack.known()?.verify_token } else { String::new() };

@@ -1,4 +1,4 @@
-//! Messages from one queue to others: each is received, sent, and only then deleted.
+//! Moves messages from one queue to others. Each is received, sent, and only then deleted.
 //!
 //! So a run that is interrupted between any two calls has lost nothing: at worst a message is on both queues, with the
 //! same `event_id`, and some are hidden for half a minute.
@@ -21,32 +21,31 @@ use super::{
     backlog::Waiting,
     choice::Choice,
     error::QueueError,
-    queue::{MAX_BATCH, Queue, is_fifo, name},
+    queue::{LONG_POLL, MAX_BATCH, Queue, is_fifo, name},
     resend::{self, Way, attribute, group_id, system_attribute},
 };
 
-/// For the send and the deletion of what is received at once. Should the run be killed, it is back after this.
-const HIDDEN: Duration = Duration::from_secs(30);
-/// Nothing is sent later after its receipt, or it could be in sight again before it is deleted.
-const SENDABLE: Duration = Duration::from_secs(15);
-/// What is not to be moved is hidden for as long as the whole queue takes, so that it is received once.
-const SHORTEST_PASS: Duration = Duration::from_mins(2);
-const LONGEST_PASS: Duration = Duration::from_hours(6);
-/// Messages in a second that are looked at even from afar.
-const SLOWEST: f64 = 25.0;
-/// What is not to be moved, and so hidden: SQS hides 120,000 messages of a queue at most, its consumers' among them.
-const MOST_STAYING: usize = 50_000;
-/// Long enough that SQS queries all of its servers.
-const WAIT: Duration = Duration::from_secs(1);
-/// Receives in a row that get nothing new before the queue counts as gone through.
-const EMPTY_IN_A_ROW: u32 = 3;
-/// Calls in a row that fail for the moment before the run is given up; the pauses between them double.
-const MOST_TROUBLES: u32 = 6;
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// SQS remembers a deduplication id for 5 minutes, and would take a dead letter for a copy of itself; clocks differ.
-const REMEMBERED: Duration = Duration::from_mins(6);
+/// The time to send and delete the messages of one receive. After a kill, they are visible again when it ends.
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(30);
+/// No message is sent later after its receipt. It could be visible again before it is deleted.
+const SEND_TIMEOUT: Duration = Duration::from_secs(15);
+/// Skipped messages are hidden for as long as the whole queue takes, so that each is received once.
+const MIN_PASS_TIMEOUT: Duration = Duration::from_mins(2);
+const MAX_PASS_TIMEOUT: Duration = Duration::from_hours(6);
+/// Messages a second that a run reads at least, also over a slow connection.
+const MIN_RATE: f64 = 25.0;
+/// Hidden messages of one run. SQS hides at most 120,000 messages of a queue, including those of its consumers.
+const MAX_SKIPPED: usize = 50_000;
+/// Receives in a row without a new message, after which the queue counts as read to its end.
+const MAX_EMPTY_RECEIVES: u32 = 3;
+/// Transient errors in a row, after which the run stops. The interval between the retries doubles.
+const MAX_RETRIES: u32 = 6;
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// SQS remembers a deduplication id for 5 minutes and would drop a dead letter as its own copy. One minute is for clocks
+/// that differ.
+const DEDUPLICATION_INTERVAL: Duration = Duration::from_mins(6);
 
-/// A queue whose messages are to be moved.
+/// A move of selected messages from one queue to others.
 #[derive(Debug)]
 pub struct Transfer {
     pub(crate) source: Queue,
@@ -54,10 +53,10 @@ pub struct Transfer {
     pub(crate) group_key: String,
 }
 
-/// What waits before a move, by the counts of the queues alone.
+/// The message counts of the queues of a move.
 #[derive(Debug, Serialize)]
 pub struct Waits {
-    /// The queue that is gone through.
+    /// The queue that messages are moved from.
     pub from: Waiting,
     /// The queues that messages may go to.
     pub to: Vec<Waiting>,
@@ -77,29 +76,29 @@ pub struct Pace {
 pub struct TransferReport {
     /// The queue's name.
     pub from: String,
-    /// Messages that waited there at the start, as far as SQS counts them.
+    /// Visible messages at the start, by the approximate count of SQS.
     pub waiting: usize,
-    /// Messages that are now where they belong.
+    /// Messages that were moved.
     pub moved: usize,
     /// Of these, those whose body is in S3.
     pub pointers: usize,
-    /// Messages that are not to be moved.
+    /// Messages that were not selected.
     pub others: usize,
-    /// Messages that came while this ran.
+    /// Messages that arrived during the run.
     pub later: usize,
     /// Dead letters whose deduplication id SQS still remembers.
     pub young: usize,
-    /// Messages that their queue refuses, by SQS's code.
+    /// Messages that SQS rejected, by its code.
     pub refused: BTreeMap<String, usize>,
-    /// Messages that were sent, and are still here too.
+    /// Messages that were sent but not deleted.
     pub undeleted: usize,
-    /// Why the queue was not gone through to its end.
+    /// The reason why the queue was not read to its end.
     pub stopped: Option<String>,
-    /// Messages that another reader hides, or a run that was killed.
+    /// Messages that another reader or a killed run hides.
     pub hidden: usize,
 }
 
-/// Why a message stays where it is.
+/// The reason why a message stays where it is.
 enum SkipReason {
     Other,
     Later,
@@ -108,7 +107,7 @@ enum SkipReason {
 }
 
 impl TransferReport {
-    /// Whether all that was to be moved was.
+    /// Whether all selected messages were moved.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.stopped.is_none() && self.refused.is_empty() && self.undeleted == 0
@@ -122,7 +121,7 @@ impl Transfer {
         self.choice.targets()
     }
 
-    /// Counts what waits, for which no message is received.
+    /// Returns the message counts, without receiving a message.
     pub async fn waiting(&self) -> Result<Waits, QueueError> {
         let mut to = Vec::new();
         for url in self.targets() {
@@ -132,7 +131,7 @@ impl Transfer {
         Ok(Waits { from: Waiting::new(&self.source, self.source.counts().await?.0), to })
     }
 
-    /// Goes through the queue once, until `stop` is set, and shows again what stays.
+    /// Reads the queue once to its end, or until `stop` is set, and then shows the skipped messages again.
     pub async fn run(
         &self,
         pace: Pace,
@@ -141,9 +140,9 @@ impl Transfer {
     ) -> TransferReport {
         let mut pass = Pass::new(self, pace);
         let passed = pass.go(stop, &mut progress).await;
-        let staying: Vec<String> = pass.staying.into_values().collect();
-        // What cannot be shown now is back when its time is over.
-        let _ = self.source.hide(&staying, Duration::ZERO).await;
+        let skipped: Vec<String> = pass.skipped.into_values().collect();
+        // If the call fails, they are visible when the pass would have ended.
+        let _ = self.source.hide(&skipped, Duration::ZERO).await;
         let mut moved = pass.moved;
         moved.stopped = passed.err();
         moved.hidden = self.source.counts().await.map_or(0, |(counts, _)| counts.in_flight);
@@ -151,43 +150,51 @@ impl Transfer {
     }
 }
 
-/// One way through the queue.
+/// One pass over the queue.
 struct Pass<'p> {
-    what: &'p Transfer,
+    transfer: &'p Transfer,
     pace: Pace,
     began: SystemTime,
-    until: Instant,
-    next: Instant,
+    deadline: Instant,
+    next_receive: Instant,
     moved: TransferReport,
-    /// The last receipt of each message that stays, by its id.
-    staying: HashMap<String, String>,
+    /// The last receipt handle of each skipped message, by its id.
+    skipped: HashMap<String, String>,
 }
 
 impl<'p> Pass<'p> {
-    fn new(what: &'p Transfer, pace: Pace) -> Self {
+    fn new(transfer: &'p Transfer, pace: Pace) -> Self {
         let now = Instant::now();
-        let moved = TransferReport { from: what.source.name.clone(), ..TransferReport::default() };
-        Self { what, pace, began: SystemTime::now(), until: now, next: now, moved, staying: HashMap::new() }
+        let moved = TransferReport { from: transfer.source.name.clone(), ..TransferReport::default() };
+        Self {
+            transfer,
+            pace,
+            began: SystemTime::now(),
+            deadline: now,
+            next_receive: now,
+            moved,
+            skipped: HashMap::new(),
+        }
     }
 
     async fn go(&mut self, stop: &AtomicBool, progress: &mut impl FnMut(&TransferReport)) -> Result<(), String> {
-        let counts = self.what.source.counts().await;
+        let counts = self.transfer.source.counts().await;
         self.moved.waiting = counts.map_err(|error| error.to_string())?.0.visible;
-        self.until += longest(self.moved.waiting, self.pace.rate);
-        let (mut nothing_new, mut troubles) = (0, 0);
-        while nothing_new < EMPTY_IN_A_ROW && self.moved.moved < self.pace.most {
-            sleep_until(self.next).await;
+        self.deadline += pass_timeout(self.moved.waiting, self.pace.rate);
+        let (mut nothing_new, mut retries) = (0, 0);
+        while nothing_new < MAX_EMPTY_RECEIVES && self.moved.moved < self.pace.most {
+            sleep_until(self.next_receive).await;
             if stop.load(Ordering::Relaxed) {
                 return Err("interrupted".to_owned());
             }
-            if self.staying.len() >= MOST_STAYING || Instant::now() >= self.until {
+            if self.skipped.len() >= MAX_SKIPPED || Instant::now() >= self.deadline {
                 return Err("too much on the queue that stays there: not all was looked at".to_owned());
             }
             match self.step().await {
-                Ok(new) => (nothing_new, troubles) = (if new { 0 } else { nothing_new + 1 }, 0),
-                Err(error) if error.is_transient && troubles < MOST_TROUBLES => {
-                    sleep(FIRST_PAUSE * 2_u32.pow(troubles)).await;
-                    troubles += 1;
+                Ok(new) => (nothing_new, retries) = (if new { 0 } else { nothing_new + 1 }, 0),
+                Err(error) if error.is_transient && retries < MAX_RETRIES => {
+                    sleep(RETRY_INTERVAL * 2_u32.pow(retries)).await;
+                    retries += 1;
                 }
                 Err(error) => return Err(error.to_string()),
             }
@@ -196,21 +203,21 @@ impl<'p> Pass<'p> {
         Ok(())
     }
 
-    /// Receives once and sends what is to be sent; tells whether there was anything not seen before.
+    /// Receives once and moves the selected messages. Returns whether a message was new.
     async fn step(&mut self) -> Result<bool, QueueError> {
         let most = i32::try_from(self.pace.most - self.moved.moved).unwrap_or(MAX_BATCH);
-        let messages = self.what.source.receive(most, HIDDEN, WAIT).await?;
+        let messages = self.transfer.source.receive(most, VISIBILITY_TIMEOUT, LONG_POLL).await?;
         let received = Instant::now();
-        let new = messages.iter().any(|message| !self.staying.contains_key(id(message)));
+        let new = messages.iter().any(|message| !self.skipped.contains_key(id(message)));
         let mut leaving = BTreeMap::<&str, Vec<Message>>::new();
-        let mut staying = Vec::new();
+        let mut skipped = Vec::new();
         for message in messages {
             match self.target(&message) {
                 Ok(target) => leaving.entry(target).or_default().push(message),
-                Err(why) => staying.push((message, why)),
+                Err(reason) => skipped.push((message, reason)),
             }
         }
-        self.keep(staying).await;
+        self.skip(skipped).await;
         for (target, messages) in leaving {
             self.forward(target, messages, received).await?;
         }
@@ -218,61 +225,61 @@ impl<'p> Pass<'p> {
     }
 
     fn target(&self, message: &Message) -> Result<&'p str, SkipReason> {
-        let target = self.what.choice.target(message).ok_or(SkipReason::Other)?;
+        let target = self.transfer.choice.target(message).ok_or(SkipReason::Other)?;
         let sent = system_attribute(message, &MessageSystemAttributeName::SentTimestamp);
         let sent = UNIX_EPOCH + Duration::from_millis(sent.and_then(|sent| sent.parse().ok()).unwrap_or_default());
-        // What failed again after it was moved is back already, and would go round for as long as it fails.
+        // A message that failed again after its move is a dead letter again, and would be moved in circles.
         if sent > self.began {
             return Err(SkipReason::Later);
         }
-        let young = self.what.source.is_fifo() && is_fifo(target) && sent > self.began - REMEMBERED;
+        let young = self.transfer.source.is_fifo() && is_fifo(target) && sent > self.began - DEDUPLICATION_INTERVAL;
         if young { Err(SkipReason::Young) } else { Ok(target) }
     }
 
-    /// Hides messages until the pass is over, and counts each once.
-    async fn keep(&mut self, messages: Vec<(Message, SkipReason)>) {
+    /// Hides messages until the end of the pass, and counts each once.
+    async fn skip(&mut self, messages: Vec<(Message, SkipReason)>) {
         if messages.is_empty() {
             return;
         }
         let mut receipts = Vec::new();
-        for (message, why) in messages {
+        for (message, reason) in messages {
             receipts.push(receipt(&message).to_owned());
-            if self.staying.insert(id(&message).to_owned(), receipt(&message).to_owned()).is_some() {
+            if self.skipped.insert(id(&message).to_owned(), receipt(&message).to_owned()).is_some() {
                 continue;
             }
-            match why {
+            match reason {
                 SkipReason::Other => self.moved.others += 1,
                 SkipReason::Later => self.moved.later += 1,
                 SkipReason::Young => self.moved.young += 1,
                 SkipReason::Refused(code) => *self.moved.refused.entry(code).or_default() += 1,
             }
         }
-        let rest = self.until.saturating_duration_since(Instant::now()) + HIDDEN;
-        // What cannot be hidden is received again, and hidden then.
-        let _ = self.what.source.hide(&receipts, rest).await;
+        let rest = self.deadline.saturating_duration_since(Instant::now()) + VISIBILITY_TIMEOUT;
+        // If the call fails, the messages are received again and hidden then.
+        let _ = self.transfer.source.hide(&receipts, rest).await;
     }
 
-    /// Sends messages to a queue and deletes those that it took.
+    /// Sends messages to a queue and deletes those that it stored.
     ///
-    /// To a FIFO queue only one message of a group goes at a time, so that none overtakes one that is not taken.
+    /// A batch for a FIFO queue has one message of each group, so that none overtakes one that is not stored.
     async fn forward(&mut self, target: &str, messages: Vec<Message>, received: Instant) -> Result<(), QueueError> {
-        let source = &self.what.source;
-        let way = Way { from_fifo: source.is_fifo(), to_fifo: is_fifo(target), group_key: &self.what.group_key };
+        let source = &self.transfer.source;
+        let way = Way { from_fifo: source.is_fifo(), to_fifo: is_fifo(target), group_key: &self.transfer.group_key };
         let mut waiting = messages;
-        let mut again = Vec::new();
-        let mut trouble = Ok(());
-        while !waiting.is_empty() && trouble.is_ok() && received.elapsed() < SENDABLE {
+        let mut unsent = Vec::new();
+        let mut failure = Ok(());
+        while !waiting.is_empty() && failure.is_ok() && received.elapsed() < SEND_TIMEOUT {
             let (batch, rest) = batch(waiting, way);
             waiting = rest;
             let outcomes = match self.send(target, &batch, way).await {
                 Ok(outcomes) => outcomes,
                 Err(error) => {
-                    again.extend(batch);
-                    trouble = Err(error);
+                    unsent.extend(batch);
+                    failure = Err(error);
                     break;
                 }
             };
-            let (mut sent, mut staying, mut stuck) = (Vec::new(), Vec::new(), HashSet::new());
+            let (mut sent, mut skipped, mut stuck) = (Vec::new(), Vec::new(), HashSet::new());
             for (message, outcome) in batch.into_iter().zip(outcomes) {
                 if outcome.is_err() && way.to_fifo {
                     stuck.extend(group_id(&message, way));
@@ -280,35 +287,35 @@ impl<'p> Pass<'p> {
                 match outcome {
                     Ok(()) => sent.push(message),
                     Err(EntryError { class: ErrorClass::Rejected, code }) => {
-                        staying.push((message, SkipReason::Refused(code)));
+                        skipped.push((message, SkipReason::Refused(code)));
                     }
                     Err(EntryError { class, code }) => {
-                        // An unavailable queue ends the run, whatever the other entries of the batch failed of.
-                        if trouble.as_ref().err().is_none_or(|error: &QueueError| error.is_transient) {
+                        // An unavailable queue ends the run, also if other entries have transient errors.
+                        if failure.as_ref().err().is_none_or(|error: &QueueError| error.is_transient) {
                             let error = QueueError::new("send to", name(target), code);
                             let is_transient = class == ErrorClass::Transient;
-                            trouble = Err(if is_transient { error } else { error.permanent() });
+                            failure = Err(if is_transient { error } else { error.permanent() });
                         }
-                        again.push(message);
+                        unsent.push(message);
                     }
                 }
             }
             if let Err(error) = self.delete(&sent).await {
-                trouble = Err(error);
+                failure = Err(error);
             }
             if !stuck.is_empty() {
                 let is_stuck = |message: &Message| group_id(message, way).is_some_and(|group| stuck.contains(&group));
                 let (behind, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_stuck);
-                again.extend(behind);
+                unsent.extend(behind);
                 waiting = rest;
             }
-            self.keep(staying).await;
+            self.skip(skipped).await;
         }
-        again.extend(waiting);
-        let again: Vec<String> = again.iter().map(|message| receipt(message).to_owned()).collect();
-        // What cannot be shown now is back in half a minute.
-        let _ = self.what.source.hide(&again, Duration::ZERO).await;
-        trouble
+        unsent.extend(waiting);
+        let unsent: Vec<String> = unsent.iter().map(|message| receipt(message).to_owned()).collect();
+        // If the call fails, they are visible after half a minute.
+        let _ = self.transfer.source.hide(&unsent, Duration::ZERO).await;
+        failure
     }
 
     async fn send(
@@ -318,7 +325,7 @@ impl<'p> Pass<'p> {
         way: Way<'_>,
     ) -> Result<Vec<Result<(), EntryError>>, QueueError> {
         let entries = batch.iter().enumerate().map(|(id, message)| resend::entry(id, message, way)).collect();
-        let call = self.what.source.client.send_message_batch().queue_url(target).set_entries(Some(entries));
+        let call = self.transfer.source.client.send_message_batch().queue_url(target).set_entries(Some(entries));
         let response = call.send().await.map_err(QueueError::of("send to", name(target)))?;
         let code = "the response does not mention a message".to_owned();
         let missing = EntryError { class: ErrorClass::Transient, code };
@@ -334,26 +341,26 @@ impl<'p> Pass<'p> {
         ))
     }
 
-    /// Deletes what was sent. What is still there after some tries ends the run: more would only be doubled.
+    /// Deletes the sent messages. Ends the run if that fails several times, before it duplicates more messages.
     async fn delete(&mut self, sent: &[Message]) -> Result<(), QueueError> {
-        self.next =
-            self.next.max(Instant::now()) + Duration::from_secs_f64(count(sent.len()) / f64::from(self.pace.rate));
+        self.next_receive = self.next_receive.max(Instant::now())
+            + Duration::from_secs_f64(count(sent.len()) / f64::from(self.pace.rate));
         let mut left: Vec<&Message> = sent.iter().collect();
-        let mut trouble = None;
+        let mut failure = None;
         for attempt in 0..4 {
             if left.is_empty() {
                 break;
             }
             if attempt > 0 {
-                sleep(FIRST_PAUSE * attempt).await;
+                sleep(RETRY_INTERVAL * attempt).await;
             }
             let receipts: Vec<&str> = left.iter().map(|message| receipt(message)).collect();
-            match self.what.source.delete(&receipts).await {
+            match self.transfer.source.delete(&receipts).await {
                 Ok(places) => {
                     left = places.into_iter().map(|place| left[place]).collect();
-                    trouble = None;
+                    failure = None;
                 }
-                Err(error) => trouble = Some(error),
+                Err(error) => failure = Some(error),
             }
         }
         let is_left = |message: &Message| left.iter().any(|other| id(other) == id(message));
@@ -364,8 +371,9 @@ impl<'p> Pass<'p> {
         if left.is_empty() {
             return Ok(());
         }
-        let error = trouble
-            .unwrap_or_else(|| QueueError::new("delete from", &self.what.source.name, "it is still there".to_owned()));
+        let error = failure.unwrap_or_else(|| {
+            QueueError::new("delete from", &self.transfer.source.name, "it is still there".to_owned())
+        });
         Err(error.permanent())
     }
 }
@@ -377,7 +385,7 @@ struct EntryError {
     code: String,
 }
 
-/// The first messages, in their order, as far as SQS takes them at once, and the others.
+/// Splits off the first messages, in order, that fit into one batch of SQS.
 fn batch(messages: Vec<Message>, way: Way<'_>) -> (Vec<Message>, Vec<Message>) {
     let (mut batch, mut rest) = (Vec::new(), Vec::new());
     let mut bytes = 0;
@@ -395,10 +403,10 @@ fn batch(messages: Vec<Message>, way: Way<'_>) -> (Vec<Message>, Vec<Message>) {
     (batch, rest)
 }
 
-/// Ample time for so many messages.
-fn longest(waiting: usize, rate: u32) -> Duration {
-    let seconds = 2.0 * (count(waiting) / SLOWEST + count(waiting) / f64::from(rate));
-    Duration::from_secs_f64(seconds).clamp(SHORTEST_PASS, LONGEST_PASS)
+/// Returns twice the time that a pass over this many messages should take.
+fn pass_timeout(waiting: usize, rate: u32) -> Duration {
+    let seconds = 2.0 * (count(waiting) / MIN_RATE + count(waiting) / f64::from(rate));
+    Duration::from_secs_f64(seconds).clamp(MIN_PASS_TIMEOUT, MAX_PASS_TIMEOUT)
 }
 
 fn count(messages: usize) -> f64 {

@@ -525,13 +525,13 @@ async fn what_a_replaced_fifo_queue_holds_is_drained_into_a_standard_one() {
         sqs.put("messages.fifo", Stored { group: Some("a-conversation".to_owned()), ..one });
     }
 
-    let moved = run(&redrive::drained(&stack, &field("messages"), "a-stack-messages.fifo").unwrap()).await;
+    let moved = run(&redrive::drain(&stack, &field("messages"), "a-stack-messages.fifo").unwrap()).await;
 
     assert_eq!((moved.moved, moved.is_done()), (15, true), "{moved:?}");
     assert_eq!(sqs.events("messages"), numbered("e-", 15));
     assert!(sqs.on("messages").iter().all(|one| one.group.as_deref() == Some("106540352242922")));
     assert!(sqs.on("messages.fifo").is_empty());
-    let itself = redrive::drained(&stack, &field("messages"), "a-stack-messages");
+    let itself = redrive::drain(&stack, &field("messages"), "a-stack-messages");
     assert!(matches!(itself, Err(RedriveError::NoQueue(_))), "a queue is not drained into itself");
 }
 
@@ -587,7 +587,7 @@ async fn what_a_queue_still_has_from_before_a_split_goes_to_the_new_one() {
     sqs.put("messages", message("written", &[("field", "messages"), ("kind", "messages")]));
     sqs.put("messages", message("read", &[("field", "messages"), ("kind", "statuses")]));
 
-    let moved = run(&redrive::drained(&stack, &field("messages"), "a-stack-messages").unwrap()).await;
+    let moved = run(&redrive::drain(&stack, &field("messages"), "a-stack-messages").unwrap()).await;
 
     assert_eq!((moved.moved, moved.others), (1, 1), "{moved:?}");
     assert_eq!(
