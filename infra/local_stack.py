@@ -4,8 +4,8 @@ Standard output gets one line of JSON when the stack is ready, standard error a 
 ministack: one process on loopback, which runs the function as a process of its own and judges every call by IAM, so
 that the function may do what the template's role allows and nothing else. Build first, with `sam build`.
 
-APP_SECRET and VERIFY_TOKEN are what the function is to know; where they are unset or empty, a random secret and the token
-that the stack makes. They are no arguments, which every process of this computer could read.
+APP_SECRET and VERIFY_TOKEN set the function's secret; random values replace those that are unset or empty. They are
+no arguments, because every process of this computer can read those.
 """
 
 from __future__ import annotations
@@ -391,10 +391,12 @@ def without_tls(policy: str) -> str:
 
 
 def put_secret(store: Any, secret_id: str) -> None:
-    """Replaces the placeholder of the app secret, and the verify token that came with the stack if another is given."""
+    """Replaces the placeholder of the app secret, and the verify token: ministack generates it with punctuation, which
+    the template excludes, and the function rejects one in quotes.
+    """
     secret: dict[str, Any] = json.loads(store.get_secret_value(SecretId=secret_id)["SecretString"])
     secret["app_secret"] = os.environ.get("APP_SECRET") or secrets.token_hex(16)
-    secret["verify_token"] = os.environ.get("VERIFY_TOKEN") or secret["verify_token"]
+    secret["verify_token"] = os.environ.get("VERIFY_TOKEN") or secrets.token_hex(20)
     store.put_secret_value(SecretId=secret_id, SecretString=json.dumps(secret))
 
 
