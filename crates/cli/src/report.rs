@@ -88,7 +88,7 @@ pub(crate) fn change(queue: &str, before: usize, after: usize) {
     println!("{queue}: {after} ({sign}{count})");
 }
 
-/// Says how to call the endpoint by hand, and where to read its queues.
+/// Prints how to call the endpoint and to read its queues with other tools.
 pub(crate) fn usage(callback_url: &str, curl: &str, environment: &[(&str, &str)]) {
     println!("\n{TITLE}callback URL{TITLE:#}  {callback_url}");
     println!("\n{TITLE}try{TITLE:#}\n{curl}");

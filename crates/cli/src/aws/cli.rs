@@ -116,9 +116,16 @@ impl AwsCli {
         }
     }
 
-    /// Calls an operation and returns its response. Credentials and endpoint are those of the environment.
-    pub(crate) async fn call<T: DeserializeOwned>(&self, region: &str, call: &[&str]) -> Result<T, AwsCliError> {
-        let options = ["--region", region, "--output", "json"];
+    /// Calls an operation and returns what a `JMESPath` expression selects of all pages of the response.
+    ///
+    /// Credentials and endpoint are those of the environment.
+    pub(crate) async fn call<T: DeserializeOwned>(
+        &self,
+        region: &str,
+        call: &[&str],
+        query: &str,
+    ) -> Result<T, AwsCliError> {
+        let options = ["--region", region, "--output", "json", "--query", query];
         parse(call, &self.run(&[call, &options, &ATTEMPT_LIMITS].concat()).await?)
     }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::try_join;
-use serde::Deserialize;
 use whatsapp_webhook::routes::CATCH_ALL;
 
 use super::{
@@ -12,67 +11,26 @@ use super::{
 };
 use crate::keys::variable;
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Stacks {
-    stacks: Vec<Stack>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Stack {
-    #[serde(default)]
-    outputs: Vec<Output>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Output {
-    output_key: String,
-    output_value: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct FunctionConfiguration {
-    #[serde(default)]
-    environment: Environment,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Environment {
-    #[serde(default)]
-    variables: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct SecretValue {
-    secret_string: String,
-}
-
 impl StackInfo {
     /// Describes a stack with the credentials, profile and region of the environment.
     pub async fn deployed(aws: &AwsCli, stack: &str) -> Result<Self, StackInfoError> {
         let region = aws.region().await?;
         let Credentials { access_key_id, secret_access_key, session_token } = aws.credentials().await?;
         let call = ["cloudformation", "describe-stacks", "--stack-name", stack];
-        let stacks: Stacks = aws.call(&region, &call).await?;
-        let outputs = stacks.stacks.into_iter().flat_map(|stack| stack.outputs);
-        let outputs: BTreeMap<_, _> = outputs.map(|output| (output.output_key, output.output_value)).collect();
-        let lacks =
-            |missing: &str| StackInfoError::OtherTemplate { stack: stack.to_owned(), missing: missing.to_owned() };
-        let output = |name: &str| outputs.get(name).cloned().ok_or_else(|| lacks(&format!("the output {name}")));
+        let outputs: Option<Vec<(String, String)>> =
+            aws.call(&region, &call, "Stacks[0].Outputs[].[OutputKey, OutputValue]").await?;
+        let outputs: BTreeMap<_, _> = outputs.into_iter().flatten().collect();
+        let lacks = |missing: String| StackInfoError::OtherTemplate { stack: stack.to_owned(), missing };
+        let output = |name: &str| outputs.get(name).cloned().ok_or_else(|| lacks(format!("the output {name}")));
         let (function, secret) = (output("FunctionName")?, output("SecretArn")?);
 
         let call = ["lambda", "get-function-configuration", "--function-name", &function];
-        let configuration = aws.call::<FunctionConfiguration>(&region, &call);
+        let routes = aws.call::<Option<String>>(&region, &call, "Environment.Variables.QUEUE_URLS");
         let call = ["secretsmanager", "get-secret-value", "--secret-id", &secret];
-        let (configuration, secret) = try_join(configuration, aws.call::<SecretValue>(&region, &call)).await?;
-        let routes = configuration.environment.variables.get("QUEUE_URLS");
-        let routes = routes.and_then(|routes| serde_json::from_str(routes).ok());
-        let (queue_urls, endpoint) = routes.and_then(queue_urls).ok_or_else(|| lacks("the function's QUEUE_URLS"))?;
+        let (routes, secret) = try_join(routes, aws.call(&region, &call, "SecretString")).await?;
+        let routes = routes.and_then(|routes| serde_json::from_str(&routes).ok());
+        let (queue_urls, endpoint) =
+            routes.and_then(queue_urls).ok_or_else(|| lacks("the function's QUEUE_URLS".to_owned()))?;
         Ok(Self {
             aws_endpoint: variable("AWS_ENDPOINT_URL_SQS").or_else(|| variable("AWS_ENDPOINT_URL")).unwrap_or(endpoint),
             region,
@@ -80,7 +38,7 @@ impl StackInfo {
             secret_access_key,
             session_token,
             callback_url: output("CallbackUrl")?,
-            secret: secret.secret_string,
+            secret,
             stack: stack.to_owned(),
             queue_urls,
             log_group: output("LogGroupName")?,

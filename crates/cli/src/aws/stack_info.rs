@@ -19,22 +19,22 @@ const RUNNING: &str = ".local/running.json";
 /// The settings of a stack, and a way to its queues.
 #[derive(Clone, Deserialize, Serialize)]
 pub struct StackInfo {
-    /// Where SQS is, and with a local AWS everything else.
+    /// The endpoint of SQS. A local AWS has one for all services.
     pub aws_endpoint: String,
     /// The region.
     pub region: String,
-    /// A key that may read the queues.
+    /// The id of the key that SQS is called with.
     pub access_key_id: String,
-    /// Its secret.
+    /// The secret of the key.
     pub secret_access_key: String,
-    /// What a key that lapses comes with.
+    /// The token of a temporary key.
     #[serde(default)]
     pub session_token: Option<String>,
-    /// What Meta calls.
+    /// The URL that Meta sends notifications to.
     pub callback_url: String,
-    /// The text of the function's secret.
+    /// The JSON text of the function's secret.
     pub secret: String,
-    /// Name of the `CloudFormation` stack, with which the names of its queues begin.
+    /// The name of the `CloudFormation` stack. The names of its queues begin with it.
     pub stack: String,
     /// The URL of each route's queue.
     pub queue_urls: BTreeMap<String, String>,
@@ -42,19 +42,19 @@ pub struct StackInfo {
     pub outputs: BTreeMap<String, String>,
     /// The function's log group.
     pub log_group: String,
-    /// The log of the local AWS, where the stack is on one.
+    /// The log of the local AWS. A stack on AWS has none.
     #[serde(default)]
     pub log: Option<PathBuf>,
 }
 
-/// A note that a stack is up, which goes with this.
+/// The note that a stack runs on this computer. Dropping this removes it.
 #[derive(Debug)]
 pub struct Running(PathBuf);
 
-/// Why nothing is known of a stack.
+/// A stack that cannot be described.
 #[derive(Debug, Error)]
 pub enum StackInfoError {
-    /// No stack is up on this computer.
+    /// No stack runs on this computer.
     #[error("no stack is up: start one with `make run`, or name a URL or a stack")]
     NotRunning,
     /// The note of the running stack cannot be read or written.

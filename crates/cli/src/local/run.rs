@@ -25,7 +25,7 @@ use crate::{
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
 const LOG_LINES: usize = 20;
 
-/// A stack that is up, after Meta's part was acted.
+/// A running stack that every sample was delivered to.
 #[derive(Debug)]
 pub struct Local {
     stack: Stack,
@@ -35,7 +35,7 @@ pub struct Local {
     outcomes: Vec<Outcome>,
 }
 
-/// Why a run could not be finished.
+/// A run that could not be finished.
 #[derive(Debug, Error)]
 pub enum RunError {
     /// The samples cannot be read.
@@ -56,9 +56,9 @@ pub enum RunError {
 }
 
 impl Local {
-    /// Starts the stack and delivers every sample to it, one after another.
+    /// Deploys the stack and delivers every sample to it, one after another.
     ///
-    /// What lands is received once, compared with what was sent, and put back at the end.
+    /// Receives each message once, compares it with the sample, and releases it at the end.
     pub async fn deploy_and_deliver(root: &Path, events: &Path, python: &Path) -> Result<Self, RunError> {
         let mut samples = Sample::load_all(events)?;
         samples.sort_by_key(|sample| (sample.method != "GET", sample.signer() != Signer::Meta));

@@ -45,15 +45,12 @@ impl DescribedStack<'_> {
             ("SecretArn", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:a"),
         ];
         let outputs = outputs.into_iter().filter(|(name, _)| *name != self.missing);
-        let outputs: Vec<_> = outputs.map(|(key, value)| json!({ "OutputKey": key, "OutputValue": value })).collect();
+        let outputs: Vec<_> = outputs.collect();
         let secret = r#"{"verify_token":"a-token","app_secret":"a-secret"}"#;
         let responses = [
-            ("cloudformation describe-stacks", json!({ "Stacks": [{ "StackName": "a-stack", "Outputs": outputs }] })),
-            (
-                "lambda get-function-configuration",
-                json!({ "Environment": { "Variables": { "QUEUE_URLS": self.queues } } }),
-            ),
-            ("secretsmanager get-secret-value", json!({ "SecretString": secret })),
+            ("cloudformation describe-stacks", json!(outputs)),
+            ("lambda get-function-configuration", json!(self.queues)),
+            ("secretsmanager get-secret-value", json!(secret)),
         ];
         responses.map(|(call, response)| format!("[ \"$1 $2\" = '{call}' ] && echo '{response}' && exit\n")).concat()
     }
@@ -193,13 +190,12 @@ async fn newest_age_of_each_queue_counts() {
     let sqs = Sqs::start(&["unrouted", "calls", "calls-dead"]).await;
     let stack = sqs.info(&[("*", "unrouted"), ("calls", "calls")]);
     let at = |minutes: u32| format!("2026-11-26T01:{:02}:00+00:00", 59 - minutes);
-    let results = json!({ "MetricDataResults": [
-        { "Id": "q0", "Timestamps": [at(2), at(4)], "Values": [7260.0, 7140.0] },
-        { "Id": "q1", "Timestamps": [], "Values": [] },
-        { "Id": "q2", "Timestamps": [], "Values": [] },
-        { "Id": "q1", "Timestamps": [at(9)], "Values": [61.5] },
-        { "Id": "q0", "Timestamps": [at(3)], "Values": [7200.0] },
-    ] });
+    let results = json!([
+        ["a-stack-calls", [at(3), at(2), at(4)], [7200.0, 7260.0, 7140.0]],
+        ["a-stack-calls-dead", [at(9)], [61.5]],
+        ["a-stack-unrouted", [], []],
+        ["a-stack-calls", [at(5)], [7080.0]],
+    ]);
     let folder = tempfile::tempdir().unwrap();
 
     let backlogs = backlogs(&stack, &folder, &format!("echo '{results}'; exit")).await;
@@ -226,7 +222,7 @@ async fn counts_remain_if_cloudwatch_fails() {
     let reason = "`aws cloudwatch get-metric-data` failed: An error occurred (AccessDenied)";
     assert_eq!((failed.queues.len(), failed.ages_unknown.as_deref()), (1, Some(reason)));
 
-    let garbled = backlogs(&stack, &folder, "echo '[]'; exit").await;
+    let garbled = backlogs(&stack, &folder, "echo '{}'; exit").await;
     let reason = garbled.ages_unknown.unwrap();
     assert!(reason.starts_with("the response of `aws cloudwatch get-metric-data` cannot be read"), "{reason}");
 }
