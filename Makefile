@@ -59,27 +59,27 @@ deliver: ## signs and delivers one sample: EVENT=events/… [URL=…] [SECRET=�
 	$(INGRESS) deliver "$(EVENT)" $(if $(URL),--url "$(URL)")
 
 .PHONY: verify
-verify: .venv/installed ## checks an endpoint with requests as Meta sends them: [URL=…] [STACK=… or NO_STACK=1] (neither: what runs here)
+verify: ## checks an endpoint with requests as Meta sends them: [URL=…] [STACK=… or NO_STACK=1] (neither: what runs here)
 	$(INGRESS) verify $(if $(URL),--url "$(URL)") $(if $(STACK),--stack "$(STACK)") $(if $(NO_STACK),--no-stack)
 
 .PHONY: subscribe
-subscribe: .venv/installed ## shows what Meta sends for APP=…, and with APPLY=1 has it send what has a queue: see README
+subscribe: ## shows what Meta sends for APP=…, and with APPLY=1 has it send what has a queue: see README
 	$(INGRESS) subscribe --app "$(APP)" $(if $(ACCOUNTS),--account "$(ACCOUNTS)") $(if $(FIELDS),--fields "$(FIELDS)") \
 		$(if $(REPLACE),--replace) $(if $(APPLY),--apply) $(if $(URL),--url "$(URL)") $(if $(STACK),--stack "$(STACK)")
 
 .PHONY: queues
-queues: .venv/installed ## counts the messages of each queue, and lists queues that the stack does not have: [STACK=…] [JSON=1]
+queues: ## counts the messages of each queue, and lists queues that the stack does not have: [STACK=…] [JSON=1]
 	$(INGRESS) queues $(if $(STACK),--stack "$(STACK)") $(if $(JSON),--json)
 
 MOVE = --field "$(FIELD)" $(if $(APPLY),--apply) $(if $(RATE),--rate "$(RATE)") $(if $(MOST),--most "$(MOST)") \
 	$(if $(STACK),--stack "$(STACK)") $(if $(JSON),--json)
 
 .PHONY: redrive
-redrive: .venv/installed ## shows the dead letters of FIELD=…, and with APPLY=1 moves them back: [STACK=…] [FROM=queue]
+redrive: ## shows the dead letters of FIELD=…, and with APPLY=1 moves them back: [STACK=…] [FROM=queue]
 	$(INGRESS) redrive $(MOVE) $(if $(FROM),--from "$(FROM)")
 
 .PHONY: reroute
-reroute: .venv/installed ## with APPLY=1 moves what waits on the catch-all for FIELD=… to its queue: [STACK=…]
+reroute: ## with APPLY=1 moves what waits on the catch-all for FIELD=… to its queue: [STACK=…]
 	$(INGRESS) reroute $(MOVE)
 
 .PHONY: sign

@@ -4,8 +4,8 @@ Standard output gets one line of JSON when the stack is ready, standard error a 
 ministack: one process on loopback, which runs the function as a process of its own and judges every call by IAM, so
 that the function may do what the template's role allows and nothing else. Build first, with `sam build`.
 
-APP_SECRET and VERIFY_TOKEN are what the function is to know; where they are unset or empty, a random secret and the token
-that the stack makes. They are no arguments, which every process of this computer could read.
+APP_SECRET and VERIFY_TOKEN set the function's secret; random values replace those that are unset or empty. They are
+no arguments, because every process of this computer can read those.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -242,8 +242,6 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from deployed import described
-
     sam_deploy(folder, endpoint, arguments.log_level)
     session = boto3.Session(ROOT_KEY, ROOT_KEY, region_name=REGION)
     config = Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 1}, proxies={})
@@ -273,6 +271,27 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
         raise StepFailed(f"the local AWS refused a call: {error}", folder / "ministack.log") from error
     except (KeyError, ValueError) as error:
         raise StepFailed(f"the stack lacks what a caller needs: {error!r}", folder / "deploy.log") from error
+
+
+def described(client: Callable[[str], Any], stack: str) -> dict[str, Any]:
+    """Returns outputs, routes and secret of a stack, with clients by the names of the services."""
+    found = client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+    function = client("lambda").get_function_configuration(FunctionName=outputs["FunctionName"])
+    return {
+        "stack": stack,
+        "callback_url": outputs["CallbackUrl"],
+        "log_group": outputs["LogGroupName"],
+        "outputs": outputs,
+        "queue_urls": full_urls(json.loads(function["Environment"]["Variables"]["QUEUE_URLS"])),
+        "secret": client("secretsmanager").get_secret_value(SecretId=outputs["SecretArn"])["SecretString"],
+    }
+
+
+def full_urls(routes: dict[str, str]) -> dict[str, str]:
+    """Completes the URL of each queue that is given by its name alone: it is beside the catch-all queue."""
+    account = routes["*"].rpartition("/")[0]
+    return {route: queue if "/" in queue else f"{account}/{queue}" for route, queue in routes.items()}
 
 
 def sam_deploy(folder: Path, endpoint: str, log_level: str) -> None:
@@ -372,10 +391,12 @@ def without_tls(policy: str) -> str:
 
 
 def put_secret(store: Any, secret_id: str) -> None:
-    """Replaces the placeholder of the app secret, and the verify token that came with the stack if another is given."""
+    """Replaces the placeholder of the app secret, and the verify token: ministack generates it with punctuation, which
+    the template excludes, and the function rejects one in quotes.
+    """
     secret: dict[str, Any] = json.loads(store.get_secret_value(SecretId=secret_id)["SecretString"])
     secret["app_secret"] = os.environ.get("APP_SECRET") or secrets.token_hex(16)
-    secret["verify_token"] = os.environ.get("VERIFY_TOKEN") or secret["verify_token"]
+    secret["verify_token"] = os.environ.get("VERIFY_TOKEN") or secrets.token_hex(20)
     store.put_secret_value(SecretId=secret_id, SecretString=json.dumps(secret))
 
 

@@ -6,7 +6,7 @@ use aws_sdk_sqs::{
     Client,
     error::SdkError,
     operation::send_message_batch::{SendMessageBatchError, SendMessageBatchOutput},
-    types::BatchResultErrorEntry,
+    types::{BatchResultErrorEntry, SendMessageBatchResultEntry},
 };
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
@@ -15,7 +15,7 @@ use super::send_error::SendError;
 use crate::aws::{error_code, error_reason};
 use whatsapp_webhook::{
     message::{Attribute, Message},
-    sqs_error::{ErrorClass, classify, is_expired_credentials},
+    sqs_error::{ErrorClass, classify, entry_results, is_expired_credentials},
 };
 
 /// The result for each entry of a batch, in order, or the error of the whole call.
@@ -46,12 +46,19 @@ impl Batch {
 }
 
 /// Sends a batch.
-///
-/// SQS responds with 200 even if it stored none of the entries: only what it lists as successful is stored.
 pub(super) async fn send_batch(client: &Client, batch: Batch) -> BatchResult {
     let entries = batch.entries;
     match call(client, batch.body).await {
-        Ok(response) => Ok(entry_results(&response, entries)),
+        Ok(response) => {
+            let missing = SendError::Transient("the response does not mention the entry".to_owned());
+            let failed = response.failed().iter().map(|entry| (entry.id(), entry_error(entry)));
+            Ok(entry_results(
+                entries,
+                missing,
+                failed,
+                response.successful().iter().map(SendMessageBatchResultEntry::id),
+            ))
+        }
         Err(error) => Err(call_error(&error)),
     }
 }
@@ -135,26 +142,6 @@ fn as_map<S: Serializer>(attributes: &&[(&str, Attribute)], serializer: S) -> Re
             (name, Value { data_type: attribute.data_type(), string_value: attribute.text() })
         }),
     )
-}
-
-fn entry_results(response: &SendMessageBatchOutput, entries: usize) -> Vec<Result<(), SendError>> {
-    let missing = SendError::Transient("the response does not mention the entry".to_owned());
-    let mut results = vec![Err(missing); entries];
-    for entry in response.failed() {
-        if let Some(result) = result_of(&mut results, entry.id()) {
-            *result = Err(entry_error(entry));
-        }
-    }
-    for entry in response.successful() {
-        if let Some(result) = result_of(&mut results, entry.id()) {
-            *result = Ok(());
-        }
-    }
-    results
-}
-
-fn result_of<'r, T>(results: &'r mut [T], id: &str) -> Option<&'r mut T> {
-    results.get_mut(id.parse::<usize>().ok()?)
 }
 
 fn entry_error(entry: &BatchResultErrorEntry) -> SendError {

@@ -7,7 +7,10 @@ use std::{
 
 use crate::support::schema::{Attributes, received, schema, validator};
 use crate::support::{APP_SECRET, Entry, Reply, VERIFY_TOKEN, Webhook, corpus};
-use ingress_tools::samples::{Sample, Signer};
+use ingress_tools::meta::{
+    samples::{Sample, Signer},
+    sign,
+};
 use serde_json::{Value, json};
 use whatsapp_ingress::payload::Payloads;
 use whatsapp_webhook::{
@@ -58,7 +61,7 @@ fn attributes(message: &Message) -> Attributes {
 async fn delivered(sample: &Sample, script: impl Fn(&[Entry]) -> Reply + Send + Sync + 'static) -> Vec<Entry> {
     let webhook = Webhook::scripted(&ROUTES, script).await;
     assert_eq!(
-        crate::support::status(&webhook.send_text(&sample.signed_with(APP_SECRET)).await),
+        crate::support::status(&webhook.send_text(&sign::resigned(sample, APP_SECRET)).await),
         200,
         "{}",
         sample.name

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::{Webhook, corpus};
-use ingress_tools::expect::Piece;
+use ingress_tools::meta::expect::Piece;
 use serde::Deserialize;
 use whatsapp_webhook::signature::{Rejection, sign, verify};
 

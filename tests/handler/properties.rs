@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::{Entry, Webhook};
 use fake_aws::event::base64;
-use ingress_tools::expect::Piece;
+use ingress_tools::meta::expect::Piece;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde::{
     Deserialize,

@@ -10,11 +10,13 @@ use std::{
 };
 
 use ingress_tools::{
-    deliver::Endpoint,
-    outcome::{Answer, Outcome},
-    queues::Queues,
-    samples::{self, Sample},
-    stack::{Setup, Stack},
+    local::stack::{Setup, Stack},
+    meta::{
+        deliver::{Answer, Endpoint},
+        outcome::Outcome,
+        samples::{self, Sample},
+    },
+    queues::stack_queues::Queues,
 };
 use serde_json::{Value, json};
 
@@ -32,9 +34,9 @@ async fn stack() -> Stack {
 fn cargo_lambda(stack: &Stack, verb: &str) -> Command {
     let mut command = Command::new(tool("cargo-lambda"));
     command.current_dir(root()).stdin(Stdio::null()).args(["lambda", verb]);
-    command.env("AWS_ENDPOINT_URL", &stack.facts.aws_endpoint).env("AWS_REGION", &stack.facts.region);
-    command.env("AWS_ACCESS_KEY_ID", &stack.facts.access_key_id);
-    command.env("AWS_SECRET_ACCESS_KEY", &stack.facts.secret_access_key);
+    command.env("AWS_ENDPOINT_URL", &stack.info.aws_endpoint).env("AWS_REGION", &stack.info.region);
+    command.env("AWS_ACCESS_KEY_ID", &stack.info.access_key_id);
+    command.env("AWS_SECRET_ACCESS_KEY", &stack.info.secret_access_key);
     command.env_remove("AWS_PROFILE").env_remove("AWS_SESSION_TOKEN");
     command
 }
@@ -60,9 +62,9 @@ impl Watch {
         let mut command = cargo_lambda(stack, "watch");
         command.args(["--package", "whatsapp-ingress", "--ignore-changes", "--invoke-address", "127.0.0.1"]);
         command.args(["--invoke-port", &address.port().to_string()]);
-        command.env("SECRET_ID", &stack.facts.outputs["SecretArn"]);
-        command.env("PAYLOAD_BUCKET", &stack.facts.outputs["PayloadBucket"]);
-        command.env("QUEUE_URLS", json!(stack.facts.queue_urls).to_string());
+        command.env("SECRET_ID", &stack.info.outputs["SecretArn"]);
+        command.env("PAYLOAD_BUCKET", &stack.info.outputs["PayloadBucket"]);
+        command.env("QUEUE_URLS", json!(stack.info.queue_urls).to_string());
         // A group of its own, since what it starts does not end with it.
         command.stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
         let watch = Self { process: command.spawn().unwrap(), address };
@@ -87,7 +89,7 @@ impl Drop for Watch {
 async fn watch_serves_every_sample_over_http_and_by_invoke() {
     let _turn = TURN.lock().await;
     let stack = stack().await;
-    let mut queues = Queues::of(&stack.facts);
+    let mut queues = Queues::of(&stack.info);
     let watch = Watch::start(&stack);
     let endpoint = Endpoint::new(&format!("http://{}/webhook", watch.address)).unwrap();
     let port = watch.address.port().to_string();
@@ -111,16 +113,16 @@ async fn watch_serves_every_sample_over_http_and_by_invoke() {
 async fn deploy_replaces_the_code_of_a_stacks_function_and_nothing_else() {
     let _turn = TURN.lock().await;
     let stack = stack().await;
-    let mut queues = Queues::of(&stack.facts);
+    let mut queues = Queues::of(&stack.info);
     let sample = Sample::load(&root().join("events/messages-text.json")).unwrap();
-    let endpoint = Endpoint::new(&stack.facts.callback_url).unwrap();
+    let endpoint = Endpoint::new(&stack.info.callback_url).unwrap();
     break_code(&stack);
     assert!(endpoint.deliver(&sample, &stack.keys()).await.unwrap().status >= 500);
     let before = configuration(&stack);
 
     let mut deploy = cargo_lambda(&stack, "deploy");
-    deploy.args(["--endpoint-url", &stack.facts.aws_endpoint, "--binary-name", "whatsapp-ingress", "--alias", "live"]);
-    succeeded(deploy.arg(&stack.facts.outputs["FunctionName"]));
+    deploy.args(["--endpoint-url", &stack.info.aws_endpoint, "--binary-name", "whatsapp-ingress", "--alias", "live"]);
+    succeeded(deploy.arg(&stack.info.outputs["FunctionName"]));
 
     let after = configuration(&stack);
     assert_ne!(before["CodeSha256"], after["CodeSha256"]);
@@ -158,9 +160,9 @@ fn configuration(stack: &Stack) -> Value {
 fn python(stack: &Stack, script: &str) -> Output {
     let script = format!("import boto3\nfunctions = boto3.client('lambda')\n{script}");
     let mut command = Command::new(tool("python"));
-    command.args(["-c", &script, &stack.facts.outputs["FunctionName"]]);
-    command.env("AWS_ENDPOINT_URL", &stack.facts.aws_endpoint).env("AWS_DEFAULT_REGION", &stack.facts.region);
-    command.env("AWS_ACCESS_KEY_ID", &stack.facts.access_key_id);
-    command.env("AWS_SECRET_ACCESS_KEY", &stack.facts.secret_access_key);
+    command.args(["-c", &script, &stack.info.outputs["FunctionName"]]);
+    command.env("AWS_ENDPOINT_URL", &stack.info.aws_endpoint).env("AWS_DEFAULT_REGION", &stack.info.region);
+    command.env("AWS_ACCESS_KEY_ID", &stack.info.access_key_id);
+    command.env("AWS_SECRET_ACCESS_KEY", &stack.info.secret_access_key);
     succeeded(command.env_remove("AWS_PROFILE").env_remove("AWS_SESSION_TOKEN"))
 }

@@ -16,10 +16,13 @@ use aws_sdk_sqs::{
     types::QueueAttributeName,
 };
 use ingress_tools::{
-    deliver::{Endpoint, Keys},
-    facts::Facts,
-    samples::{Sample, Signer},
-    stack::Stack,
+    aws::stack_info::StackInfo,
+    keys::Keys,
+    local::stack::Stack,
+    meta::{
+        deliver::Endpoint,
+        samples::{Sample, Signer},
+    },
 };
 use serde_json::{Value, json};
 use tokio::sync::MutexGuard;
@@ -93,14 +96,14 @@ impl Deployed {
     async fn new() -> Self {
         let turn = TURN.lock().await;
         let stack = Stack::start(root(), &root().join(".venv/bin/python")).await.unwrap();
-        let Facts { access_key_id, secret_access_key, region, aws_endpoint, .. } = &stack.facts;
+        let StackInfo { access_key_id, secret_access_key, region, aws_endpoint, .. } = &stack.info;
         let config = aws_sdk_sqs::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region.clone()))
             .endpoint_url(aws_endpoint)
             .credentials_provider(Credentials::new(access_key_id, secret_access_key, None, None, "stack"));
         Self {
-            endpoint: Endpoint::new(&stack.facts.callback_url).unwrap(),
+            endpoint: Endpoint::new(&stack.info.callback_url).unwrap(),
             keys: stack.keys(),
             sqs: aws_sdk_sqs::Client::from_conf(config.build()),
             stack,
@@ -116,7 +119,7 @@ impl Deployed {
     }
 
     fn queue_url(&self) -> &str {
-        &self.stack.facts.queue_urls["messages"]
+        &self.stack.info.queue_urls["messages"]
     }
 
     /// How many messages the queue gives out, and how many it has given out and not seen deleted.
@@ -144,13 +147,13 @@ impl Deployed {
 
     /// The environment in which AWS's libraries find the local AWS, and nothing else.
     fn environment(&self) -> [(&'static str, &str); 5] {
-        let facts = &self.stack.facts;
+        let info = &self.stack.info;
         [
-            ("AWS_ENDPOINT_URL", &facts.aws_endpoint),
-            ("AWS_REGION", &facts.region),
-            ("AWS_DEFAULT_REGION", &facts.region),
-            ("AWS_ACCESS_KEY_ID", &facts.access_key_id),
-            ("AWS_SECRET_ACCESS_KEY", &facts.secret_access_key),
+            ("AWS_ENDPOINT_URL", &info.aws_endpoint),
+            ("AWS_REGION", &info.region),
+            ("AWS_DEFAULT_REGION", &info.region),
+            ("AWS_ACCESS_KEY_ID", &info.access_key_id),
+            ("AWS_SECRET_ACCESS_KEY", &info.secret_access_key),
         ]
     }
 
@@ -309,7 +312,7 @@ async fn a_shell_script_works_off_every_queue_the_catch_all_too() {
     let _ = fs::remove_file(&done);
 
     let mut worked = Vec::new();
-    for url in deployed.stack.facts.queue_urls.values() {
+    for url in deployed.stack.info.queue_urls.values() {
         let script = root().join("examples/shell/consume.sh");
         let run = Command::new(script).arg(url).arg(&done).envs(deployed.environment()).output().unwrap();
         assert!(run.status.success(), "{url}: {}", String::from_utf8_lossy(&run.stderr));
@@ -324,7 +327,7 @@ async fn a_shell_script_works_off_every_queue_the_catch_all_too() {
     assert_eq!(sorted(bytes.into_iter()), [4, 43]);
     let fields = worked.iter().filter(|line| line["field"].is_string()).count();
     assert_eq!(worked.len() - fields, 5, "two are bytes, two no notifications, one has no field");
-    for url in deployed.stack.facts.queue_urls.values() {
+    for url in deployed.stack.info.queue_urls.values() {
         deployed.wait_for_on(url, 0).await;
     }
 }
@@ -358,9 +361,9 @@ print(json.dumps({
         fs::write(folder.join("metadata.json"), r#"{"lastVersionCheck": 4000000000}"#).unwrap();
         let version =
             python().args(["-c", "import sys; print('python%d.%d' % sys.version_info[:2])"]).output().unwrap();
-        let facts = &deployed.stack.facts;
+        let info = &deployed.stack.info;
         let sam = python()
-            .args(["-m", "samcli", "deploy", "--stack-name", "a-consumer", "--region", &facts.region])
+            .args(["-m", "samcli", "deploy", "--stack-name", "a-consumer", "--region", &info.region])
             .args([
                 "--template-file",
                 ".aws-sam/build/template.yaml",
@@ -369,8 +372,8 @@ print(json.dumps({
                 "CAPABILITY_IAM",
             ])
             .args(["--no-confirm-changeset", "--no-progressbar", "--parameter-overrides"])
-            .arg(format!("QueueArn={}", facts.outputs["QueueArnMessages"]))
-            .arg(format!("PayloadBucket={}", facts.outputs["PayloadBucket"]))
+            .arg(format!("QueueArn={}", info.outputs["QueueArnMessages"]))
+            .arg(format!("PayloadBucket={}", info.outputs["PayloadBucket"]))
             .arg(format!("Runtime={}", String::from_utf8(version.stdout).unwrap().trim()))
             // The local AWS does not look into arrays, as AWS's own filters do, and would delete everything.
             .arg("FilterByKind=false")
@@ -445,7 +448,7 @@ print(json.dumps({
         }));
         let mut seen = BTreeMap::<_, usize>::new();
         for sample in samples() {
-            for piece in ingress_tools::expect::Piece::all_of(&sample.body) {
+            for piece in ingress_tools::meta::expect::Piece::all_of(&sample.body) {
                 let Ok(change) = serde_json::from_str::<Value>(&piece.text) else { continue };
                 let body = json!({"body": {"object": "o", "entry": [{"id": "1", "changes": [change]}]}});
                 let through = patterns().iter().any(|pattern| lets_through(pattern, &[&body]));

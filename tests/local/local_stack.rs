@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 use crate::corpus;
 use fake_aws::event::event;
 use ingress_tools::{
-    deliver::{Endpoint, Keys},
-    expect::Piece,
-    queues::{Landed, Queues},
-    run::Local,
-    samples::Sample,
-    stack::Stack,
+    keys::Keys,
+    local::{run::Local, stack::Stack},
+    meta::{deliver::Endpoint, expect::Piece, samples::Sample},
+    queues::stack_queues::{Queues, ReceivedMessage},
 };
 use tokio::sync::MutexGuard;
 use whatsapp_webhook::signature::sign;
@@ -32,8 +30,8 @@ impl Deployed {
         let turn = TURN.lock().await;
         let stack = Stack::start(root(), &python()).await.unwrap();
         Self {
-            queues: Queues::of(&stack.facts),
-            endpoint: Endpoint::new(&stack.facts.callback_url).unwrap(),
+            queues: Queues::of(&stack.info),
+            endpoint: Endpoint::new(&stack.info.callback_url).unwrap(),
             keys: stack.keys(),
             stack,
             _turn: turn,
@@ -48,8 +46,8 @@ impl Deployed {
         self.endpoint.deliver(sample, keys).await.unwrap().status
     }
 
-    async fn landed(&mut self) -> Vec<Landed> {
-        self.queues.take().await.unwrap()
+    async fn landed(&mut self) -> Vec<ReceivedMessage> {
+        self.queues.receive_all().await.unwrap()
     }
 }
 
@@ -66,7 +64,7 @@ fn sample(body: &str) -> Sample {
 #[tokio::test]
 async fn every_sample_is_answered_and_lands_as_it_should() {
     let _turn = TURN.lock().await;
-    let local = Local::act_as_meta(root(), &root().join("events"), &python()).await.unwrap();
+    let local = Local::deploy_and_deliver(root(), &root().join("events"), &python()).await.unwrap();
     assert!(local.is_as_expected());
 }
 
@@ -110,7 +108,7 @@ async fn what_meta_did_not_sign_leaves_nothing_on_any_queue() {
     let altered = body.replace("security", "securitY");
     let reserialised = serde_json::to_string_pretty(&serde_json::from_str::<serde_json::Value>(body).unwrap()).unwrap();
     let client = reqwest::Client::builder().no_proxy();
-    let url = reqwest::Url::parse(&deployed.stack.facts.callback_url).unwrap();
+    let url = reqwest::Url::parse(&deployed.stack.info.callback_url).unwrap();
     let address = ([127, 0, 0, 1], url.port().unwrap()).into();
     let client = client.resolve(url.host_str().unwrap(), address).build().unwrap();
     for forged in [altered, reserialised, String::new()] {

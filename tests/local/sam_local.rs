@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use fake_aws::event::event;
-use ingress_tools::{sam_local::SamLocal, samples::Sample};
+use ingress_tools::{local::sam_local::SamLocal, meta::samples::Sample};
 
 use crate::{TURN, root};
 

@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use ingress_tools::{
-    deliver::Endpoint,
-    facts::{Facts, FactsError},
-    graph::{GRAPH_URL, Id},
-    redrive::Field,
+    aws::{
+        cli::AwsCli,
+        stack_info::{StackInfo, StackInfoError},
+    },
+    meta::deliver::Endpoint,
+    queues::choice::Field,
+    subscribe::graph::{GRAPH_URL, Id},
 };
 
 const SECRETS_HELP: &str = "\
@@ -25,7 +28,7 @@ catch-all queue and deletes them there. Seven of them have an odd header or quer
 shows what API Gateway passes on. Without URL and stack, the command checks the running local stack.
 
 Environment:
-  AWS_PROFILE, AWS_REGION ...  for the stack's outputs, its secret and its catch-all queue
+  AWS_PROFILE, AWS_REGION ...  for the AWS CLI, which reads the stack, and for the catch-all queue
   APP_SECRET, VERIFY_TOKEN     instead of those in the stack's secret";
 
 const QUEUES_HELP: &str = "\
@@ -35,7 +38,7 @@ stack may own such a queue. No message is received. Without a stack, the command
 const SUBSCRIBE_HELP: &str = "\
 Environment:
   META_ACCESS_TOKEN            of a system user, for the accounts; the app's own token is made of its secret
-  AWS_PROFILE, AWS_REGION ...  for the stack's outputs, its routes and its secret
+  AWS_PROFILE, AWS_REGION ...  for the AWS CLI, which reads the stack
   APP_SECRET, VERIFY_TOKEN     instead of those in the stack's secret";
 
 const MOVE_HELP: &str = "\
@@ -44,7 +47,7 @@ is on both queues, with the same event_id. Without --apply nothing is received, 
 of the local AWS that is up is looked at.
 
 Environment:
-  AWS_PROFILE, AWS_REGION ...  for the stack's outputs, its routes, its secret and its queues";
+  AWS_PROFILE, AWS_REGION ...  for the AWS CLI, which reads the stack, and for its queues";
 
 /// Signs and delivers samples of Meta's webhooks, and runs the function on this computer.
 ///
@@ -208,25 +211,22 @@ fn callback_url(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A deployed stack, and the way to ask for it.
+/// A deployed stack.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NamedStack {
     /// Name of the stack; by default that of samconfig.toml.
     #[arg(long)]
     pub(crate) stack: Option<String>,
-    /// The interpreter that has the AWS SDK.
-    #[arg(long, default_value = ".venv/bin/python")]
-    pub(crate) python: PathBuf,
 }
 
 impl NamedStack {
-    /// Asks for the stack that is named; without a name, for the one that is up here.
-    pub(crate) async fn facts_or_running(&self) -> Result<Facts, FactsError> {
-        if self.stack.is_none() { Facts::running(Path::new(".")) } else { self.facts().await }
+    /// Describes the named stack; without a name, the one that runs on this computer.
+    pub(crate) async fn info_or_running(&self) -> Result<StackInfo, StackInfoError> {
+        if self.stack.is_none() { StackInfo::running(Path::new(".")) } else { self.info().await }
     }
 
-    /// Asks AWS with the credentials, profile and region of the environment.
-    pub(crate) async fn facts(&self) -> Result<Facts, FactsError> {
-        Facts::deployed(Path::new("."), &self.python, self.stack.as_deref().unwrap_or(STACK)).await
+    /// Describes the named stack; without a name, the deployed one with the default name.
+    pub(crate) async fn info(&self) -> Result<StackInfo, StackInfoError> {
+        StackInfo::deployed(&AwsCli::default(), self.stack.as_deref().unwrap_or(STACK)).await
     }
 }

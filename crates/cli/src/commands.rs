@@ -12,19 +12,30 @@ use std::{
 
 use anstream::{eprintln, println};
 use ingress_tools::{
-    backlog::Backlogs,
-    catch_all::CatchAll,
-    deliver::{DeliverError, Endpoint, of_environment},
-    expect::Expected,
-    facts::{Facts, FactsError},
-    graph::{Graph, GraphError},
-    moving::{Move, Moved, Pace},
-    queues::QueueError,
-    redrive::{self, RedriveError},
+    aws::{
+        cli::AwsCli,
+        stack_info::{StackInfo, StackInfoError},
+    },
+    keys::variable,
+    local::{
+        run::{Local, RunError},
+        sam_local::{SamError, SamLocal},
+    },
+    meta::{
+        deliver::{DeliverError, Endpoint},
+        expect::Expected,
+        samples::{self, Sample, SampleError},
+        sign,
+    },
+    queues::{
+        backlog::Backlogs,
+        catch_all::CatchAll,
+        error::QueueError,
+        redrive::{self, RedriveError},
+        transfer::{Pace, Transfer, TransferReport},
+    },
     report,
-    run::{Local, RunError},
-    sam_local::{SamError, SamLocal},
-    samples::{self, Sample, SampleError},
+    subscribe::graph::{Graph, GraphError},
     subscribe::{self, Tokens},
     verify::{self, Check, Target},
 };
@@ -44,7 +55,7 @@ pub(crate) enum CommandError {
     #[error(transparent)]
     Deliver(#[from] DeliverError),
     #[error(transparent)]
-    Facts(#[from] FactsError),
+    StackInfo(#[from] StackInfoError),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error(transparent)]
@@ -69,7 +80,7 @@ pub(crate) fn sign(files: &[PathBuf], check: bool) -> Result<bool, CommandError>
     let samples = load(files)?;
     let mut fresh = true;
     for sample in samples {
-        let signed = sample.signed_with(samples::APP_SECRET);
+        let signed = sign::resigned(&sample, samples::APP_SECRET);
         if signed == sample.text {
             continue;
         }
@@ -99,10 +110,10 @@ pub(crate) async fn deliver(event: &Path, url: Option<String>) -> Result<bool, C
     let (url, keys) = if let Some(url) = url {
         (url, samples::keys())
     } else {
-        let facts = Facts::running(Path::new("."))?;
-        (facts.callback_url.clone(), facts.keys()?)
+        let info = StackInfo::running(Path::new("."))?;
+        (info.callback_url.clone(), info.keys()?)
     };
-    let reply = Endpoint::new(&url)?.deliver(&sample, &keys.or_of_environment()).await?;
+    let reply = Endpoint::new(&url)?.deliver(&sample, &keys.overridden_by_environment()).await?;
     let expected = Expected::of(&sample);
     println!("{}: {} in {} ms", sample.name, reply.status, reply.elapsed.as_millis());
     if !reply.body.is_empty() {
@@ -117,7 +128,7 @@ pub(crate) async fn deliver(event: &Path, url: Option<String>) -> Result<bool, C
 
 pub(crate) async fn run(once: bool, events: &Path, python: &Path) -> Result<bool, CommandError> {
     let local = tokio::select! {
-        local = Local::act_as_meta(Path::new("."), events, python) => local?,
+        local = Local::deploy_and_deliver(Path::new("."), events, python) => local?,
         stopped = stopped() => return stopped.and(Err(CommandError::Interrupted)),
     };
     let as_expected = local.is_as_expected();
@@ -136,14 +147,14 @@ pub(crate) async fn verify(
     no_stack: bool,
     json: bool,
 ) -> Result<bool, CommandError> {
-    let facts = match (&url, &stack.stack) {
+    let info = match (&url, &stack.stack) {
         _ if no_stack => None,
-        (None, None) => Some(Facts::running(Path::new("."))?),
-        _ => Some(stack.facts().await?),
+        (None, None) => Some(StackInfo::running(Path::new("."))?),
+        _ => Some(stack.info().await?),
     };
-    let secret = secret(facts.as_ref())?;
-    let url = url.or(facts.as_ref().map(|facts| facts.callback_url.clone())).unwrap_or_default();
-    let target = Target { endpoint: Endpoint::new(&url)?, secret, catch_all: facts.as_ref().and_then(CatchAll::of) };
+    let secret = secret(info.as_ref())?;
+    let url = url.or(info.as_ref().map(|info| info.callback_url.clone())).unwrap_or_default();
+    let target = Target { endpoint: Endpoint::new(&url)?, secret, catch_all: info.as_ref().and_then(CatchAll::of) };
     let stop = AtomicBool::new(false);
     let holds = |checks: &[Check]| !stop.load(Ordering::Relaxed) && !checks.iter().any(Check::fails);
     let checks = if json {
@@ -176,12 +187,12 @@ async fn finished<T>(work: impl Future<Output = T>, stop: &AtomicBool) -> Result
 
 /// Returns the JSON text of the stack's secret, in which `APP_SECRET` and `VERIFY_TOKEN` of the environment replace the
 /// members.
-fn secret(facts: Option<&Facts>) -> Result<String, CommandError> {
+fn secret(info: Option<&StackInfo>) -> Result<String, CommandError> {
     let members = [("app_secret", "APP_SECRET"), ("verify_token", "VERIFY_TOKEN")];
-    let set: Vec<_> = members.into_iter().filter_map(|(member, name)| Some((member, of_environment(name)?))).collect();
-    let mut secret = match facts {
-        Some(facts) if set.is_empty() => return Ok(facts.secret.clone()),
-        Some(facts) => serde_json::from_str::<Map<String, Value>>(&facts.secret).unwrap_or_default(),
+    let set: Vec<_> = members.into_iter().filter_map(|(member, name)| Some((member, variable(name)?))).collect();
+    let mut secret = match info {
+        Some(info) if set.is_empty() => return Ok(info.secret.clone()),
+        Some(info) => serde_json::from_str::<Map<String, Value>>(&info.secret).unwrap_or_default(),
         None if set.len() < members.len() => return Err(CommandError::NoKeys),
         None => Map::new(),
     };
@@ -190,9 +201,9 @@ fn secret(facts: Option<&Facts>) -> Result<String, CommandError> {
 }
 
 pub(crate) async fn subscribe(arguments: Subscribe) -> Result<bool, CommandError> {
-    let facts = arguments.stack.facts().await?;
-    let known = AppCredentials::parse(&secret(Some(&facts))?).map_err(FactsError::from)?;
-    let access_token = of_environment("META_ACCESS_TOKEN");
+    let info = arguments.stack.info().await?;
+    let known = AppCredentials::parse(&secret(Some(&info))?).map_err(StackInfoError::from)?;
+    let access_token = variable("META_ACCESS_TOKEN");
     if !arguments.accounts.is_empty() && access_token.is_none() {
         return Err(CommandError::NoAccessToken);
     }
@@ -201,10 +212,10 @@ pub(crate) async fn subscribe(arguments: Subscribe) -> Result<bool, CommandError
     let wanted = subscribe::Wanted {
         app: arguments.app,
         accounts: arguments.accounts,
-        callback_url: arguments.url.unwrap_or_else(|| facts.callback_url.clone()),
+        callback_url: arguments.url.unwrap_or_else(|| info.callback_url.clone()),
         fields: arguments.fields,
         replace: arguments.replace,
-        routed: subscribe::Wanted::routed(&facts),
+        routed: subscribe::Wanted::routed(&info),
     };
     let mut plan = wanted.plan(&graph, &tokens).await?;
     let applied = arguments.apply && !plan.is_done();
@@ -222,8 +233,8 @@ pub(crate) async fn subscribe(arguments: Subscribe) -> Result<bool, CommandError
 }
 
 pub(crate) async fn queues(stack: &NamedStack, json: bool) -> Result<bool, CommandError> {
-    let facts = stack.facts_or_running().await?;
-    let backlogs = Backlogs::of(&facts, Path::new("."), &stack.python).await?;
+    let info = stack.info_or_running().await?;
+    let backlogs = Backlogs::of(&info, &AwsCli::default()).await?;
     if json {
         println!("{}", json!(backlogs));
     } else {
@@ -233,21 +244,21 @@ pub(crate) async fn queues(stack: &NamedStack, json: bool) -> Result<bool, Comma
 }
 
 pub(crate) async fn redrive(wanted: &Wanted, from: Option<&str>) -> Result<bool, CommandError> {
-    let facts = wanted.stack.facts_or_running().await?;
+    let info = wanted.stack.info_or_running().await?;
     let moves = match from {
-        Some(queue) => vec![redrive::drained(&facts, &wanted.field, queue)?],
-        None => redrive::redrive(&facts, &wanted.field).await?,
+        Some(queue) => vec![redrive::drain(&info, &wanted.field, queue)?],
+        None => redrive::redrive(&info, &wanted.field).await?,
     };
     carry_out(&moves, wanted).await
 }
 
 pub(crate) async fn reroute(wanted: &Wanted) -> Result<bool, CommandError> {
-    let facts = wanted.stack.facts_or_running().await?;
-    carry_out(&[redrive::reroute(&facts, &wanted.field)?], wanted).await
+    let info = wanted.stack.info_or_running().await?;
+    carry_out(&[redrive::reroute(&info, &wanted.field)?], wanted).await
 }
 
 /// Moves messages, or only counts what waits.
-async fn carry_out(all: &[Move], wanted: &Wanted) -> Result<bool, CommandError> {
+async fn carry_out(all: &[Transfer], wanted: &Wanted) -> Result<bool, CommandError> {
     if !wanted.apply {
         let mut waits = Vec::new();
         for one in all {
@@ -279,7 +290,7 @@ async fn carry_out(all: &[Move], wanted: &Wanted) -> Result<bool, CommandError> 
         }
         done.push(moved);
     }
-    let is_done = done.iter().all(Moved::is_done);
+    let is_done = done.iter().all(TransferReport::is_done);
     if wanted.json {
         println!("{}", json!({ "applied": true, "done": is_done, "moves": done }));
     }

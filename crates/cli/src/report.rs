@@ -10,12 +10,14 @@ use anstream::{eprint, eprintln, println};
 use anstyle::{AnsiColor, Style};
 
 use crate::{
-    backlog::{Backlogs, Counts, OtherQueue, Waiting},
-    docker::Image,
-    moving::{Moved, Waits},
-    outcome::Outcome,
-    queues::Depth,
-    redrive::Field,
+    meta::outcome::Outcome,
+    queues::{
+        backlog::{Backlogs, OtherQueue, Waiting},
+        choice::Field,
+        queue::Counts,
+        stack_queues::Queues,
+        transfer::{TransferReport, Waits},
+    },
     subscribe::{Plan, Step},
     verify::{Check, Finding},
 };
@@ -63,33 +65,31 @@ pub(crate) fn summary<'o>(outcomes: impl Iterator<Item = &'o Outcome>) {
     }
 }
 
-/// Says in what the function runs.
-pub(crate) fn image(image: &Image) {
-    println!("{TITLE}image{TITLE:#}  {}", image.image);
-    if let Some(reason) = &image.stand_in_because {
+/// Prints the image that the function runs in.
+pub(crate) fn image(name: &str, stand_in_because: Option<&str>) {
+    println!("{TITLE}image{TITLE:#}  {name}");
+    if let Some(reason) = stand_in_because {
         println!("{BAD}a stand-in{BAD:#}, since AWS's own cannot be had: {reason}");
     }
 }
 
-pub(crate) fn depths(depths: &[Depth]) {
-    let width = depths.iter().map(|depth| depth.queue.len()).max().unwrap_or_default();
+/// Prints how many messages each queue holds.
+pub(crate) fn depths(queues: &Queues, counts: &[Counts]) {
+    let width = queues.all.iter().map(|queue| queue.label.len()).max().unwrap_or_default();
     println!("\n{TITLE}{:width$}  messages  routes{TITLE:#}", "queue");
-    for depth in depths {
-        println!("{:width$}  {:>8}  {}", depth.queue, depth.messages, depth.routes.join(", "));
+    for (queue, counts) in queues.all.iter().zip(counts) {
+        println!("{:width$}  {:>8}  {}", queue.label, counts.visible, queue.routes.join(", "));
     }
 }
 
-pub(crate) fn change(before: &Depth, after: &Depth) {
-    let (sign, count) = if after.messages > before.messages {
-        ('+', after.messages - before.messages)
-    } else {
-        ('-', before.messages - after.messages)
-    };
-    println!("{}: {} ({sign}{count})", after.queue, after.messages);
+/// Prints by how much the number of messages of a queue changed.
+pub(crate) fn change(queue: &str, before: usize, after: usize) {
+    let (sign, count) = if after > before { ('+', after - before) } else { ('-', before - after) };
+    println!("{queue}: {after} ({sign}{count})");
 }
 
-/// Says how to call the endpoint by hand, and where to read its queues.
-pub(crate) fn invitation(callback_url: &str, curl: &str, environment: &[(&str, &str)]) {
+/// Prints how to call the endpoint and to read its queues with other tools.
+pub(crate) fn usage(callback_url: &str, curl: &str, environment: &[(&str, &str)]) {
     println!("\n{TITLE}callback URL{TITLE:#}  {callback_url}");
     println!("\n{TITLE}try{TITLE:#}\n{curl}");
     let mut variables = String::new();
@@ -112,9 +112,9 @@ pub fn check(check: &Check) {
         Finding::Skipped { detail } => (ASIDE, "skipped", detail),
     };
     println!("{:42}  {style}{word:7}{style:#}  {detail}", check.check);
-    if let Finding::Fails { remedy, .. } = &check.finding {
-        println!("{:42}  {BAD}likely{BAD:#}   {}", "", remedy.cause);
-        println!("{:42}  {BAD}remedy{BAD:#}   {}", "", remedy.remedy);
+    if let Finding::Fails { diagnosis, .. } = &check.finding {
+        println!("{:42}  {BAD}likely{BAD:#}   {}", "", diagnosis.cause);
+        println!("{:42}  {BAD}remedy{BAD:#}   {}", "", diagnosis.remedy);
     }
 }
 
@@ -267,13 +267,13 @@ impl Progress {
     }
 
     /// Prints the line, if it is time to.
-    pub fn show(&mut self, moved: &Moved) {
+    pub fn show(&mut self, moved: &TransferReport) {
         let pause = if self.terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
         if self.last.is_some_and(|last| last.elapsed() < pause) {
             return;
         }
         self.last = Some(Instant::now());
-        let Moved { from, waiting, moved: done, others, .. } = moved;
+        let TransferReport { from, waiting, moved: done, others, .. } = moved;
         let line = format!("{from}: {done} moved, {others} left there, of about {waiting}");
         if self.terminal {
             eprint!("\r\x1b[2K{ASIDE}{line}{ASIDE:#}");
@@ -291,8 +291,10 @@ impl Progress {
 }
 
 /// Prints what became of a queue's messages.
-pub fn moved(moved: &Moved) {
-    let Moved { from, moved: done, pointers, others, later, young, refused, undeleted, stopped, hidden, .. } = moved;
+pub fn moved(moved: &TransferReport) {
+    let TransferReport {
+        from, moved: done, pointers, others, later, young, refused, undeleted, stopped, hidden, ..
+    } = moved;
     let style = if moved.is_done() { GOOD } else { BAD };
     println!("{TITLE}{from}{TITLE:#}: {style}{done} moved{style:#}");
     let line = |count: usize, text: &str| {

@@ -231,7 +231,7 @@ pub fn group_id(piece: &Piece<'_>, origin: Origin<'_>, fifo: bool) -> String {
         return conversation(origin.group_key, number.unwrap_or_default(), &contact);
     }
     let entry_id = change.entry_id.and_then(scalar_text);
-    let group = [number, entry_id.as_deref()].into_iter().flatten().find(|group| fits_group(group));
+    let group = [number, entry_id.as_deref()].into_iter().flatten().find(|group| is_group_id(group));
     group.unwrap_or(NO_GROUP).to_owned()
 }
 
@@ -305,7 +305,9 @@ fn is_layout_control(character: char) -> bool {
     matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-fn fits_group(value: &str) -> bool {
+/// Whether SQS accepts a value as a message group id, and log readers its characters.
+#[must_use]
+pub fn is_group_id(value: &str) -> bool {
     !value.is_empty() && value.len() <= MOST_GROUP_CHARACTERS && value.bytes().all(|byte| byte.is_ascii_graphic())
 }
 

@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::notification::Kind;
 
 /// The route of everything that has none of its own.
-const CATCH_ALL: &str = "*";
+pub const CATCH_ALL: &str = "*";
 
 /// A queue that at least one route leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]

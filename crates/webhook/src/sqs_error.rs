@@ -75,6 +75,26 @@ pub fn classify(code: &str, is_sender_fault: bool) -> ErrorClass {
     }
 }
 
+/// Merges the two lists of a batch's response into one result for each entry, in order. The id of an entry is its index.
+///
+/// SQS responds with 200 even if it stored none of the entries. Only what it lists as successful is stored, so an entry
+/// that neither list contains is `missing`.
+pub fn entry_results<'r, E: Clone>(
+    entries: usize,
+    missing: E,
+    failed: impl Iterator<Item = (&'r str, E)>,
+    successful: impl Iterator<Item = &'r str>,
+) -> Vec<Result<(), E>> {
+    let mut results = vec![Err(missing); entries];
+    let listed = failed.map(|(id, error)| (id, Err(error))).chain(successful.map(|id| (id, Ok(()))));
+    for (id, listed) in listed {
+        if let Some(result) = id.parse().ok().and_then(|index: usize| results.get_mut(index)) {
+            *result = listed;
+        }
+    }
+    results
+}
+
 /// Whether AWS no longer accepts the caller's credentials.
 #[must_use]
 pub fn is_expired_credentials(code: &str) -> bool {
@@ -126,6 +146,14 @@ mod tests {
             assert_eq!(classify(code, true), ErrorClass::Rejected, "{code}");
             assert_eq!(classify(code, false), ErrorClass::Transient, "{code}");
         }
+    }
+
+    #[test]
+    fn only_listed_entries_are_successful() {
+        let results =
+            entry_results(4, "missing", [("1", "a"), ("9", "b"), ("x", "c")].into_iter(), ["0", "7"].into_iter());
+
+        assert_eq!(results, [Ok(()), Err("a"), Err("missing"), Err("missing")]);
     }
 
     #[test]

@@ -12,9 +12,9 @@ use std::{
 };
 
 use ingress_tools::{
-    catch_all::CatchAll,
-    deliver::Endpoint,
-    facts::Facts,
+    aws::stack_info::StackInfo,
+    meta::deliver::Endpoint,
+    queues::catch_all::CatchAll,
     verify::{self, Check, Finding, MEASURED, ODD, Target},
 };
 use serde_json::{Value, json};
@@ -110,9 +110,9 @@ impl World {
         Self { server, sqs, genuine }
     }
 
-    fn facts(&self) -> Facts {
+    fn info(&self) -> StackInfo {
         let secret = json!({ "verify_token": VERIFY_TOKEN, "app_secret": SECRETS[0] }).to_string();
-        Facts { callback_url: self.server.uri(), secret, ..self.sqs.facts(&[("*", "unrouted")]) }
+        StackInfo { callback_url: self.server.uri(), secret, ..self.sqs.info(&[("*", "unrouted")]) }
     }
 
     async fn verified(&self) -> BTreeMap<&'static str, Finding> {
@@ -123,7 +123,7 @@ impl World {
         let target = Target {
             endpoint: Endpoint::new(&self.server.uri()).unwrap(),
             secret: json!({ "verify_token": VERIFY_TOKEN, "app_secret": secrets }).to_string(),
-            catch_all: CatchAll::of(&self.facts()),
+            catch_all: CatchAll::of(&self.info()),
         };
         let checks = verify::verify(&target, &AtomicBool::new(false), |_| ()).await.into_iter();
         checks.map(|Check { check, finding }| (check, finding)).collect()
@@ -143,8 +143,8 @@ fn holds(finding: &Finding) -> &str {
 /// What was seen, of what does not hold; with words on what to do.
 #[track_caller]
 fn fails(finding: &Finding) -> &str {
-    let Finding::Fails { detail, remedy } = finding else { panic!("{finding:?}") };
-    assert!(!remedy.cause.is_empty() && !remedy.remedy.is_empty());
+    let Finding::Fails { detail, diagnosis } = finding else { panic!("{finding:?}") };
+    assert!(!diagnosis.cause.is_empty() && !diagnosis.remedy.is_empty());
     detail
 }
 
@@ -309,7 +309,7 @@ async fn a_queue_that_cannot_be_read_on_is_told_and_strangers_are_shown_again() 
 #[tokio::test]
 async fn a_queue_that_is_not_there_is_named_with_the_innermost_cause() {
     let world = World::new(as_it_should).await;
-    let elsewhere = Facts { aws_endpoint: "http://127.0.0.1:1".to_owned(), ..world.facts() };
+    let elsewhere = StackInfo { aws_endpoint: "http://127.0.0.1:1".to_owned(), ..world.info() };
 
     let error = CatchAll::of(&elsewhere).unwrap().collect("a mark", 1).await.unwrap_err();
 
@@ -395,12 +395,12 @@ async fn odd_request_that_fails_has_a_cause_and_a_fix() {
         let found = world.verified().await;
 
         for (at, odd_check) in ODD_CHECKS[1..].iter().enumerate() {
-            let Finding::Fails { detail: seen, remedy } = &found[odd_check] else {
+            let Finding::Fails { detail: seen, diagnosis } = &found[odd_check] else {
                 assert_ne!(at, check, "{odd_check} holds with {status}");
                 continue;
             };
             assert_eq!((at, seen), (check, &format!("{status}, not 200 with {detail}")));
-            assert!(remedy.cause.contains(cause) && remedy.remedy.contains(fix), "{status}: {remedy:?}");
+            assert!(diagnosis.cause.contains(cause) && diagnosis.remedy.contains(fix), "{status}: {diagnosis:?}");
         }
         assert_eq!(holds(&found[STORED]), "27 of 27, and deleted there");
         assert!(world.left().is_empty());
@@ -428,7 +428,7 @@ impl Verifying {
     fn start(world: &World) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join(".local")).unwrap();
-        fs::write(folder.path().join(".local/running.json"), serde_json::to_vec(&world.facts()).unwrap()).unwrap();
+        fs::write(folder.path().join(".local/running.json"), serde_json::to_vec(&world.info()).unwrap()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ingress"));
         command.arg("verify").current_dir(folder.path()).env_remove("APP_SECRET").env_remove("VERIFY_TOKEN");
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();

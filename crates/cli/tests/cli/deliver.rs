@@ -3,8 +3,11 @@
 use std::path::Path;
 
 use ingress_tools::{
-    deliver::{DeliverError, Endpoint, Keys},
-    samples::{self, Sample},
+    keys::Keys,
+    meta::{
+        deliver::{DeliverError, Endpoint},
+        samples::{self, Sample},
+    },
 };
 use whatsapp_webhook::signature;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};

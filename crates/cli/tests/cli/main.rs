@@ -1,12 +1,13 @@
 //! The command line against scripted endpoints and a scripted SQS. Nothing is deployed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod aws;
 mod catch_all;
 mod deliver;
 mod events;
-mod moving;
 mod scripts;
 mod sqs;
 mod stack;
 mod subscribe;
+mod transfer;
 mod verify;

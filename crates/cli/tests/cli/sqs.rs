@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ingress_tools::facts::Facts;
+use ingress_tools::aws::stack_info::StackInfo;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
@@ -123,7 +123,7 @@ impl Sqs {
     }
 
     /// A stack with these routes.
-    pub(crate) fn facts(&self, routes: &[(&str, &str)]) -> Facts {
+    pub(crate) fn info(&self, routes: &[(&str, &str)]) -> StackInfo {
         let url = |name: &str| format!("{}/123456789012/{STACK}-{name}", self.server.uri());
         let routes: BTreeMap<_, _> = routes.iter().map(|(route, queue)| (*route, url(queue))).collect();
         let secret = json!({ "verify_token": VERIFY_TOKEN, "app_secret": "an-app-secret" });

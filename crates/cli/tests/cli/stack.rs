@@ -3,9 +3,9 @@
 use std::{fs, path::Path, time::Duration};
 
 use ingress_tools::{
-    deliver::Keys,
-    facts::{Facts, FactsError},
-    stack::{Setup, Stack, StackError},
+    aws::stack_info::{StackInfo, StackInfoError},
+    keys::Keys,
+    local::stack::{Setup, Stack, StackError},
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -32,13 +32,13 @@ async fn a_stack_is_up_until_it_is_dropped() {
     let mut stack = start(&root).await.unwrap();
 
     assert_eq!(stack.keys().app_secret, "s");
-    assert_eq!(Facts::running(root.path()).unwrap().callback_url, "http://api.localhost:1/webhook");
+    assert_eq!(StackInfo::running(root.path()).unwrap().callback_url, "http://api.localhost:1/webhook");
     assert!(timeout(Duration::from_millis(100), stack.ended()).await.is_err(), "waiting for its end ended it");
     assert!(!root.path().join("ended").exists());
 
     drop(stack);
     assert!(root.path().join("ended").exists());
-    assert!(matches!(Facts::running(root.path()), Err(FactsError::NotRunning)));
+    assert!(matches!(StackInfo::running(root.path()), Err(StackInfoError::NotRunning)));
 }
 
 /// Every process of this computer can read the arguments of another.

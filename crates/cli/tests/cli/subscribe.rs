@@ -1,8 +1,7 @@
-//! `ingress subscribe` for a stack that a few lines of shell describe, over a Graph API that says what the test wants.
+//! `ingress subscribe` with a scripted AWS CLI and a scripted Graph API.
 
 use std::{
     collections::BTreeMap,
-    fs,
     process::Output,
     sync::{Arc, Mutex},
 };
@@ -11,6 +10,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
+
+use crate::aws::{DescribedStack, path_with, write_aws};
 
 const CALLBACK_URL: &str = "https://api.example/webhook";
 
@@ -47,10 +48,11 @@ impl Meta {
         Self { server, posted, folder: described() }
     }
 
-    /// Nobody is asked for this stack but the script in its folder.
     async fn subscribe(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ingress"));
-        command.current_dir(self.folder.path()).args(["subscribe", "--python", "/bin/sh", "--app", "1"]);
+        command.current_dir(self.folder.path()).env("PATH", path_with(self.folder.path()));
+        command.envs([("AWS_REGION", "eu-west-1"), ("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "key")]);
+        command.env_remove("AWS_PROFILE").args(["subscribe", "--app", "1"]);
         for name in ["APP_SECRET", "VERIFY_TOKEN", "META_ACCESS_TOKEN"] {
             command.env_remove(name);
         }
@@ -63,19 +65,14 @@ impl Meta {
     }
 }
 
-/// A folder whose script says of a stack that it has queues for two fields.
+/// A folder with an AWS CLI that describes a stack with queues for two fields.
 fn described() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let queue = |name: &str| format!("https://sqs.example/123456789012/a-stack-{name}");
-    let facts = json!({
-        "aws_endpoint": "http://127.0.0.1:1", "region": "us-east-1", "access_key_id": "id", "secret_access_key": "key",
-        "callback_url": CALLBACK_URL, "secret": r#"{"verify_token":"a-token","app_secret":"a-secret"}"#,
-        "stack": "a-stack", "outputs": {}, "log_group": "/aws/lambda/a-stack",
-        "queue_urls": { "*": queue("unrouted"), "messages": queue("messages"), "security": queue("security") },
-    });
-    fs::create_dir(folder.path().join("infra")).unwrap();
-    fs::write(folder.path().join("facts.json"), facts.to_string()).unwrap();
-    fs::write(folder.path().join("infra/deployed.py"), "cat facts.json").unwrap();
+    let queues = r#"{"*":"https://sqs.example/123456789012/a-stack-unrouted","messages":"a-stack-messages","security":"a-stack-security"}"#;
+    write_aws(
+        folder.path(),
+        &DescribedStack { callback_url: CALLBACK_URL, queues, ..DescribedStack::default() }.script(),
+    );
     folder
 }
 

@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use ingress_tools::graph::OBJECT;
+use ingress_tools::subscribe::graph::OBJECT;
 use reqwest::{Client, Url};
 use serde_json::{Value, json};
 use tokio::runtime::Builder;

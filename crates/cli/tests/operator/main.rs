@@ -5,12 +5,17 @@ mod graph;
 mod messages;
 
 use std::{
+    env,
     path::{Path, PathBuf},
     process::Output,
     sync::{Arc, Mutex},
 };
 
-use ingress_tools::{deliver::Endpoint, queues::Queues, samples::Sample, stack::Stack};
+use ingress_tools::{
+    local::stack::Stack,
+    meta::{deliver::Endpoint, samples::Sample},
+    queues::stack_queues::Queues,
+};
 use serde_json::{Value, json};
 use tokio::{process::Command, sync::Mutex as AsyncMutex};
 
@@ -27,12 +32,15 @@ fn root() -> PathBuf {
 async fn ingress(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ingress"));
     command.args(arguments).current_dir(root());
+    // The AWS CLI of the tests, if the requirements are installed.
+    let path = env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{path}", root().join(".venv/bin").display()));
     for name in ["APP_SECRET", "VERIFY_TOKEN", "META_ACCESS_TOKEN", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION"] {
         command.env_remove(name);
     }
-    let facts = &stack.facts;
-    command.env("AWS_ENDPOINT_URL", &facts.aws_endpoint).env("AWS_DEFAULT_REGION", &facts.region);
-    command.env("AWS_ACCESS_KEY_ID", &facts.access_key_id).env("AWS_SECRET_ACCESS_KEY", &facts.secret_access_key);
+    let info = &stack.info;
+    command.env("AWS_ENDPOINT_URL", &info.aws_endpoint).env("AWS_DEFAULT_REGION", &info.region);
+    command.env("AWS_ACCESS_KEY_ID", &info.access_key_id).env("AWS_SECRET_ACCESS_KEY", &info.secret_access_key);
     let output = command.envs(environment.iter().copied()).output().await.unwrap();
     for stream in [&output.stdout, &output.stderr] {
         let told = String::from_utf8_lossy(stream);
@@ -71,14 +79,14 @@ const PLAIN: (&str, &str) = ("certificate trusted, TLS 1.2 or later", "plain HTT
 async fn a_deployed_stack_is_verified() {
     let _turn = TURN.lock().await;
     let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
-    let endpoint = Endpoint::new(&stack.facts.callback_url).unwrap();
+    let endpoint = Endpoint::new(&stack.info.callback_url).unwrap();
     let others = Sample::load(&root().join("events/unknown-field.json")).unwrap();
     assert_eq!(endpoint.deliver(&others, &stack.keys()).await.unwrap().status, 200);
 
     // The stack that is up here; and one that AWS is asked for, by its name and by its URL.
     assert_found(&verified(&stack, &[], &[]).await, &[PLAIN]);
     assert_found(&verified(&stack, &["--stack", "whatsapp-ingress"], &[]).await, &[PLAIN]);
-    assert_found(&verified(&stack, &["--url", &stack.facts.callback_url], &[]).await, &[PLAIN]);
+    assert_found(&verified(&stack, &["--url", &stack.info.callback_url], &[]).await, &[PLAIN]);
 
     let wrong = verified(&stack, &[], &[("APP_SECRET", "0123456789abcdef0123456789abcdef")]).await;
     let not_sent = "no notification is accepted";
@@ -104,7 +112,7 @@ async fn a_deployed_stack_is_verified() {
         ],
     );
 
-    let elsewhere = stack.facts.callback_url.replace("/webhook", "/webhooks");
+    let elsewhere = stack.info.callback_url.replace("/webhook", "/webhooks");
     let wrong = verified(&stack, &["--url", &elsewhere], &[]).await;
     assert_found(&wrong[1..2], &[("challenge answered verbatim", "no route")]);
 
@@ -114,9 +122,9 @@ async fn a_deployed_stack_is_verified() {
     let nowhere = ingress(&stack, &["verify", "--stack", "any"], &[("AWS_DEFAULT_REGION", "")]).await;
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("no AWS region is set"), "{nowhere:?}");
 
-    let mut queues = Queues::of(&stack.facts);
+    let mut queues = Queues::of(&stack.info);
     let left: Vec<_> =
-        queues.take().await.unwrap().into_iter().map(|message| message.attributes["field"].clone()).collect();
+        queues.receive_all().await.unwrap().into_iter().map(|message| message.attributes["field"].clone()).collect();
     assert_eq!(left.len(), 1, "what was sent is gone, and what others sent is there: {left:?}");
     assert_ne!(left[0], "ingress_verify");
 }
@@ -142,7 +150,7 @@ fn assert_told((told, succeeded): (String, bool), success: bool, parts: &[&str])
 async fn an_app_is_subscribed_to_what_has_a_queue() {
     let _turn = TURN.lock().await;
     let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
-    let url = stack.facts.callback_url.clone();
+    let url = stack.info.callback_url.clone();
     let meta = Arc::new(Mutex::new(Meta { app_secret: stack.keys().app_secret, ..Meta::default() }));
     let server = graph(&meta).await;
     let uri = server.uri();
@@ -190,7 +198,7 @@ async fn an_app_is_subscribed_to_what_has_a_queue() {
 /// What Meta refuses changes nothing, and is told in words that help.
 async fn refusals(stack: &Stack, uri: &str, meta: &Mutex<Meta>) {
     let changes = meta.lock().unwrap().changes;
-    let elsewhere = stack.facts.callback_url.replace("/webhook", "/elsewhere");
+    let elsewhere = stack.info.callback_url.replace("/webhook", "/elsewhere");
     let unverified = subscribe(stack, uri, &["--url", &elsewhere, "--apply"]).await;
     assert_told(unverified, false, &["HTTP Status Code = 404", "`make verify` tells"]);
     let unknown = subscribe(stack, uri, &["--fields", "mesages", "--apply"]).await;

@@ -7,7 +7,7 @@ use aws_sdk_sqs::{
     config::{BehaviorVersion, Config, Credentials, Region},
     types::{MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry},
 };
-use ingress_tools::{facts::Facts, stack::Stack};
+use ingress_tools::{aws::stack_info::StackInfo, local::stack::Stack};
 use serde_json::{Value, json};
 use tokio::{process::Command, time::sleep};
 
@@ -16,15 +16,15 @@ use crate::{TURN, assert_told, ingress, root};
 /// Longer than what a killed run has received stays hidden.
 const IN_SIGHT: Duration = Duration::from_secs(32);
 
-fn client(facts: &Facts) -> Client {
-    let key = Credentials::new(&facts.access_key_id, &facts.secret_access_key, None, None, "test");
+fn client(info: &StackInfo) -> Client {
+    let key = Credentials::new(&info.access_key_id, &info.secret_access_key, None, None, "test");
     let config = Config::builder().behavior_version(BehaviorVersion::latest()).region(Region::new("us-east-1"));
-    Client::from_conf(config.endpoint_url(&facts.aws_endpoint).credentials_provider(key).build())
+    Client::from_conf(config.endpoint_url(&info.aws_endpoint).credentials_provider(key).build())
 }
 
 /// The URL of one of the stack's queues.
-fn url(facts: &Facts, name: &str) -> String {
-    let (account, _) = facts.queue_urls["*"].rsplit_once('/').unwrap();
+fn url(info: &StackInfo, name: &str) -> String {
+    let (account, _) = info.queue_urls["*"].rsplit_once('/').unwrap();
     format!("{account}/whatsapp-ingress-{name}")
 }
 
@@ -89,8 +89,8 @@ async fn told(stack: &Stack, arguments: &[&str]) -> (String, bool) {
 async fn messages_are_counted_and_brought_back() {
     let _turn = TURN.lock().await;
     let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
-    let sqs = client(&stack.facts);
-    let at = |name: &str| url(&stack.facts, name);
+    let sqs = client(&stack.info);
+    let at = |name: &str| url(&stack.info, name);
     let misplaced = [("field", "security"), ("unrouted_reason", "queue-unavailable")];
     put(&sqs, &at("security"), &numbered("waiting-", 3), &[("field", "security")]).await;
     put(&sqs, &at("security-dead"), &numbered("dead-", 14), &[("field", "security")]).await;
@@ -138,10 +138,10 @@ async fn ages(stack: &Stack) {
         {'MetricName': 'ApproximateAgeOfOldestMessage', 'Value': v, 'Timestamp': d.datetime.now(d.timezone.utc) - \
         d.timedelta(minutes=m), 'Dimensions': [{'Name': 'QueueName', 'Value': 'whatsapp-ingress-security' + q}]} \
         for q, m, v in [('', 4, 7000), ('', 2, 7260), ('-dead', 3, 266400), ('-dead', 60, 1)]])";
-    let facts = &stack.facts;
+    let info = &stack.info;
     let mut python = Command::new(root().join(".venv/bin/python"));
-    python.args(["-c", script]).env("AWS_ENDPOINT_URL", &facts.aws_endpoint).env("AWS_DEFAULT_REGION", &facts.region);
-    python.env("AWS_ACCESS_KEY_ID", &facts.access_key_id).env("AWS_SECRET_ACCESS_KEY", &facts.secret_access_key);
+    python.args(["-c", script]).env("AWS_ENDPOINT_URL", &info.aws_endpoint).env("AWS_DEFAULT_REGION", &info.region);
+    python.env("AWS_ACCESS_KEY_ID", &info.access_key_id).env("AWS_SECRET_ACCESS_KEY", &info.secret_access_key);
     assert!(python.status().await.unwrap().success());
 
     let output = ingress(stack, &["queues", "--json", "--stack", "whatsapp-ingress"], &[]).await;
@@ -157,7 +157,7 @@ async fn other_queues(stack: &Stack, sqs: &Client) {
     for name in ["whatsapp-ingress-left-behind", "whatsapp-ingress2-messages"] {
         sqs.create_queue().queue_name(name).send().await.unwrap();
     }
-    put(sqs, &url(&stack.facts, "left-behind"), &numbered("left-", 2), &[]).await;
+    put(sqs, &url(&stack.info, "left-behind"), &numbered("left-", 2), &[]).await;
 
     let (table, _) = told(stack, &["queues"]).await;
     let line = table.lines().find(|line| line.contains("left-behind")).unwrap();
@@ -183,7 +183,7 @@ async fn drained(stack: &Stack, sqs: &Client) {
     }
     let arguments = ["redrive", "--field", "security", "--from", "an-old-queue.fifo", "--apply"];
     assert_told(told(stack, &arguments).await, true, &["3 moved"]);
-    let arrived = take(sqs, &url(&stack.facts, "security")).await;
+    let arrived = take(sqs, &url(&stack.info, "security")).await;
     assert_eq!(arrived.len(), 3);
     assert!(arrived.iter().all(|(_, _, group)| group.as_deref() == Some("123")), "{arrived:?}");
     assert_eq!(depth(sqs, &old).await, 0);
@@ -195,8 +195,8 @@ async fn a_redrive_that_is_killed_again_and_again_loses_nothing() {
     const KILLS: usize = 8;
     let _turn = TURN.lock().await;
     let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
-    let sqs = client(&stack.facts);
-    let (dead, queue) = (url(&stack.facts, "security-dead"), url(&stack.facts, "security"));
+    let sqs = client(&stack.info);
+    let (dead, queue) = (url(&stack.info, "security-dead"), url(&stack.info, "security"));
     let events = numbered("e-", 1000);
     put(&sqs, &dead, &events, &[("field", "security")]).await;
 

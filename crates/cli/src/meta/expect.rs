@@ -6,11 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
+use whatsapp_webhook::routes::CATCH_ALL;
 
-use crate::samples::{Sample, Signer, VERIFY_TOKEN};
-
-/// The route of whatever has no route of its own.
-pub const CATCH_ALL: &str = "*";
+use crate::meta::samples::{Sample, Signer, VERIFY_TOKEN};
 
 /// What should come of a sample.
 #[derive(Debug, Clone, PartialEq, Eq)]

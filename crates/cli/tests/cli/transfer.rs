@@ -1,17 +1,20 @@
 //! Moves messages over an SQS that fails in the ways that SQS does, and that kills the mover between any two calls.
 
 use std::{
-    path::Path,
     sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
 
 use hmac::{Hmac, KeyInit, Mac};
 use ingress_tools::{
-    backlog::{Backlogs, Counts},
-    facts::Facts,
-    moving::{Move, Moved, Pace},
-    redrive::{self, Field, RedriveError},
+    aws::{cli::AwsCli, stack_info::StackInfo},
+    queues::{
+        backlog::Backlogs,
+        choice::Field,
+        queue::Counts,
+        redrive::{self, RedriveError},
+        transfer::{Pace, Transfer, TransferReport},
+    },
 };
 use serde_json::{Value, json};
 
@@ -30,17 +33,17 @@ fn field(text: &str) -> Field {
     text.parse().unwrap()
 }
 
-async fn run(one: &Move) -> Moved {
+async fn run(one: &Transfer) -> TransferReport {
     one.run(FAST, &GOING_ON, |_| ()).await
 }
 
-async fn redriven(stack: &Facts, name: &str) -> Moved {
+async fn redriven(stack: &StackInfo, name: &str) -> TransferReport {
     let moves = redrive::redrive(stack, &field(name)).await.unwrap();
     assert_eq!(moves.len(), 1);
     run(&moves[0]).await
 }
 
-async fn rerouted(stack: &Facts, name: &str) -> Moved {
+async fn rerouted(stack: &StackInfo, name: &str) -> TransferReport {
     run(&redrive::reroute(stack, &field(name)).unwrap()).await
 }
 
@@ -79,7 +82,7 @@ async fn only_the_reason_is_dropped() {
     sent.trace = Some("Root=1-5759e988-bd862e3fe1be46a994272793".to_owned());
     sqs.put("unrouted", sent.clone());
 
-    let moved = rerouted(&sqs.facts(&ROUTES), "calls").await;
+    let moved = rerouted(&sqs.info(&ROUTES), "calls").await;
 
     assert_eq!((moved.moved, moved.pointers, moved.is_done()), (1, 1, true), "{moved:?}");
     let [found] = sqs.on("calls").try_into().unwrap();
@@ -101,7 +104,7 @@ async fn what_is_not_for_the_field_is_received_once_and_shown_again() {
     sqs.put("unrouted", message("bare", &[("encoding", "base64"), ("unrouted_reason", "not-json")]));
     sqs.put("unrouted", message("no-reason", &[("field", "calls")]));
 
-    let moved = rerouted(&sqs.facts(&ROUTES), "calls").await;
+    let moved = rerouted(&sqs.info(&ROUTES), "calls").await;
 
     assert_eq!((moved.moved, moved.others, moved.is_done()), (2, 48, true), "{moved:?}");
     assert_eq!(sorted(sqs.events("calls")), ["diverted", "wanted"]);
@@ -114,7 +117,7 @@ async fn what_is_not_for_the_field_is_received_once_and_shown_again() {
 #[tokio::test]
 async fn a_field_with_two_queues_is_told_apart_by_kind() {
     let sqs = sqs().await;
-    let stack = sqs.facts(&ROUTES);
+    let stack = sqs.info(&ROUTES);
     sqs.put("unrouted", misplaced("written", "messages", "messages"));
     sqs.put("unrouted", misplaced("read", "messages", "statuses"));
     sqs.put("unrouted", misplaced("failed", "messages", "errors"));
@@ -130,7 +133,7 @@ async fn a_field_with_two_queues_is_told_apart_by_kind() {
 #[tokio::test]
 async fn a_dead_letter_goes_back_to_the_queue_that_gave_it_up() {
     let sqs = sqs().await;
-    let stack = sqs.facts(&[("*", "unrouted"), ("calls", "calls"), ("flows", "calls")]);
+    let stack = sqs.info(&[("*", "unrouted"), ("calls", "calls"), ("flows", "calls")]);
     sqs.put("calls-dead", dead("ours"));
     sqs.put("calls-dead", message("theirs", &[("field", "flows")]));
     sqs.put("calls-dead", message("by-hand", &[]));
@@ -146,7 +149,7 @@ async fn a_dead_letter_goes_back_to_the_queue_that_gave_it_up() {
 #[tokio::test]
 async fn what_has_no_queue_is_not_touched() {
     let sqs = sqs().await;
-    let stack = sqs.facts(&ROUTES);
+    let stack = sqs.info(&ROUTES);
 
     assert!(matches!(redrive::reroute(&stack, &field("flows")), Err(RedriveError::NoQueue(_))));
     assert!(matches!(redrive::redrive(&stack, &field("flows")).await, Err(RedriveError::NoQueue(_))));
@@ -160,7 +163,7 @@ async fn a_count_receives_nothing() {
     let sqs = sqs().await;
     sqs.put("calls-dead", dead("e"));
 
-    let moves = redrive::redrive(&sqs.facts(&ROUTES), &field("calls")).await.unwrap();
+    let moves = redrive::redrive(&sqs.info(&ROUTES), &field("calls")).await.unwrap();
     let waits = moves[0].waiting().await.unwrap();
     assert_eq!((waits.from.counts.visible, waits.to[0].queue.as_str()), (1, "a-stack-calls"));
 
@@ -171,7 +174,7 @@ async fn a_count_receives_nothing() {
 #[tokio::test]
 async fn queues_are_counted_even_where_no_age_is_told() {
     let sqs = Sqs::start(&["unrouted", "calls", "calls-dead"]).await;
-    let stack = sqs.facts(&[("*", "unrouted"), ("calls", "calls"), ("flows", "calls")]);
+    let stack = sqs.info(&[("*", "unrouted"), ("calls", "calls"), ("flows", "calls")]);
     sqs.put("calls", dead("waiting"));
     sqs.put("calls", Stored { hidden: now() + 60_000, ..dead("in-flight") });
     sqs.put("calls-dead", dead("dead"));
@@ -185,14 +188,14 @@ async fn queues_are_counted_even_where_no_age_is_told() {
     let dead = calls.dead.as_ref().unwrap();
     assert_eq!((dead.queue.as_str(), dead.counts), ("a-stack-calls-dead", counts(1, 0)));
     assert_eq!((unrouted.waiting.counts.all(), &unrouted.dead), (0, &None));
-    assert!(told.lack_ages() && told.ages_unknown.unwrap().starts_with("cannot run Python"));
+    assert!(told.lack_ages() && told.ages_unknown.unwrap().starts_with("the AWS CLI is not installed"));
     assert!(told.other_queues.is_empty() && told.other_queues_unknown.is_none());
     let is_count = |call: &str| call == "GetQueueAttributes" || call == "ListQueues";
     assert!(sqs.account().calls.iter().all(|(call, _)| is_count(call)));
 }
 
-async fn backlogs(stack: &Facts) -> Backlogs {
-    Backlogs::of(stack, Path::new("."), Path::new("no/such/python")).await.unwrap()
+async fn backlogs(stack: &StackInfo) -> Backlogs {
+    Backlogs::of(stack, &AwsCli { program: "no/such/aws".into() }).await.unwrap()
 }
 
 #[tokio::test]
@@ -200,7 +203,7 @@ async fn queues_without_a_route_are_listed() {
     let names = ["unrouted", "calls", "calls-dead", "flows", "flows-dead", "staging-calls", "security.fifo"];
     let sqs = Sqs::start(&names).await;
     sqs.account().queues.insert("a-stacked-calls".to_owned(), Vec::new());
-    let stack = sqs.facts(&[("*", "unrouted"), ("calls", "calls")]);
+    let stack = sqs.info(&[("*", "unrouted"), ("calls", "calls")]);
     sqs.put("flows", dead("left"));
     sqs.put("flows", Stored { hidden: now() + 60_000, ..dead("in-flight") });
 
@@ -223,7 +226,7 @@ async fn counts_remain_if_queues_cannot_be_listed() {
     sqs.put("calls", dead("waiting"));
     sqs.script(|_, name, _| (name == "ListQueues").then_some(Fault::Error(403, "AccessDenied")));
 
-    let backlogs = backlogs(&sqs.facts(&ROUTES)).await;
+    let backlogs = backlogs(&sqs.info(&ROUTES)).await;
 
     assert_eq!(backlogs.queues[0].waiting.counts.visible, 1);
     let reason = backlogs.other_queues_unknown.unwrap();
@@ -237,7 +240,7 @@ async fn other_queue_without_permission_has_no_counts() {
         (number > 1 && name == "GetQueueAttributes").then_some(Fault::Error(403, "AccessDenied"))
     });
 
-    let backlogs = backlogs(&sqs.facts(&[("*", "unrouted")])).await;
+    let backlogs = backlogs(&sqs.info(&[("*", "unrouted")])).await;
 
     let [other] = backlogs.other_queues.as_slice() else { panic!("{backlogs:?}") };
     assert_eq!((other.queue.as_str(), &other.counts), ("a-stack-staging-calls", &None));
@@ -250,7 +253,7 @@ async fn killed_between_any_two_calls_it_loses_nothing() {
     for done in [true, false] {
         for last in 0.. {
             let sqs = sqs().await;
-            let stack = sqs.facts(&ROUTES);
+            let stack = sqs.info(&ROUTES);
             for (number, event) in numbered("e-", MESSAGES).iter().enumerate() {
                 let field = if number % 4 == 3 { "flows" } else { "calls" };
                 sqs.put("unrouted", misplaced(event, field, ""));
@@ -291,7 +294,7 @@ async fn a_message_that_its_queue_refuses_stays_and_the_others_go() {
         (name == "SendMessageBatch").then_some(Fault::Refused(vec![place], "InvalidMessageContents", true))
     });
 
-    let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
+    let moved = redriven(&sqs.info(&ROUTES), "calls").await;
 
     assert_eq!((moved.moved, moved.is_done()), (11, false));
     assert_eq!(moved.refused.get("InvalidMessageContents"), Some(&1));
@@ -326,7 +329,7 @@ async fn what_fails_for_the_moment_is_tried_again() {
         _ => None,
     });
 
-    let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
+    let moved = redriven(&sqs.info(&ROUTES), "calls").await;
 
     assert_eq!((moved.moved, moved.undeleted, moved.is_done()), (12, 0, true), "{moved:?}");
     assert_eq!(sorted(sqs.events("calls")), numbered("e-", 12), "each once");
@@ -347,7 +350,7 @@ async fn throttled_entry_is_retried() {
             (name == "SendMessageBatch" && throttled >= 0).then(|| Fault::Refused(vec![1, 4], code, true))
         });
 
-        let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
+        let moved = redriven(&sqs.info(&ROUTES), "calls").await;
 
         assert_eq!((moved.moved, &moved.refused, moved.is_done()), (12, &[].into(), true), "{code}: {moved:?}");
         assert_eq!(sorted(sqs.events("calls")), numbered("e-", 12), "each once");
@@ -366,7 +369,7 @@ async fn entry_error_of_the_queue_ends_the_run() {
             (name == "SendMessageBatch").then(|| Fault::Refused((1..10).collect(), code, true))
         });
 
-        let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
+        let moved = redriven(&sqs.info(&ROUTES), "calls").await;
 
         assert_eq!((moved.moved, &moved.refused), (1, &[].into()), "{code}: {moved:?}");
         assert_eq!(moved.stopped.unwrap(), format!("cannot send to a-stack-calls: {code}"));
@@ -388,7 +391,7 @@ async fn server_error_of_a_call_is_retried() {
         (name == "SendMessageBatch" && sends <= 3).then_some(Fault::Error(500, "BrandNewError"))
     });
 
-    let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
+    let moved = redriven(&sqs.info(&ROUTES), "calls").await;
 
     assert_eq!((moved.moved, moved.stopped), (1, None));
 }
@@ -401,7 +404,7 @@ async fn what_cannot_be_deleted_ends_the_run_before_more_is_doubled() {
     }
     sqs.script(|_, name, _| (name == "DeleteMessageBatch").then_some(Fault::Error(403, "AccessDenied")));
 
-    let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
+    let moved = redriven(&sqs.info(&ROUTES), "calls").await;
 
     assert_eq!((moved.moved, moved.undeleted), (0, 10));
     assert!(moved.stopped.unwrap().contains("cannot delete from a-stack-calls-dead"));
@@ -414,7 +417,7 @@ async fn a_queue_that_is_not_there_ends_the_run_at_once() {
     sqs.put("calls-dead", dead("e"));
     sqs.script(|_, name, _| (name == "SendMessageBatch").then_some(Fault::Error(400, "QueueDoesNotExist")));
 
-    let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
+    let moved = redriven(&sqs.info(&ROUTES), "calls").await;
 
     assert!(moved.stopped.unwrap().contains("cannot send to a-stack-calls: "));
     let sends = sqs.account().calls.iter().filter(|(call, _)| call == "SendMessageBatch").count();
@@ -428,7 +431,7 @@ async fn large_messages_go_in_calls_that_sqs_takes() {
         sqs.put("calls-dead", Stored { body: "x".repeat(400_000), ..dead(&event) });
     }
 
-    let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
+    let moved = redriven(&sqs.info(&ROUTES), "calls").await;
 
     assert_eq!(moved.moved, 10);
     let account = sqs.account();
@@ -445,7 +448,7 @@ async fn what_fails_again_meanwhile_does_not_go_round() {
     }
     sqs.put("calls-dead", Stored { sent: now() + 60_000, ..dead("back") });
 
-    let moved = redriven(&sqs.facts(&ROUTES), "calls").await;
+    let moved = redriven(&sqs.info(&ROUTES), "calls").await;
 
     assert_eq!((moved.moved, moved.later, moved.is_done()), (3, 1, true));
     assert_eq!(sqs.events("calls-dead"), ["back"]);
@@ -457,7 +460,7 @@ async fn no_more_go_than_are_asked_for_nor_faster() {
     for event in numbered("e-", 40) {
         sqs.put("calls-dead", dead(&event));
     }
-    let all = redrive::redrive(&sqs.facts(&ROUTES), &field("calls")).await.unwrap();
+    let all = redrive::redrive(&sqs.info(&ROUTES), &field("calls")).await.unwrap();
     let began = Instant::now();
 
     let moved = all[0].run(Pace { rate: 20, most: 25 }, &GOING_ON, |_| ()).await;
@@ -473,7 +476,7 @@ async fn who_stops_it_finds_everything_in_sight() {
         sqs.put("unrouted", misplaced(&event, if event.ends_with('5') { "calls" } else { "flows" }, ""));
     }
     let stop = AtomicBool::new(false);
-    let one = redrive::reroute(&sqs.facts(&ROUTES), &field("calls")).unwrap();
+    let one = redrive::reroute(&sqs.info(&ROUTES), &field("calls")).unwrap();
 
     let moved = one.run(FAST, &stop, |moved| stop.store(moved.moved > 0, std::sync::atomic::Ordering::Relaxed)).await;
 
@@ -491,7 +494,7 @@ fn conversation(number: &str, contact: &str) -> String {
 async fn on_a_fifo_queue_a_message_is_in_its_conversation() {
     const NUMBER: &str = "106540352242922";
     let sqs = Sqs::start(&["unrouted", "messages.fifo"]).await;
-    let stack = sqs.facts(&[("*", "unrouted"), ("messages", "messages.fifo")]);
+    let stack = sqs.info(&[("*", "unrouted"), ("messages", "messages.fifo")]);
     let known = |event| {
         let mut message = misplaced(event, "messages", "messages");
         message.attributes["phone_number_id"] = json!({ "DataType": "String", "StringValue": NUMBER });
@@ -516,26 +519,26 @@ async fn on_a_fifo_queue_a_message_is_in_its_conversation() {
 #[tokio::test]
 async fn what_a_replaced_fifo_queue_holds_is_drained_into_a_standard_one() {
     let sqs = Sqs::start(&["unrouted", "messages", "messages.fifo"]).await;
-    let stack = sqs.facts(&[("*", "unrouted"), ("messages", "messages")]);
+    let stack = sqs.info(&[("*", "unrouted"), ("messages", "messages")]);
     for event in numbered("e-", 15) {
         let one = message(&event, &[("field", "messages"), ("phone_number_id", "106540352242922")]);
         sqs.put("messages.fifo", Stored { group: Some("a-conversation".to_owned()), ..one });
     }
 
-    let moved = run(&redrive::drained(&stack, &field("messages"), "a-stack-messages.fifo").unwrap()).await;
+    let moved = run(&redrive::drain(&stack, &field("messages"), "a-stack-messages.fifo").unwrap()).await;
 
     assert_eq!((moved.moved, moved.is_done()), (15, true), "{moved:?}");
     assert_eq!(sqs.events("messages"), numbered("e-", 15));
     assert!(sqs.on("messages").iter().all(|one| one.group.as_deref() == Some("106540352242922")));
     assert!(sqs.on("messages.fifo").is_empty());
-    let itself = redrive::drained(&stack, &field("messages"), "a-stack-messages");
+    let itself = redrive::drain(&stack, &field("messages"), "a-stack-messages");
     assert!(matches!(itself, Err(RedriveError::NoQueue(_))), "a queue is not drained into itself");
 }
 
 #[tokio::test]
 async fn order_in_a_conversation_is_kept_when_one_of_it_fails() {
     let sqs = Sqs::start(&["unrouted", "calls.fifo", "calls-dead.fifo"]).await;
-    let stack = sqs.facts(&[("*", "unrouted"), ("calls", "calls.fifo")]);
+    let stack = sqs.info(&[("*", "unrouted"), ("calls", "calls.fifo")]);
     for event in numbered("e-", 12) {
         let group = if event.as_bytes()[4] % 2 == 0 { "even" } else { "odd" };
         sqs.put("calls-dead.fifo", Stored { group: Some(group.to_owned()), ..dead(&event) });
@@ -560,7 +563,7 @@ async fn order_in_a_conversation_is_kept_when_one_of_it_fails() {
 #[tokio::test]
 async fn nothing_overtakes_a_message_of_its_conversation_that_is_refused() {
     let sqs = Sqs::start(&["unrouted", "calls.fifo", "calls-dead.fifo"]).await;
-    let stack = sqs.facts(&[("*", "unrouted"), ("calls", "calls.fifo")]);
+    let stack = sqs.info(&[("*", "unrouted"), ("calls", "calls.fifo")]);
     for event in numbered("e-", 6) {
         let group = if event.as_bytes()[4] % 2 == 0 { "even" } else { "odd" };
         sqs.put("calls-dead.fifo", Stored { group: Some(group.to_owned()), ..dead(&event) });
@@ -580,11 +583,11 @@ async fn nothing_overtakes_a_message_of_its_conversation_that_is_refused() {
 #[tokio::test]
 async fn what_a_queue_still_has_from_before_a_split_goes_to_the_new_one() {
     let sqs = sqs().await;
-    let stack = sqs.facts(&ROUTES);
+    let stack = sqs.info(&ROUTES);
     sqs.put("messages", message("written", &[("field", "messages"), ("kind", "messages")]));
     sqs.put("messages", message("read", &[("field", "messages"), ("kind", "statuses")]));
 
-    let moved = run(&redrive::drained(&stack, &field("messages"), "a-stack-messages").unwrap()).await;
+    let moved = run(&redrive::drain(&stack, &field("messages"), "a-stack-messages").unwrap()).await;
 
     assert_eq!((moved.moved, moved.others), (1, 1), "{moved:?}");
     assert_eq!(
@@ -597,7 +600,7 @@ async fn what_a_queue_still_has_from_before_a_split_goes_to_the_new_one() {
 #[tokio::test]
 async fn a_dead_letter_whose_id_a_fifo_queue_still_remembers_stays() {
     let sqs = Sqs::start(&["unrouted", "calls.fifo", "calls-dead.fifo"]).await;
-    let stack = sqs.facts(&[("*", "unrouted"), ("calls", "calls.fifo")]);
+    let stack = sqs.info(&[("*", "unrouted"), ("calls", "calls.fifo")]);
     sqs.put("calls-dead.fifo", Stored { group: Some("one".to_owned()), ..dead("old") });
     let young = Stored { group: Some("two".to_owned()), sent: now() - 240_000, ..dead("young") };
     sqs.put("calls-dead.fifo", young);

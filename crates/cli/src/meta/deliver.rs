@@ -1,7 +1,6 @@
 //! Delivers a sample over HTTP, as Meta would.
 
 use std::{
-    env,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -14,9 +13,12 @@ use reqwest::{
 use thiserror::Error;
 
 use crate::{
-    outcome::Answer,
-    samples::{Sample, VERIFY_TOKEN},
-    sign,
+    error::root_cause,
+    keys::Keys,
+    meta::{
+        samples::{Sample, VERIFY_TOKEN},
+        sign,
+    },
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,37 +27,20 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Headers of a sample that Meta sends; the others are added on the way by client, load balancer and API Gateway.
 const SENT_HEADERS: [&str; 3] = ["accept", "content-type", "user-agent"];
 
-/// The two secrets that an endpoint shares with Meta.
-#[derive(Debug, Clone)]
-pub struct Keys {
-    /// What notifications are signed with.
-    pub app_secret: String,
-    /// What the challenge must carry.
-    pub verify_token: String,
-}
-
-impl Keys {
-    /// These, unless the environment sets others: `APP_SECRET` and `VERIFY_TOKEN`, where they are not empty.
-    #[must_use]
-    pub fn or_of_environment(self) -> Self {
-        Self {
-            app_secret: of_environment("APP_SECRET").unwrap_or(self.app_secret),
-            verify_token: of_environment("VERIFY_TOKEN").unwrap_or(self.verify_token),
-        }
-    }
-}
-
-/// A variable of the environment that is not empty.
-#[must_use]
-pub fn of_environment(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
-}
-
 /// A callback URL, and a client with connections to it.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     client: Client,
     url: Url,
+}
+
+/// What an endpoint, or the function itself, answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The body, decoded.
+    pub body: Vec<u8>,
 }
 
 /// What an endpoint answered, and how fast.
@@ -129,7 +114,7 @@ impl Endpoint {
         } else if is_local(host) {
             client = client.no_proxy();
         }
-        let client = client.build().map_err(|error| refused(&innermost(&error)))?;
+        let client = client.build().map_err(|error| refused(&root_cause(&error)))?;
         Ok(Self { client, url: parsed })
     }
 
@@ -171,7 +156,7 @@ impl Endpoint {
         let started = Instant::now();
         let no_answer = |error: reqwest::Error| DeliverError::NoAnswer {
             url: self.url.clone(),
-            reason: innermost(&error.without_url()),
+            reason: root_cause(&error.without_url()),
         };
         let mut answer = request.send().await.map_err(no_answer)?;
         let mut body = Vec::new();
@@ -207,13 +192,4 @@ fn query(sample: &Sample, verify_token: &str) -> String {
 fn is_local(host: &str) -> bool {
     let is_loopback = |ip: IpAddr| ip.is_loopback();
     host == "localhost" || host.ends_with(".localhost") || host.trim_matches(['[', ']']).parse().is_ok_and(is_loopback)
-}
-
-/// What the last of the causes says, which is the telling one.
-pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

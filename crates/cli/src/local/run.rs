@@ -7,20 +7,25 @@ use tokio::time::sleep;
 use whatsapp_webhook::signature;
 
 use crate::{
-    deliver::{DeliverError, Endpoint, Keys},
-    facts::Facts,
-    logs,
-    outcome::Outcome,
-    queues::{QueueError, Queues},
+    aws::stack_info::StackInfo,
+    keys::Keys,
+    local::{
+        logs,
+        stack::{Stack, StackError},
+    },
+    meta::{
+        deliver::{DeliverError, Endpoint},
+        outcome::Outcome,
+        samples::{Sample, SampleError, Signer},
+    },
+    queues::{error::QueueError, stack_queues::Queues},
     report,
-    samples::{Sample, SampleError, Signer},
-    stack::{Stack, StackError},
 };
 
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
 const LOG_LINES: usize = 20;
 
-/// A stack that is up, after Meta's part was acted.
+/// A running stack that every sample was delivered to.
 #[derive(Debug)]
 pub struct Local {
     stack: Stack,
@@ -30,7 +35,7 @@ pub struct Local {
     outcomes: Vec<Outcome>,
 }
 
-/// Why a run could not be finished.
+/// A run that could not be finished.
 #[derive(Debug, Error)]
 pub enum RunError {
     /// The samples cannot be read.
@@ -51,16 +56,16 @@ pub enum RunError {
 }
 
 impl Local {
-    /// Starts the stack and delivers every sample to it, one after another.
+    /// Deploys the stack and delivers every sample to it, one after another.
     ///
-    /// What lands is received once, compared with what was sent, and put back at the end.
-    pub async fn act_as_meta(root: &Path, events: &Path, python: &Path) -> Result<Self, RunError> {
+    /// Receives each message once, compares it with the sample, and releases it at the end.
+    pub async fn deploy_and_deliver(root: &Path, events: &Path, python: &Path) -> Result<Self, RunError> {
         let mut samples = Sample::load_all(events)?;
         samples.sort_by_key(|sample| (sample.method != "GET", sample.signer() != Signer::Meta));
         let stack = Stack::start(root, python).await?;
         let mut local = Self {
-            queues: Queues::of(&stack.facts),
-            endpoint: Endpoint::new(&stack.facts.callback_url)?,
+            queues: Queues::of(&stack.info),
+            endpoint: Endpoint::new(&stack.info.callback_url)?,
             keys: stack.keys(),
             outcomes: Vec::new(),
             stack,
@@ -80,7 +85,7 @@ impl Local {
 
     /// Says how to call the stack, keeps it up and tells what comes to its queues. Returns only when something is wrong.
     pub async fn keep_up(mut self) -> Result<Infallible, RunError> {
-        self.invite();
+        self.print_usage();
         tokio::select! {
             // It has told why itself.
             status = self.stack.ended() => Err(RunError::Down(status?)),
@@ -98,9 +103,9 @@ impl Local {
             table.line(&outcome);
             self.outcomes.push(outcome);
         }
-        self.queues.give_back().await?;
+        self.queues.release().await?;
         report::summary(self.outcomes.iter());
-        report::depths(&self.queues.depths().await?);
+        report::depths(&self.queues, &self.queues.counts().await?);
         Ok(())
     }
 
@@ -109,29 +114,31 @@ impl Local {
         Ok(Outcome::of(sample, &reply.answer(), reply.elapsed, &mut self.queues).await?)
     }
 
-    fn invite(&self) {
-        let Facts { aws_endpoint, region, access_key_id, secret_access_key, callback_url, .. } = &self.stack.facts;
+    fn print_usage(&self) {
+        let StackInfo { aws_endpoint, region, access_key_id, secret_access_key, callback_url, .. } = &self.stack.info;
         let environment = [
             ("AWS_ENDPOINT_URL", aws_endpoint.as_str()),
             ("AWS_DEFAULT_REGION", region),
             ("AWS_ACCESS_KEY_ID", access_key_id),
             ("AWS_SECRET_ACCESS_KEY", secret_access_key),
         ];
-        report::invitation(callback_url, &curl(&self.endpoint, &self.keys), &environment);
+        report::usage(callback_url, &curl(&self.endpoint, &self.keys), &environment);
     }
 
     async fn show_log(&self) {
-        report::log_tail(&logs::tail(&self.stack.facts, LOG_LINES).await);
+        report::log_tail(&logs::tail(&self.stack.info, LOG_LINES).await);
     }
 }
 
 async fn watch(queues: &Queues) -> Result<Infallible, RunError> {
-    let mut before = queues.depths().await?;
+    let mut before = queues.counts().await?;
     loop {
         sleep(WATCH_PAUSE).await;
-        let now = queues.depths().await?;
-        for (before, now) in before.iter().zip(&now).filter(|(before, now)| before != now) {
-            report::change(before, now);
+        let now = queues.counts().await?;
+        for ((queue, before), now) in queues.all.iter().zip(&before).zip(&now) {
+            if before.visible != now.visible {
+                report::change(&queue.label, before.visible, now.visible);
+            }
         }
         before = now;
     }

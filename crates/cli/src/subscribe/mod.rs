@@ -1,13 +1,15 @@
 //! What an app has to be subscribed to so that a stack gets its events: the difference to what it is, and its making.
 
+pub mod graph;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use whatsapp_webhook::credentials::AppCredentials;
+use whatsapp_webhook::{credentials::AppCredentials, routes::CATCH_ALL};
 
 use crate::{
-    facts::Facts,
-    graph::{Graph, GraphError, Id, OBJECT, Subscription, Token},
+    aws::stack_info::StackInfo,
+    subscribe::graph::{Graph, GraphError, Id, OBJECT, Subscription, Token},
 };
 
 /// What is wanted.
@@ -92,10 +94,10 @@ pub struct Tokens {
 impl Wanted {
     /// The queues of each field, without the stack's name.
     #[must_use]
-    pub fn routed(stack: &Facts) -> BTreeMap<String, Vec<String>> {
+    pub fn routed(stack: &StackInfo) -> BTreeMap<String, Vec<String>> {
         let prefix = format!("{}-", stack.stack);
         let mut routed = BTreeMap::<_, Vec<_>>::new();
-        for (route, url) in stack.queue_urls.iter().filter(|(route, _)| *route != "*") {
+        for (route, url) in stack.queue_urls.iter().filter(|(route, _)| *route != CATCH_ALL) {
             let field = route.split_once('.').map_or(route.as_str(), |(field, _)| field);
             let queue = url.rsplit('/').next().unwrap_or(url);
             let queue = queue.strip_prefix(&prefix).unwrap_or(queue);
@@ -210,7 +212,7 @@ impl Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::Field;
+    use crate::subscribe::graph::Field;
 
     fn wanted(fields: Option<&[&str]>, replace: bool) -> Wanted {
         Wanted {
@@ -219,11 +221,11 @@ mod tests {
             callback_url: "https://new.example/webhook".to_owned(),
             fields: fields.map(|fields| fields.iter().map(|&field| field.to_owned()).collect()),
             replace,
-            routed: Wanted::routed(&Facts {
+            routed: Wanted::routed(&StackInfo {
                 queue_urls: ["*", "messages", "messages.statuses", "security"]
                     .map(|route| (route.to_owned(), format!("https://sqs/1/a-stack-{}", route.replace('.', "-"))))
                     .into(),
-                ..Facts::for_tests()
+                ..StackInfo::for_tests()
             }),
         }
     }

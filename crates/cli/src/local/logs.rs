@@ -5,12 +5,12 @@ use std::{fs, time::Duration};
 use reqwest::Client;
 use serde::{Deserialize, Serialize};
 
-use crate::facts::Facts;
+use crate::aws::stack_info::StackInfo;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The last lines of both logs, the function's first, which is in `CloudWatch` Logs. What cannot be read is said so.
-pub(crate) async fn tail(stack: &Facts, lines: usize) -> String {
+pub(crate) async fn tail(stack: &StackInfo, lines: usize) -> String {
     let function = function_lines(stack).await.unwrap_or_else(|error| vec![error.to_string()]);
     let path = stack.log.clone().unwrap_or_default();
     let server = fs::read(&path).map_or_else(
@@ -21,7 +21,7 @@ pub(crate) async fn tail(stack: &Facts, lines: usize) -> String {
     format!("--- {}\n{}\n--- {}\n{}\n---", stack.log_group, last(&function), path.display(), last(&server))
 }
 
-async fn function_lines(stack: &Facts) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+async fn function_lines(stack: &StackInfo) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let asked = serde_json::to_vec(&Query { log_group_name: &stack.log_group })?;
     // The local AWS judges by the name of the key and verifies no signature.
     let key = format!("{}/20260101/{}/logs/aws4_request", stack.access_key_id, stack.region);
@@ -71,7 +71,7 @@ mod tests {
         let said = r#"{"events":[{"message":"START RequestId: 1"},{"message":"a"},{"message":"b"},{"message":"c"},{"message":"REPORT 1"}]}"#;
         let asked = body_string(r#"{"logGroupName":"/aws/lambda/a-stack"}"#);
         Mock::given(asked).respond_with(ResponseTemplate::new(200).set_body_string(said)).mount(&server).await;
-        let stack = Facts { aws_endpoint: server.uri(), log: Some("no/such.log".into()), ..Facts::for_tests() };
+        let stack = StackInfo { aws_endpoint: server.uri(), log: Some("no/such.log".into()), ..StackInfo::for_tests() };
 
         let tail = tail(&stack, 2).await;
 

@@ -1,5 +1,7 @@
 //! Acts as Meta, and as a forger, against one endpoint, and says of each thing that Meta relies on whether it holds.
 
+pub mod diagnosis;
+
 use std::{
     fmt::Display,
     sync::atomic::{AtomicBool, Ordering},
@@ -15,10 +17,12 @@ use serde_json::{Value, json};
 use whatsapp_webhook::{credentials::AppCredentials, signature};
 
 use crate::{
-    catch_all::{CatchAll, Collected},
-    deliver::{DeliverError, Endpoint, Reply},
-    oddity::{self, Oddities, Oddity},
-    remedy::{self, Asked, Remedy},
+    meta::{
+        deliver::{DeliverError, Endpoint, Reply},
+        oddity::{self, Oddities, Oddity},
+    },
+    queues::catch_all::{CatchAll, Collected},
+    verify::diagnosis::{Asked, Diagnosis},
 };
 
 /// The field of the notifications that are sent: nobody's, so that no team's queue gets them.
@@ -67,7 +71,7 @@ pub enum Finding {
         detail: String,
         /// What is most likely wrong, and what to do about it.
         #[serde(flatten)]
-        remedy: Remedy,
+        diagnosis: Diagnosis,
     },
     /// It could not be looked at.
     Skipped {
@@ -129,7 +133,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut tell: impl FnMut(&Ch
     let known = match AppCredentials::parse(&target.secret) {
         Ok(known) => known,
         Err(error) => {
-            found(SECRET, Finding::Fails { detail: error.to_string(), remedy: remedy::of_secret() });
+            found(SECRET, Finding::Fails { detail: error.to_string(), diagnosis: diagnosis::of_secret() });
             for check in after(SECRET) {
                 found(check, skipped("the function does not work with this secret"));
             }
@@ -142,7 +146,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut tell: impl FnMut(&Ch
             holds("app_secret is 32 hexadecimal digits")
         } else {
             let detail = "app_secret in the secret is not 32 hexadecimal digits".to_owned();
-            Finding::Fails { detail, remedy: remedy::of_app_secret() }
+            Finding::Fails { detail, diagnosis: diagnosis::of_app_secret() }
         },
     );
 
@@ -151,7 +155,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut tell: impl FnMut(&Ch
     let token = run.known.verify_token.clone();
     let answer = run.ask(&token, &challenge, "").await;
     if let Err(DeliverError::NoAnswer { reason, .. }) = &answer {
-        found(CONNECTION, Finding::Fails { detail: reason.clone(), remedy: remedy::of_connection(reason) });
+        found(CONNECTION, Finding::Fails { detail: reason.clone(), diagnosis: diagnosis::of_connection(reason) });
         for check in after(CONNECTION) {
             found(check, skipped("there is no connection"));
         }
@@ -202,7 +206,9 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut tell: impl FnMut(&Ch
         match collected {
             Ok(_) if run.sent.len() + run.taken == 0 => skipped("no notification is accepted"),
             Ok(collected) => stored(&run.sent, collected),
-            Err(error) => Finding::Fails { detail: error.to_string(), remedy: remedy::of_queue(run.sent.len(), FIELD) },
+            Err(error) => {
+                Finding::Fails { detail: error.to_string(), diagnosis: diagnosis::of_queue(run.sent.len(), FIELD) }
+            }
         },
     );
     checks
@@ -235,7 +241,7 @@ impl Run<'_> {
             // The client takes no other: it has none of the older versions, and trusts what this computer trusts.
             "https" => holds("as this computer trusts it"),
             _ if endpoint.is_local() => skipped("plain HTTP on this computer; API Gateway has the certificate"),
-            _ => Finding::Fails { detail: "plain HTTP".to_owned(), remedy: remedy::of_plain_http() },
+            _ => Finding::Fails { detail: "plain HTTP".to_owned(), diagnosis: diagnosis::of_plain_http() },
         }
     }
 
@@ -287,10 +293,10 @@ impl Run<'_> {
                 return skipped(INTERRUPTED);
             }
             let answer = self.deliver(secret, &Oddity::NONE).await;
-            if let Finding::Fails { detail, remedy } = expect(&answer, 200, Asked::Signed) {
+            if let Finding::Fails { detail, diagnosis } = expect(&answer, 200, Asked::Signed) {
                 let which =
                     if at == 0 { String::new() } else { format!(" with app secret {} of {}", at + 1, secrets.len()) };
-                return Finding::Fails { detail: detail + &which, remedy };
+                return Finding::Fails { detail: detail + &which, diagnosis };
             }
         }
         match secrets.len() {
@@ -319,7 +325,7 @@ impl Run<'_> {
         if median <= MEDIAN && slowest <= SLOWEST {
             holds(seen)
         } else {
-            Finding::Fails { detail: seen, remedy: remedy::of_latency() }
+            Finding::Fails { detail: seen, diagnosis: diagnosis::of_latency() }
         }
     }
 
@@ -348,25 +354,25 @@ impl Run<'_> {
     }
 }
 
-/// One finding for those of all oddities, with the remedy of the first that fails.
+/// One finding for those of all oddities, with the diagnosis of the first that fails.
 fn joined(oddities: &Oddities, findings: Vec<Finding>) -> Finding {
     let (mut details, mut first) = (Vec::new(), None);
     for (oddity, finding) in oddities.all.iter().zip(findings) {
-        if let Finding::Fails { detail, remedy } = finding {
+        if let Finding::Fails { detail, diagnosis } = finding {
             details.push(format!("{detail} with {}", oddity.name));
-            first.get_or_insert(remedy);
+            first.get_or_insert(diagnosis);
         }
     }
     match first {
         None => holds("200"),
-        Some(remedy) => Finding::Fails { detail: details.join("; "), remedy },
+        Some(diagnosis) => Finding::Fails { detail: details.join("; "), diagnosis },
     }
 }
 
 fn challenged(answer: &Result<Reply, DeliverError>, challenge: &str, asked: Asked) -> Finding {
     match answer {
         Ok(answer) if answer.status == 200 && answer.body != challenge.as_bytes() => {
-            Finding::Fails { detail: "200, with another text".to_owned(), remedy: remedy::of_challenge() }
+            Finding::Fails { detail: "200, with another text".to_owned(), diagnosis: diagnosis::of_challenge() }
         }
         answer => expect(answer, 200, asked),
     }
@@ -377,12 +383,12 @@ fn expect(answer: &Result<Reply, DeliverError>, status: u16, asked: Asked) -> Fi
         Ok(answer) if answer.status == status => holds(status),
         Ok(answer) => Finding::Fails {
             detail: format!("{}, not {status}", answer.status),
-            remedy: remedy::of_status(answer.status, !answer.body.is_empty(), asked),
+            diagnosis: diagnosis::of_status(answer.status, !answer.body.is_empty(), asked),
         },
         Err(DeliverError::NoAnswer { reason, .. }) => {
-            Finding::Fails { detail: reason.clone(), remedy: remedy::of_connection(reason) }
+            Finding::Fails { detail: reason.clone(), diagnosis: diagnosis::of_connection(reason) }
         }
-        Err(error) => Finding::Fails { detail: error.to_string(), remedy: remedy::of_connection("") },
+        Err(error) => Finding::Fails { detail: error.to_string(), diagnosis: diagnosis::of_connection("") },
     }
 }
 
@@ -412,7 +418,7 @@ fn stored(sent: &[String], collected: Collected) -> Finding {
     if problems.is_empty() {
         holds(format!("{} of {}, and deleted there", found.len(), sent.len()))
     } else {
-        Finding::Fails { detail: problems.join("; "), remedy: remedy::of_queue(sent.len(), FIELD) }
+        Finding::Fails { detail: problems.join("; "), diagnosis: diagnosis::of_queue(sent.len(), FIELD) }
     }
 }
 

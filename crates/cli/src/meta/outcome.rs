@@ -8,23 +8,20 @@ use std::{
 use tokio::time::sleep;
 
 use crate::{
-    expect::{Expected, Piece},
-    queues::{Landed, QueueError, Queues},
-    samples::Sample,
+    meta::{
+        deliver::Answer,
+        expect::{Expected, Piece},
+        samples::Sample,
+    },
+    queues::{
+        error::QueueError,
+        stack_queues::{Queues, ReceivedMessage},
+    },
 };
 
 /// A 200 means that the messages are stored, so they should be there at once.
 const LANDING_TIMEOUT: Duration = Duration::from_secs(3);
 const LANDING_PAUSE: Duration = Duration::from_millis(50);
-
-/// What an endpoint, or the function itself, answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The status.
-    pub status: u16,
-    /// The body, decoded.
-    pub body: Vec<u8>,
-}
 
 /// What came of one delivery.
 #[derive(Debug)]
@@ -66,12 +63,12 @@ impl Outcome {
     }
 }
 
-async fn landed(queues: &mut Queues, expected: usize) -> Result<Vec<Landed>, QueueError> {
+async fn landed(queues: &mut Queues, expected: usize) -> Result<Vec<ReceivedMessage>, QueueError> {
     let deadline = Instant::now() + LANDING_TIMEOUT;
-    let mut landed = queues.take().await?;
+    let mut landed = queues.receive_all().await?;
     while landed.len() < expected && Instant::now() < deadline {
         sleep(LANDING_PAUSE).await;
-        landed.extend(queues.take().await?);
+        landed.extend(queues.receive_all().await?);
     }
     Ok(landed)
 }
@@ -88,7 +85,7 @@ fn problems_of_answer(expected: &Expected, answer: &Answer) -> Vec<String> {
 }
 
 /// Finds for every piece the message that was made of it, and what is left over on either side.
-fn problems_of_landing(pieces: &[Piece], landed: &[Landed], queues: &Queues) -> Vec<String> {
+fn problems_of_landing(pieces: &[Piece], landed: &[ReceivedMessage], queues: &Queues) -> Vec<String> {
     let mut problems = Vec::new();
     let mut left: Vec<_> = landed.iter().collect();
     for piece in pieces {
@@ -113,7 +110,7 @@ fn problems_of_landing(pieces: &[Piece], landed: &[Landed], queues: &Queues) -> 
 }
 
 /// Such as `messages, messages-statuses ×2, unrouted (no-route)`.
-fn in_words(landed: &[Landed]) -> String {
+fn in_words(landed: &[ReceivedMessage]) -> String {
     let mut counts = BTreeMap::new();
     for message in landed {
         let place = match message.attributes.get("unrouted_reason") {
@@ -130,7 +127,7 @@ fn in_words(landed: &[Landed]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::Facts;
+    use crate::aws::stack_info::StackInfo;
 
     const SECURITY: &str = r#"{"field":"security","value":{"event":"A"}}"#;
 
@@ -138,13 +135,13 @@ mod tests {
         format!(r#"{{"entry":[{{"id":"1","changes":[{change}]}}]}}"#)
     }
 
-    fn landed(queue: &str, change: &str, reason: Option<&str>) -> Landed {
+    fn landed(queue: &str, change: &str, reason: Option<&str>) -> ReceivedMessage {
         let attributes = reason.map(|reason| ("unrouted_reason".to_owned(), reason.to_owned()));
-        Landed { queue: queue.to_owned(), body: body(change), attributes: attributes.into_iter().collect() }
+        ReceivedMessage { queue: queue.to_owned(), body: body(change), attributes: attributes.into_iter().collect() }
     }
 
-    fn problems(sent: &str, landed: &[Landed]) -> Vec<String> {
-        problems_of_landing(&Piece::all_of(body(sent).as_bytes()), landed, &Queues::of(&Facts::for_tests()))
+    fn problems(sent: &str, landed: &[ReceivedMessage]) -> Vec<String> {
+        problems_of_landing(&Piece::all_of(body(sent).as_bytes()), landed, &Queues::of(&StackInfo::for_tests()))
     }
 
     #[test]

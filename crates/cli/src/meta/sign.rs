@@ -4,10 +4,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use whatsapp_webhook::signature;
 
-use crate::samples::{FORGERS_SECRET, Sample, Signer};
+use crate::meta::samples::{FORGERS_SECRET, Sample, Signer};
 
-/// The header with the signature that counts.
-pub const HEADER: &str = signature::HEADER;
 /// The header with the signature of old, which Meta still sends and the function never reads.
 pub const LEGACY_HEADER: &str = "x-hub-signature";
 
@@ -21,7 +19,7 @@ pub fn headers(sample: &Sample, app_secret: &str) -> Vec<(&'static str, String)>
         Signer::Forger => FORGERS_SECRET,
         Signer::Nobody => return Vec::new(),
     };
-    vec![(LEGACY_HEADER, legacy(secret, &sample.body)), (HEADER, signature::sign(secret, &sample.body))]
+    vec![(LEGACY_HEADER, legacy(secret, &sample.body)), (signature::HEADER, signature::sign(secret, &sample.body))]
 }
 
 /// The text of the sample's event with these headers anew, and everything else as it was, to the byte.

@@ -1,45 +1,40 @@
-//! What there is to know of a stack, local or deployed.
+//! What the commands need of a stack, local or deployed.
 
 use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::{process::Command, time::timeout};
 use whatsapp_webhook::credentials::{AppCredentials, CredentialsError};
 
-use crate::deliver::Keys;
+use super::cli::AwsCliError;
+use crate::keys::Keys;
 
-/// Where a stack that is up on this computer tells of itself, for commands in another terminal.
+/// The note that a stack that runs on this computer leaves for commands in another terminal.
 const RUNNING: &str = ".local/running.json";
-const SCRIPT: &str = "infra/deployed.py";
-/// Its calls have bounds of their own, far below this.
-const TIMEOUT: Duration = Duration::from_mins(3);
 
-/// A stack as the scripts describe it.
+/// The settings of a stack, and a way to its queues.
 #[derive(Clone, Deserialize, Serialize)]
-pub struct Facts {
-    /// Where SQS is, and with a local AWS everything else.
+pub struct StackInfo {
+    /// The endpoint of SQS. A local AWS has one for all services.
     pub aws_endpoint: String,
     /// The region.
     pub region: String,
-    /// A key that may read the queues.
+    /// The id of the key that SQS is called with.
     pub access_key_id: String,
-    /// Its secret.
+    /// The secret of the key.
     pub secret_access_key: String,
-    /// What a key that lapses comes with.
+    /// The token of a temporary key.
     #[serde(default)]
     pub session_token: Option<String>,
-    /// What Meta calls.
+    /// The URL that Meta sends notifications to.
     pub callback_url: String,
-    /// The text of the function's secret.
+    /// The JSON text of the function's secret.
     pub secret: String,
-    /// Name of the `CloudFormation` stack, with which the names of its queues begin.
+    /// The name of the `CloudFormation` stack. The names of its queues begin with it.
     pub stack: String,
     /// The URL of each route's queue.
     pub queue_urls: BTreeMap<String, String>,
@@ -47,22 +42,22 @@ pub struct Facts {
     pub outputs: BTreeMap<String, String>,
     /// The function's log group.
     pub log_group: String,
-    /// The log of the local AWS, where the stack is on one.
+    /// The log of the local AWS. A stack on AWS has none.
     #[serde(default)]
     pub log: Option<PathBuf>,
 }
 
-/// A note that a stack is up, which goes with this.
+/// The note that a stack runs on this computer. Dropping this removes it.
 #[derive(Debug)]
 pub struct Running(PathBuf);
 
-/// Why nothing is known of a stack.
+/// A stack that cannot be described.
 #[derive(Debug, Error)]
-pub enum FactsError {
-    /// No stack is up on this computer.
+pub enum StackInfoError {
+    /// No stack runs on this computer.
     #[error("no stack is up: start one with `make run`, or name a URL or a stack")]
     NotRunning,
-    /// A file or a program failed.
+    /// The note of the running stack cannot be read or written.
     #[error("cannot {doing}: {source}")]
     Io {
         /// What was tried.
@@ -70,68 +65,61 @@ pub enum FactsError {
         /// What the system says.
         source: io::Error,
     },
-    /// What the script or the file says is not the form agreed upon.
-    #[error("what is said of the stack is not understood: {0}")]
+    /// The note of the running stack has another form.
+    #[error("the note of the running stack cannot be read: {0}")]
     Garbled(serde_json::Error),
-    /// AWS does not tell, in the script's words.
-    #[error("{0}")]
-    Untold(String),
-    /// AWS is silent.
-    #[error("AWS did not answer in time (at most {} s)", TIMEOUT.as_secs())]
-    Late,
+    /// AWS returned no description.
+    #[error(transparent)]
+    Aws(#[from] AwsCliError),
+    /// The stack is of another template.
+    #[error("the stack {stack} is not of this template: it lacks {missing}")]
+    OtherTemplate {
+        /// The stack's name.
+        stack: String,
+        /// What every stack of this template has.
+        missing: String,
+    },
     /// The function could not work with its secret either.
     #[error("{0}: put it right, as in the README under Deploy")]
     Secret(#[from] CredentialsError),
 }
 
-impl Facts {
+impl StackInfo {
     /// The stack that is up in this folder.
-    pub fn running(root: &Path) -> Result<Self, FactsError> {
+    pub fn running(root: &Path) -> Result<Self, StackInfoError> {
         let text = match fs::read(root.join(RUNNING)) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(FactsError::NotRunning),
-            Err(source) => return Err(FactsError::Io { doing: "read of the local stack", source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StackInfoError::NotRunning),
+            Err(source) => return Err(StackInfoError::Io { doing: "read of the local stack", source }),
         };
-        serde_json::from_slice(&text).map_err(FactsError::Garbled)
-    }
-
-    /// Asks AWS for a stack, with the credentials, profile and region of the environment.
-    pub async fn deployed(root: &Path, python: &Path, stack: &str) -> Result<Self, FactsError> {
-        let mut script = Command::new(python);
-        script.arg(SCRIPT).arg(stack).current_dir(root).stdin(Stdio::null()).kill_on_drop(true);
-        let done = timeout(TIMEOUT, script.output()).await.map_err(|_| FactsError::Late)?;
-        let done = done.map_err(|source| FactsError::Io { doing: "run Python (`make run` installs it)", source })?;
-        if !done.status.success() {
-            return Err(FactsError::Untold(String::from_utf8_lossy(&done.stderr).trim().to_owned()));
-        }
-        serde_json::from_slice(&done.stdout).map_err(FactsError::Garbled)
+        serde_json::from_slice(&text).map_err(StackInfoError::Garbled)
     }
 
     /// The secrets of the function, read as the function reads them.
-    pub fn known(&self) -> Result<AppCredentials, FactsError> {
+    pub fn known(&self) -> Result<AppCredentials, StackInfoError> {
         Ok(AppCredentials::parse(&self.secret)?)
     }
 
     /// The secrets that a delivery needs: of several app secrets the first.
-    pub fn keys(&self) -> Result<Keys, FactsError> {
+    pub fn keys(&self) -> Result<Keys, StackInfoError> {
         let AppCredentials { verify_token, mut app_secrets } = self.known()?;
         Ok(Keys { app_secret: app_secrets.swap_remove(0), verify_token })
     }
 
-    pub(crate) fn tell(&self, root: &Path) -> Result<Running, FactsError> {
+    pub(crate) fn publish(&self, root: &Path) -> Result<Running, StackInfoError> {
         let path = root.join(RUNNING);
         let text = serde_json::to_vec_pretty(self).expect("strings alone always make JSON");
         path.parent()
             .map_or(Ok(()), fs::create_dir_all)
             .and_then(|()| fs::write(&path, text))
-            .map_err(|source| FactsError::Io { doing: "write of the local stack", source })?;
+            .map_err(|source| StackInfoError::Io { doing: "write of the local stack", source })?;
         Ok(Running(path))
     }
 }
 
-impl std::fmt::Debug for Facts {
+impl std::fmt::Debug for StackInfo {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Facts").field("stack", &self.stack).finish_non_exhaustive()
+        formatter.debug_struct("StackInfo").field("stack", &self.stack).finish_non_exhaustive()
     }
 }
 
@@ -143,7 +131,7 @@ impl Drop for Running {
 }
 
 #[cfg(test)]
-impl Facts {
+impl StackInfo {
     /// A stack with three queues that nobody started.
     pub(crate) fn for_tests() -> Self {
         let queue = |route: &str, name| (route.to_owned(), format!("http://127.0.0.1:1/123456789012/a-stack-{name}"));

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// What an operator needs to know of a failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Remedy {
+pub struct Diagnosis {
     /// What is most likely wrong.
     pub cause: String,
     /// What to do.
@@ -31,7 +31,7 @@ const ODD_EVENT: (&str, &str) = (
 );
 
 /// For a status that is not the one expected. All of the function's answers but the challenge are without a body.
-pub(crate) fn of_status(status: u16, has_body: bool, asked: Asked) -> Remedy {
+pub(crate) fn of_status(status: u16, has_body: bool, asked: Asked) -> Diagnosis {
     let (cause, remedy) = match (status, asked) {
         (200, Asked::Challenge | Asked::Signed | Asked::Odd(_)) => ("the answer is another", "see what answers there"),
         (200, Asked::WrongToken) => (
@@ -92,7 +92,7 @@ pub(crate) fn of_status(status: u16, has_body: bool, asked: Asked) -> Remedy {
 }
 
 /// For no answer at all, by what the network or TLS said.
-pub(crate) fn of_connection(reason: &str) -> Remedy {
+pub(crate) fn of_connection(reason: &str) -> Diagnosis {
     let has = |part: &str| reason.to_lowercase().contains(part);
     let (cause, remedy) = if has("unknownissuer") || has("unknown issuer") || has("self-signed") || has("self signed") {
         (
@@ -121,44 +121,44 @@ pub(crate) fn of_connection(reason: &str) -> Remedy {
     told(cause, remedy)
 }
 
-pub(crate) fn of_secret() -> Remedy {
+pub(crate) fn of_secret() -> Diagnosis {
     told(
         "the value was not replaced, or was copied together with its surroundings",
         "write the secret again, as in the README under Deploy; APP_SECRET and VERIFY_TOKEN override the stack's values",
     )
 }
 
-pub(crate) fn of_app_secret() -> Remedy {
+pub(crate) fn of_app_secret() -> Diagnosis {
     told(
         "the value is not the app secret but an id, a token or a part of it: Meta's are 32 hexadecimal digits",
         "copy the app secret from the app's dashboard, App settings > Basic, and write it into the secret",
     )
 }
 
-pub(crate) fn of_plain_http() -> Remedy {
+pub(crate) fn of_plain_http() -> Diagnosis {
     told("the URL is plain HTTP, which Meta refuses", "use the https URL; API Gateway has a certificate")
 }
 
-pub(crate) fn of_challenge() -> Remedy {
+pub(crate) fn of_challenge() -> Diagnosis {
     told(
         "the challenge is quoted, escaped or otherwise changed on its way back",
         "answer with its text alone; a mapping of the API must not touch the body",
     )
 }
 
-pub(crate) fn of_latency() -> Remedy {
+pub(crate) fn of_latency() -> Diagnosis {
     told(
         "cold starts, too little memory, or the way from here to the region",
         "run this from the region; compare with the function's Duration; give it more MemorySize",
     )
 }
 
-pub(crate) fn of_queue(sent: usize, field: &str) -> Remedy {
+pub(crate) fn of_queue(sent: usize, field: &str) -> Diagnosis {
     let cause = "a consumer of the catch-all was faster, the queue holds too much to look through, this key may not \
                  receive from it, or the URL is another stack's";
     told(cause, &format!("name the URL's own stack; pause the consumer; delete up to {sent} messages of field {field}"))
 }
 
-fn told(cause: &str, remedy: &str) -> Remedy {
-    Remedy { cause: cause.to_owned(), remedy: remedy.to_owned() }
+fn told(cause: &str, remedy: &str) -> Diagnosis {
+    Diagnosis { cause: cause.to_owned(), remedy: remedy.to_owned() }
 }

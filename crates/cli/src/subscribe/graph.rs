@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use whatsapp_webhook::signature;
 
-use crate::deliver::innermost;
+use crate::error::root_cause;
 
 /// Where Meta is, with the version of the API whose reference this was written by.
 pub const GRAPH_URL: &str = "https://graph.facebook.com/v25.0";
@@ -250,7 +250,7 @@ impl Graph {
         };
         let no_answer = |error: reqwest::Error| GraphError::NoAnswer {
             call: call.clone(),
-            reason: token.hide(&innermost(&error.without_url())),
+            reason: token.hide(&root_cause(&error.without_url())),
         };
         let answer = request.bearer_auth(&token.bearer).send().await.map_err(no_answer)?;
         let status = answer.status().as_u16();

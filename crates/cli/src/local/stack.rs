@@ -17,8 +17,8 @@ use tokio::{
 };
 
 use crate::{
-    deliver::Keys,
-    facts::{Facts, FactsError, Running},
+    aws::stack_info::{Running, StackInfo, StackInfoError},
+    keys::Keys,
 };
 
 /// Start and deployment take about 10 s; this is far above the sum of the script's own bounds.
@@ -34,7 +34,7 @@ pub struct Stack {
     keys: Keys,
     _running: Running,
     /// What the stack says of itself.
-    pub facts: Facts,
+    pub info: StackInfo,
 }
 
 /// Why there is no stack.
@@ -59,7 +59,7 @@ pub enum StackError {
     Garbled(serde_json::Error),
     /// Its secret cannot be used, or others cannot be told of it.
     #[error(transparent)]
-    Facts(#[from] FactsError),
+    StackInfo(#[from] StackInfoError),
     /// A pipe failed.
     #[error("cannot {doing}: {source}")]
     Io {
@@ -102,10 +102,10 @@ impl Stack {
             let status = timeout(STOP_TIMEOUT, script.ended()).await.map_err(|_| StackError::Late)??;
             return Err(StackError::Ended(status));
         };
-        let facts: Facts = serde_json::from_str(&line).map_err(StackError::Garbled)?;
-        let keys = facts.keys()?;
-        let running = facts.tell(root)?;
-        Ok(Self { script, keys, _running: running, facts })
+        let info: StackInfo = serde_json::from_str(&line).map_err(StackError::Garbled)?;
+        let keys = info.keys()?;
+        let running = info.publish(root)?;
+        Ok(Self { script, keys, _running: running, info })
     }
 
     /// The secrets that its function shares with Meta.

@@ -7,15 +7,11 @@ use aws_sdk_sqs::types::{
     MessageSystemAttributeValue, SendMessageBatchRequestEntry,
 };
 use whatsapp_webhook::{
-    message::{self, Origin},
+    message::{self, NO_GROUP, Origin, is_group_id},
     notification::{Piece, split},
 };
 
 const UNROUTED_REASON: &str = "unrouted_reason";
-/// The most characters that SQS takes as a message group id.
-const MOST_GROUP_CHARACTERS: usize = 128;
-/// The group of what belongs to no number and no account.
-const NO_GROUP: &str = "-";
 
 /// What a message leaves and where it goes.
 #[derive(Debug, Clone, Copy)]
@@ -71,33 +67,21 @@ fn attributes(message: &Message) -> HashMap<String, MessageAttributeValue> {
     attributes
 }
 
-/// The group by the contract, as far as the message tells it: of a body that is in S3 or no change, the conversation is
-/// not known, and a FIFO queue groups it by number or account.
+/// The message group of the contract. The attributes decide if the body is not a change, for example a pointer to S3;
+/// then the conversation is unknown, and a FIFO queue groups the message by its number or account.
 pub(crate) fn group_id(message: &Message, way: Way<'_>) -> Option<String> {
     if way.from_fifo == way.to_fifo {
         return system_attribute(message, &MessageSystemAttributeName::MessageGroupId).map(str::to_owned);
     }
-    let conversation = way.to_fifo.then(|| conversation(message, way.group_key)).flatten();
-    conversation.or_else(|| {
-        let known = ["phone_number_id", "entry_id"].into_iter().filter_map(|name| attribute(message, name));
-        Some(known.into_iter().find(|group| fits_group(group)).unwrap_or(NO_GROUP).to_owned())
-    })
-}
-
-/// The group that the function itself would give to the change.
-fn conversation(message: &Message, group_key: &str) -> Option<String> {
-    let body = message.body.as_deref()?.as_bytes();
-    let pieces = split(body);
-    let [piece @ Piece::Change(_)] = pieces.as_slice() else { return None };
-    let event_id = attribute(message, "event_id").unwrap_or_default();
-    Some(message::Message::new(piece, event_id, Origin { request_id: "", trace: None, group_key }, None, true).group_id)
+    let context = Origin { request_id: "", trace: None, group_key: way.group_key };
+    if let [change @ Piece::Change(_)] = split(message.body.as_deref().unwrap_or_default().as_bytes()).as_slice() {
+        return Some(message::group_id(change, context, way.to_fifo));
+    }
+    let attributes = ["phone_number_id", "entry_id"].into_iter().filter_map(|name| attribute(message, name));
+    Some(attributes.into_iter().find(|group| is_group_id(group)).unwrap_or(NO_GROUP).to_owned())
 }
 
 /// What is no message of the function's may lack an event id; its own id stays the same however often it is received.
 fn deduplication_id(message: &Message) -> String {
     attribute(message, "event_id").or(message.message_id.as_deref()).unwrap_or_default().to_owned()
-}
-
-fn fits_group(value: &str) -> bool {
-    !value.is_empty() && value.len() <= MOST_GROUP_CHARACTERS && value.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -20,13 +20,17 @@ use tokio::{
 };
 
 use crate::{
-    deliver::{DeliverError, Endpoint},
-    docker::{self, DockerError, HOST_GATEWAY, HOST_NAME, Image},
-    outcome::{Answer, Outcome},
-    queues::{QueueError, Queues},
+    local::{
+        docker::{self, DockerError, HOST_GATEWAY, HOST_NAME, Image},
+        stack::{Setup, Stack, StackError},
+    },
+    meta::{
+        deliver::{Answer, DeliverError, Endpoint},
+        outcome::Outcome,
+        samples::{self, Sample},
+    },
+    queues::{error::QueueError, stack_queues::Queues},
     report,
-    samples::{self, Sample},
-    stack::{Setup, Stack, StackError},
 };
 
 /// The function's name in the template.
@@ -119,12 +123,12 @@ impl SamLocal {
         let stack = Stack::start_as(&setup, root, &python).await?;
         let here = setup.address.to_string();
         let seen = |url: &str| url.replacen(&here, HOST_NAME, 1);
-        let facts = &stack.facts;
-        let routes: BTreeMap<_, _> = facts.queue_urls.iter().map(|(route, url)| (route, seen(url))).collect();
+        let info = &stack.info;
+        let routes: BTreeMap<_, _> = info.queue_urls.iter().map(|(route, url)| (route, seen(url))).collect();
         let variables = json!({ FUNCTION: {
-            "SECRET_ID": facts.outputs.get("SecretArn"),
+            "SECRET_ID": info.outputs.get("SecretArn"),
             "QUEUE_URLS": json!(routes).to_string(),
-            "PAYLOAD_BUCKET": facts.outputs.get("PayloadBucket"),
+            "PAYLOAD_BUCKET": info.outputs.get("PayloadBucket"),
         }});
         let folder = root.join(FOLDER);
         let file = folder.join("variables.json");
@@ -132,8 +136,8 @@ impl SamLocal {
             .and_then(|()| fs::write(&file, variables.to_string()))
             .map_err(|source| SamError::Io { doing: "write the function's variables", source })?;
         Ok(Self {
-            queues: Queues::of(facts),
-            endpoint: seen(&facts.aws_endpoint),
+            queues: Queues::of(info),
+            endpoint: seen(&info.aws_endpoint),
             stack,
             image,
             root: root.to_owned(),
@@ -150,7 +154,7 @@ impl SamLocal {
 
     /// Runs the function on each of the samples, in a new container each time, and prints a table.
     pub async fn invoke_all(&mut self, samples: &[Sample]) -> Result<Vec<Invoked>, SamError> {
-        report::image(&self.image);
+        report::image(&self.image.image, self.image.stand_in_because.as_deref());
         let table = report::Deliveries::start(samples.iter().map(|sample| sample.name.as_str()));
         let mut all = Vec::new();
         for sample in samples {
@@ -219,7 +223,7 @@ impl SamLocal {
     }
 
     fn sam(&self, verb: &str) -> Command {
-        let facts = &self.stack.facts;
+        let info = &self.stack.info;
         let mut command = Command::new(&self.python);
         command.current_dir(&self.root).stdin(Stdio::null()).kill_on_drop(true);
         command.args(["-m", "samcli", "local", verb]);
@@ -234,8 +238,8 @@ impl SamLocal {
             command.arg("--skip-pull-image");
         }
         // With these, SAM CLI asks the local AWS, not the real one, for the account that it runs as.
-        command.env("AWS_ENDPOINT_URL", &facts.aws_endpoint).env("AWS_DEFAULT_REGION", &facts.region);
-        command.env("AWS_ACCESS_KEY_ID", &facts.access_key_id).env("AWS_SECRET_ACCESS_KEY", &facts.secret_access_key);
+        command.env("AWS_ENDPOINT_URL", &info.aws_endpoint).env("AWS_DEFAULT_REGION", &info.region);
+        command.env("AWS_ACCESS_KEY_ID", &info.access_key_id).env("AWS_SECRET_ACCESS_KEY", &info.secret_access_key);
         // Of the shell's, it would pass these on to the function.
         for name in ["SECRET_ID", "QUEUE_URLS", "PAYLOAD_BUCKET", "AWS_PROFILE", "AWS_SESSION_TOKEN"] {
             command.env_remove(name);

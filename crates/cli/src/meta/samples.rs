@@ -9,8 +9,9 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 use thiserror::Error;
+use whatsapp_webhook::signature;
 
-use crate::{deliver::Keys, sign};
+use crate::keys::Keys;
 
 /// The app secret that the samples are signed with.
 pub const APP_SECRET: &str = "test-app-secret-of-the-samples";
@@ -137,7 +138,7 @@ impl Sample {
     /// Says who signed it: by its name and the presence of the header, not by trying the signature.
     #[must_use]
     pub fn signer(&self) -> Signer {
-        if !self.headers.contains_key(sign::HEADER) {
+        if !self.headers.contains_key(signature::HEADER) {
             Signer::Nobody
         } else if self.name.starts_with("forged") {
             Signer::Forger
@@ -150,12 +151,6 @@ impl Sample {
     #[must_use]
     pub fn query_value(&self, name: &str) -> Option<String> {
         form_urlencoded::parse(self.query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
-    }
-
-    /// The event as Meta would have signed it with this app secret. A forged sample stays forged.
-    #[must_use]
-    pub fn signed_with(&self, app_secret: &str) -> String {
-        sign::resigned(self, app_secret)
     }
 }
 

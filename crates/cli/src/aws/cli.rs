@@ -1,0 +1,159 @@
+//! Calls AWS with the AWS CLI, which supports every source of credentials that operators have: profiles, IAM Identity
+//! Center, assumed roles, external processes.
+
+use std::{io, path::PathBuf, process::Stdio, time::Duration};
+
+use serde::{Deserialize, de::DeserializeOwned};
+use thiserror::Error;
+use tokio::{process::Command, time::timeout};
+
+use crate::keys::variable;
+
+/// Above the CLI's own limits: three attempts of 25 s each.
+const CALL_TIMEOUT: Duration = Duration::from_mins(2);
+/// Limits the time of an attempt, in seconds. By default, the CLI waits for a minute each.
+const ATTEMPT_LIMITS: [&str; 4] = ["--cli-connect-timeout", "5", "--cli-read-timeout", "20"];
+
+/// The AWS CLI as it is installed.
+#[derive(Debug, Clone)]
+pub struct AwsCli {
+    /// The program, looked up on `PATH` unless it contains a slash.
+    pub program: PathBuf,
+}
+
+impl Default for AwsCli {
+    fn default() -> Self {
+        Self { program: PathBuf::from("aws") }
+    }
+}
+
+/// Credentials in the format of an external credential process.
+///
+/// Source: <https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-sourcing-external.html>
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Credentials {
+    pub(crate) access_key_id: String,
+    pub(crate) secret_access_key: String,
+    pub(crate) session_token: Option<String>,
+}
+
+/// A call of AWS that failed.
+#[derive(Debug, Error)]
+pub enum AwsCliError {
+    /// There is no such program.
+    #[error(
+        "the AWS CLI is not installed: install version 2, \
+         see https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html"
+    )]
+    NotInstalled,
+    /// The program exists but does not start.
+    #[error("cannot run the AWS CLI: {0}")]
+    NotStarted(io::Error),
+    /// The environment and the profile set no region.
+    #[error("no AWS region is set: set AWS_REGION or AWS_PROFILE")]
+    NoRegion,
+    /// No source of credentials has any that are valid; with the CLI's message.
+    #[error("no AWS credentials are set: set AWS_PROFILE, or sign in ({0})")]
+    NoCredentials(String),
+    /// Version 1 does not return the credentials of a profile.
+    #[error(
+        "the AWS CLI is version 1, which cannot export the credentials of a profile: \
+         install version 2, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    )]
+    Version1,
+    /// AWS or the CLI returned an error; with its message.
+    #[error("`aws {call}` failed: {message}")]
+    Failed {
+        /// Service and operation.
+        call: String,
+        /// The CLI's message.
+        message: String,
+    },
+    /// There was no response for a long time.
+    #[error("`aws {call}` took too long (at most {} s)", CALL_TIMEOUT.as_secs())]
+    Timeout {
+        /// Service and operation.
+        call: String,
+    },
+    /// The response has another form than documented.
+    #[error("the response of `aws {call}` cannot be read: {source}")]
+    Unreadable {
+        /// Service and operation.
+        call: String,
+        /// The error of the JSON reader.
+        source: serde_json::Error,
+    },
+}
+
+impl AwsCli {
+    /// Returns the region of the environment, else of the profile.
+    pub(crate) async fn region(&self) -> Result<String, AwsCliError> {
+        if let Some(region) = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")) {
+            return Ok(region);
+        }
+        match self.run(&["configure", "get", "region"]).await {
+            Ok(region) => String::from_utf8_lossy(&region).split_whitespace().next().map(str::to_owned),
+            // Without a message if the profile sets none.
+            Err(AwsCliError::Failed { message, .. }) if message.is_empty() => None,
+            Err(error) => return Err(error),
+        }
+        .ok_or(AwsCliError::NoRegion)
+    }
+
+    /// Returns the credentials of the environment, else those that the CLI finds.
+    pub(crate) async fn credentials(&self) -> Result<Credentials, AwsCliError> {
+        let pair = variable("AWS_ACCESS_KEY_ID").zip(variable("AWS_SECRET_ACCESS_KEY"));
+        if let (Some((access_key_id, secret_access_key)), None) = (pair, variable("AWS_PROFILE")) {
+            return Ok(Credentials { access_key_id, secret_access_key, session_token: variable("AWS_SESSION_TOKEN") });
+        }
+        let arguments = ["configure", "export-credentials", "--format", "process"];
+        match self.run(&arguments).await {
+            Ok(response) => parse(&arguments, &response),
+            Err(AwsCliError::Failed { message, .. }) if message.contains("nvalid choice") => Err(AwsCliError::Version1),
+            Err(AwsCliError::Failed { message, .. }) => Err(AwsCliError::NoCredentials(message)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Calls an operation and returns what a `JMESPath` expression selects of all pages of the response.
+    ///
+    /// Credentials and endpoint are those of the environment.
+    pub(crate) async fn call<T: DeserializeOwned>(
+        &self,
+        region: &str,
+        call: &[&str],
+        query: &str,
+    ) -> Result<T, AwsCliError> {
+        let options = ["--region", region, "--output", "json", "--query", query];
+        parse(call, &self.run(&[call, &options, &ATTEMPT_LIMITS].concat()).await?)
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Result<Vec<u8>, AwsCliError> {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        command.envs([("AWS_PAGER", ""), ("AWS_CLI_AUTO_PROMPT", "off")]);
+        command.envs([("AWS_RETRY_MODE", "standard"), ("AWS_MAX_ATTEMPTS", "3")]);
+        let output = timeout(CALL_TIMEOUT, command.output())
+            .await
+            .map_err(|_| AwsCliError::Timeout { call: name(arguments) })?
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => AwsCliError::NotInstalled,
+                _ => AwsCliError::NotStarted(error),
+            })?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(AwsCliError::Failed { call: name(arguments), message })
+    }
+}
+
+fn parse<T: DeserializeOwned>(call: &[&str], response: &[u8]) -> Result<T, AwsCliError> {
+    serde_json::from_slice(response).map_err(|source| AwsCliError::Unreadable { call: name(call), source })
+}
+
+/// The service and the operation of a call.
+fn name(arguments: &[&str]) -> String {
+    arguments[..arguments.len().min(2)].join(" ")
+}

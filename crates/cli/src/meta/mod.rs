@@ -1,0 +1,14 @@
+//! Acts as Meta.
+//!
+//! - [`samples`] reads the events of `events/`, which are also the fixtures of the function's tests.
+//! - [`sign`] computes the headers of a sample that depend on its body.
+//! - [`deliver`] sends a sample to an endpoint.
+//! - [`expect`] computes the response and the messages that a sample should have, without the function's code.
+//! - [`outcome`] compares the result of a delivery with that.
+
+pub mod deliver;
+pub mod expect;
+pub(crate) mod oddity;
+pub mod outcome;
+pub mod samples;
+pub mod sign;

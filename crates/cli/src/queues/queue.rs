@@ -1,0 +1,162 @@
+//! One queue of SQS: counts its messages, receives them, hides or shows them, deletes them.
+
+use std::time::Duration;
+
+use aws_sdk_sqs::{
+    Client,
+    config::{BehaviorVersion, Config, Credentials, Region, timeout::TimeoutConfig},
+    types::{
+        ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName,
+        QueueAttributeName::{
+            self, ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed,
+            ApproximateNumberOfMessagesNotVisible, RedrivePolicy,
+        },
+    },
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::error::QueueError;
+use crate::aws::stack_info::StackInfo;
+
+/// The limit of SQS for one receive and one batch.
+pub(crate) const MAX_BATCH: i32 = 10;
+/// Long polling: a receive that waits queries all of SQS's servers, others only some.
+pub(crate) const LONG_POLL: Duration = Duration::from_secs(1);
+
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A queue, and a client to call it with.
+#[derive(Debug, Clone)]
+pub(crate) struct Queue {
+    pub(crate) client: Client,
+    pub(crate) url: String,
+    pub(crate) name: String,
+}
+
+/// The approximate message counts of SQS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Messages that a consumer would receive.
+    pub visible: usize,
+    /// Messages that a consumer received and has not deleted.
+    pub in_flight: usize,
+    /// Messages that nobody can receive yet.
+    pub delayed: usize,
+}
+
+impl Counts {
+    /// All messages.
+    #[must_use]
+    pub fn all(&self) -> usize {
+        self.visible + self.in_flight + self.delayed
+    }
+}
+
+impl Queue {
+    pub(crate) fn new(client: &Client, url: &str) -> Self {
+        Self { client: client.clone(), url: url.to_owned(), name: name(url).to_owned() }
+    }
+
+    /// The queue with this name in the same account.
+    pub(crate) fn sibling(&self, name: &str) -> Self {
+        Self::new(&self.client, &sibling_url(&self.url, name))
+    }
+
+    pub(crate) fn is_fifo(&self) -> bool {
+        is_fifo(&self.url)
+    }
+
+    /// Returns the message counts, and the name of the dead-letter queue if there is one.
+    pub(crate) async fn counts(&self) -> Result<(Counts, Option<String>), QueueError> {
+        const NAMES: [QueueAttributeName; 4] = [
+            ApproximateNumberOfMessages,
+            ApproximateNumberOfMessagesNotVisible,
+            ApproximateNumberOfMessagesDelayed,
+            RedrivePolicy,
+        ];
+        let call = self.client.get_queue_attributes().queue_url(&self.url).set_attribute_names(Some(NAMES.to_vec()));
+        let response = call.send().await.map_err(QueueError::of("count what is on", &self.name))?;
+        let attributes = response.attributes.unwrap_or_default();
+        let count = |name| attributes.get(&name).and_then(|count: &String| count.parse().ok()).unwrap_or_default();
+        let counts = Counts {
+            visible: count(ApproximateNumberOfMessages),
+            in_flight: count(ApproximateNumberOfMessagesNotVisible),
+            delayed: count(ApproximateNumberOfMessagesDelayed),
+        };
+        let policy = attributes.get(&RedrivePolicy).and_then(|policy| serde_json::from_str::<Value>(policy).ok());
+        let dead =
+            policy.and_then(|policy| Some(policy["deadLetterTargetArn"].as_str()?.rsplit(':').next()?.to_owned()));
+        Ok((counts, dead))
+    }
+
+    /// Receives at most this many messages with all their attributes, and hides them for a time.
+    pub(crate) async fn receive(&self, max: i32, hidden: Duration, wait: Duration) -> Result<Vec<Message>, QueueError> {
+        let call = self.client.receive_message().queue_url(&self.url).message_attribute_names("All");
+        let call = call.message_system_attribute_names(MessageSystemAttributeName::All);
+        let call = call.max_number_of_messages(max.min(MAX_BATCH)).visibility_timeout(seconds(hidden));
+        let received = call.wait_time_seconds(seconds(wait)).send().await;
+        Ok(received.map_err(QueueError::of("receive from", &self.name))?.messages.unwrap_or_default())
+    }
+
+    /// Hides messages for a time from now on. No time shows them again.
+    ///
+    /// SQS reports an error for a message that is deleted or visible already. It is ignored.
+    pub(crate) async fn hide(&self, receipts: &[String], hidden: Duration) -> Result<(), QueueError> {
+        for batch in receipts.chunks(usize::try_from(MAX_BATCH).unwrap_or(1)) {
+            let entries = batch.iter().enumerate().filter_map(|(id, receipt)| {
+                let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(id.to_string());
+                entry.receipt_handle(receipt).visibility_timeout(seconds(hidden)).build().ok()
+            });
+            let call = self.client.change_message_visibility_batch().queue_url(&self.url);
+            let changed = call.set_entries(Some(entries.collect())).send().await;
+            changed.map_err(QueueError::of("hide or show messages of", &self.name))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes at most ten messages. Returns the indices of those that SQS did not delete.
+    pub(crate) async fn delete(&self, receipts: &[&str]) -> Result<Vec<usize>, QueueError> {
+        let entries = receipts.iter().enumerate().filter_map(|(id, receipt)| {
+            DeleteMessageBatchRequestEntry::builder().id(id.to_string()).receipt_handle(*receipt).build().ok()
+        });
+        let call = self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries.collect()));
+        let response = call.send().await.map_err(QueueError::of("delete from", &self.name))?;
+        let deleted: Vec<usize> = response.successful().iter().filter_map(|entry| entry.id().parse().ok()).collect();
+        Ok((0..receipts.len()).filter(|index| !deleted.contains(index)).collect())
+    }
+}
+
+/// A client for the queues of a stack.
+pub(crate) fn client(stack: &StackInfo) -> Client {
+    let key =
+        Credentials::new(&stack.access_key_id, &stack.secret_access_key, stack.session_token.clone(), None, "stack");
+    let timeouts =
+        TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).operation_timeout(OPERATION_TIMEOUT);
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(stack.region.clone()))
+        .endpoint_url(&stack.aws_endpoint)
+        .credentials_provider(key)
+        .timeout_config(timeouts.build());
+    Client::from_conf(config.build())
+}
+
+/// The last segment of a queue's URL.
+pub(crate) fn name(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or(url)
+}
+
+/// The URL of the queue with this name in the account of another queue.
+pub(crate) fn sibling_url(url: &str, name: &str) -> String {
+    url.rsplit_once('/').map_or_else(|| name.to_owned(), |(account, _)| format!("{account}/{name}"))
+}
+
+pub(crate) fn is_fifo(url: &str) -> bool {
+    url.rsplit_once('.').is_some_and(|(_, suffix)| suffix == "fifo")
+}
+
+fn seconds(time: Duration) -> i32 {
+    i32::try_from(time.as_secs()).unwrap_or(i32::MAX)
+}
