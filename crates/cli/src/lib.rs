@@ -2,6 +2,7 @@
 //! verifies an endpoint, subscribes an app, and inspects and moves messages.
 //!
 //! - [`meta`] acts as Meta: samples, their signatures, their delivery, and the results that they should have.
+//! - [`http`] builds the clients.
 //! - [`keys`] holds the secrets of an endpoint.
 //! - [`aws`] reads a stack, local or deployed.
 //! - [`queues`] counts, receives and moves the messages of a stack.
@@ -14,6 +15,7 @@
 
 pub mod aws;
 mod error;
+pub mod http;
 pub mod keys;
 pub mod local;
 pub mod meta;

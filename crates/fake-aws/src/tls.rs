@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::server::NoServerSessionStorage;
 
@@ -46,7 +47,9 @@ impl Tls {
         let leaf = leaf.signed_by(&key, &middle).expect("an authority can sign");
         let chain = vec![leaf.der().clone(), middle.der().clone()];
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("the provider knows TLS 1.3").with_no_client_auth().with_single_cert(chain, key);
         let mut config = config.expect("the key is that of the certificate");
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -2,10 +2,9 @@
 
 use std::{fs, time::Duration};
 
-use reqwest::Client;
 use serde::{Deserialize, Serialize};
 
-use crate::aws::stack_info::StackInfo;
+use crate::{aws::stack_info::StackInfo, http};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -25,7 +24,7 @@ async fn function_lines(stack: &StackInfo) -> Result<Vec<String>, Box<dyn std::e
     let asked = serde_json::to_vec(&Query { log_group_name: &stack.log_group })?;
     // The local AWS judges by the name of the key and verifies no signature.
     let key = format!("{}/20260101/{}/logs/aws4_request", stack.access_key_id, stack.region);
-    let answer = Client::builder()
+    let answer = http::client()
         .no_proxy()
         .timeout(TIMEOUT)
         .build()?

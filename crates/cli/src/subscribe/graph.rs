@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use whatsapp_webhook::signature;
 
-use crate::error::root_cause;
+use crate::{error::root_cause, http};
 
 /// Where Meta is, with the version of the API whose reference this was written by.
 pub const GRAPH_URL: &str = "https://graph.facebook.com/v25.0";
@@ -171,7 +171,7 @@ impl Graph {
     /// Prepares calls to a base URL, such as [`GRAPH_URL`].
     pub fn new(base: &str) -> Result<Self, GraphError> {
         let wrong = || GraphError::Url(base.to_owned());
-        let client = Client::builder().redirect(Policy::none()).timeout(TIMEOUT).build().map_err(|_| wrong())?;
+        let client = http::client().redirect(Policy::none()).timeout(TIMEOUT).build().map_err(|_| wrong())?;
         Url::parse(base).ok().filter(|url| !url.cannot_be_a_base()).ok_or_else(wrong)?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned() })
     }

@@ -14,6 +14,7 @@ use tokio_rustls::{
     TlsAcceptor,
     rustls::{
         ServerConfig,
+        crypto::ring,
         pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     },
 };
@@ -241,7 +242,12 @@ async fn tls(folder: &TempDir, name: &str, days_of: (i32, i32), backend: SocketA
     (leaf.not_before, leaf.not_after) = (rcgen::date_time_ymd(days_of.0, 1, 1), rcgen::date_time_ymd(days_of.1, 1, 1));
     let certificate = leaf.signed_by(&key, &authority).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key);
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = config
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key);
     let acceptor = TlsAcceptor::from(Arc::new(config.unwrap()));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port();
