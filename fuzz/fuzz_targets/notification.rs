@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use libfuzzer_sys::{arbitrary::Unstructured, fuzz_target};
+use oracle::{Fragment, fragments, is_json, scalar};
 use sha2::{Digest, Sha256};
 use whatsapp_ingress_fuzz::{
     message::{
@@ -14,7 +15,6 @@ use whatsapp_ingress_fuzz::{
         Unrouted::{self, QueueUnavailable},
         event_id,
     },
-    model::{Expected, is_json, pieces, scalar},
     notification::{Kind, Piece, split},
     plan,
 };
@@ -34,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn check(body: &[u8]) {
-    let (found, expected) = (split(body), pieces(body));
+    let (found, expected) = (split(body), fragments(body));
     assert_eq!(found.len(), expected.len());
     for (piece, expected) in found.iter().zip(&expected).take(MOST_LOOKED_AT) {
         is_as_expected(piece, expected, body);
@@ -59,11 +59,11 @@ fn bytes(piece: &Piece<'_>) -> Vec<u8> {
     }
 }
 
-fn is_as_expected(piece: &Piece<'_>, expected: &Expected, body: &[u8]) {
+fn is_as_expected(piece: &Piece<'_>, expected: &Fragment, body: &[u8]) {
     let mut hashed: Vec<Vec<u8>> = Vec::new();
     match piece {
         Piece::Change(change) => {
-            let found = Expected::Change {
+            let found = Fragment::Change(oracle::Change {
                 text: change.framed.slices().concat(),
                 inner: change.framed.inner().to_owned(),
                 entry_id: change.entry_id.map(ToOwned::to_owned),
@@ -71,18 +71,19 @@ fn is_as_expected(piece: &Piece<'_>, expected: &Expected, body: &[u8]) {
                 field: change.field.as_deref().map(ToOwned::to_owned),
                 kind: change.kind.map(Kind::name),
                 phone_number_id: change.phone_number_id.as_deref().map(ToOwned::to_owned),
-            };
+            });
             assert_eq!(found, *expected);
             let parts = [change.entry_id, change.entry_time, Some(change.framed.inner())];
             hashed.extend(parts.map(|part| part.unwrap_or_default().as_bytes().to_vec()));
             assert_eq!(change.framed.len(), bytes(piece).len());
         }
         Piece::Other(framed) => {
-            assert_eq!(Expected::Other(framed.slices().concat()), *expected);
+            let (text, inner) = (framed.slices().concat(), framed.inner().to_owned());
+            assert_eq!(Fragment::Other { text, inner }, *expected);
             hashed.push(bytes(piece));
         }
         Piece::NotJson(kept) => {
-            assert_eq!((*kept, expected), (body, &Expected::NotJson));
+            assert_eq!((*kept, expected), (body, &Fragment::NotJson(body.to_vec())));
             hashed.push(body.to_vec());
         }
     }
@@ -107,7 +108,7 @@ fn is_itself_when_split_again(piece: &Piece<'_>) {
     assert_eq!(std::mem::discriminant(&again[0]), std::mem::discriminant(piece));
 }
 
-fn says_what_the_piece_says(message: &Message, piece: &Piece<'_>, expected: &Expected, unrouted: Option<Unrouted>) {
+fn says_what_the_piece_says(message: &Message, piece: &Piece<'_>, expected: &Fragment, unrouted: Option<Unrouted>) {
     let attribute = |wanted: &str| {
         message.attributes.iter().find(|(name, _)| *name == wanted).map(|(_, value)| match value {
             Attribute::Text(text) => text.as_str(),
@@ -131,7 +132,7 @@ fn says_what_the_piece_says(message: &Message, piece: &Piece<'_>, expected: &Exp
         let is_safe = |value: &str| is_text_for_sqs(value) && !value.chars().any(is_control);
         value.clone().filter(|value| !value.is_empty() && value.len() <= 256 && is_safe(value))
     };
-    if let Expected::Change { entry_id, field, kind, phone_number_id, .. } = expected {
+    if let Fragment::Change(oracle::Change { entry_id, field, kind, phone_number_id, .. }) = expected {
         assert_eq!(attribute("field"), fits(field).as_deref());
         assert_eq!(attribute("entry_id"), fits(&entry_id.as_deref().and_then(scalar)).as_deref());
         assert_eq!(attribute("kind"), *kind);

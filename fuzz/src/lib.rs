@@ -2,5 +2,4 @@
 
 pub use whatsapp_webhook::{message, notification, signature};
 
-pub mod model;
 pub mod plan;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::{Webhook, corpus};
-use ingress_tools::meta::expect::Piece;
+use oracle::fragments;
 use serde::Deserialize;
 use whatsapp_webhook::signature::{Rejection, sign, verify};
 
@@ -37,16 +37,15 @@ async fn every_change_of_every_payload_lands_on_its_queue_with_its_bytes() {
         let webhook = Webhook::new(&queues).await;
         assert_eq!(webhook.deliver(&body).await, 200, "{name}");
         let mut stored = webhook.stored();
-        for piece in Piece::all_of(body.as_bytes()) {
-            let alone = [piece.clone()];
-            let at = stored.iter().position(|entry| Piece::all_of(entry.body.as_bytes()) == alone);
-            let entry = stored.remove(at.unwrap_or_else(|| panic!("{name}: {piece:?} is not stored as it was sent")));
-            let route = piece.route(|route| queue_of(route).is_some());
+        for fragment in fragments(body.as_bytes()) {
+            let at = stored.iter().position(|entry| entry.body.as_bytes() == fragment.bytes());
+            let entry = stored.remove(at.unwrap_or_else(|| panic!("{name}: {fragment:?} is not stored")));
+            let route = fragment.route(|route| queue_of(route).is_some());
             assert_eq!(entry.queue, queue_of(&route).unwrap_or("unrouted"), "{name}");
             let attribute = |name: &str| entry.attributes.get(name).map(String::as_str);
-            assert_eq!(attribute("unrouted_reason"), piece.reason_on(&route), "{name}");
-            assert_eq!(attribute("field"), piece.field.as_deref(), "{name}");
-            assert_eq!(attribute("kind"), piece.kind, "{name}");
+            assert_eq!(attribute("unrouted_reason"), fragment.unrouted_reason(&route), "{name}");
+            assert_eq!(attribute("field"), fragment.field(), "{name}");
+            assert_eq!(attribute("kind"), fragment.kind(), "{name}");
         }
         assert!(stored.is_empty(), "{name}: stored besides: {stored:?}");
     }

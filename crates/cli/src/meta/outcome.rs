@@ -5,14 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use oracle::Fragment;
 use tokio::time::sleep;
 
 use crate::{
-    meta::{
-        deliver::Answer,
-        expect::{Expected, Piece},
-        samples::Sample,
-    },
+    meta::{deliver::Answer, expect::Expected, samples::Sample},
     queues::{
         error::QueueError,
         stack_queues::{Queues, ReceivedMessage},
@@ -48,10 +45,10 @@ impl Outcome {
     ) -> Result<Self, QueueError> {
         let expected = Expected::of(sample);
         let answered = answer.status == expected.status;
-        let landed = landed(queues, if answered { expected.pieces.len() } else { 0 }).await?;
+        let landed = landed(queues, if answered { expected.fragments.len() } else { 0 }).await?;
         let mut problems = problems_of_answer(&expected, answer);
         if answered {
-            problems.extend(problems_of_landing(&expected.pieces, &landed, queues));
+            problems.extend(problems_of_landing(&expected.fragments, &landed, queues));
         }
         Ok(Self { event: sample.name.clone(), status: answer.status, elapsed, landed: in_words(&landed), problems })
     }
@@ -84,14 +81,14 @@ fn problems_of_answer(expected: &Expected, answer: &Answer) -> Vec<String> {
     problems
 }
 
-/// Finds for every piece the message that was made of it, and what is left over on either side.
-fn problems_of_landing(pieces: &[Piece], landed: &[ReceivedMessage], queues: &Queues) -> Vec<String> {
+/// Finds the message of each fragment, and reports what is missing, misplaced or left over.
+fn problems_of_landing(fragments: &[Fragment], landed: &[ReceivedMessage], queues: &Queues) -> Vec<String> {
     let mut problems = Vec::new();
     let mut left: Vec<_> = landed.iter().collect();
-    for piece in pieces {
-        let route = piece.route(|route| queues.has_route(route));
+    for fragment in fragments {
+        let route = fragment.route(|route| queues.has_route(route));
         let queue = queues.queue_of(&route).unwrap_or_default();
-        let Some(at) = left.iter().position(|message| Piece::all_of(message.body.as_bytes()) == [piece.clone()]) else {
+        let Some(at) = left.iter().position(|message| message.body.as_bytes() == fragment.bytes()) else {
             problems.push(format!("what belongs on {queue} landed nowhere, or with other bytes"));
             continue;
         };
@@ -100,9 +97,10 @@ fn problems_of_landing(pieces: &[Piece], landed: &[ReceivedMessage], queues: &Qu
             problems.push(format!("landed on {}, not on {queue}", message.queue));
         }
         let reason = message.attributes.get("unrouted_reason").map(String::as_str);
-        if reason != piece.reason_on(&route) {
-            let wanted = piece.reason_on(&route).unwrap_or("none");
-            problems.push(format!("unrouted_reason is {}, not {wanted}", reason.unwrap_or("none")));
+        let expected_reason = fragment.unrouted_reason(&route);
+        if reason != expected_reason {
+            let [reason, expected] = [reason, expected_reason].map(|reason| reason.unwrap_or("none"));
+            problems.push(format!("unrouted_reason is {reason}, not {expected}"));
         }
     }
     problems.extend(left.iter().map(|message| format!("a message on {} was made of nothing sent", message.queue)));
@@ -126,6 +124,8 @@ fn in_words(landed: &[ReceivedMessage]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use oracle::fragments;
+
     use super::*;
     use crate::aws::stack_info::StackInfo;
 
@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn problems(sent: &str, landed: &[ReceivedMessage]) -> Vec<String> {
-        problems_of_landing(&Piece::all_of(body(sent).as_bytes()), landed, &Queues::of(&StackInfo::for_tests()))
+        problems_of_landing(&fragments(body(sent).as_bytes()), landed, &Queues::of(&StackInfo::for_tests()))
     }
 
     #[test]

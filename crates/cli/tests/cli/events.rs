@@ -7,10 +7,11 @@ use std::{
 };
 
 use ingress_tools::meta::{
-    expect::{Expected, Piece},
+    expect::Expected,
     samples::{APP_SECRET, Sample, Signer},
     sign,
 };
+use oracle::Fragment;
 use whatsapp_webhook::{routes::CATCH_ALL, signature};
 
 /// The eight fields of the first page of Meta's, and the kinds that are split off.
@@ -35,9 +36,9 @@ fn all() -> Vec<Sample> {
 }
 
 /// A row of the table: what the sample is answered, and where it lands.
-fn told(piece: &Piece) -> String {
-    let route = piece.route(|route| ROUTES.contains(&route));
-    match piece.reason_on(&route) {
+fn told(fragment: &Fragment) -> String {
+    let route = fragment.route(|route| ROUTES.contains(&route));
+    match fragment.unrouted_reason(&route) {
         Some(reason) => format!("`{route}` ({reason})"),
         None => format!("`{route}`"),
     }
@@ -72,8 +73,8 @@ fn bodies_are_as_meta_writes_them() {
 fn every_route_has_a_sample() {
     let routes: BTreeSet<_> = all()
         .iter()
-        .flat_map(|sample| Expected::of(sample).pieces)
-        .map(|piece| piece.route(|route| ROUTES.contains(&route)))
+        .flat_map(|sample| Expected::of(sample).fragments)
+        .map(|fragment| fragment.route(|route| ROUTES.contains(&route)))
         .collect();
 
     assert_eq!(routes, ROUTES.into_iter().chain([CATCH_ALL]).map(str::to_owned).collect());
@@ -94,7 +95,7 @@ fn the_table_says_of_every_sample_what_comes_of_it() {
         .map(|sample| {
             let expected = Expected::of(sample);
             let mut landings: Vec<String> = Vec::new();
-            for landing in expected.pieces.iter().map(told) {
+            for landing in expected.fragments.iter().map(told) {
                 if !landings.contains(&landing) {
                     landings.push(landing);
                 }

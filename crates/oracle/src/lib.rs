@@ -1,92 +1,152 @@
-//! What pieces a body has, found a second time and by other means: from the brackets, quotes and commas of the text.
+//! Splits a notification into fragments a second time: from the brackets, quotes and commas of the text.
+//!
+//! Tests, fuzzing and `ingress run` compare its result with that of `whatsapp-webhook`, of which it shares no code.
+#![allow(clippy::missing_panics_doc, reason = "a panic is a fault of the oracle, which a test should show")]
 
 use serde::de::IgnoredAny;
 
 /// The limits beyond which a body stays whole.
-const MAX_PIECES: usize = 10_000;
+const MAX_FRAGMENTS: usize = 10_000;
 const MAX_SPLIT_BYTES: usize = 64 << 20;
 
-/// A piece as it should be.
+/// The route of a fragment without a route of its own.
+const CATCH_ALL: &str = "*";
+
+/// The smallest part of a notification that is stored alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expected {
-    /// A change in its frame.
-    Change {
-        /// The whole piece.
-        text: String,
-        /// The change alone.
-        inner: String,
-        /// The entry's id, as JSON text.
-        entry_id: Option<String>,
-        /// The entry's time, as JSON text.
-        entry_time: Option<String>,
-        /// The field, decoded.
-        field: Option<String>,
-        /// The first array of the value that is not empty.
-        kind: Option<&'static str>,
-        /// The number in the value's metadata, decoded.
-        phone_number_id: Option<String>,
-    },
+pub enum Fragment {
+    /// A change in its entry and its envelope.
+    Change(Change),
     /// JSON without a change.
-    Other(String),
-    /// The body.
-    NotJson,
+    Other {
+        /// The fragment as it is stored.
+        text: String,
+        /// The same without entry and envelope around it.
+        inner: String,
+    },
+    /// A body that is not JSON.
+    NotJson(Vec<u8>),
 }
 
-impl Expected {
-    fn len(&self) -> usize {
+/// A change, and the values that select its queue and identify it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The fragment as it is stored.
+    pub text: String,
+    /// The change alone.
+    pub inner: String,
+    /// The entry's id, as JSON text.
+    pub entry_id: Option<String>,
+    /// The entry's time, as JSON text.
+    pub entry_time: Option<String>,
+    /// The field, decoded.
+    pub field: Option<String>,
+    /// The first array of the value that is not empty.
+    pub kind: Option<&'static str>,
+    /// The id of the business phone number in the value's metadata, decoded.
+    pub phone_number_id: Option<String>,
+}
+
+impl Fragment {
+    /// The bytes that are stored.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         match self {
-            Self::Change { text, .. } | Self::Other(text) => text.len(),
-            Self::NotJson => 0,
+            Self::Change(Change { text, .. }) | Self::Other { text, .. } => text.as_bytes(),
+            Self::NotJson(body) => body,
+        }
+    }
+
+    /// The bytes without entry and envelope around them.
+    #[must_use]
+    pub fn inner(&self) -> &[u8] {
+        match self {
+            Self::Change(Change { inner, .. }) | Self::Other { inner, .. } => inner.as_bytes(),
+            Self::NotJson(body) => body,
+        }
+    }
+
+    /// The field of a change.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        if let Self::Change(change) = self { change.field.as_deref() } else { None }
+    }
+
+    /// The kind of a change.
+    #[must_use]
+    pub fn kind(&self) -> Option<&'static str> {
+        if let Self::Change(change) = self { change.kind } else { None }
+    }
+
+    /// The first of these routes that exists: of field and kind, of the field, the catch-all.
+    #[must_use]
+    pub fn route(&self, exists: impl Fn(&str) -> bool) -> String {
+        let Some(field) = self.field() else { return CATCH_ALL.to_owned() };
+        let of_kind = self.kind().map(|kind| format!("{field}.{kind}"));
+        let routes = of_kind.into_iter().chain([field.to_owned()]);
+        routes.into_iter().find(|route| exists(route)).unwrap_or_else(|| CATCH_ALL.to_owned())
+    }
+
+    /// The attribute `unrouted_reason` of a message on this route.
+    #[must_use]
+    pub fn unrouted_reason(&self, route: &str) -> Option<&'static str> {
+        match self {
+            Self::NotJson(_) => Some("not-json"),
+            Self::Other { .. } => Some("not-a-notification"),
+            Self::Change(Change { field: None, .. }) => Some("no-field"),
+            Self::Change(_) => (route == CATCH_ALL).then_some("no-route"),
         }
     }
 }
 
-/// The pieces of a body, in order.
+/// The fragments of a body, in order.
 #[must_use]
-pub fn pieces(body: &[u8]) -> Vec<Expected> {
+pub fn fragments(body: &[u8]) -> Vec<Fragment> {
     if body.is_empty() {
         return Vec::new();
     }
     let Some(text) = std::str::from_utf8(body).ok().filter(|text| is_json(text)) else {
-        return vec![Expected::NotJson];
+        return vec![Fragment::NotJson(body.to_vec())];
     };
     let envelopes = array(text).filter(|elements| !elements.is_empty()).unwrap_or_else(|| vec![text]);
-    let pieces: Vec<_> = envelopes.into_iter().flat_map(of_envelope).collect();
-    if pieces.len() > MAX_PIECES || pieces.iter().map(Expected::len).sum::<usize>() > MAX_SPLIT_BYTES {
-        return vec![Expected::Other(text.to_owned())];
-    }
-    pieces
+    let fragments: Vec<_> = envelopes.into_iter().flat_map(of_envelope).collect();
+    let bytes: usize = fragments.iter().map(|fragment| fragment.bytes().len()).sum();
+    if fragments.len() > MAX_FRAGMENTS || bytes > MAX_SPLIT_BYTES { vec![other(text, text)] } else { fragments }
 }
 
-/// Whether a text is JSON, to whatever depth.
+fn other(text: impl Into<String>, inner: &str) -> Fragment {
+    Fragment::Other { text: text.into(), inner: inner.to_owned() }
+}
+
+/// Whether a text is JSON of any depth.
 #[must_use]
 pub fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-fn of_envelope(envelope: &str) -> Vec<Expected> {
+fn of_envelope(envelope: &str) -> Vec<Fragment> {
     let Some(entries) = only(envelope, "entry").and_then(array).filter(|entries| !entries.is_empty()) else {
-        return vec![Expected::Other(envelope.to_owned())];
+        return vec![other(envelope, envelope)];
     };
     let [head, tail] = frame(envelope, &entries);
     entries.into_iter().flat_map(|entry| of_entry([head, tail], entry)).collect()
 }
 
-fn of_entry([head, tail]: [&str; 2], entry: &str) -> Vec<Expected> {
+fn of_entry([head, tail]: [&str; 2], entry: &str) -> Vec<Fragment> {
     let clear = ["id", "time"].iter().all(|name| named(entry, name).len() <= 1);
     let changes = only(entry, "changes").and_then(array).filter(|changes| clear && !changes.is_empty());
-    let Some(changes) = changes else { return vec![Expected::Other([head, entry, tail].concat())] };
+    let Some(changes) = changes else { return vec![other([head, entry, tail].concat(), entry)] };
     let [before, after] = frame(entry, &changes);
     let [id, time] = ["id", "time"].map(|name| only(entry, name).map(ToOwned::to_owned));
     let of_change = |change: &str| {
         let text = [head, before, change, after, tail].concat();
         if ["field", "value"].iter().any(|name| named(change, name).len() > 1) {
-            return Expected::Other(text);
+            return other(text, change);
         }
         let value = only(change, "value").unwrap_or_default();
         let filled = |name: &&str| only(value, name).and_then(array).is_some_and(|items| !items.is_empty());
         let number = only(value, "metadata").and_then(|metadata| only(metadata, "phone_number_id"));
-        Expected::Change {
+        Fragment::Change(Change {
             text,
             inner: change.to_owned(),
             entry_id: id.clone(),
@@ -94,7 +154,7 @@ fn of_entry([head, tail]: [&str; 2], entry: &str) -> Vec<Expected> {
             field: only(change, "field").and_then(string).filter(|field| !field.is_empty()),
             kind: ["messages", "statuses", "errors"].into_iter().find(filled),
             phone_number_id: number.and_then(scalar),
-        }
+        })
     };
     changes.into_iter().map(of_change).collect()
 }
