@@ -9,8 +9,7 @@ import pytest
 
 from cloudwatch import Lines, Samples, alarm_minutes, apply_filter
 from expanded import CATCH_ALL, expand, target
-from snapshots import SETS
-from test_template import FIFO
+from parameters import EVERYTHING, FIFO, SETS
 
 MINUTE = 60
 HOUR = 60 * MINUTE
@@ -172,3 +171,13 @@ def test_every_queue_has_its_alarms(parameters: dict[str, str]) -> None:
             assert (each["MetricName"], each["Threshold"]) == ("ApproximateNumberOfMessagesVisible", 1), id
         else:
             assert (each["MetricName"], str(each["Threshold"])) == ("ApproximateAgeOfOldestMessage", "600"), id
+
+
+def test_every_alarmed_metric_is_on_the_dashboard() -> None:
+    template = expand(**EVERYTHING)
+    body = json.loads(template.one("AWS::CloudWatch::Dashboard")["DashboardBody"])
+    shown = json.dumps(body)
+    for name, alarm in template.alarms().items():
+        metric = alarm["MetricName"]
+        assert f'"{metric}"' in shown or f'MetricName=\\"{metric}' in shown or f'\\"{metric}\\"' in shown, name
+    assert all(widget["x"] + widget["width"] <= 24 for widget in body["widgets"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 import snapshots
+from parameters import SETS
 
 
-@pytest.mark.parametrize("name", snapshots.SETS)
+@pytest.mark.parametrize("name", SETS)
 def test_template_deploys_what_snapshot_shows(name: str) -> None:
     kept = (snapshots.FOLDER / f"{name}.yaml").read_text()
     # pytest shows the difference by lines.
@@ -15,4 +16,4 @@ def test_template_deploys_what_snapshot_shows(name: str) -> None:
 
 
 def test_every_snapshot_file_has_its_parameters() -> None:
-    assert {file.stem for file in snapshots.FOLDER.iterdir()} == set(snapshots.SETS)
+    assert {file.stem for file in snapshots.FOLDER.iterdir()} == set(SETS)
