@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from samcli.commands.validate.lib.exceptions import InvalidSamDocumentException
 
 from expanded import (
     CATCH_ALL,
@@ -18,7 +19,7 @@ from expanded import (
     statements,
     target,
 )
-from parameters import SETS
+from parameters import FIFO, SETS
 
 CONSUME = {
     f"sqs:{action}"
@@ -110,7 +111,8 @@ def test_parameters_reject_what_is_too_wide() -> None:
     assert not re.fullmatch(parameters["ClientCertificateCn"]["AllowedPattern"], "")
 
 
-@pytest.mark.parametrize("parameters", [{"FifoField3": "messages"}, {"FieldConsumers2": "messages=111122223333"}])
-def test_key_that_names_no_field_is_rejected(parameters: dict[str, str]) -> None:
-    with pytest.raises(Exception, match=r"FindInMap|messages"):
-        expand(**parameters)
+@pytest.mark.parametrize("name", [*FIFO, *(f"FieldConsumers{place}" for place in range(1, 6))])
+def test_key_that_names_no_field_is_rejected(name: str) -> None:
+    value = "messages=111122223333" if "Consumers" in name else "messages"
+    with pytest.raises(InvalidSamDocumentException, match="cannot find key 'messages'"):
+        expand(**{name: value})
