@@ -5,12 +5,12 @@ Each fixture takes the one stack a step further, so every case sees it as all st
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +167,10 @@ def test_added_field_passes_checks_of_runbook(project: Path) -> None:
     made = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stdout + made.stderr
     added = (project / "tests/template/snapshots/default.yaml").read_text().splitlines()
-    differences = [line for line in difflib.ndiff(kept, added) if line[0] in "+-"]
-    assert len(differences) > 100
+    assert len(added) > len(kept) + 100
     # One more queue, and its route: nothing else goes or changes.
-    [removed] = [line for line in differences if line.startswith("-")]
-    assert removed.strip("- ").startswith("QUEUE_URLS:")
+    [removed] = Counter(kept) - Counter(added)
+    assert removed.strip().startswith("QUEUE_URLS:")
 
 
 def test_added_field_has_its_queue(with_field: Deployment) -> None:
