@@ -25,6 +25,10 @@ help: ## lists the targets
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement infra/requirements.txt
 	touch $@
 
+.venv/dev-installed: infra/requirements-dev.txt .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement infra/requirements-dev.txt
+	touch $@
+
 # cargo-lambda first: it shows how far the build is, which SAM keeps to itself.
 .PHONY: build
 build: .venv/installed ## builds the function as it is deployed, into .aws-sam
@@ -87,8 +91,9 @@ sign: ## makes the signatures of the samples anew
 	$(INGRESS) sign
 
 .PHONY: test
-test: build consumers ## all tests; `cargo test --workspace` runs those that need neither Python nor a built function
+test: build consumers .venv/dev-installed ## all tests; `cargo test --workspace` runs those that need neither Python nor a built function
 	cargo test --workspace --features $(LOCAL_AWS)
+	pytest
 
 .PHONY: test-docker
 test-docker: build ## the tests that need Docker: sam local
@@ -102,15 +107,26 @@ CHECKOV := .local/checkov/bin/checkov
 	touch $@
 
 .PHONY: check
-check: .venv/installed .local/checkov/installed ## formatting, lints, docs, template
+check: check-template .local/checkov/installed ## formatting, lints, types, docs, template
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features $(LOCAL_AWS) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
-	sam validate
-	cfn-lint template.yaml examples/python-lambda/template.yaml
+	ruff format --check
+	ruff check
+	mypy
 	mkdir -p .local
 	$(BIN)/python infra/expand_template.py > .local/template.json
 	$(CHECKOV) --config-file .checkov.yaml --file .local/template.json
+
+.PHONY: check-template
+check-template: .venv/dev-installed ## the template: by SAM, by its rules and by its tests, without a deployment
+	sam validate
+	cfn-lint template.yaml examples/python-lambda/template.yaml
+	pytest tests/template
+
+.PHONY: snapshots
+snapshots: .venv/dev-installed ## writes what the template deploys into tests/template/snapshots, for `git diff`
+	PYTHONPATH=infra python tests/template/snapshots.py
 
 CARGO_DENY := .local/cargo/bin/cargo-deny
 

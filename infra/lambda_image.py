@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 from samcli.local.docker.lambda_image import RAPID_IMAGE_TAG_PREFIX, LambdaImage, Runtime
 
@@ -42,8 +42,10 @@ def main() -> None:
     print(json.dumps({"image": base if refusal is None else built, "stand_in_because": refusal}))
 
 
-def docker(*arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["docker", *arguments], capture_output=True, check=False, **options)  # type: ignore[call-overload]
+def docker(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    command = ["docker", *arguments]
+    ended: subprocess.CompletedProcess[bytes] = subprocess.run(command, capture_output=True, check=False, **options)
+    return ended
 
 
 def pull(image: str) -> str | None:
@@ -86,7 +88,7 @@ def root() -> bytes:
         for library in libraries():
             add(archive, library)
         for certificates in CERTIFICATES:
-            if os.path.exists(certificates):
+            if Path(certificates).exists():
                 add(archive, Path(certificates))
     return packed.getvalue()
 

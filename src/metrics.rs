@@ -289,6 +289,21 @@ mod tests {
     }
 
     #[test]
+    fn runbook_lists_exactly_the_metrics() {
+        let runbook = include_str!("../docs/operations.md");
+        let (_, section) = runbook.split_once("\n## The metrics\n").unwrap();
+        let (section, _) = section.split_once("\nThe template derives").unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        let listed: BTreeMap<_, _> =
+            rows.map(|(name, rest)| (name.to_owned(), rest.split(' ').next().unwrap().to_owned())).collect();
+        let names = |metric: &Metric| {
+            let part = metric.part().map(|part| format!("{}.<{part}>", metric.name()));
+            [Some(metric.name().to_owned()), part].map(|name| Some((name?, format!("{:?}", metric.unit()))))
+        };
+        assert_eq!(listed, Metric::ALL.iter().flat_map(names).flatten().collect());
+    }
+
+    #[test]
     fn nothing_is_told_of_zeros_but_that_there_was_no_notification() {
         let metrics = Metrics::default();
         metrics.count(Metric::Stored, 0);

@@ -44,7 +44,7 @@ def main() -> None:
 def handle_of(message: dict[str, Any]) -> str:
     # The library has put the object's name before the handle. On deleting it takes off what is before the last `-`, which
     # is right for AWS, whose handles have none, and wrong for a local AWS, whose handles have some.
-    return message["ReceiptHandle"].rpartition(S3_KEY_MARKER)[2]
+    return str(message["ReceiptHandle"]).rpartition(S3_KEY_MARKER)[2]
 
 
 def attributes_of(message: dict[str, Any]) -> dict[str, str]:

@@ -28,6 +28,10 @@ pub(crate) fn read(line: &str) -> Value {
         let usual = ["body.bytes", "level", "message", "request.id", "response.status", "target", "timestamp"];
         assert_eq!(others.into_iter().filter(|name| *name != "reason").collect::<Vec<_>>(), usual, "{line}");
     }
+    // The runbook lists what an operator reads.
+    let (_, runbook) = include_str!("../../docs/operations.md").split_once("\n## The log\n").unwrap();
+    let message = json["message"].as_str().unwrap();
+    assert!(runbook.contains(&format!("\n| `{message}` | ")), "docs/operations.md does not list {message:?}");
     if !json["target"].as_str().unwrap().starts_with("whatsapp_ingress") {
         assert_eq!(json["message"], "a dependency logged");
         assert!(["WARN", "ERROR"].contains(&json["level"].as_str().unwrap()), "{line}");

@@ -28,13 +28,13 @@ use serde_json::{Value, json};
 use tokio::sync::MutexGuard;
 use whatsapp_webhook::{message::event_id, notification::split};
 
-use crate::{TURN, root};
+use crate::{TURN, root, tool};
 
 /// What a consumer may take for its work, its start included.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 fn python() -> Command {
-    Command::new(root().join(".venv/bin/python"))
+    Command::new(tool("python"))
 }
 
 fn samples() -> Vec<Sample> {
@@ -42,8 +42,8 @@ fn samples() -> Vec<Sample> {
     all.into_iter().filter(|sample| sample.method == "POST" && sample.signer() == Signer::Meta).collect()
 }
 
-fn sample(name: &str) -> Sample {
-    samples().into_iter().find(|sample| sample.name == name).unwrap()
+fn load(name: &str) -> Sample {
+    Sample::load(&root().join(format!("events/{name}.json"))).unwrap()
 }
 
 /// The sample as Meta sends it since people have a business-scoped user id: it comes with every contact, and a
@@ -77,7 +77,7 @@ fn large(mut sample: Sample) -> Sample {
 
 /// One that no consumer can read: its message has no id and no type.
 fn unreadable() -> Sample {
-    let mut sample = sample("messages-text");
+    let mut sample = load("messages-text");
     let mut body: Value = serde_json::from_slice(&sample.body).unwrap();
     *body.pointer_mut("/entry/0/changes/0/value/messages/0").unwrap() = json!(5);
     sample.body = body.to_string().into_bytes();
@@ -204,7 +204,7 @@ impl Drop for Running {
 
 /// What the pollers get: four messages to work on, one of them from S3, and one that they cannot read.
 fn for_pollers() -> [Sample; 5] {
-    let sent = [sample("messages-text"), sample("messages-image"), sample("messages-errors")];
+    let sent = [load("messages-text"), load("messages-image"), load("messages-errors")];
     let [text, image, errors] = sent;
     [text.clone(), unreadable(), image, errors, large(text)]
 }
@@ -279,7 +279,7 @@ async fn the_node_poller_handles_deletes_and_fetches_what_is_large() {
 #[tokio::test]
 async fn the_extended_client_reads_a_body_over_one_mebibyte_like_any_other() {
     let deployed = Deployed::new().await;
-    let [text, large] = [sample("messages-text"), large(sample("messages-text"))];
+    let [text, large] = [load("messages-text"), large(load("messages-text"))];
     // Copies of a large body have an object each.
     deployed.deliver([large.clone(), text.clone(), large.clone()]).await;
     let reader = root().join("examples/python-extended-client/reader.py");
@@ -302,9 +302,9 @@ async fn a_shell_script_works_off_every_queue_the_catch_all_too() {
         return;
     }
     let deployed = Deployed::new().await;
-    let large = large(sample("messages-text"));
+    let large = large(load("messages-text"));
     let copies = [large.clone(), large.clone()];
-    let mut not_text = sample("not-json");
+    let mut not_text = load("not-json");
     not_text.body = b"\xff\xfe\0\0".to_vec();
     deployed.deliver(samples().into_iter().chain(copies).chain([not_text])).await;
     let done = root().join(".local/consumers/done");
@@ -389,12 +389,12 @@ print(json.dumps({
     #[tokio::test]
     async fn handles_each_message_once_and_reports_the_one_it_cannot_read() {
         let deployed = Deployed::new().await;
-        let text = with_user_ids(sample("messages-text"));
+        let text = with_user_ids(load("messages-text"));
         let sent = [
             text.clone(),
             text.clone(),
-            with_user_ids(sample("messages-button-reply")),
-            sample("messages-errors"),
+            with_user_ids(load("messages-button-reply")),
+            load("messages-errors"),
             unreadable(),
             large(text),
         ];

@@ -2,21 +2,19 @@
 //!
 //! Every call is judged by the policies of the template: what the function may not do fails here.
 
-use std::path::{Path, PathBuf};
-
 use crate::corpus;
 use fake_aws::event::event;
 use ingress_tools::{
     keys::Keys,
     local::{run::Local, stack::Stack},
-    meta::{deliver::Endpoint, samples::Sample},
+    meta::deliver::Endpoint,
     queues::stack_queues::{Queues, ReceivedMessage},
 };
 use oracle::fragments;
 use tokio::sync::MutexGuard;
 use whatsapp_webhook::signature::sign;
 
-use crate::{TURN, root};
+use crate::{TURN, root, sample, tool};
 
 struct Deployed {
     queues: Queues,
@@ -29,7 +27,7 @@ struct Deployed {
 impl Deployed {
     async fn new() -> Self {
         let turn = TURN.lock().await;
-        let stack = Stack::start(root(), &python()).await.unwrap();
+        let stack = Stack::start(root(), &tool("python")).await.unwrap();
         Self {
             queues: Queues::of(&stack.info),
             endpoint: Endpoint::new(&stack.info.callback_url).unwrap(),
@@ -40,11 +38,9 @@ impl Deployed {
     }
 
     async fn deliver(&self, body: &str, keys: &Keys) -> u16 {
-        self.send(&sample(body), keys).await
-    }
-
-    async fn send(&self, sample: &Sample, keys: &Keys) -> u16 {
-        self.endpoint.deliver(sample, keys).await.unwrap().status
+        // The endpoint signs it.
+        let unsigned = event("POST", "", &[("x-hub-signature-256", "")], body.as_bytes());
+        self.endpoint.deliver(&sample("test", &unsigned), keys).await.unwrap().status
     }
 
     async fn landed(&mut self) -> Vec<ReceivedMessage> {
@@ -52,20 +48,10 @@ impl Deployed {
     }
 }
 
-fn python() -> PathBuf {
-    root().join(".venv/bin/python")
-}
-
-/// A notification that the endpoint signs when it delivers it.
-fn sample(body: &str) -> Sample {
-    let unsigned = event("POST", "", &[("x-hub-signature-256", "")], body.as_bytes());
-    Sample::from_text(Path::new("test"), unsigned.to_string()).unwrap()
-}
-
 #[tokio::test]
 async fn every_sample_is_answered_and_lands_as_it_should() {
     let _turn = TURN.lock().await;
-    let local = Local::deploy_and_deliver(root(), &root().join("events"), &python()).await.unwrap();
+    let local = Local::deploy_and_deliver(root(), &root().join("events"), &tool("python")).await.unwrap();
     assert!(local.is_as_expected());
 }
 

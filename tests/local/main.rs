@@ -1,10 +1,12 @@
-//! Tests that need the project's Python tools: the template, and the function deployed to the local AWS.
+//! Tests that need the project's Python tools: the function deployed to the local AWS, and the consumers of its queues.
 //!
 //! They run with the feature `local-aws`, after `make build` and `make consumers`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 
+use ingress_tools::meta::samples::Sample;
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 mod cargo_lambda;
@@ -12,11 +14,7 @@ mod consumers;
 #[path = "../handler/support/corpus.rs"]
 mod corpus;
 mod local_stack;
-mod operations;
-mod sam_deploy;
 mod sam_local;
-mod stacks;
-mod template;
 
 /// Locked by each test that starts a local AWS. Two of them would share queue names and folders.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -29,4 +27,9 @@ fn root() -> &'static Path {
 /// A program that the requirements install.
 fn tool(name: &str) -> PathBuf {
     root().join(".venv/bin").join(name)
+}
+
+/// A sample of this event, with a name for messages.
+fn sample(name: &str, event: &Value) -> Sample {
+    Sample::from_text(Path::new(name), event.to_string()).unwrap()
 }

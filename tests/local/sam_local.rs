@@ -1,16 +1,14 @@
 //! The function in Docker, as `sam local` runs it, in the image and under the emulator of Lambda's Runtime API.
 
-use std::path::PathBuf;
-
 use fake_aws::event::event;
 use ingress_tools::{local::sam_local::SamLocal, meta::samples::Sample};
 
-use crate::{TURN, root};
+use crate::{TURN, root, sample, tool};
 
 const THREE_MEGABYTES: usize = 3_000_000;
 
 async fn sam_local() -> SamLocal {
-    SamLocal::start(root(), &root().join(".venv/bin/python")).await.unwrap()
+    SamLocal::start(root(), &tool("python")).await.unwrap()
 }
 
 #[tokio::test]
@@ -58,8 +56,4 @@ async fn the_api_answers_the_challenge_and_takes_the_largest_notification() {
         let outcome = sam_local.outcome(&sample, &api).await.unwrap();
         assert_eq!(outcome.problems, Vec::<String>::new(), "{}", outcome.event);
     }
-}
-
-fn sample(name: &str, event: &serde_json::Value) -> Sample {
-    Sample::from_text(&PathBuf::from(name), event.to_string()).unwrap()
 }

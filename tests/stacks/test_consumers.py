@@ -1,0 +1,117 @@
+"""What principals of other accounts may do with queues and bodies, and what nobody may."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from harness import OWNER, TOO_LARGE, LocalAws, Stack, assert_refused, change, receive_all
+
+EVERY_FIELD, MESSAGES, STATUSES, STRANGER = "111111111111", "222222222222", "333333333333", "444444444444"
+# The key of each field in outputs, and its route.
+ROUTES = {"Messages": "messages", "MessagesStatuses": "messages.statuses", "Security": "security"}
+ALLOWED = {EVERY_FIELD: set(ROUTES), MESSAGES: {"Messages"}, STATUSES: {"MessagesStatuses"}, STRANGER: set()}
+PARAMETERS = {
+    "Consumers": f"arn:aws:iam::{EVERY_FIELD}:root",
+    "FieldConsumers1": f"Messages=arn:aws:iam::{MESSAGES}:root",
+    "FieldConsumers2": f"MessagesStatuses=arn:aws:iam::{STATUSES}:root,555555555555",
+}
+LARGE = "x" * TOO_LARGE
+
+
+@pytest.fixture(scope="module")
+def stack(aws: LocalAws) -> Stack:
+    """A stack with a small and a large message for each consumer."""
+    stack = Stack(aws, "shared", PARAMETERS)
+    for body in (
+        change("messages", "small"),
+        change("messages", LARGE),
+        change("messages", {"statuses": [{"id": LARGE}]}),
+        change("security", LARGE),
+        change("unheard_of", LARGE),
+    ):
+        assert stack.deliver(body) == 200
+    assert set(stack.prefixes()) == {*ROUTES.values(), "unrouted"}
+    return stack
+
+
+# A key that another account uses, which the local AWS cannot do, is left to tests/template.
+def test_call_without_tls_is_refused(aws: LocalAws, deploy: Callable[..., Stack]) -> None:
+    stack = deploy(requires_tls=True, **PARAMETERS)
+    # The function is refused as well, and can store nothing.
+    assert stack.deliver(change("messages", "small")) == 503
+    for account in ALLOWED:
+        user = aws.user(account)
+        assert_refused(user("sqs").receive_message, QueueUrl=stack.outputs["QueueUrlMessages"])
+        assert_refused(user("s3").get_object, Bucket=stack.outputs["PayloadBucket"], Key="messages/x")
+
+
+@pytest.mark.parametrize("account", ALLOWED)
+def test_consumer_only_reads_its_own_queues(aws: LocalAws, stack: Stack, account: str) -> None:
+    sqs = aws.user(account)("sqs")
+    for key in ROUTES:
+        for kind in ("Queue", "QueueDead"):
+            url = stack.outputs[f"{kind}Url{key}"]
+            if key in ALLOWED[account]:
+                assert_reads_and_nothing_else(sqs, url)
+            else:
+                assert_may_do_nothing(sqs, url)
+    assert_may_do_nothing(sqs, stack.outputs["QueueUrlUnrouted"])
+
+
+def assert_reads_and_nothing_else(sqs: Any, url: str) -> None:
+    name = url.rsplit("/", 1)[1]
+    assert sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=OWNER)["QueueUrl"].endswith(f"/{OWNER}/{name}")
+    assert sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    for received in sqs.receive_message(QueueUrl=url).get("Messages", []):
+        receipt = received["ReceiptHandle"]
+        sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=0)
+    assert_refused(sqs.send_message, QueueUrl=url, MessageBody="forged")
+    assert_refused(sqs.send_message_batch, QueueUrl=url, Entries=[{"Id": "1", "MessageBody": "forged"}])
+    assert_refused(sqs.purge_queue, QueueUrl=url)
+    assert_refused(sqs.delete_queue, QueueUrl=url)
+    assert_refused(sqs.set_queue_attributes, QueueUrl=url, Attributes={"VisibilityTimeout": "1"})
+
+
+def assert_may_do_nothing(sqs: Any, url: str) -> None:
+    assert_refused(sqs.receive_message, QueueUrl=url)
+    assert_refused(sqs.get_queue_attributes, QueueUrl=url, AttributeNames=["QueueArn"])
+    assert_refused(sqs.send_message, QueueUrl=url, MessageBody="forged")
+    assert_refused(sqs.delete_message, QueueUrl=url, ReceiptHandle="any")
+    assert_refused(sqs.purge_queue, QueueUrl=url)
+
+
+@pytest.mark.parametrize("account", ALLOWED)
+def test_consumer_only_reads_its_own_bodies(aws: LocalAws, stack: Stack, account: str) -> None:
+    s3, bucket = aws.user(account)("s3"), stack.outputs["PayloadBucket"]
+    prefixes = stack.prefixes()
+    for key, route in ROUTES.items():
+        # The case below deletes the one of `messages`.
+        body = {"Bucket": bucket, "Key": prefixes.get(route, f"{route}/x")}
+        if key not in ALLOWED[account]:
+            assert_refused(s3.get_object, **body)
+            assert_refused(s3.delete_object, **body)
+        elif route in prefixes:
+            assert LARGE.encode() in s3.get_object(**body)["Body"].read()
+        assert_refused(s3.put_object, Bucket=bucket, Key=f"{route}/x", Body=b"")
+    assert_refused(s3.get_object, Bucket=bucket, Key=prefixes["unrouted"])
+    assert_refused(s3.list_objects_v2, Bucket=bucket)
+
+
+def test_consumer_deletes_body_with_its_message(aws: LocalAws, stack: Stack) -> None:
+    """What a library for large messages does: it receives, reads the body and deletes both."""
+    sqs, s3 = aws.user(MESSAGES)("sqs"), aws.user(MESSAGES)("s3")
+    url = stack.outputs["QueueUrlMessages"]
+    received = receive_all(sqs, url)
+    assert len(received) == 2
+    [pointer] = [body[1] for body in (json.loads(each["Body"]) for each in received) if isinstance(body, list)]
+    assert pointer["s3BucketName"] == stack.outputs["PayloadBucket"]
+    body = {"Bucket": pointer["s3BucketName"], "Key": pointer["s3Key"]}
+    assert len(s3.get_object(**body)["Body"].read()) > TOO_LARGE
+    s3.delete_object(**body)
+    for each in received:
+        sqs.delete_message(QueueUrl=url, ReceiptHandle=each["ReceiptHandle"])
+    assert receive_all(sqs, url) == []

@@ -1,0 +1,42 @@
+"""A stack with FIFO queues for two fields."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import LocalAws, Stack, change, message, message_ids, receive_all
+
+
+@pytest.fixture(scope="module")
+def stack(aws: LocalAws) -> Stack:
+    return Stack(aws, "ordered", {"FifoField1": "Messages", "FifoField4": "Security"})
+
+
+def test_parameter_makes_queue_and_dead_letters_fifo(stack: Stack) -> None:
+    assert {route for route, queue in stack.routes.items() if queue.endswith(".fifo")} == {"messages", "security"}
+    assert stack.outputs["FifoFields"].split() == ["messages", "none", "none", "security", "none"]
+    urls = [stack.outputs["FifoUrlMessages"], stack.outputs["FifoDeadUrlMessages"]]
+    assert [url.rpartition("/")[2] for url in urls] == ["ordered-messages.fifo", "ordered-messages-dead.fifo"]
+    for url in urls:
+        attributes = stack.attributes(url)
+        assert attributes["FifoQueue"] == "true"
+        assert attributes["DeduplicationScope"] == "messageGroup"
+        assert attributes["FifoThroughputLimit"] == "perMessageGroupId"
+
+
+def test_conversation_is_in_order_without_copies(stack: Stack) -> None:
+    url = stack.queue_url("messages")
+    # Meta sends 2 again, as it does without an answer.
+    assert [stack.deliver(message(number)) for number in (1, 2, 3, 2, 4, 5)] == [200] * 6
+    first = stack.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=2)["Messages"]
+    # SQS gives a conversation to one consumer at a time.
+    assert receive_all(stack.sqs, url) == []
+    for received in first:
+        stack.sqs.delete_message(QueueUrl=url, ReceiptHandle=received["ReceiptHandle"])
+    ids = message_ids(first + receive_all(stack.sqs, url))
+    assert ids == [f"wamid.{number}" for number in (1, 2, 3, 4, 5)]
+
+
+def test_standard_queue_keeps_both_copies(stack: Stack) -> None:
+    assert [stack.deliver(change("account_update", {})) for _ in range(2)] == [200, 200]
+    assert len(receive_all(stack.sqs, stack.queue_url("account_update"))) == 2

@@ -1,0 +1,202 @@
+"""The stack with each of its parameters and with all: how its parts are wired, and a change of each route on its queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from harness import OWNER, SECRET, TOO_LARGE, LocalAws, Stack, change, message, message_ids, receive_all
+
+TOPIC = f"arn:aws:sns:us-east-1:{OWNER}:operators"
+CERTIFICATE = f"arn:aws:acm:us-east-1:{OWNER}:certificate/00000000-0000-0000-0000-000000000000"
+META = "client.webhooks.fbclientcerts.com"
+DOMAIN = {"DomainName": "hooks.example.com", "CertificateArn": CERTIFICATE}
+TRUST = {"TruststoreUri": "s3://truststore/meta.pem"}
+# Canary needs CodeDeploy, which the local AWS does not have: see tests/template.
+EACH: list[dict[str, str]] = [
+    {"Architecture": "arm64"},
+    {"LogLevel": "WARN"},
+    {"CustomerKey": "true"},
+    {"AlarmTopic": TOPIC},
+    {"OldestMessageSeconds": "600"},
+    {"SilenceSeconds": "900"},
+    DOMAIN,
+    {"ReservedConcurrency": "50"},
+    {"RouteRateLimit": "9000"},
+    {"FifoField2": "MessagesStatuses"},
+    {"Consumers": "111122223333"},
+    {"FieldConsumers3": "Security=111122223333"},
+]
+ALL = {name: value for each in EACH for name, value in each.items()}
+ALL |= {"Architecture": "x86_64", "DomainName": "all.example.com"} | TRUST
+SETS: dict[str, dict[str, str]] = {"none": {}, **{next(iter(each)): each for each in EACH}, "all": ALL}
+
+
+@pytest.fixture(scope="module", params=SETS)
+def stack(aws: LocalAws, request: pytest.FixtureRequest) -> Stack:
+    return Stack(aws, f"with-{request.param.lower()}", SETS[request.param])
+
+
+def test_function_has_its_settings(stack: Stack) -> None:
+    function, parameters = stack.function, stack.parameters
+    assert function["Architectures"] == [parameters.get("Architecture", "x86_64")]
+    assert function["Role"].endswith("/" + stack.resources["Role"])
+    assert function["TracingConfig"]["Mode"] == "Active"
+    assert function["LoggingConfig"]["LogGroup"] == stack.outputs["LogGroupName"]
+    assert function["LoggingConfig"]["ApplicationLogLevel"] == parameters.get("LogLevel", "INFO")
+
+
+def test_environment_names_secret_bucket_and_queues(stack: Stack) -> None:
+    variables = {
+        "SECRET_ID": stack.outputs["SecretArn"],
+        "PAYLOAD_BUCKET": stack.outputs["PayloadBucket"],
+        "QUEUE_URLS": stack.variables["QUEUE_URLS"],
+        "MALLOC_MMAP_THRESHOLD_": "8388608",
+        "MALLOC_TRIM_THRESHOLD_": "33554432",
+    }
+    if "TruststoreUri" in stack.parameters:
+        variables["CLIENT_CERTIFICATE_CN"] = META
+    assert stack.variables == variables
+    urls = [stack.queue_url(route) for route in stack.routes]
+    assert len(set(urls)) == len(stack.routes) > 9
+
+
+def test_role_allows_these_actions_alone(stack: Stack) -> None:
+    outputs = stack.outputs
+    log_group = f"arn:aws:logs:us-east-1:{OWNER}:log-group:{outputs['LogGroupName']}:*"
+    expected = {
+        ("logs:CreateLogStream", log_group),
+        ("logs:PutLogEvents", log_group),
+        ("secretsmanager:GetSecretValue", outputs["SecretArn"]),
+        ("s3:PutObject", f"arn:aws:s3:::{outputs['PayloadBucket']}/*"),
+        ("xray:PutTraceSegments", "*"),
+        ("xray:PutTelemetryRecords", "*"),
+    }
+    expected |= {("sqs:SendMessage*", stack.attributes(stack.queue_url(route))["QueueArn"]) for route in stack.routes}
+    if "CustomerKey" in stack.parameters:
+        expected |= {(action, outputs["KeyArn"]) for action in ("kms:GenerateDataKey", "kms:Decrypt")}
+    assert allowed_to(stack.aws.root("iam"), stack.resources["Role"]) == expected
+
+
+def allowed_to(iam: Any, role: str) -> set[tuple[str, str]]:
+    """The pairs of action and resource in the policies of a role."""
+    assert iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"] == []
+    pairs = set()
+    for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        for statement in iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]["Statement"]:
+            actions, resource = statement["Action"], statement["Resource"]
+            expected = {"Effect": "Allow", "Action": actions, "Resource": resource}
+            if actions == "s3:PutObject":
+                expected["Condition"] = {"StringEquals": {"aws:ResourceAccount": OWNER}}
+            assert statement == expected
+            pairs |= {(action, resource) for action in ([actions] if isinstance(actions, str) else actions)}
+    return pairs
+
+
+# The local AWS has no encryption of buckets, reserved concurrency and limits of routes: see tests/template.
+def test_key_encrypts_queue_and_secret(stack: Stack) -> None:
+    key = stack.outputs.get("KeyArn")
+    assert (key is not None) == ("CustomerKey" in stack.parameters)
+    queue = stack.attributes(stack.queue_url("messages"))
+    assert queue.get("KmsMasterKeyId") == key
+    assert (queue.get("SqsManagedSseEnabled") == "true") == (key is None)
+    secret = stack.aws.root("secretsmanager").describe_secret(SecretId=stack.outputs["SecretArn"])
+    assert secret.get("KmsKeyId") == key
+
+
+def test_alarms_have_thresholds_and_topic(stack: Stack) -> None:
+    pages = stack.aws.root("cloudwatch").get_paginator("describe_alarms").paginate(AlarmNamePrefix=f"{stack.name}-")
+    found = [alarm for page in pages for alarm in page["MetricAlarms"]]
+    alarms = {alarm["AlarmName"].removeprefix(f"{stack.name}-"): alarm for alarm in found}
+    assert alarms["messages-late"]["Threshold"] == float(stack.parameters.get("OldestMessageSeconds", 3600))
+    assert ("silence" in alarms) == ("SilenceSeconds" in stack.parameters)
+    if "silence" in alarms:
+        assert alarms["silence"]["Period"] == int(stack.parameters["SilenceSeconds"])
+    actions = [stack.parameters["AlarmTopic"]] if "AlarmTopic" in stack.parameters else []
+    for name, alarm in alarms.items():
+        assert alarm["AlarmActions"] == alarm["OKActions"] == actions, name
+
+
+def test_domain_name_leads_to_the_api(stack: Stack) -> None:
+    if "DomainName" not in stack.parameters:
+        assert stack.outputs["CallbackUrl"].endswith("/webhook")
+        assert "Domain" not in stack.resources
+        return
+    name, apis = stack.parameters["DomainName"], stack.aws.root("apigatewayv2")
+    assert stack.outputs["CallbackUrl"] == f"https://{name}/webhook"
+    domain = apis.get_domain_name(DomainName=name)
+    truststore = domain.get("MutualTlsAuthentication", {}).get("TruststoreUri")
+    assert truststore == stack.parameters.get("TruststoreUri")
+    [mapping] = apis.get_api_mappings(DomainName=name)["Items"]
+    assert mapping["ApiId"] == stack.resources["Api"]
+
+
+def test_change_of_each_route_is_on_its_queue(stack: Stack) -> None:
+    if stack.parameters.get("Architecture") == "arm64":
+        pytest.skip("this computer does not run it")
+    subject = f"CN={META}" if "TruststoreUri" in stack.parameters else None
+    bodies = [change("messages", "x" * TOO_LARGE), change("unheard_of", {})]
+    for route in stack.routes.keys() - {"*"}:
+        field, _, kind = route.partition(".")
+        bodies.append(change(field, {kind: [{}]} if kind else {}))
+    assert [stack.deliver(body, subject) for body in bodies] == [200] * len(bodies)
+    found = {route: len(receive_all(stack.sqs, stack.queue_url(route))) for route in stack.routes}
+    assert found == {route: 2 if route == "messages" else 1 for route in stack.routes}
+    assert set(stack.prefixes()) == {"messages"}
+
+
+Deploy = Callable[..., Stack]
+
+
+@pytest.mark.parametrize("parameters", [TRUST, {"DomainName": "alone.example.com"}], ids=lambda each: "-".join(each))
+def test_domain_parameters_need_each_other(deploy: Deploy, parameters: dict[str, str]) -> None:
+    with pytest.raises(ClientError, match="needs"):
+        deploy(**parameters)
+
+
+@pytest.mark.parametrize(
+    "principal", ["*", "arn:aws:iam::*:root", "arn:aws:iam::111122223333:role/*", "111122223333,*"]
+)
+@pytest.mark.parametrize(("parameter", "prefix"), [("Consumers", ""), ("FieldConsumers4", "Messages=")])
+def test_principal_with_wildcard_is_rejected(deploy: Deploy, parameter: str, prefix: str, principal: str) -> None:
+    with pytest.raises(ClientError, match="without wildcards"):
+        deploy(**{parameter: prefix + principal})
+
+
+def test_own_account_among_consumers_is_harmless(deploy: Deploy) -> None:
+    consumers = f"arn:aws:iam::{OWNER}:root,arn:aws:iam::111122223333:role/team/reader"
+    stack = deploy(Consumers=consumers, FieldConsumers1=f"Messages={OWNER}")
+    assert stack.deliver(change("unheard_of", "x" * TOO_LARGE)) == 200
+    assert set(stack.prefixes()) == {"unrouted"}
+
+
+def test_changed_parameter_reaches_the_function(deploy: Deploy) -> None:
+    stack = deploy()
+    assert stack.deliver(message(1)) == 200
+    version, standard = stack.function["Version"], stack.queue_url("messages")
+    stack.update(FifoField1="Messages")
+    assert stack.function["Version"] != version
+    assert stack.deliver(message(2)) == 200
+    # The unread message stays on the queue that is no longer in the stack.
+    assert message_ids(receive_all(stack.sqs, standard)) == ["wamid.1"]
+    assert message_ids(receive_all(stack.sqs, stack.queue_url("messages"))) == ["wamid.2"]
+    stack.update(DomainName="later.example.com", CertificateArn=CERTIFICATE, **TRUST)
+    assert stack.deliver(message(3)) == 403
+
+
+def test_only_metas_client_certificate_is_accepted(deploy: Deploy) -> None:
+    stack = deploy(DomainName="meta.example.com", CertificateArn=CERTIFICATE, **TRUST)
+    assert stack.deliver(message(1), subject=f"C=US, ST=California, O=Meta, CN={META}") == 200
+    assert stack.deliver(message(2), subject="CN=client.webhooks.example.com") == 403
+    assert stack.deliver(message(3)) == 403
+    assert message_ids(receive_all(stack.sqs, stack.queue_url("messages"))) == ["wamid.1"]
+
+
+def test_placeholder_secret_is_rejected(deploy: Deploy) -> None:
+    stack = deploy()
+    stack.put_secret(SECRET | {"app_secret": "REPLACE_ME"})
+    assert stack.deliver(message(1)) != 200
+    assert receive_all(stack.sqs, stack.queue_url("messages")) == []

@@ -1,0 +1,198 @@
+"""`sam deploy` and `sam delete` with the repository's own settings, and the runbook's "Adding a field" step by step.
+
+Each fixture takes the one stack a step further, so every case sees it as all steps before have left it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+import local_stack
+import runbook
+from harness import EVENTS, SECRET, LocalAws, resources_of
+
+STACK = "whatsapp-ingress"
+FUNCTION = "Ingress"
+SAMPLE_OF_FIELD = "unknown-field"
+SAM_TIMEOUT = 180
+# With this and exit status 1, SAM CLI ends if there is nothing to do.
+NO_CHANGES = "No changes to deploy"
+
+
+class Deployment:
+    """A stack that SAM CLI deploys."""
+
+    def __init__(self, aws: LocalAws) -> None:
+        home = aws.folder / "home"
+        (home / "metadata.json").write_text(json.dumps({"lastVersionCheck": 4_000_000_000}))
+        settings = {"SAM_CLI_TELEMETRY": "0", "__SAM_CLI_APP_DIR": str(home)}
+        self.environment = local_stack.environment(aws.folder, aws.endpoint) | settings
+        self.stacks, self.sqs, self.s3 = map(aws.root, ("cloudformation", "sqs", "s3"))
+        self.first_outputs: dict[str, str] = {}
+        self.field_queue = ""
+
+    def sam(self, *arguments: str, project: Path = local_stack.REPOSITORY) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "samcli", *arguments],
+            cwd=project,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SAM_TIMEOUT,
+            check=False,
+        )
+
+    def deploy(self, project: Path = local_stack.REPOSITORY) -> None:
+        deployed = self.sam("deploy", "--no-confirm-changeset", project=project)
+        assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+        local_stack.allow_without_tls(self.sqs, self.s3, resources_of(self.stacks, STACK))
+
+    def deliver(self, sample: str) -> None:
+        event = str(EVENTS / f"{sample}.json")
+        invoked = self.sam("remote", "invoke", FUNCTION, "--stack-name", STACK, "--event-file", event)
+        assert invoked.returncode == 0, invoked.stderr
+        assert json.loads(invoked.stdout)["statusCode"] == 200, invoked.stdout
+
+    def described(self) -> dict[str, Any]:
+        described: dict[str, Any] = self.stacks.describe_stacks(StackName=STACK)["Stacks"][0]
+        return described
+
+    def outputs(self) -> dict[str, str]:
+        return {output["OutputKey"]: output["OutputValue"] for output in self.described()["Outputs"]}
+
+    def count(self, url: str) -> int:
+        name = "ApproximateNumberOfMessages"
+        return int(self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
+
+    def counts(self) -> tuple[int, int, int]:
+        """Messages on the queue of `messages`, on the catch-all queue and on that of the added field."""
+        urls = [self.first_outputs["QueueUrlMessages"], self.first_outputs["QueueUrlUnrouted"], self.field_queue]
+        messages, catch_all, field = (self.count(url) if url else 0 for url in urls)
+        return messages, catch_all, field
+
+
+@pytest.fixture(scope="module")
+def deployment(aws: LocalAws) -> Deployment:
+    """Deployed from nothing, with a message of `messages` and one of a field without a queue."""
+    deployment = Deployment(aws)
+    deployment.deploy()
+    deployment.first_outputs = outputs = deployment.outputs()
+    aws.root("secretsmanager").put_secret_value(SecretId=outputs["SecretArn"], SecretString=json.dumps(SECRET))
+    for sample in ("messages-text", SAMPLE_OF_FIELD):
+        deployment.deliver(sample)
+    return deployment
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, with the edits of the runbook to the template."""
+    root, copy = local_stack.REPOSITORY, tmp_path_factory.mktemp("project")
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=root, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if (root / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, copy / name)
+    (copy / ".venv").symlink_to(root / ".venv")
+    template = copy / "template.yaml"
+    template.write_text(runbook.add_field(template.read_text()))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def with_field(deployment: Deployment, project: Path) -> Deployment:
+    """The changed project is deployed, and has got a message of the field."""
+    # What `sam build` makes of it, without another build of the same function.
+    built = project / ".aws-sam/build"
+    built.mkdir(parents=True)
+    (built / FUNCTION).symlink_to(local_stack.BUILT_TEMPLATE.parent / FUNCTION)
+    text = (project / "template.yaml").read_text()
+    assert text.count("CodeUri: .\n") == 1
+    (built / "template.yaml").write_text(text.replace("CodeUri: .\n", f"CodeUri: {FUNCTION}\n"))
+    deployment.deploy(project)
+    deployment.field_queue = deployment.outputs()[f"QueueUrl{runbook.KEY}"]
+    deployment.deliver(SAMPLE_OF_FIELD)
+    return deployment
+
+
+@pytest.fixture(scope="module")
+def without_field(with_field: Deployment) -> Deployment:
+    """The project without the field is deployed again, and has got another message of the field."""
+    with_field.deploy()
+    with_field.deliver(SAMPLE_OF_FIELD)
+    return with_field
+
+
+@pytest.fixture(scope="module")
+def deleted(without_field: Deployment) -> Deployment:
+    ended = without_field.sam("delete", "--no-prompts")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return without_field
+
+
+def test_first_deployment_stores_messages(deployment: Deployment) -> None:
+    assert deployment.counts() == (1, 1, 0)
+
+
+def test_second_deployment_changes_nothing(deployment: Deployment) -> None:
+    before = deployment.described().get("LastUpdatedTime")
+    ended = deployment.sam("deploy", "--no-confirm-changeset")
+    assert NO_CHANGES in ended.stdout + ended.stderr
+    assert deployment.described().get("LastUpdatedTime") == before
+
+
+def test_added_field_passes_checks_of_runbook(project: Path) -> None:
+    kept = (local_stack.REPOSITORY / "tests/template/snapshots/default.yaml").read_text().splitlines()
+    # Without these, make would install the tools into the copy.
+    command = [
+        "make",
+        "--assume-old",
+        ".venv/installed",
+        "--assume-old",
+        ".venv/dev-installed",
+        "snapshots",
+        "check-template",
+    ]
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    made = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stdout + made.stderr
+    added = (project / "tests/template/snapshots/default.yaml").read_text().splitlines()
+    assert len(added) > len(kept) + 100
+    # One more queue, and its route: nothing else goes or changes.
+    [removed] = Counter(kept) - Counter(added)
+    assert removed.strip().startswith("QUEUE_URLS:")
+
+
+def test_added_field_has_its_queue(with_field: Deployment) -> None:
+    assert with_field.counts() == (1, 1, 1)
+
+
+def test_removed_field_leaves_its_messages(without_field: Deployment) -> None:
+    assert f"QueueUrl{runbook.KEY}" not in without_field.outputs()
+    # Its new messages go to the catch-all queue.
+    assert without_field.counts() == (1, 2, 1)
+
+
+def test_deleted_stack_leaves_everything_with_data(aws: LocalAws, deleted: Deployment) -> None:
+    outputs = deleted.first_outputs
+    try:
+        status = deleted.described()["StackStatus"]
+    except ClientError:
+        status = "DELETE_COMPLETE"
+    assert status == "DELETE_COMPLETE"
+    assert deleted.counts() == (1, 2, 1)
+    secret = aws.root("secretsmanager").get_secret_value(SecretId=outputs["SecretArn"])
+    assert json.loads(secret["SecretString"]) == SECRET
+    deleted.s3.head_bucket(Bucket=outputs["PayloadBucket"])
+    with pytest.raises(ClientError, match="ResourceNotFound"):
+        aws.root("lambda").get_function(FunctionName=outputs["FunctionName"])

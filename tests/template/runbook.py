@@ -1,0 +1,34 @@
+"""Reads docs/operations.md, and does by machine what it tells a person to do with the template."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+
+import expand_template
+
+RUNBOOK = expand_template.REPOSITORY / "docs/operations.md"
+# The field in the example of the section on adding one.
+FIELD, KEY = "bicycle_bell_update", "BicycleBellUpdate"
+
+
+def section(heading: str) -> str:
+    """The text below a heading of the second level."""
+    [text] = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", RUNBOOK.read_text(), re.DOTALL | re.MULTILINE)
+    return str(text)
+
+
+def column(heading: str) -> set[str]:
+    """What is between backticks in the first column of the tables in a section."""
+    return set(re.findall(r"^\| `([^`]+)`", section(heading), re.MULTILINE))
+
+
+def add_field(template: str, field: str = FIELD) -> str:
+    """The text of a template with the lines of the section's example in place, for this field."""
+    [example] = re.findall(r"^ *```diff\n(.*?)^ *```$", section("Adding a field"), re.DOTALL | re.MULTILINE)
+    key = "".join(word.capitalize() for word in field.split("_"))
+    lines = template.split("\n")
+    for shown, added in re.findall(r"^ (.*)\n\+(.*)$", textwrap.dedent(example), re.MULTILINE):
+        [place] = [number for number, line in enumerate(lines) if line == shown]
+        lines.insert(place + 1, added.replace(FIELD, field).replace(KEY, key))
+    return "\n".join(lines)

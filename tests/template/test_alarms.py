@@ -1,0 +1,183 @@
+"""Which traffic raises which alarm, and what every alarm has."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cloudwatch import Lines, Samples, alarm_minutes, apply_filter
+from expanded import CATCH_ALL, expand, target
+from parameters import EVERYTHING, FIFO, SETS
+
+MINUTE = 60
+HOUR = 60 * MINUTE
+
+
+def alarm(name: str) -> dict[str, Any]:
+    return expand().alarms()[name]
+
+
+def filter_for(metric: str) -> dict[str, Any]:
+    filters = expand().of_type("AWS::Logs::MetricFilter").values()
+    [found] = [each for each in filters if each["MetricTransformations"][0]["MetricName"] == metric]
+    return found
+
+
+def requests(metrics: dict[str, int], first: int, interval: int, end: int) -> Lines:
+    """Log lines of requests at equal intervals."""
+    line = {"level": "INFO", "message": "any", "FunctionName": "stack-Ingress", "response.status": 200}
+    return [(second, line | metrics) for second in range(first, end, interval)]
+
+
+def notifications(first: int, interval: int, end: int) -> Lines:
+    return requests({"Notifications": 1, "Changes": 1, "Stored": 1}, first, interval, end)
+
+
+def mismatches(first: int, interval: int, end: int) -> Lines:
+    return requests({"Notifications": 0, "RefusedSignatures": 1, "SignatureMismatches": 1}, first, interval, end)
+
+
+def secret_alarm(lines: Lines, end: int) -> list[int]:
+    return alarm_minutes(alarm("signature-mismatches"), apply_filter(filter_for("SignatureMatches"), lines), end)
+
+
+def test_wrong_app_secret_raises_alarm_within_an_hour() -> None:
+    # Four requests an hour are enough.
+    assert secret_alarm(mismatches(0, 15 * MINUTE, 3 * HOUR), 3 * HOUR)[0] == 45
+
+
+def test_forgeries_among_notifications_raise_no_alarm() -> None:
+    lines = notifications(0, 10 * MINUTE, 6 * HOUR) + mismatches(0, 10, 6 * HOUR)
+    assert secret_alarm(lines, 6 * HOUR) == []
+
+
+@pytest.mark.parametrize("minute", range(20))
+def test_ten_forgeries_at_night_raise_no_secret_alarm(minute: int) -> None:
+    start = 2 * HOUR + minute * MINUTE
+    lines = mismatches(start, 30, start + 5 * MINUTE)
+    assert len(lines) == 10
+    assert secret_alarm(lines, 6 * HOUR) == []
+    # The other alarm shows them.
+    assert alarm_minutes(alarm("refused-signatures"), [(second, 1) for second, _ in lines], 6 * HOUR)
+
+
+def test_forgeries_do_not_hide_a_wrong_app_secret() -> None:
+    lines = notifications(0, MINUTE, 2 * HOUR) + mismatches(0, 30, 2 * HOUR) + mismatches(2 * HOUR, MINUTE, 4 * HOUR)
+    minutes = secret_alarm(lines, 4 * HOUR)
+    assert (minutes[0], minutes[-1]) == (120 + 45, 240)
+
+
+def test_one_notification_ends_the_secret_alarm() -> None:
+    lines = mismatches(0, MINUTE, 2 * HOUR) + notifications(2 * HOUR, MINUTE, 3 * HOUR)
+    assert secret_alarm(lines, 3 * HOUR)[-1] == 120
+
+
+def test_unsigned_requests_raise_no_secret_alarm() -> None:
+    lines = requests({"Notifications": 0, "RefusedSignatures": 1}, 0, MINUTE, 3 * HOUR)
+    lines += requests({"Notifications": 0, "RefusedTokens": 1}, 0, MINUTE, 3 * HOUR)
+    assert secret_alarm(lines, 3 * HOUR) == []
+
+
+def test_filters_select_429_and_posts_with_404() -> None:
+    names = json.loads(expand().one("AWS::ApiGatewayV2::Stage")["AccessLogSettings"]["Format"])
+
+    def line(method: str, status: str) -> dict[str, str]:
+        values = {"$context.apiId": "a1b2c3", "$context.httpMethod": method, "$context.status": status}
+        return {name: values.get(variable, "-") for name, variable in names.items()}
+
+    seen = [("POST", "200"), ("POST", "401"), ("POST", "429"), ("GET", "429"), ("POST", "404"), ("GET", "404")]
+    lines = [(second, line(*request)) for second, request in enumerate(seen)]
+    assert apply_filter(filter_for("ThrottledRequests"), lines) == [(2, 1.0), (3, 1.0)]
+    assert apply_filter(filter_for("NotFoundPosts"), lines) == [(4, 1.0)]
+
+
+def test_filters_have_the_dimension_of_their_alarm() -> None:
+    template = expand()
+    for id, each in template.of_type("AWS::Logs::MetricFilter").items():
+        [made] = each["MetricTransformations"]
+        [alarm] = [alarm for alarm in template.alarms().values() if alarm["MetricName"] == made["MetricName"]]
+        assert alarm["Namespace"] == made["MetricNamespace"], id
+        [dimension] = made["Dimensions"]
+        assert [each["Name"] for each in alarm["Dimensions"]] == [dimension["Key"]], id
+        # CloudWatch requires the field of a dimension in the pattern.
+        assert f'{dimension["Value"]} = "*"' in each["FilterPattern"], id
+
+
+@pytest.mark.parametrize("name", ["api-failing", "api-not-found"])
+def test_single_errors_of_the_api_raise_no_alarm(name: str) -> None:
+    # A burst of 5 minutes, then an error in each period.
+    burst: Samples = [(2 * HOUR + count * 6, 1) for count in range(50)]
+    assert alarm_minutes(alarm(name), burst, 6 * HOUR) == []
+    lasting: Samples = [(2 * HOUR + count * 5 * MINUTE, 1) for count in range(12)]
+    assert alarm_minutes(alarm(name), lasting, 6 * HOUR)[0] == 120 + 11
+
+
+def test_messages_that_wait_three_days_raise_alarm() -> None:
+    def visible(hours: int) -> Samples:
+        # Each day a command receives all of them for some minutes.
+        return [(minute * MINUTE, 0 if minute % 1440 < 10 else 2) for minute in range(hours * 60)]
+
+    assert alarm_minutes(alarm("catch-all-not-empty"), visible(60), 60 * HOUR) == []
+    assert alarm_minutes(alarm("catch-all-not-empty"), visible(73), 73 * HOUR)
+
+
+def test_catch_all_that_is_read_raises_no_alarm() -> None:
+    # Messages arrive all the time, and a consumer takes them every half hour.
+    visible: Samples = [(minute * MINUTE, minute % 30) for minute in range(96 * 60)]
+    assert alarm_minutes(alarm("catch-all-not-empty"), visible, 96 * HOUR) == []
+
+
+def test_silence_raises_alarm_after_its_time() -> None:
+    silence = expand(SilenceSeconds="900").alarms()["silence"]
+    seen: Samples = [(minute * MINUTE, 1) for minute in range(60)]
+    assert alarm_minutes(silence, seen, 2 * HOUR) == list(range(75, 121))
+    # Requests that are no notification count as zero.
+    assert alarm_minutes(silence, [*seen, (80 * MINUTE, 0)], 80 * MINUTE)[0] == 75
+    assert "silence" not in expand().alarms()
+
+
+def test_missing_data_raises_no_alarm_but_silence() -> None:
+    # Zero counts are not written.
+    for name, each in expand(**SETS["production"]).alarms().items():
+        assert each["TreatMissingData"] == ("breaching" if name == "silence" else "notBreaching"), name
+
+
+def test_every_alarm_notifies_the_topic() -> None:
+    topic = SETS["production"]["AlarmTopic"]
+    alarms = expand(**SETS["production"]).alarms()
+    assert len(alarms) > 12
+    for name, each in alarms.items():
+        assert each["AlarmActions"] == each["OKActions"] == [topic], name
+    for name, each in expand().alarms().items():
+        assert not each.keys() & {"AlarmActions", "OKActions"}, name
+
+
+@pytest.mark.parametrize("parameters", [{}, FIFO], ids=["standard", "fifo"])
+def test_every_queue_has_its_alarms(parameters: dict[str, str]) -> None:
+    template = expand(**parameters, OldestMessageSeconds="600")
+    watched: dict[str, dict[str, Any]] = {}
+    for each in template.alarms().values():
+        if each["Namespace"] == "AWS/SQS":
+            [dimension] = each["Dimensions"]
+            assert target(dimension["Value"]) not in watched
+            watched[target(dimension["Value"])] = each
+    assert watched.keys() == template.of_type("AWS::SQS::Queue").keys()
+    catch_all = template.routes()[CATCH_ALL]
+    dead_letter_queues = template.dead_letter_queues().values()
+    for id, each in watched.items():
+        if id in dead_letter_queues or id == catch_all:
+            assert (each["MetricName"], each["Threshold"]) == ("ApproximateNumberOfMessagesVisible", 1), id
+        else:
+            assert (each["MetricName"], str(each["Threshold"])) == ("ApproximateAgeOfOldestMessage", "600"), id
+
+
+def test_every_alarmed_metric_is_on_the_dashboard() -> None:
+    template = expand(**EVERYTHING)
+    body = json.loads(template.one("AWS::CloudWatch::Dashboard")["DashboardBody"])
+    shown = json.dumps(body)
+    for name, alarm in template.alarms().items():
+        metric = alarm["MetricName"]
+        assert f'"{metric}"' in shown or f'MetricName=\\"{metric}' in shown or f'\\"{metric}\\"' in shown, name
+    assert all(widget["x"] + widget["width"] <= 24 for widget in body["widgets"])

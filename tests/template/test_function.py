@@ -1,0 +1,101 @@
+"""The way from the API to the function, and its versions."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from expanded import expand, target
+from parameters import DOMAIN, EVERYTHING, FIFO
+
+
+def test_api_passes_body_and_certificate_to_alias() -> None:
+    template = expand()
+    [alias] = template.of_type("AWS::Lambda::Alias")
+    [(path, methods)] = template.one("AWS::ApiGatewayV2::Api")["Body"]["paths"].items()
+    assert (path, set(methods)) == ("/webhook", {"get", "post"})
+    for operation in methods.values():
+        integration = operation["x-amazon-apigateway-integration"]
+        # Format 2.0 has the client certificate, and a proxy integration the whole body.
+        assert (integration["type"], integration["payloadFormatVersion"]) == ("aws_proxy", "2.0")
+        assert f"functions/${{{alias}}}/invocations" in integration["uri"]["Fn::Sub"]
+        assert "requestParameters" not in integration
+    permissions = template.of_type("AWS::Lambda::Permission").values()
+    assert [target(each["FunctionName"]) for each in permissions] == [alias, alias]
+    sources = [each["SourceArn"]["Fn::Sub"][0].rpartition("${__Stage__}/")[2] for each in permissions]
+    assert sorted(sources) == ["GET/webhook", "POST/webhook"]
+
+
+def test_client_certificate_is_the_only_way_in() -> None:
+    def ways_in(**parameters: str) -> tuple[bool, bool, bool]:
+        template = expand(**parameters)
+        [server] = template.one("AWS::ApiGatewayV2::Api")["Body"]["servers"]
+        domains = template.of_type("AWS::ApiGatewayV2::DomainName").values()
+        return (
+            not server["x-amazon-apigateway-endpoint-configuration"]["disableExecuteApiEndpoint"],
+            any("MutualTlsAuthentication" in domain for domain in domains),
+            "CLIENT_CERTIFICATE_CN" in template.variables,
+        )
+
+    without = {name: value for name, value in DOMAIN.items() if name != "TruststoreUri"}
+    assert ways_in() == ways_in(**without) == (True, False, False)
+    assert ways_in(**DOMAIN) == (False, True, True)
+    # A truststore without a domain name would leave no way in.
+    assert ways_in(TruststoreUri=DOMAIN["TruststoreUri"]) == (True, False, False)
+
+
+def test_access_log_omits_query_headers_and_body() -> None:
+    template = expand()
+    settings = template.one("AWS::ApiGatewayV2::Stage")["AccessLogSettings"]
+    assert target(settings["DestinationArn"]) != target(template.function["LoggingConfig"]["LogGroup"])
+    for value in json.loads(settings["Format"]).values():
+        assert value.startswith("$context.")
+        assert not re.search("query|rawPath|requestOverride|authorizer|header|body", value), value
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{parameter: key} for parameter, key in FIFO.items()]
+    + [{"LogLevel": "DEBUG"}, {"AwsEndpointUrl": "http://localhost:1"}, DOMAIN, DOMAIN | {"ClientCertificateCn": "x"}],
+    ids=lambda parameters: "-".join(parameters),
+)
+def test_changed_function_gets_a_new_version(parameters: dict[str, str]) -> None:
+    before = expand(**DOMAIN) if "ClientCertificateCn" in parameters else expand()
+    after = expand(**parameters)
+    assert before.function != after.function
+    # Not the logical id: SAM makes it of the template's text, which is the same for other parameters.
+    assert before.one("AWS::Lambda::Version") != after.one("AWS::Lambda::Version")
+
+
+def test_alias_points_to_the_version() -> None:
+    template = expand(**EVERYTHING)
+    [(version, properties)] = template.of_type("AWS::Lambda::Version").items()
+    assert target(template.one("AWS::Lambda::Alias")["FunctionVersion"]) == version
+    assert len(properties["Description"]) <= 256
+
+
+def test_canary_watches_only_failures_of_the_function() -> None:
+    assert not expand().of_type("AWS::CodeDeploy::DeploymentGroup")
+    template = expand(Canary="true")
+    [(id, group)] = template.of_type("AWS::CodeDeploy::DeploymentGroup").items()
+    watched = [
+        template.resources[target(alarm["Name"])]["Properties"] for alarm in group["AlarmConfiguration"]["Alarms"]
+    ]
+    # An anonymous caller can cause none of them.
+    causes = {("AWS/Lambda", "Errors"), ("WhatsAppIngress", "NotStored")}
+    assert {(alarm["Namespace"], alarm["MetricName"]) for alarm in watched} == causes
+    assert group["AlarmConfiguration"]["Enabled"]
+    assert group["AutoRollbackConfiguration"]["Enabled"]
+    assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
+    [alias] = template.of_type("AWS::Lambda::Alias")
+    update = template.resources[alias]["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]
+    assert target(update["DeploymentGroupName"]) == id
+
+
+def test_generated_secret_has_a_placeholder() -> None:
+    generated = expand().one("AWS::SecretsManager::Secret")["GenerateSecretString"]
+    # The function rejects this value, so nobody can sign with what everybody can read here.
+    assert json.loads(generated["SecretStringTemplate"]) == {"app_secret": "REPLACE_ME"}
+    assert (generated["GenerateStringKey"], generated["PasswordLength"]) == ("verify_token", 40)

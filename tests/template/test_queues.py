@@ -1,0 +1,161 @@
+"""Promises about queues, bodies and secret: everything has a place, stays there long enough and is protected."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import runbook
+from expanded import ACCOUNT, CATCH_ALL, STACK, TEMPLATE, expand, statements, target
+from parameters import EVERYTHING, FIFO, SETS
+
+DAY = 24 * 60 * 60
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+MAX_MESSAGE_SIZE, MAX_RETENTION = 1 << 20, 14 * DAY
+FIELDS = [
+    "account_review_update", "account_update", "business_capability_update", "message_template_status_update", "messages",
+    "messages.statuses", "phone_number_name_update", "phone_number_quality_update", "security",
+]  # fmt: skip
+# The other fields that Meta documents or was seen to send.
+OTHER_FIELDS = [
+    "account_alerts", "account_settings_update", "automatic_events", "business_status_update", "business_username_updates",
+    "calls", "consumer_profile", "flows", "group_lifecycle_update", "group_participants_update", "group_settings_update",
+    "group_status_update", "history", "message_echoes", "message_template_components_update",
+    "message_template_quality_update", "messaging_handovers", "partner_solutions", "payment_configuration_update",
+    "smb_app_state_sync", "smb_message_echoes", "standby", "template_category_update",
+    "template_correct_category_detection", "tracking_events", "user_id_update", "user_preferences",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_route_has_a_queue_and_every_queue_a_use(name: str) -> None:
+    template = expand(**SETS[name])
+    routes = template.routes()
+    assert routes.keys() >= {CATCH_ALL, *FIELDS}
+    assert len(set(routes.values())) == len(routes)
+    queues = set(template.of_type("AWS::SQS::Queue"))
+    assert queues == set(routes.values()) | set(template.dead_letter_queues().values())
+
+
+@pytest.mark.parametrize("parameters", [{}, FIFO], ids=["standard", "fifo"])
+def test_queue_has_dead_letter_queue_of_its_kind(parameters: dict[str, str]) -> None:
+    template = expand(**parameters)
+    queues = template.of_type("AWS::SQS::Queue")
+    routes, dead_letter_queues = template.routes(), template.dead_letter_queues()
+    assert set(dead_letter_queues) == set(routes.values()) - {routes[CATCH_ALL]}
+    assert len(set(dead_letter_queues.values())) == len(dead_letter_queues)
+    for id, dead in dead_letter_queues.items():
+        arn = f"arn:aws:sqs:us-east-1:{ACCOUNT}:{queues[id]['QueueName']}"
+        assert queues[dead]["RedriveAllowPolicy"] == {"redrivePermission": "byQueue", "sourceQueueArns": [arn]}
+        assert queues[dead].get("FifoQueue") == queues[id].get("FifoQueue"), id
+    for name, queue in ((queue["QueueName"], queue) for queue in queues.values()):
+        assert name.endswith(".fifo") == ("FifoQueue" in queue), name
+        if "FifoQueue" in queue:
+            # Throughput and deduplication by conversation.
+            kind = (queue["DeduplicationScope"], queue["FifoThroughputLimit"])
+            assert kind == ("messageGroup", "perMessageGroupId"), name
+    assert sum("FifoQueue" in queue for queue in queues.values()) == 2 * len(parameters)
+
+
+def test_dead_letters_outlive_queues_and_bodies_both() -> None:
+    template = expand()
+    retention = {id: queue["MessageRetentionPeriod"] for id, queue in template.of_type("AWS::SQS::Queue").items()}
+    # SQS counts from the first sending, not from the move.
+    for queue, dead in template.dead_letter_queues().items():
+        assert retention[dead] > retention[queue]
+    assert retention[template.routes()[CATCH_ALL]] == MAX_RETENTION
+    rules = template.one("AWS::S3::Bucket")["LifecycleConfiguration"]["Rules"]
+    [days] = [rule["ExpirationInDays"] for rule in rules if "ExpirationInDays" in rule]
+    longest = max(retention[queue] + retention[dead] for queue, dead in template.dead_letter_queues().items())
+    assert days * DAY > longest
+
+
+def test_data_and_its_policies_outlive_the_stack() -> None:
+    kept = ["SQS::Queue", "SQS::QueuePolicy", "S3::Bucket", "S3::BucketPolicy", "SecretsManager::Secret", "KMS::Key"]
+    template = expand(**EVERYTHING)
+    for type in kept:
+        ids = template.of_type(f"AWS::{type}")
+        assert ids, type
+        for id in ids:
+            resource = template.resources[id]
+            assert (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) == ("Retain", "Retain"), id
+
+
+def test_queues_and_bucket_reject_calls_without_tls() -> None:
+    template = expand()
+    protected: list[str] = []
+    for type, actions in (("AWS::SQS::QueuePolicy", "sqs:*"), ("AWS::S3::BucketPolicy", "s3:*")):
+        for policy in template.of_type(type).values():
+            [denial] = [statement for statement in statements(policy) if statement["Effect"] == "Deny"]
+            assert (denial["Principal"], denial["Action"]) == ("*", actions)
+            assert denial["Condition"] == {"Bool": {"aws:SecureTransport": False}}
+            protected += [target(each) for each in policy.get("Queues", [policy.get("Bucket")])]
+            if "Bucket" in policy:
+                bucket = target(policy["Bucket"])
+                assert denial["Resource"] == [{"Fn::GetAtt": [bucket, "Arn"]}, f"${{{bucket}.Arn}}/*"]
+            else:
+                assert denial["Resource"] == "*"
+    assert sorted(protected) == sorted(template.of_type("AWS::SQS::Queue", "AWS::S3::Bucket"))
+
+
+@pytest.mark.parametrize("name", ["default", "customer-key"])
+def test_everything_at_rest_is_encrypted(name: str) -> None:
+    template = expand(**SETS[name])
+    key = next(({"Fn::GetAtt": [id, "Arn"]} for id in template.of_type("AWS::KMS::Key")), None)
+    assert (key is None) == (name == "default")
+    for queue in template.of_type("AWS::SQS::Queue").values():
+        assert (queue.get("KmsMasterKeyId"), queue.get("SqsManagedSseEnabled")) == (key, None if key else True)
+    [rule] = template.one("AWS::S3::Bucket")["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    by_default = rule["ServerSideEncryptionByDefault"]
+    assert by_default == ({"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key} if key else {"SSEAlgorithm": "AES256"})
+    assert template.one("AWS::SecretsManager::Secret").get("KmsKeyId") == key
+
+
+def test_bucket_is_closed_to_the_public() -> None:
+    bucket = expand().one("AWS::S3::Bucket")
+    blocks = ["BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"]
+    assert bucket["PublicAccessBlockConfiguration"] == dict.fromkeys(blocks, True)
+    assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+
+
+@pytest.mark.parametrize("parameters", [{}, FIFO], ids=["standard", "fifo"])
+def test_every_queue_accepts_the_largest_message(parameters: dict[str, str]) -> None:
+    sizes = {queue["MaximumMessageSize"] for queue in expand(**parameters).of_type("AWS::SQS::Queue").values()}
+    assert sizes == {MAX_MESSAGE_SIZE}
+
+
+def test_all_fields_of_meta_fit(tmp_path: Path) -> None:
+    text, present = TEMPLATE.read_text(), expand().routes()
+    for field in OTHER_FIELDS:
+        text = text if field in present else runbook.add_field(text, field)
+    # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
+    assert len(text) <= 1 << 20
+    whole = tmp_path / "template.yaml"
+    whole.write_text(text)
+    template = expand(whole, **EVERYTHING)
+    assert template.routes().keys() == {*present, *OTHER_FIELDS}
+    assert len(template.resources) <= 500
+    assert len(template.outputs) <= 200
+    # The longest name of a stack that leaves room for the longest name of a queue, of 80 characters, in the longest region.
+    stack = "s" * (80 - max(map(len, FIELDS + OTHER_FIELDS)) - len("--dead.fifo"))
+    urls = template.variables["QUEUE_URLS"].replace(f'"{STACK}-', f'"{stack}-')
+    urls = re.sub(r"\$\{\w+\.QueueUrl}", f"https://sqs.ap-southeast-1.amazonaws.com/{ACCOUNT}/{stack}-unrouted", urls)
+    urls = re.sub(r'(?<!unrouted)(?<!\.fifo)"(?=[,}])', '.fifo"', urls)
+    values: dict[str, Any] = template.variables | {
+        "QUEUE_URLS": urls,
+        "SECRET_ID": f"arn:aws:secretsmanager:ap-southeast-1:{ACCOUNT}:secret:{'s' * 64}-123456",
+        "PAYLOAD_BUCKET": "b" * 63,
+    }
+    # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+    assert sum(len(name) + len(value) for name, value in values.items()) <= 4096
+
+
+def test_outputs_name_every_queue() -> None:
+    template = expand(**FIFO)
+    values = [output["Value"] for output in template.outputs.values()]
+    for id in template.of_type("AWS::SQS::Queue"):
+        assert {"Fn::GetAtt": [id, "QueueUrl"]} in values, id
+        assert {"Fn::GetAtt": [id, "Arn"]} in values, id
