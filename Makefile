@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 BIN := .venv/bin
+# An operator's own AWS CLI comes before the one that tests use.
+OPERATOR_PATH := $(PATH)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # SAM CLI would call home.
 export SAM_CLI_TELEMETRY := 0
@@ -14,7 +16,7 @@ export PIP_ONLY_BINARY := :all:
 # The feature of the tests that deploy to the local AWS.
 LOCAL_AWS := whatsapp-ingress/local-aws,whatsapp-ingress-tools/local-aws
 
-INGRESS = cargo run --quiet --package whatsapp-ingress-tools --bin ingress --
+INGRESS = PATH="$(OPERATOR_PATH)" cargo run --quiet --package whatsapp-ingress-tools --bin ingress --
 
 .PHONY: help
 help: ## lists the targets
@@ -107,8 +109,9 @@ CHECKOV := .local/checkov/bin/checkov
 	touch $@
 
 .PHONY: check
-check: check-template .local/checkov/installed ## formatting, lints, types, docs, template
+check: validate-template .local/checkov/installed ## formatting, lints, types, layers, docs, template
 	cargo fmt --all --check
+	python infra/check_layers.py
 	cargo clippy --workspace --all-targets --features $(LOCAL_AWS) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	ruff format --check
@@ -118,10 +121,13 @@ check: check-template .local/checkov/installed ## formatting, lints, types, docs
 	$(BIN)/python infra/expand_template.py > .local/template.json
 	$(CHECKOV) --config-file .checkov.yaml --file .local/template.json
 
-.PHONY: check-template
-check-template: .venv/dev-installed ## the template: by SAM, by its rules and by its tests, without a deployment
+.PHONY: validate-template
+validate-template: .venv/dev-installed
 	sam validate
 	cfn-lint template.yaml examples/python-lambda/template.yaml
+
+.PHONY: check-template
+check-template: validate-template ## the template: by SAM, by its rules and by its tests, without a deployment
 	pytest tests/template
 
 .PHONY: snapshots
