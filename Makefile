@@ -161,7 +161,7 @@ CARGO_FUZZ := .local/cargo/bin/cargo-fuzz
 TIME ?= 60
 
 $(CARGO_FUZZ):
-	cargo install cargo-fuzz --locked --version 0.13.2 --root .local/cargo
+	cargo install cargo-fuzz --locked --debug --version 0.13.2 --root .local/cargo
 
 .PHONY: fuzz
 fuzz: $(CARGO_FUZZ) ## looks for inputs that break the pure modules: TIME=60 seconds for each target
