@@ -24,11 +24,11 @@ help: ## lists the targets
 
 .venv/installed: infra/requirements.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement infra/requirements.txt
+	$(BIN)/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement infra/requirements.txt
 	touch $@
 
 .venv/dev-installed: infra/requirements-dev.txt .venv/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement infra/requirements-dev.txt
+	$(BIN)/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement infra/requirements-dev.txt
 	touch $@
 
 # cargo-lambda first: it shows how far the build is, which SAM keeps to itself.
@@ -105,7 +105,7 @@ CHECKOV := .local/checkov/bin/checkov
 
 .local/checkov/installed: infra/requirements-checkov.txt
 	$(PYTHON) -m venv .local/checkov
-	.local/checkov/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
+	.local/checkov/bin/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
 
 .PHONY: check
@@ -186,7 +186,7 @@ bench-tools:
 
 $(CONTENDERS_OUT)/python/installed: $(CONTENDERS_IN)/python/requirements.txt | bench-tools
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
+	$(@D)/bin/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
 
 # The headers of this Node: node-gyp would download them.
@@ -218,7 +218,7 @@ CHARTS := .local/charts
 
 $(CHARTS)/installed: crates/bench/charts/requirements.txt
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
+	$(@D)/bin/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
 
 .PHONY: bench-report
