@@ -22,11 +22,11 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tracing::Level;
 use whatsapp_webhook::{
-    challenge::{self, Refusal},
+    challenge::{self, ChallengeError},
     credentials::AppCredentials,
     message::Origin,
     notification::{Change, Piece, split},
-    signature::{self, Rejection},
+    signature::{self, SignatureError},
     trace,
 };
 
@@ -76,9 +76,9 @@ enum Accepted {
 #[derive(Debug, Error)]
 enum RequestError {
     #[error(transparent)]
-    Challenge(#[from] Refusal),
+    Challenge(#[from] ChallengeError),
     #[error(transparent)]
-    Signature(#[from] Rejection),
+    Signature(#[from] SignatureError),
     #[error("method not allowed")]
     Method,
     #[error("not a request of an HTTP API")]
@@ -97,10 +97,9 @@ impl RequestError {
     /// The HTTP status. Meta repeats a request for days unless the status is 200.
     const fn status(&self) -> StatusCode {
         match self {
-            Self::Challenge(Refusal::Forbidden | Refusal::WrongToken) | Self::ClientCertificate => {
-                StatusCode::FORBIDDEN
-            }
-            Self::Challenge(Refusal::NoChallenge) | Self::UnsupportedEvent | Self::UndecodableBody => {
+            Self::Challenge(ChallengeError::NotAVerificationRequest | ChallengeError::WrongToken)
+            | Self::ClientCertificate => StatusCode::FORBIDDEN,
+            Self::Challenge(ChallengeError::NoChallenge) | Self::UnsupportedEvent | Self::UndecodableBody => {
                 StatusCode::BAD_REQUEST
             }
             Self::Signature(_) => StatusCode::UNAUTHORIZED,
@@ -112,10 +111,10 @@ impl RequestError {
     fn count(&self, metrics: &Metrics) {
         match self {
             Self::ClientCertificate => metrics.count(Metric::RefusedCertificates, 1),
-            Self::Challenge(Refusal::WrongToken) => metrics.count(Metric::RefusedTokens, 1),
+            Self::Challenge(ChallengeError::WrongToken) => metrics.count(Metric::RefusedTokens, 1),
             Self::Signature(rejection) => {
                 metrics.count(Metric::RefusedSignatures, 1);
-                metrics.count(Metric::SignatureMismatches, usize::from(*rejection == Rejection::Mismatch));
+                metrics.count(Metric::SignatureMismatches, usize::from(*rejection == SignatureError::Mismatch));
             }
             _ => {}
         }
@@ -198,7 +197,7 @@ impl Ingress {
         self.secrets.refresh_within(limit, metrics).await;
         let known = self.secrets.known();
         let mut answer = challenge::answer(query, &known.verify_token);
-        if answer == Err(Refusal::WrongToken)
+        if answer == Err(ChallengeError::WrongToken)
             && let Some(newer) = self.read_newer_secrets(&known, exchange).await
         {
             answer = challenge::answer(query, &newer.verify_token);
@@ -211,7 +210,7 @@ impl Ingress {
         let body = exchange.request.body.as_deref().ok_or(RequestError::UndecodableBody)?;
         if let Err(error) = self.verify(body, exchange).await {
             // The secret may be a new one that this execution environment cannot read.
-            let is_unknown = error == Rejection::Mismatch && self.secrets.has_expired_credentials();
+            let is_unknown = error == SignatureError::Mismatch && self.secrets.has_expired_credentials();
             return Err(if is_unknown { RequestError::ExpiredCredentials } else { error.into() });
         }
         metrics.count(Metric::Notifications, 1);
@@ -242,13 +241,13 @@ impl Ingress {
         if stored.not_stored > 0 { Err(RequestError::NotStored(stored)) } else { Ok(Accepted::Stored) }
     }
 
-    async fn verify(&self, body: &[u8], exchange: &Exchange<'_>) -> Result<(), Rejection> {
+    async fn verify(&self, body: &[u8], exchange: &Exchange<'_>) -> Result<(), SignatureError> {
         let header = exchange.request.signature.as_deref().map(str::as_bytes);
         let check =
             |known: &AppCredentials| signature::verify(known.app_secrets.iter().map(String::as_str), body, header);
         let known = self.secrets.known();
         let result = check(&known);
-        if result == Err(Rejection::Mismatch)
+        if result == Err(SignatureError::Mismatch)
             && let Some(newer) = self.read_newer_secrets(&known, exchange).await
         {
             return check(&newer);

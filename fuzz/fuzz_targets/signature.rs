@@ -8,7 +8,7 @@ use libfuzzer_sys::{
     fuzz_target,
 };
 use sha2::{Digest, Sha256};
-use whatsapp_ingress_fuzz::signature::{Rejection, sign, verify};
+use whatsapp_ingress_fuzz::signature::{SignatureError, sign, verify};
 
 #[derive(Debug, Arbitrary)]
 struct Request<'a> {
@@ -78,14 +78,14 @@ fn edited(mut header: Vec<u8>, edit: &Edit) -> Vec<u8> {
     header
 }
 
-fn expected(request: &Request<'_>, header: Option<&[u8]>) -> Result<(), Rejection> {
-    let Some(header) = header else { return Err(Rejection::Missing) };
+fn expected(request: &Request<'_>, header: Option<&[u8]>) -> Result<(), SignatureError> {
+    let Some(header) = header else { return Err(SignatureError::Missing) };
     let is_digest = header.len() == 71 && header[7..].iter().all(u8::is_ascii_hexdigit);
     if !is_digest || header[..7] != *b"sha256=" {
-        return Err(Rejection::Malformed);
+        return Err(SignatureError::Malformed);
     }
     let known = |secret: &&str| signed(secret, request.body).as_bytes() == header.to_ascii_lowercase();
-    if request.secrets.iter().any(known) { Ok(()) } else { Err(Rejection::Mismatch) }
+    if request.secrets.iter().any(known) { Ok(()) } else { Err(SignatureError::Mismatch) }
 }
 
 /// The header by the definition of RFC 2104: H(K ⊕ opad, H(K ⊕ ipad, text)).

@@ -1,29 +1,31 @@
-//! Meta's verification request: a GET that asks whether this URL's owner knows the verify token.
+//! Answers Meta's verification request, a GET by which Meta checks that the owner of the URL has the verify token.
+//!
+//! Source: <https://developers.facebook.com/docs/graph-api/webhooks/getting-started#verification-requests>
 
 use std::borrow::Cow;
 
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
-/// Why a verification request is not answered with its challenge.
+/// The reason why a request does not get its challenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Refusal {
-    /// Mode or token is empty or not there, or the mode is not `subscribe`.
-    #[error("no verification request")]
-    Forbidden,
-    /// Whoever asks does not know the verify token.
+pub enum ChallengeError {
+    /// The mode is not `subscribe`, or the token is missing or empty.
+    #[error("not a verification request")]
+    NotAVerificationRequest,
+    /// The token is not the verify token.
     #[error("wrong verify token")]
     WrongToken,
-    /// Mode and token are right, but there is no challenge to answer with.
+    /// Mode and token are right, and the challenge is missing or empty.
     #[error("no challenge")]
     NoChallenge,
 }
 
-/// Gives the challenge of a verification request, verbatim, if its mode is `subscribe` and its token right.
+/// Returns the decoded challenge of a verification request if the mode is `subscribe` and the token is right.
 ///
-/// `query` is the raw query string. The challenge is opaque text: Meta's pages call it an integer here and a
-/// random string there. A parameter given twice counts once, the first time.
-pub fn answer<'q>(query: &'q str, verify_token: &str) -> Result<Cow<'q, str>, Refusal> {
+/// `query` is the raw query string. The challenge is opaque text, because Meta's pages call it an integer in one place and a
+/// random string in another. Of a repeated parameter only the first value counts.
+pub fn answer<'q>(query: &'q str, verify_token: &str) -> Result<Cow<'q, str>, ChallengeError> {
     let (mut mode, mut token, mut challenge) = (None, None, None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let parameter = match &*name {
@@ -35,14 +37,14 @@ pub fn answer<'q>(query: &'q str, verify_token: &str) -> Result<Cow<'q, str>, Re
         parameter.get_or_insert(value);
     }
     let token = token.unwrap_or_default();
-    // An empty token matches nothing, not even an empty setting.
+    // An empty token is rejected even if the setting is empty.
     if mode.as_deref() != Some("subscribe") || token.is_empty() {
-        return Err(Refusal::Forbidden);
+        return Err(ChallengeError::NotAVerificationRequest);
     }
     if !bool::from(token.as_bytes().ct_eq(verify_token.as_bytes())) {
-        return Err(Refusal::WrongToken);
+        return Err(ChallengeError::WrongToken);
     }
-    challenge.filter(|challenge| !challenge.is_empty()).ok_or(Refusal::NoChallenge)
+    challenge.filter(|challenge| !challenge.is_empty()).ok_or(ChallengeError::NoChallenge)
 }
 
 #[cfg(test)]
@@ -64,7 +66,7 @@ mod tests {
     fn a_wrong_token_is_refused() {
         for token in ["T", "tt", "t%20", "x&hub.verify_token=t"] {
             let query = format!("hub.mode=subscribe&hub.challenge=1&hub.verify_token={token}");
-            assert_eq!(answer(&query, "t"), Err(Refusal::WrongToken), "{token}");
+            assert_eq!(answer(&query, "t"), Err(ChallengeError::WrongToken), "{token}");
         }
     }
 
@@ -80,15 +82,18 @@ mod tests {
             "hub.challenge=1&hub.verify_token=t",
             "hub_mode=subscribe&hub_challenge=1&hub_verify_token=t",
         ] {
-            assert_eq!(answer(query, "t"), Err(Refusal::Forbidden), "{query}");
+            assert_eq!(answer(query, "t"), Err(ChallengeError::NotAVerificationRequest), "{query}");
         }
-        assert_eq!(answer("hub.mode=subscribe&hub.challenge=1&hub.verify_token=", ""), Err(Refusal::Forbidden));
+        assert_eq!(
+            answer("hub.mode=subscribe&hub.challenge=1&hub.verify_token=", ""),
+            Err(ChallengeError::NotAVerificationRequest)
+        );
     }
 
     #[test]
     fn a_right_request_without_a_challenge_is_told_apart() {
         for query in ["hub.mode=subscribe&hub.verify_token=t", "hub.mode=subscribe&hub.verify_token=t&hub.challenge="] {
-            assert_eq!(answer(query, "t"), Err(Refusal::NoChallenge), "{query}");
+            assert_eq!(answer(query, "t"), Err(ChallengeError::NoChallenge), "{query}");
         }
     }
 }

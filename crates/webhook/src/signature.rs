@@ -1,50 +1,52 @@
-//! The proof that Meta sent a body: HMAC-SHA256 over its raw bytes, keyed with the app secret.
+//! Verifies that Meta sent a body: HMAC-SHA256 over its raw bytes with the app secret as key.
+//!
+//! Source: <https://developers.facebook.com/docs/graph-api/webhooks/getting-started#validate-payloads>
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use thiserror::Error;
 
-/// The header that carries the signature. The older `x-hub-signature` (SHA-1) is never read.
+/// The name of the header with the signature. The older `x-hub-signature` (SHA-1) is ignored.
 pub const HEADER: &str = "x-hub-signature-256";
 
 const SCHEME: &str = "sha256=";
 const DIGEST_BYTES: usize = 32;
 
-/// Why a body is not taken for Meta's.
+/// The reason why a body is not accepted as Meta's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Rejection {
+pub enum SignatureError {
     /// The request has no signature header.
     #[error("no signature")]
     Missing,
     /// The header is not `sha256=` and 64 hex digits.
     #[error("malformed signature")]
     Malformed,
-    /// No app secret that is known makes this signature of this body.
-    #[error("signature of no known app secret")]
+    /// The signature does not match any of the app secrets.
+    #[error("signature does not match any app secret")]
     Mismatch,
 }
 
-/// Passes a body only if one of `app_secrets` made the signature in `header` over exactly these bytes.
+/// Succeeds if `header` is the signature of exactly these bytes with one of the app secrets.
 ///
-/// `body` is what came over the wire: Meta signs its own escaped JSON (`\u00e4`, `\/`), so text that was
-/// parsed and written again does not match. The comparison takes the same time wherever two digests differ.
+/// `body` must be the bytes as received: Meta signs its own escaped JSON (`\u00e4`, `\/`), so JSON that was parsed and
+/// written again does not match. The comparison takes constant time.
 pub fn verify<'s>(
     app_secrets: impl IntoIterator<Item = &'s str>,
     body: &[u8],
     header: Option<&[u8]>,
-) -> Result<(), Rejection> {
-    let header = header.ok_or(Rejection::Missing)?;
-    let digest = header.strip_prefix(SCHEME.as_bytes()).ok_or(Rejection::Malformed)?;
+) -> Result<(), SignatureError> {
+    let header = header.ok_or(SignatureError::Missing)?;
+    let digest = header.strip_prefix(SCHEME.as_bytes()).ok_or(SignatureError::Malformed)?;
     let mut claimed = [0; DIGEST_BYTES];
-    hex::decode_to_slice(digest, &mut claimed).map_err(|_| Rejection::Malformed)?;
+    hex::decode_to_slice(digest, &mut claimed).map_err(|_| SignatureError::Malformed)?;
     app_secrets
         .into_iter()
         .any(|secret| mac(secret, body).verify_slice(&claimed).is_ok())
         .then_some(())
-        .ok_or(Rejection::Mismatch)
+        .ok_or(SignatureError::Mismatch)
 }
 
-/// Makes the header value that Meta would send with `body`: what samples and probes are signed with.
+/// Returns the header value that Meta would send with `body`. Tests and the command line sign with it.
 #[must_use]
 pub fn sign(app_secret: &str, body: &[u8]) -> String {
     format!("{SCHEME}{}", hex::encode(mac(app_secret, body).finalize().into_bytes()))
@@ -63,7 +65,7 @@ mod tests {
     const KEY: &str = "Jefe";
     const HEADER: &str = "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
 
-    fn check(body: &[u8], header: &str) -> Result<(), Rejection> {
+    fn check(body: &[u8], header: &str) -> Result<(), SignatureError> {
         verify([KEY], body, Some(header.as_bytes()))
     }
 
@@ -79,8 +81,8 @@ mod tests {
         let header = Some(HEADER.as_bytes());
         assert_eq!(verify(["new", KEY], BODY, header), Ok(()));
         assert_eq!(verify([KEY, "old"], BODY, header), Ok(()));
-        assert_eq!(verify(["new", "old"], BODY, header), Err(Rejection::Mismatch));
-        assert_eq!(verify([], BODY, header), Err(Rejection::Mismatch));
+        assert_eq!(verify(["new", "old"], BODY, header), Err(SignatureError::Mismatch));
+        assert_eq!(verify([], BODY, header), Err(SignatureError::Mismatch));
     }
 
     #[test]
@@ -88,12 +90,12 @@ mod tests {
         for at in 0..BODY.len() * 8 {
             let mut body = BODY.to_vec();
             body[at / 8] ^= 1 << (at % 8);
-            assert_eq!(check(&body, HEADER), Err(Rejection::Mismatch));
+            assert_eq!(check(&body, HEADER), Err(SignatureError::Mismatch));
         }
         for at in 7..HEADER.len() {
             let mut header = HEADER.as_bytes().to_vec();
             header[at] = if header[at] == b'0' { b'1' } else { b'0' };
-            assert_eq!(verify([KEY], BODY, Some(&header)), Err(Rejection::Mismatch));
+            assert_eq!(verify([KEY], BODY, Some(&header)), Err(SignatureError::Mismatch));
         }
     }
 
@@ -115,9 +117,9 @@ mod tests {
             format!("{HEADER},{HEADER}"),
             format!("sha256={}é", &digest[2..]),
         ] {
-            assert_eq!(check(BODY, &header), Err(Rejection::Malformed), "{header:?}");
+            assert_eq!(check(BODY, &header), Err(SignatureError::Malformed), "{header:?}");
         }
-        assert_eq!(verify([KEY], BODY, Some(b"sha256=\xff\xfe")), Err(Rejection::Malformed));
-        assert_eq!(verify([KEY], BODY, None), Err(Rejection::Missing));
+        assert_eq!(verify([KEY], BODY, Some(b"sha256=\xff\xfe")), Err(SignatureError::Malformed));
+        assert_eq!(verify([KEY], BODY, None), Err(SignatureError::Missing));
     }
 }
