@@ -25,7 +25,7 @@ use whatsapp_webhook::{
     challenge::{self, ChallengeError},
     credentials::AppCredentials,
     message::Origin,
-    notification::{Change, Piece, split},
+    notification::{Change, Fragment, split},
     signature::{self, SignatureError},
     trace,
 };
@@ -89,7 +89,7 @@ enum RequestError {
     ClientCertificate,
     #[error("credentials expired")]
     ExpiredCredentials,
-    #[error("{} of {} stored nowhere, {} diverted", .0.not_stored, .0.pieces, .0.diverted)]
+    #[error("{} of {} stored nowhere, {} diverted", .0.not_stored, .0.fragments, .0.diverted)]
     NotStored(Stored),
 }
 
@@ -215,27 +215,27 @@ impl Ingress {
         }
         metrics.count(Metric::Notifications, 1);
         let started = Instant::now();
-        let pieces = split(body);
-        if pieces.is_empty() {
+        let fragments = split(body);
+        if fragments.is_empty() {
             return Ok(Accepted::Empty);
         }
-        if let Some(age) = pieces.iter().find_map(change).and_then(age) {
+        if let Some(age) = fragments.iter().find_map(change).and_then(age) {
             metrics.time(Metric::EventAge, age);
         }
         let known = self.secrets.known();
         let trace = exchange.context.xray_trace_id.as_deref().and_then(trace::header);
         let origin =
             Origin { request_id: exchange.request_id, group_key: &known.verify_token, trace: trace.as_deref() };
-        let store = self.queues.store(&pieces, StoreContext { origin, deadline, metrics });
+        let store = self.queues.store(&fragments, StoreContext { origin, deadline, metrics });
         let stored = self.secrets.refresh_alongside(store, deadline, metrics).await;
         metrics.time(Metric::StoreTime, started.elapsed());
-        metrics.count(Metric::Changes, stored.pieces);
-        metrics.count(Metric::Stored, stored.pieces - stored.not_stored);
+        metrics.count(Metric::Changes, stored.fragments);
+        metrics.count(Metric::Stored, stored.fragments - stored.not_stored);
         metrics.count(Metric::Diverted, stored.diverted);
         metrics.count(Metric::NotStored, stored.not_stored);
         metrics.count(Metric::Unrouted, stored.unrouted);
         // If something was stored, the credentials still work.
-        if stored.has_expired_credentials && stored.not_stored == stored.pieces {
+        if stored.has_expired_credentials && stored.not_stored == stored.fragments {
             return Err(RequestError::ExpiredCredentials);
         }
         if stored.not_stored > 0 { Err(RequestError::NotStored(stored)) } else { Ok(Accepted::Stored) }
@@ -310,8 +310,8 @@ fn age(change: &Change<'_>) -> Option<Duration> {
     Some(SystemTime::now().duration_since(time).unwrap_or_default())
 }
 
-fn change<'p, 'b>(piece: &'p Piece<'b>) -> Option<&'p Change<'b>> {
-    if let Piece::Change(change) = piece { Some(change) } else { None }
+fn change<'p, 'b>(fragment: &'p Fragment<'b>) -> Option<&'p Change<'b>> {
+    if let Fragment::Change(change) = fragment { Some(change) } else { None }
 }
 
 /// When storing has to end, so that the answer leaves before Lambda ends the invocation.

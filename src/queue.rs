@@ -15,7 +15,7 @@ use tokio::{
 };
 use whatsapp_webhook::{
     message::{MAX_MESSAGE_BYTES, Unrouted},
-    notification::Piece,
+    notification::Fragment,
     routes::{Queue, Routes},
 };
 
@@ -54,7 +54,7 @@ pub struct Queues {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stored {
     /// Fragments of the request.
-    pub pieces: usize,
+    pub fragments: usize,
     /// Fragments without a route, whether they are stored or not.
     pub unrouted: usize,
     /// Fragments on the catch-all queue because their own queue was unavailable or rejected them.
@@ -100,14 +100,14 @@ impl Queues {
     /// rejects them, or is too slow for all of them. Other queues do not wait for it. A call is not abandoned while it may still
     /// succeed. A message may be stored twice, with the same `event_id`: if a response was lost, or came later than the message
     /// was diverted. Order is kept within a group of a FIFO queue, unless SQS rejects an entry and stores a later one of the same call.
-    pub async fn store(&self, pieces: &[Piece<'_>], context: StoreContext<'_>) -> Stored {
+    pub async fn store(&self, fragments: &[Fragment<'_>], context: StoreContext<'_>) -> Stored {
         let mut by_queue: Vec<Vec<Item<'_>>> = self.routes.queues().iter().map(|_| Vec::new()).collect();
-        for piece in pieces {
-            let destination = match piece {
-                Piece::Change(change) => self.routes.find(change.field.as_deref(), change.kind),
-                Piece::Other(_) | Piece::NotJson(_) => self.routes.find(None, None),
+        for fragment in fragments {
+            let destination = match fragment {
+                Fragment::Change(change) => self.routes.find(change.field.as_deref(), change.kind),
+                Fragment::Other(_) | Fragment::NotJson(_) => self.routes.find(None, None),
             };
-            by_queue[destination.queue].push(Item::new(piece, destination.route));
+            by_queue[destination.queue].push(Item::new(fragment, destination.route));
         }
         let unrouted = by_queue.iter().flatten().filter(|item| item.unrouted.is_some()).count();
         for (route, count) in tally(by_queue.iter().flatten().filter_map(|item| item.route)) {
@@ -118,11 +118,11 @@ impl Queues {
         }
         let needs: Vec<_> =
             by_queue.iter().zip(self.routes.queues()).map(|(items, queue)| needed_batches(items, queue)).collect();
-        let shares = concurrency_shares(&needs, max_concurrency(pieces));
+        let shares = concurrency_shares(&needs, max_concurrency(fragments));
         let shares = shares.into_iter().map(|concurrency| Share { context, concurrency });
         let filled = by_queue.into_iter().zip(shares).enumerate().filter(|(_, (items, _))| !items.is_empty());
         let sent = join_all(filled.map(|(queue, (items, share))| self.store_to_queue(queue, items, share))).await;
-        sent.into_iter().fold(Stored { pieces: pieces.len(), unrouted, ..Stored::default() }, |sum, one| Stored {
+        sent.into_iter().fold(Stored { fragments: fragments.len(), unrouted, ..Stored::default() }, |sum, one| Stored {
             diverted: sum.diverted + one.diverted,
             not_stored: sum.not_stored + one.not_stored,
             has_expired_credentials: sum.has_expired_credentials || one.has_expired_credentials,
@@ -256,7 +256,9 @@ impl Queues {
                 (diversion, unstored(items, progress.last_result(calls, entries, context.deadline).await))
             }
         };
-        diversion.not_stored.retain(|(item, _)| missing.iter().any(|(other, _)| ptr::eq(item.piece, other.piece)));
+        diversion
+            .not_stored
+            .retain(|(item, _)| missing.iter().any(|(other, _)| ptr::eq(item.fragment, other.fragment)));
         diversion
     }
 
@@ -349,15 +351,15 @@ impl Stored {
 /// The batches that the items of a queue can form at most: a large item may need one alone, and the items of a FIFO queue
 /// may all belong to different groups.
 fn needed_batches(items: &[Item<'_>], queue: &Queue) -> usize {
-    let is_alone = |item: &&Item<'_>| queue.fifo || item.piece.size() > MAX_MESSAGE_BYTES / MAX_ENTRIES;
+    let is_alone = |item: &&Item<'_>| queue.fifo || item.fragment.size() > MAX_MESSAGE_BYTES / MAX_ENTRIES;
     let alone = items.iter().filter(is_alone).count();
     alone + (items.len() - alone).div_ceil(MAX_ENTRIES)
 }
 
 /// The batches that may be under way at a time: fewer if the messages are large and many.
-fn max_concurrency(pieces: &[Piece<'_>]) -> usize {
-    let total: usize = pieces.iter().map(Piece::size).sum();
-    let largest = pieces.iter().map(Piece::size).max().unwrap_or_default();
+fn max_concurrency(fragments: &[Fragment<'_>]) -> usize {
+    let total: usize = fragments.iter().map(Fragment::size).sum();
+    let largest = fragments.iter().map(Fragment::size).max().unwrap_or_default();
     if total <= MAX_BYTES_UNDER_WAY {
         MAX_CONCURRENCY
     } else {

@@ -1,13 +1,13 @@
-//! Whatever is signed: nothing panics, the pieces are those that the text has, and SQS takes every message.
+//! For any signed body: nothing panics, the fragments are those of the oracle, and SQS accepts every message.
 //!
-//! An input is a body as it is; one that begins with NUL, as no JSON does, is the plan of a body that is JSON.
+//! An input is a body, or, if it begins with NUL, the plan of a body that is JSON.
 #![no_main]
 
 use std::collections::HashSet;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use libfuzzer_sys::{arbitrary::Unstructured, fuzz_target};
-use oracle::{Fragment, fragments, is_json, scalar};
+use oracle::{Fragment as Expected, fragments, is_json, scalar};
 use sha2::{Digest, Sha256};
 use whatsapp_ingress_fuzz::{
     message::{
@@ -15,14 +15,14 @@ use whatsapp_ingress_fuzz::{
         Unrouted::{self, QueueUnavailable},
         event_id,
     },
-    notification::{Kind, Piece, split},
+    notification::{Fragment, Kind, split},
     plan,
 };
 
 const ORIGIN: Origin<'_> = Origin { request_id: "request", group_key: "key", trace: None };
 
-/// Of so many pieces the text is looked at, and of the rest only the number: they are made alike.
-const MOST_LOOKED_AT: usize = 200;
+/// Only this many fragments are compared, because the rest is made the same way.
+const MAX_COMPARED: usize = 200;
 
 fuzz_target!(|input: &[u8]| {
     if let Some(plan) = input.strip_prefix(b"\0") {
@@ -36,36 +36,36 @@ fuzz_target!(|input: &[u8]| {
 fn check(body: &[u8]) {
     let (found, expected) = (split(body), fragments(body));
     assert_eq!(found.len(), expected.len());
-    for (piece, expected) in found.iter().zip(&expected).take(MOST_LOOKED_AT) {
-        is_as_expected(piece, expected, body);
-        is_itself_when_split_again(piece);
-        let id = event_id(piece);
-        for (unrouted, fifo) in [(None, true), (Some(Unrouted::of(piece)), false), (Some(QueueUnavailable), false)] {
-            let message = Message::new(piece, &id, ORIGIN, unrouted, fifo);
-            says_what_the_piece_says(&message, piece, expected, unrouted);
-            is_taken_by_sqs(message, fifo);
+    for (fragment, expected) in found.iter().zip(&expected).take(MAX_COMPARED) {
+        assert_equals_oracle(fragment, expected, body);
+        assert_unchanged_by_second_split(fragment);
+        let id = event_id(fragment);
+        for (unrouted, fifo) in [(None, true), (Some(Unrouted::of(fragment)), false), (Some(QueueUnavailable), false)] {
+            let message = Message::new(fragment, &id, ORIGIN, unrouted, fifo);
+            assert_attributes(&message, fragment, expected, unrouted);
+            assert_allowed_by_sqs(message, fifo);
         }
-        let bare = Message::bare(piece, &id, true);
-        assert_eq!(BASE64.decode(&bare.body).expect("is base64"), bytes(piece));
-        is_taken_by_sqs(bare, true);
+        let bare = Message::bare(fragment, &id, true);
+        assert_eq!(BASE64.decode(&bare.body).expect("is base64"), bytes(fragment));
+        assert_allowed_by_sqs(bare, true);
     }
 }
 
-fn bytes(piece: &Piece<'_>) -> Vec<u8> {
-    match piece {
-        Piece::Change(change) => change.framed.slices().concat().into_bytes(),
-        Piece::Other(framed) => framed.slices().concat().into_bytes(),
-        Piece::NotJson(body) => body.to_vec(),
+fn bytes(fragment: &Fragment<'_>) -> Vec<u8> {
+    match fragment {
+        Fragment::Change(change) => change.json.parts().concat().into_bytes(),
+        Fragment::Other(json) => json.parts().concat().into_bytes(),
+        Fragment::NotJson(body) => body.to_vec(),
     }
 }
 
-fn is_as_expected(piece: &Piece<'_>, expected: &Fragment, body: &[u8]) {
+fn assert_equals_oracle(fragment: &Fragment<'_>, expected: &Expected, body: &[u8]) {
     let mut hashed: Vec<Vec<u8>> = Vec::new();
-    match piece {
-        Piece::Change(change) => {
-            let found = Fragment::Change(oracle::Change {
-                text: change.framed.slices().concat(),
-                inner: change.framed.inner().to_owned(),
+    match fragment {
+        Fragment::Change(change) => {
+            let found = Expected::Change(oracle::Change {
+                text: change.json.parts().concat(),
+                inner: change.json.element().to_owned(),
                 entry_id: change.entry_id.map(ToOwned::to_owned),
                 entry_time: change.entry_time.map(ToOwned::to_owned),
                 field: change.field.as_deref().map(ToOwned::to_owned),
@@ -73,49 +73,49 @@ fn is_as_expected(piece: &Piece<'_>, expected: &Fragment, body: &[u8]) {
                 phone_number_id: change.phone_number_id.as_deref().map(ToOwned::to_owned),
             });
             assert_eq!(found, *expected);
-            let parts = [change.entry_id, change.entry_time, Some(change.framed.inner())];
+            let parts = [change.entry_id, change.entry_time, Some(change.json.element())];
             hashed.extend(parts.map(|part| part.unwrap_or_default().as_bytes().to_vec()));
-            assert_eq!(change.framed.len(), bytes(piece).len());
+            assert_eq!(change.json.len(), bytes(fragment).len());
         }
-        Piece::Other(framed) => {
-            let (text, inner) = (framed.slices().concat(), framed.inner().to_owned());
-            assert_eq!(Fragment::Other { text, inner }, *expected);
-            hashed.push(bytes(piece));
+        Fragment::Other(json) => {
+            let (text, inner) = (json.parts().concat(), json.element().to_owned());
+            assert_eq!(Expected::Other { text, inner }, *expected);
+            hashed.push(bytes(fragment));
         }
-        Piece::NotJson(kept) => {
-            assert_eq!((*kept, expected), (body, &Fragment::NotJson(body.to_vec())));
+        Fragment::NotJson(kept) => {
+            assert_eq!((*kept, expected), (body, &Expected::NotJson(body.to_vec())));
             hashed.push(body.to_vec());
         }
     }
     let text: Vec<u8> =
         hashed.iter().flat_map(|part| [&(part.len() as u64).to_be_bytes(), &part[..]].concat()).collect();
-    assert_eq!(event_id(piece), hex::encode(Sha256::digest(text)));
+    assert_eq!(event_id(fragment), hex::encode(Sha256::digest(text)));
 }
 
-fn is_itself_when_split_again(piece: &Piece<'_>) {
-    let bytes = bytes(piece);
-    if let Piece::Other(framed) = piece
-        && framed.inner().trim_start().starts_with('[')
-        && framed.slices().concat() == framed.inner()
+fn assert_unchanged_by_second_split(fragment: &Fragment<'_>) {
+    let bytes = bytes(fragment);
+    if let Fragment::Other(json) = fragment
+        && json.element().trim_start().starts_with('[')
+        && json.parts().concat() == json.element()
     {
-        // Only the outermost array is unwrapped: an array that was inside it is one more time.
+        // Only the outermost array is unwrapped, so an array inside it would be unwrapped now.
         return;
     }
     let again = split(&bytes);
     assert_eq!(again.len(), 1);
-    assert_eq!(event_id(&again[0]), event_id(piece));
+    assert_eq!(event_id(&again[0]), event_id(fragment));
     assert_eq!(self::bytes(&again[0]), bytes);
-    assert_eq!(std::mem::discriminant(&again[0]), std::mem::discriminant(piece));
+    assert_eq!(std::mem::discriminant(&again[0]), std::mem::discriminant(fragment));
 }
 
-fn says_what_the_piece_says(message: &Message, piece: &Piece<'_>, expected: &Fragment, unrouted: Option<Unrouted>) {
+fn assert_attributes(message: &Message, fragment: &Fragment<'_>, expected: &Expected, unrouted: Option<Unrouted>) {
     let attribute = |wanted: &str| {
         message.attributes.iter().find(|(name, _)| *name == wanted).map(|(_, value)| match value {
             Attribute::Text(text) => text.as_str(),
             Attribute::Number(_) => panic!("{wanted} is a number"),
         })
     };
-    if let Piece::NotJson(body) = piece {
+    if let Fragment::NotJson(body) = fragment {
         if attribute("encoding") == Some("base64") {
             assert_eq!(BASE64.decode(&message.body).expect("is base64"), *body);
             assert!(!std::str::from_utf8(body).is_ok_and(is_text_for_sqs));
@@ -123,7 +123,7 @@ fn says_what_the_piece_says(message: &Message, piece: &Piece<'_>, expected: &Fra
             assert_eq!(message.body.as_bytes(), *body);
         }
     } else {
-        let text = String::from_utf8(bytes(piece)).expect("is text");
+        let text = String::from_utf8(bytes(fragment)).expect("is text");
         assert_eq!(message.body, text.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff"));
         assert!(is_json(&message.body));
         assert_eq!(attribute("encoding"), None);
@@ -132,13 +132,13 @@ fn says_what_the_piece_says(message: &Message, piece: &Piece<'_>, expected: &Fra
         let is_safe = |value: &str| is_text_for_sqs(value) && !value.chars().any(is_control);
         value.clone().filter(|value| !value.is_empty() && value.len() <= 256 && is_safe(value))
     };
-    if let Fragment::Change(oracle::Change { entry_id, field, kind, phone_number_id, .. }) = expected {
+    if let Expected::Change(oracle::Change { entry_id, field, kind, phone_number_id, .. }) = expected {
         assert_eq!(attribute("field"), fits(field).as_deref());
         assert_eq!(attribute("entry_id"), fits(&entry_id.as_deref().and_then(scalar)).as_deref());
         assert_eq!(attribute("kind"), *kind);
         assert_eq!(attribute("phone_number_id"), fits(phone_number_id).as_deref());
     }
-    assert_eq!(attribute("event_id"), Some(&*event_id(piece)));
+    assert_eq!(attribute("event_id"), Some(&*event_id(fragment)));
     assert_eq!(attribute("request_id"), Some("request"));
     assert_eq!(attribute("unrouted_reason"), unrouted.map(Unrouted::name));
 }
@@ -149,7 +149,7 @@ fn is_control(character: char) -> bool {
     character.is_control() || layout.contains(character)
 }
 
-fn is_taken_by_sqs(mut message: Message, fifo: bool) {
+fn assert_allowed_by_sqs(mut message: Message, fifo: bool) {
     assert!(!message.body.is_empty() && is_text_for_sqs(&message.body));
     // One more is the pointer's.
     assert!(message.attributes.len() <= 9);
@@ -159,9 +159,9 @@ fn is_taken_by_sqs(mut message: Message, fifo: bool) {
         let Attribute::Text(text) = value else { panic!("{name} is a number") };
         assert!(!text.is_empty() && is_text_for_sqs(text), "{name}: {text:?}");
     }
-    is_taken_as_id(&message.group_id);
+    assert_allowed_as_id(&message.group_id);
     assert_eq!(message.deduplication_id.is_some(), fifo);
-    message.deduplication_id.iter().for_each(|id| is_taken_as_id(id));
+    message.deduplication_id.iter().for_each(|id| assert_allowed_as_id(id));
 
     // With room for any reason that it may be given yet: the two longest differ by one byte.
     let of_reason = |reason: &str| "unrouted_reasonString".len() + reason.len();
@@ -183,7 +183,7 @@ fn cost(name: &str, value: &Attribute) -> usize {
     name.len() + "String".len() + text.len()
 }
 
-fn is_taken_as_id(id: &str) {
+fn assert_allowed_as_id(id: &str) {
     let known =
         |character: char| character.is_ascii_alphanumeric() || "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~".contains(character);
     assert!((1..=128).contains(&id.len()) && id.chars().all(known), "{id:?}");

@@ -4,12 +4,12 @@ use std::sync::OnceLock;
 
 use whatsapp_webhook::{
     message::{MAX_MESSAGE_BYTES, Message, NO_GROUP, Origin, Unrouted, event_id, group_id},
-    notification::Piece,
+    notification::Fragment,
 };
 
 /// A fragment on its way to a queue.
 pub(super) struct Item<'p> {
-    pub(super) piece: &'p Piece<'p>,
+    pub(super) fragment: &'p Fragment<'p>,
     /// Computed on first use, while calls for other items are under way.
     event_id: OnceLock<String>,
     /// The route of the fragment, even after it was diverted. `None`: no route matches.
@@ -34,12 +34,12 @@ pub(super) enum Encoding {
 }
 
 impl<'p> Item<'p> {
-    pub(super) fn new(piece: &'p Piece<'p>, route: Option<&'p str>) -> Self {
+    pub(super) fn new(fragment: &'p Fragment<'p>, route: Option<&'p str>) -> Self {
         Self {
-            piece,
+            fragment,
             event_id: OnceLock::new(),
             route,
-            unrouted: route.is_none().then(|| Unrouted::of(piece)),
+            unrouted: route.is_none().then(|| Unrouted::of(fragment)),
             message: None,
             is_isolated: false,
             encoding: Encoding::Contract,
@@ -51,7 +51,7 @@ impl<'p> Item<'p> {
         Self {
             event_id: self.event_id.clone(),
             unrouted: Some(Unrouted::QueueUnavailable),
-            ..Self::new(self.piece, self.route)
+            ..Self::new(self.fragment, self.route)
         }
     }
 
@@ -64,12 +64,12 @@ impl<'p> Item<'p> {
     }
 
     pub(super) fn event_id(&self) -> &str {
-        self.event_id.get_or_init(|| event_id(self.piece))
+        self.event_id.get_or_init(|| event_id(self.fragment))
     }
 
     /// The message group on a FIFO queue.
     pub(super) fn group_id(&self, origin: Origin<'_>) -> String {
-        if self.encoding == Encoding::Contract { group_id(self.piece, origin, true) } else { NO_GROUP.to_owned() }
+        if self.encoding == Encoding::Contract { group_id(self.fragment, origin, true) } else { NO_GROUP.to_owned() }
     }
 
     /// Whether the body goes to S3 and the message points there.
@@ -97,9 +97,9 @@ impl<'p> Item<'p> {
 
     fn build(&self, origin: Origin<'_>, fifo: bool) -> Message {
         if self.encoding == Encoding::Contract {
-            Message::new(self.piece, self.event_id(), origin, self.unrouted, fifo)
+            Message::new(self.fragment, self.event_id(), origin, self.unrouted, fifo)
         } else {
-            Message::bare(self.piece, self.event_id(), fifo)
+            Message::bare(self.fragment, self.event_id(), fifo)
         }
     }
 }

@@ -122,17 +122,17 @@ async fn what_is_no_change_does_not_cost_its_neighbours() {
     let body = format!(
         r#"{{"object":"o","entry":[{{"id":"1","changes":[{change}]}},7,{{"messaging":[1]}},{{"changes":[{change},null,{{"value":2}},{{"field":""}},{{"field":[1]}}]}}],"more":1}}"#
     );
-    let framed = |entry: &str| format!(r#"{{"object":"o","entry":[{entry}],"more":1}}"#).into_bytes();
-    let alone = |change: &str| framed(&format!(r#"{{"changes":[{change}]}}"#));
+    let json = |entry: &str| format!(r#"{{"object":"o","entry":[{entry}],"more":1}}"#).into_bytes();
+    let alone = |change: &str| json(&format!(r#"{{"changes":[{change}]}}"#));
     let (no_field, other) = (Some("no-field"), Some("not-a-notification"));
     is_kept(
         &webhook,
         body.as_bytes(),
         &[
-            ("security", None, framed(&format!(r#"{{"id":"1","changes":[{change}]}}"#))),
+            ("security", None, json(&format!(r#"{{"id":"1","changes":[{change}]}}"#))),
             ("security", None, alone(change)),
-            ("unrouted", other, framed("7")),
-            ("unrouted", other, framed(r#"{"messaging":[1]}"#)),
+            ("unrouted", other, json("7")),
+            ("unrouted", other, json(r#"{"messaging":[1]}"#)),
             ("unrouted", no_field, alone("null")),
             ("unrouted", no_field, alone(r#"{"value":2}"#)),
             ("unrouted", no_field, alone(r#"{"field":""}"#)),

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use whatsapp_ingress::payload::Payloads;
 use whatsapp_webhook::{
     message::{Attribute, Message, Origin, Unrouted, event_id},
-    notification::{Piece, split},
+    notification::{Fragment, split},
 };
 
 const ROUTES: [(&str, &str); 4] = [
@@ -80,19 +80,21 @@ fn but_the_barest(entries: &[Entry]) -> Reply {
     Reply::Refused(refused, "InvalidMessageContents", true)
 }
 
-/// A piece as a claim check in each form that a piece can have.
+/// A fragment as a claim check in each form that a fragment can have.
 fn claim_checks(sample: &Sample) -> Vec<Message> {
     let event: Value = serde_json::from_str(&sample.text).unwrap();
     let request_id = event["requestContext"]["requestId"].as_str().unwrap();
     let origin = Origin { request_id, trace: None, group_key: VERIFY_TOKEN };
-    let reason = |piece: &Piece<'_>| {
-        let is_routed = matches!(piece, Piece::Change(change) if change.field.is_some());
-        (!is_routed).then(|| Unrouted::of(piece))
+    let reason = |fragment: &Fragment<'_>| {
+        let is_routed = matches!(fragment, Fragment::Change(change) if change.field.is_some());
+        (!is_routed).then(|| Unrouted::of(fragment))
     };
     let mut all = Vec::new();
-    for piece in &split(&sample.body) {
-        let id = event_id(piece);
-        for mut message in [Message::new(piece, &id, origin, reason(piece), false), Message::bare(piece, &id, false)] {
+    for fragment in &split(&sample.body) {
+        let id = event_id(fragment);
+        for mut message in
+            [Message::new(fragment, &id, origin, reason(fragment), false), Message::bare(fragment, &id, false)]
+        {
             message.point_to("a-bucket", &Payloads::key(Some("messages"), &id));
             all.push(message);
         }

@@ -14,11 +14,11 @@ use whatsapp_webhook::{message::event_id, notification::split};
 
 const ROUTES: [(&str, &str); 3] = [("messages", "messages"), ("messages.statuses", "receipts.fifo"), ("a.b", "x")];
 
-/// A part of a body, and the pieces that must come of it.
+/// A part of a body, and the fragments that must come of it.
 #[derive(Debug, Clone)]
 struct Made {
     text: String,
-    pieces: Vec<Expected>,
+    fragments: Vec<Expected>,
 }
 
 #[derive(Debug, Clone)]
@@ -114,10 +114,11 @@ fn entry() -> impl Strategy<Value = Made> {
         let id = id.map(|id| ("\"id\"", id.to_owned()));
         let time = time.map(|time| ("\"time\"", time));
         let change_of = [&id, &time].map(|member| member.as_ref().map(|(_, value)| value.clone()));
-        let pieces = changes.into_iter().map(move |text| Expected { text, change_of: Some(change_of.clone()) });
-        let pieces: Vec<_> = pieces.collect();
+        let fragments = changes.into_iter().map(move |text| Expected { text, change_of: Some(change_of.clone()) });
+        let fragments: Vec<_> = fragments.collect();
         let members = [("\"changes\"", list)].into_iter().chain(id).chain(time).collect();
-        with_others(members).prop_map(move |members| Made { text: object(&members, space), pieces: pieces.clone() })
+        with_others(members)
+            .prop_map(move |members| Made { text: object(&members, space), fragments: fragments.clone() })
     });
     let odd = vec![r#"{"messaging":[1]}"#, r#"{"changes":[]}"#, r#"{"changes":{}}"#];
     let odd = prop_oneof![select(odd).prop_map(str::to_owned), json()].prop_map(|text| Made::whole(&text));
@@ -128,9 +129,9 @@ fn envelope() -> impl Strategy<Value = Made> {
     let good = (vec(entry(), 1..4), space()).prop_flat_map(|(entries, space)| {
         let texts: Vec<_> = entries.iter().map(|entry| entry.text.as_str()).collect();
         let list = format!("[{}]", texts.join(&format!(",{space}")));
-        let pieces: Vec<_> = entries.iter().flat_map(|entry| entry.pieces.clone()).collect();
+        let fragments: Vec<_> = entries.iter().flat_map(|entry| entry.fragments.clone()).collect();
         let members = with_others(vec![("\"entry\"", list)]);
-        members.prop_map(move |members| Made { text: object(&members, space), pieces: pieces.clone() })
+        members.prop_map(move |members| Made { text: object(&members, space), fragments: fragments.clone() })
     });
     let odd = select(vec!["{}", r#"{"entry":[]}"#, r#"{"field":"messages","value":1}"#]);
     let odd = prop_oneof![odd.prop_map(str::to_owned), json()].prop_map(|text| Made::whole(&text));
@@ -140,8 +141,8 @@ fn envelope() -> impl Strategy<Value = Made> {
 fn body() -> impl Strategy<Value = Made> {
     let list = vec(envelope(), 1..3).prop_map(|envelopes| {
         let texts: Vec<_> = envelopes.iter().map(|envelope| envelope.text.as_str()).collect();
-        let pieces = envelopes.iter().flat_map(|envelope| envelope.pieces.clone()).collect();
-        Made { text: format!(" [{}]\n", texts.join(" ,")), pieces }
+        let fragments = envelopes.iter().flat_map(|envelope| envelope.fragments.clone()).collect();
+        Made { text: format!(" [{}]\n", texts.join(" ,")), fragments }
     });
     // An array of its own would be taken for the one around envelopes.
     let single = envelope().prop_filter("one object", |envelope| !envelope.text.starts_with('['));
@@ -150,7 +151,7 @@ fn body() -> impl Strategy<Value = Made> {
 
 impl Made {
     fn whole(text: &str) -> Self {
-        Self { text: text.to_owned(), pieces: vec![Expected { text: text.to_owned(), change_of: None }] }
+        Self { text: text.to_owned(), fragments: vec![Expected { text: text.to_owned(), change_of: None }] }
     }
 }
 
@@ -272,7 +273,7 @@ proptest! {
                 String::from_utf8(fragment.inner().to_vec()).unwrap()
             })
             .collect();
-        let mut expected: Vec<_> = made.pieces.iter().map(|piece| escaped(&piece.text)).collect();
+        let mut expected: Vec<_> = made.fragments.iter().map(|fragment| escaped(&fragment.text)).collect();
         stored.sort_unstable();
         expected.sort_unstable();
         prop_assert_eq!(stored, expected);
@@ -281,8 +282,8 @@ proptest! {
     #[test]
     fn the_event_id_of_a_change_does_not_depend_on_its_batch(made in body()) {
         let found: Vec<_> = split(made.text.as_bytes()).iter().map(event_id).collect();
-        prop_assert_eq!(found.len(), made.pieces.len());
-        for (found, expected) in found.iter().zip(&made.pieces) {
+        prop_assert_eq!(found.len(), made.fragments.len());
+        for (found, expected) in found.iter().zip(&made.fragments) {
             let Some([id, time]) = &expected.change_of else { continue };
             let id = id.as_ref().map(|id| format!(r#""id":{id},"#)).unwrap_or_default();
             let time = time.as_ref().map(|time| format!(r#","time":{time}"#)).unwrap_or_default();
@@ -297,10 +298,10 @@ proptest! {
         let text = made.text.trim_end();
         let at = at.index(text.len());
         let cut = text.as_bytes()[..at].to_vec();
-        let pieces = split(&cut);
+        let fragments = split(&cut);
         // A number is the only JSON text that can be cut and still be one.
         prop_assume!(!text.starts_with(|first: char| first == '-' || first.is_ascii_digit()));
-        let whole = matches!(pieces[..], [whatsapp_webhook::notification::Piece::NotJson(kept)] if kept == cut);
+        let whole = matches!(fragments[..], [whatsapp_webhook::notification::Fragment::NotJson(kept)] if kept == cut);
         prop_assert!(whole || cut.is_empty());
     }
 

@@ -437,18 +437,18 @@ fn pointer(entry: &Entry) -> Option<String> {
 }
 
 /// Joins the chunks of `aws-chunked`, in which the SDK uploads a body with its checksum.
-fn decode_chunks(mut framed: &[u8]) -> Option<Vec<u8>> {
-    let mut body = Vec::with_capacity(framed.len());
+fn decode_chunks(mut json: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::with_capacity(json.len());
     loop {
-        let end = framed.iter().position(|byte| *byte == b'\r')?;
-        let line = std::str::from_utf8(&framed[..end]).ok()?;
+        let end = json.iter().position(|byte| *byte == b'\r')?;
+        let line = std::str::from_utf8(&json[..end]).ok()?;
         let size = usize::from_str_radix(line.split(';').next()?, 16).ok()?;
         if size == 0 {
             return Some(body);
         }
         let chunk = end + 2..end + 2 + size;
-        body.extend_from_slice(framed.get(chunk.clone())?);
-        framed = framed.get(chunk.end + 2..)?;
+        body.extend_from_slice(json.get(chunk.clone())?);
+        json = json.get(chunk.end + 2..)?;
     }
 }
 

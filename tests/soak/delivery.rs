@@ -2,13 +2,13 @@
 
 use sha2::{Digest, Sha256};
 
-/// A body, and the id under which each piece of it must be stored.
+/// A body, and the id under which each fragment of it must be stored.
 pub(crate) struct Delivery {
     pub(crate) body: Vec<u8>,
-    pub(crate) pieces: Vec<Piece>,
+    pub(crate) fragments: Vec<Fragment>,
 }
 
-pub(crate) struct Piece {
+pub(crate) struct Fragment {
     pub(crate) event_id: String,
     pub(crate) text: Vec<u8>,
 }
@@ -32,7 +32,7 @@ impl Delivery {
 
     /// The same shape with contents of its own.
     pub(crate) fn forged(&self) -> Self {
-        let number = self.pieces.len().min(50);
+        let number = self.fragments.len().min(50);
         let mut random = fastrand::Rng::with_seed(number as u64);
         Self::changes((0..number).map(|_| {
             let id = format!("forged.{}", fastrand::u64(..));
@@ -44,16 +44,16 @@ impl Delivery {
         let (head, tail) = (r#"{"object":"whatsapp_business_account","entry":[{"id":"1","changes":["#, "]}]}");
         let changes: Vec<_> = changes.collect();
         let body = format!("{head}{}{tail}", changes.join(",")).into_bytes();
-        let piece = |change: &String| Piece {
+        let fragment = |change: &String| Fragment {
             event_id: event_id(&[b"\"1\"", b"", change.as_bytes()]),
             text: format!("{head}{change}{tail}").into_bytes(),
         };
-        Self { body, pieces: changes.iter().map(piece).collect() }
+        Self { body, fragments: changes.iter().map(fragment).collect() }
     }
 
     fn whole(body: Vec<u8>) -> Self {
-        let piece = Piece { event_id: event_id(&[&body]), text: body.clone() };
-        Self { body, pieces: vec![piece] }
+        let fragment = Fragment { event_id: event_id(&[&body]), text: body.clone() };
+        Self { body, fragments: vec![fragment] }
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Ledger {
 
 #[derive(Default)]
 struct Accounts {
-    pieces: HashMap<String, Account>,
+    fragments: HashMap<String, Account>,
     bytes: usize,
     forged: usize,
     accepted: usize,
@@ -49,7 +49,7 @@ struct Account {
 /// The invocations for one notification.
 #[derive(Default)]
 struct Record {
-    pieces: usize,
+    fragments: usize,
     attempts: Vec<Attempt>,
 }
 
@@ -60,14 +60,15 @@ impl Record {
 }
 
 impl Ledger {
-    /// Opens an account for each piece, before it can be stored.
+    /// Opens an account for each fragment, before it can be stored.
     pub(crate) fn expect(&self, number: usize, delivery: &Delivery) {
         let mut accounts = self.accounts();
         accounts.bytes += delivery.body.len();
-        accounts.deliveries.insert(number, Record { pieces: delivery.pieces.len(), attempts: Vec::new() });
-        for piece in &delivery.pieces {
-            let account = Account { text: digest(&piece.text), accepted: false, delivery: number, copies: Vec::new() };
-            assert!(accounts.pieces.insert(piece.event_id.clone(), account).is_none(), "two pieces are alike");
+        accounts.deliveries.insert(number, Record { fragments: delivery.fragments.len(), attempts: Vec::new() });
+        for fragment in &delivery.fragments {
+            let account =
+                Account { text: digest(&fragment.text), accepted: false, delivery: number, copies: Vec::new() };
+            assert!(accounts.fragments.insert(fragment.event_id.clone(), account).is_none(), "two fragments are alike");
         }
     }
 
@@ -81,8 +82,8 @@ impl Ledger {
             return;
         }
         accounts.accepted += 1;
-        for piece in &delivery.pieces {
-            accounts.pieces.get_mut(&piece.event_id).unwrap().accepted = true;
+        for fragment in &delivery.fragments {
+            accounts.fragments.get_mut(&fragment.event_id).unwrap().accepted = true;
         }
     }
 
@@ -98,7 +99,7 @@ impl Ledger {
                 let event_id = message.attribute("event_id").unwrap();
                 let mut accounts = self.accounts();
                 accounts.diverted += usize::from(message.attribute("unrouted_reason") == Some("queue-unavailable"));
-                let account = accounts.pieces.get_mut(event_id).expect("nothing is stored that was not signed");
+                let account = accounts.fragments.get_mut(event_id).expect("nothing is stored that was not signed");
                 assert!(account.text == text, "what is stored is not what was sent");
                 account.copies.push(message.call);
             }
@@ -125,8 +126,8 @@ impl Ledger {
     pub(crate) fn report(&self) {
         let mut accounts = self.accounts();
         accounts.took.sort_unstable();
-        let stored = accounts.pieces.values().filter(|account| !account.copies.is_empty()).count();
-        let copies: usize = accounts.pieces.values().map(|account| account.copies.len()).sum();
+        let stored = accounts.fragments.values().filter(|account| !account.copies.is_empty()).count();
+        let copies: usize = accounts.fragments.values().map(|account| account.copies.len()).sum();
         let at = |share: f64| {
             let last = accounts.took.len() - 1;
             #[allow(
@@ -138,12 +139,12 @@ impl Ledger {
             let index = (last as f64 * share) as usize;
             accounts.took[index].as_secs_f64() * 1e3
         };
-        eprintln!("{} changes and other pieces sent, {} MB", accounts.pieces.len(), accounts.bytes / 1_000_000);
+        eprintln!("{} changes and other fragments sent, {} MB", accounts.fragments.len(), accounts.bytes / 1_000_000);
         eprintln!(
             "answered 200: {}, 503: {}; forged and refused: {}",
             accounts.accepted, accounts.refused, accounts.forged
         );
-        eprintln!("pieces stored: {stored}; further copies: {}", copies - stored);
+        eprintln!("fragments stored: {stored}; further copies: {}", copies - stored);
         eprintln!("diverted: {}, as bare base64: {}, in S3: {}", accounts.diverted, accounts.bare, accounts.in_s3);
         eprintln!(
             "answers in ms: median {:.1}, 99 % {:.1}, 99.9 % {:.1}, longest {:.1}",
@@ -157,8 +158,8 @@ impl Ledger {
     /// Everything that was accepted is stored. As each notification is accepted in the end, that is everything.
     pub(crate) fn check(&self) {
         let accounts = self.accounts();
-        let lost = accounts.pieces.values().filter(|account| account.accepted && account.copies.is_empty()).count();
-        let open = accounts.pieces.values().filter(|account| !account.accepted).count();
+        let lost = accounts.fragments.values().filter(|account| account.accepted && account.copies.is_empty()).count();
+        let open = accounts.fragments.values().filter(|account| !account.accepted).count();
         assert_eq!((lost, open), (0, 0));
     }
 
@@ -180,7 +181,7 @@ impl Ledger {
             if found > 0 {
                 let troubled: usize = record.attempts.iter().map(|attempt| causes.troubled(attempt).count()).sum();
                 // A FIFO queue stores only the first copy of a message that is delivered again.
-                let bound = troubled + record.refused() * record.pieces;
+                let bound = troubled + record.refused() * record.fragments;
                 assert!(found <= bound, "{found} orphaned objects, but {bound} causes");
             }
         }
@@ -196,7 +197,7 @@ impl Ledger {
 /// while AWS only is slow.
 fn check_copies(accounts: &Accounts, causes: &Causes) {
     let mut further = BTreeMap::new();
-    for account in accounts.pieces.values().filter(|account| account.copies.len() > 1) {
+    for account in accounts.fragments.values().filter(|account| account.copies.len() > 1) {
         let uncertain: Vec<_> = account.copies.iter().filter_map(|call| causes.of_uncertainty(*call)).collect();
         let bound = uncertain.len() + 1 + accounts.deliveries[&account.delivery].refused();
         let copies = account.copies.len();
@@ -208,7 +209,7 @@ fn check_copies(accounts: &Accounts, causes: &Causes) {
         assert!(copies <= 2 || !causes.is_only_slow(attempts), "{copies} copies while AWS was slow only");
     }
     eprintln!("copies of calls with a lost or late answer, where there are several: {further:?}");
-    let most = accounts.pieces.values().map(|account| account.copies.len()).max();
+    let most = accounts.fragments.values().map(|account| account.copies.len()).max();
     eprintln!("most copies of one fragment: {}", most.unwrap_or_default());
 }
 

@@ -16,12 +16,12 @@ fn steps(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pure");
     for (changes, bytes) in SHAPES {
         let body = of_changes(changes, bytes);
-        let (header, pieces) = (sign(APP_SECRET, body.as_bytes()), cut(&body));
+        let (header, fragments) = (sign(APP_SECRET, body.as_bytes()), cut(&body));
         let shape = format!("{changes} x {bytes} B");
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_function(BenchmarkId::new("hash", &shape), |bench| bench.iter(|| hash(black_box(&body), &header)));
         group.bench_function(BenchmarkId::new("split", &shape), |bench| bench.iter(|| cut(black_box(&body))));
-        group.bench_function(BenchmarkId::new("build", &shape), |bench| bench.iter(|| build(black_box(&pieces))));
+        group.bench_function(BenchmarkId::new("build", &shape), |bench| bench.iter(|| build(black_box(&fragments))));
     }
     group.finish();
 }

@@ -2,7 +2,7 @@
 
 use whatsapp_webhook::{
     message::{Message, Origin, event_id},
-    notification::{Piece, split},
+    notification::{Fragment, split},
     signature,
 };
 
@@ -20,13 +20,13 @@ pub fn hash(body: &str, header: &str) {
 
 /// Cuts the body into its changes.
 #[must_use]
-pub fn cut(body: &str) -> Vec<Piece<'_>> {
+pub fn cut(body: &str) -> Vec<Fragment<'_>> {
     split(body.as_bytes())
 }
 
 /// Makes a message of every change, with its id; gives the bytes that SQS counts.
 #[must_use]
-pub fn build(pieces: &[Piece<'_>]) -> usize {
+pub fn build(fragments: &[Fragment<'_>]) -> usize {
     let origin = Origin { request_id: "Xf3a2jKlliAEJ1A=", trace: None, group_key: "the-verify-token-of-the-bench" };
-    pieces.iter().map(|piece| Message::new(piece, &event_id(piece), origin, None, false).size()).sum()
+    fragments.iter().map(|fragment| Message::new(fragment, &event_id(fragment), origin, None, false).size()).sum()
 }

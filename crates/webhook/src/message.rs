@@ -1,4 +1,4 @@
-//! The contract with consumers: what a piece of a notification looks like as an SQS message.
+//! The contract with consumers: what a fragment of a notification looks like as an SQS message.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -7,7 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::notification::{Change, Framed, Piece, scalar};
+use crate::notification::{Change, EnvelopedJson, Fragment, string_or_number};
 
 /// The most bytes that SQS takes as one message or one batch, attributes included (UTF-8, 1 MiB).
 pub const MAX_MESSAGE_BYTES: usize = 1_048_576;
@@ -49,14 +49,14 @@ impl Unrouted {
         }
     }
 
-    /// Why a piece that no route was found for is unrouted.
+    /// Why a fragment that no route was found for is unrouted.
     #[must_use]
-    pub const fn of(piece: &Piece<'_>) -> Self {
-        match piece {
-            Piece::Change(Change { field: Some(_), .. }) => Self::NoRoute,
-            Piece::Change(_) => Self::NoField,
-            Piece::Other(_) => Self::NotANotification,
-            Piece::NotJson(_) => Self::NotJson,
+    pub const fn of(fragment: &Fragment<'_>) -> Self {
+        match fragment {
+            Fragment::Change(Change { field: Some(_), .. }) => Self::NoRoute,
+            Fragment::Change(_) => Self::NoField,
+            Fragment::Other(_) => Self::NotANotification,
+            Fragment::NotJson(_) => Self::NotJson,
         }
     }
 }
@@ -123,20 +123,26 @@ impl Attribute {
 }
 
 impl Message {
-    /// Puts a piece into the form that consumers rely on.
+    /// Puts a fragment into the form that consumers rely on.
     ///
     /// Every message has a body that SQS takes and the attribute `event_id`; what SQS would refuse as an attribute
     /// or as a group id is left out and never costs the message.
     #[must_use]
-    pub fn new(piece: &Piece<'_>, event_id: &str, origin: Origin<'_>, unrouted: Option<Unrouted>, fifo: bool) -> Self {
-        let (body, encoding) = body(piece);
+    pub fn new(
+        fragment: &Fragment<'_>,
+        event_id: &str,
+        origin: Origin<'_>,
+        unrouted: Option<Unrouted>,
+        fifo: bool,
+    ) -> Self {
+        let (body, encoding) = body(fragment);
         let mut attributes = Vec::with_capacity(9);
         let mut set = |name, value: Option<&str>| {
             attributes.extend(value.filter(|value| fits_attribute(value)).map(|value| (name, text(value))));
         };
-        if let Piece::Change(change) = piece {
+        if let Fragment::Change(change) = fragment {
             set("field", change.field.as_deref());
-            set("entry_id", change.entry_id.and_then(scalar_text).as_deref());
+            set("entry_id", change.entry_id.and_then(string_or_number_text).as_deref());
             set("kind", change.kind.map(crate::notification::Kind::name));
             set("phone_number_id", change.phone_number_id.as_deref());
         }
@@ -147,7 +153,7 @@ impl Message {
         Self {
             body,
             attributes,
-            group_id: group_id(piece, origin, fifo),
+            group_id: group_id(fragment, origin, fifo),
             deduplication_id: fifo.then(|| event_id.to_owned()),
             // What is diverted was perhaps refused for it.
             trace: origin.trace.filter(|_| unrouted != Some(Unrouted::QueueUnavailable)).map(ToOwned::to_owned),
@@ -156,9 +162,9 @@ impl Message {
 
     /// The last form that is tried when SQS refuses the contract's: nothing in it can be refused.
     #[must_use]
-    pub fn bare(piece: &Piece<'_>, event_id: &str, fifo: bool) -> Self {
+    pub fn bare(fragment: &Fragment<'_>, event_id: &str, fifo: bool) -> Self {
         Self {
-            body: BASE64.encode(bytes(piece)),
+            body: BASE64.encode(bytes(fragment)),
             attributes: vec![("event_id", text(event_id)), ("encoding", text("base64"))],
             group_id: NO_GROUP.to_owned(),
             deduplication_id: fifo.then(|| event_id.to_owned()),
@@ -199,9 +205,9 @@ impl Message {
 /// The consumers' idempotency key: the same for the same change, however Meta batched it, in 64 hex digits.
 ///
 /// SHA-256 over the raw JSON texts of entry id, entry time and change, each after its length as 8 bytes,
-/// big-endian, with nothing after a 0 where there is none. For what is not a change, the piece alone.
+/// big-endian, with nothing after a 0 where there is none. For what is not a change, the fragment alone.
 #[must_use]
-pub fn event_id(piece: &Piece<'_>) -> String {
+pub fn event_id(fragment: &Fragment<'_>) -> String {
     let mut hash = Sha256::new();
     let mut part = |slices: &[&[u8]]| {
         let length: usize = slices.iter().map(|slice| slice.len()).sum();
@@ -210,27 +216,27 @@ pub fn event_id(piece: &Piece<'_>) -> String {
             hash.update(slice);
         }
     };
-    match piece {
-        Piece::Change(change) => {
-            for text in [change.entry_id, change.entry_time, Some(change.framed.inner())] {
+    match fragment {
+        Fragment::Change(change) => {
+            for text in [change.entry_id, change.entry_time, Some(change.json.element())] {
                 part(&[text.unwrap_or_default().as_bytes()]);
             }
         }
-        Piece::Other(framed) => part(&framed.slices().map(str::as_bytes)),
-        Piece::NotJson(body) => part(&[body]),
+        Fragment::Other(json) => part(&json.parts().map(str::as_bytes)),
+        Fragment::NotJson(body) => part(&[body]),
     }
     hex::encode(hash.finalize())
 }
 
 /// The message group: on a FIFO queue the conversation, on a standard queue the phone number or the account.
 #[must_use]
-pub fn group_id(piece: &Piece<'_>, origin: Origin<'_>, fifo: bool) -> String {
-    let Piece::Change(change) = piece else { return NO_GROUP.to_owned() };
+pub fn group_id(fragment: &Fragment<'_>, origin: Origin<'_>, fifo: bool) -> String {
+    let Fragment::Change(change) = fragment else { return NO_GROUP.to_owned() };
     let number = change.phone_number_id.as_deref();
     if let Some(contact) = fifo.then(|| change.contact()).flatten() {
         return conversation(origin.group_key, number.unwrap_or_default(), &contact);
     }
-    let entry_id = change.entry_id.and_then(scalar_text);
+    let entry_id = change.entry_id.and_then(string_or_number_text);
     let group = [number, entry_id.as_deref()].into_iter().flatten().find(|group| is_group_id(group));
     group.unwrap_or(NO_GROUP).to_owned()
 }
@@ -243,29 +249,29 @@ fn conversation(key: &str, number: &str, contact: &str) -> String {
     hex::encode(mac.finalize().into_bytes())
 }
 
-/// The body of a piece, and how it is encoded where it is not the piece's own text.
-fn body(piece: &Piece<'_>) -> (String, Option<&'static str>) {
-    match piece {
-        Piece::Change(Change { framed, .. }) | Piece::Other(framed) => (json_text(framed), None),
-        Piece::NotJson(body) => match std::str::from_utf8(body) {
+/// The body of a fragment, and how it is encoded where it is not the fragment's own text.
+fn body(fragment: &Fragment<'_>) -> (String, Option<&'static str>) {
+    match fragment {
+        Fragment::Change(Change { json, .. }) | Fragment::Other(json) => (json_text(json), None),
+        Fragment::NotJson(body) => match std::str::from_utf8(body) {
             Ok(text) if text.chars().all(is_taken) => (text.to_owned(), None),
             _ => (BASE64.encode(body), Some("base64")),
         },
     }
 }
 
-fn bytes(piece: &Piece<'_>) -> Vec<u8> {
-    match piece {
-        Piece::Change(Change { framed, .. }) | Piece::Other(framed) => framed.slices().concat().into_bytes(),
-        Piece::NotJson(body) => body.to_vec(),
+fn bytes(fragment: &Fragment<'_>) -> Vec<u8> {
+    match fragment {
+        Fragment::Change(Change { json, .. }) | Fragment::Other(json) => json.parts().concat().into_bytes(),
+        Fragment::NotJson(body) => body.to_vec(),
     }
 }
 
 /// Joins the slices; the only characters of a JSON text that SQS refuses become their escapes, which mean the
 /// same: both can only stand inside a string.
-fn json_text(framed: &Framed<'_>) -> String {
-    let mut text = String::with_capacity(framed.len());
-    for slice in framed.slices() {
+fn json_text(json: &EnvelopedJson<'_>) -> String {
+    let mut text = String::with_capacity(json.len());
+    for slice in json.parts() {
         let mut rest = slice;
         while let Some(at) = find_noncharacter(rest) {
             let (before, from) = rest.split_at(at);
@@ -311,9 +317,9 @@ pub fn is_group_id(value: &str) -> bool {
     !value.is_empty() && value.len() <= MOST_GROUP_CHARACTERS && value.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn scalar_text(json: &str) -> Option<String> {
+fn string_or_number_text(json: &str) -> Option<String> {
     let json = serde_json::from_str(json).ok()?;
-    scalar(json).map(Cow::into_owned)
+    string_or_number(json).map(Cow::into_owned)
 }
 
 fn text(value: &str) -> Attribute {

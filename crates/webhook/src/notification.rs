@@ -1,7 +1,7 @@
-//! A notification's text, cut into the pieces that are stored: one for each change, and what is no change.
+//! Splits a notification into the fragments that are stored: one for each change, and one for each part without a change.
 //!
-//! Nothing here writes JSON. A piece is made of slices of the text that Meta sent, so what a consumer reads
-//! is what was signed, whatever members Meta adds to it.
+//! Nothing here writes JSON. A fragment consists of slices of the text that Meta signed, so consumers receive exactly this
+//! text, whatever members Meta adds.
 
 use std::borrow::Cow;
 
@@ -9,66 +9,66 @@ use serde::{Deserialize, de::Deserializer};
 use serde_json::value::RawValue;
 
 mod json;
-pub use json::scalar;
+pub use json::string_or_number;
 use json::{
-    Elements, MAX_PIECES, Member, Members, Object, Raw, around, early_member_of_first, elements, inside, inside_first,
-    is_filled_array, is_json, members, string, usual,
+    Elements, MAX_FRAGMENTS, Member, MembersVisitor, Object, OptionalJson, elements, first_match_in_first, is_json,
+    is_nonempty_array, members, parse_common_shape, string, surrounding_text, unique_members, unique_members_of_first,
 };
 
-/// A body whose pieces together have more bytes than this stays whole: each repeats its envelope and its entry.
+/// A body stays whole if its fragments have more bytes than this together. Each fragment repeats its envelope and its entry.
 ///
 /// Meta's notifications have at most 3 MB.
 const MAX_SPLIT_BYTES: usize = 64 << 20;
 
-/// The smallest part of a body that makes sense alone.
+/// The smallest part of a notification that is stored alone.
 #[derive(Debug)]
-pub enum Piece<'b> {
-    /// A change item in its entry in its envelope.
+pub enum Fragment<'b> {
+    /// A change in its entry and its envelope.
     Change(Change<'b>),
-    /// JSON without a change that can be told: an entry in its envelope, an element of a top-level array, a
-    /// whole body; also a change whose field or value is there twice.
-    Other(Framed<'b>),
-    /// A body that is no JSON text, or not even UTF-8.
+    /// JSON without a readable change: an entry in its envelope, an element of a top-level array, or a whole body. Also a
+    /// change with a duplicate `field` or `value`.
+    Other(EnvelopedJson<'b>),
+    /// A body that is not JSON, or not UTF-8.
     NotJson(&'b [u8]),
 }
 
-/// One change item, and what of it routing and the contract need.
+/// A change, and the values in it that select its queue, its group and its attributes.
 #[derive(Debug)]
 pub struct Change<'b> {
-    /// The change in its entry in its envelope.
-    pub framed: Framed<'b>,
+    /// The change in its entry and its envelope.
+    pub json: EnvelopedJson<'b>,
     /// The entry's id, as JSON text.
     pub entry_id: Option<&'b str>,
     /// The entry's time, as JSON text.
     pub entry_time: Option<&'b str>,
-    /// The field, decoded, if it is a string and not empty.
+    /// The field, decoded. `None` if it is not a string, or empty.
     pub field: Option<Cow<'b, str>>,
-    /// What the value carries, by its first array that is not empty.
+    /// The first kind in the order of [`Kind::ALL`] whose array in the value is not empty.
     pub kind: Option<Kind>,
-    /// The id of the business number that the value is about.
+    /// The id of the business phone number in the metadata of the value.
     pub phone_number_id: Option<Cow<'b, str>>,
-    /// Whom the value is about.
+    /// The array `contacts` of the value.
     contacts: Option<&'b RawValue>,
-    /// Messages, statuses or echoes, whichever there are.
-    items: Option<&'b RawValue>,
+    /// The first nonempty array of messages, statuses or echoes.
+    messages_or_statuses: Option<&'b RawValue>,
 }
 
-/// What the value of a change carries; Meta sends all three under the field `messages`.
+/// The kinds of changes that Meta sends under the same field `messages`, by the array in their value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// What people wrote.
+    /// Messages from people.
     Messages,
-    /// Receipts of what was sent to them.
+    /// Delivery receipts of messages to people.
     Statuses,
     /// Errors of the account.
     Errors,
 }
 
 impl Kind {
-    /// All kinds, in the order in which they are looked for.
+    /// All kinds. The first one with a nonempty array is the kind of a change.
     pub const ALL: [Self; 3] = [Self::Messages, Self::Statuses, Self::Errors];
 
-    /// The name of the array in the value, which is the name in routes and attributes too.
+    /// The name of the array in the value. Routes and the attribute `kind` use the same name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -79,125 +79,125 @@ impl Kind {
     }
 }
 
-/// A part of a body with the text around it that makes it a notification again.
+/// JSON from a body, with the text around it that makes it a notification again.
 #[derive(Debug, Clone, Copy)]
-pub struct Framed<'b> {
+pub struct EnvelopedJson<'b> {
     before: [&'b str; 2],
-    inner: &'b str,
+    element: &'b str,
     after: [&'b str; 2],
 }
 
-impl<'b> Framed<'b> {
-    const fn bare(inner: &'b str) -> Self {
-        Self { before: ["", ""], inner, after: ["", ""] }
+impl<'b> EnvelopedJson<'b> {
+    const fn without_envelope(element: &'b str) -> Self {
+        Self { before: ["", ""], element, after: ["", ""] }
     }
 
-    /// The part itself, as it came.
+    /// The change, entry or array element itself, as Meta sent it.
     #[must_use]
-    pub const fn inner(&self) -> &'b str {
-        self.inner
+    pub const fn element(&self) -> &'b str {
+        self.element
     }
 
-    /// The slices that make up the piece, in order.
+    /// The slices of the fragment, in order: before, element, after.
     #[must_use]
-    pub const fn slices(&self) -> [&'b str; 5] {
+    pub const fn parts(&self) -> [&'b str; 5] {
         let ([a, b], [d, e]) = (self.before, self.after);
-        [a, b, self.inner, d, e]
+        [a, b, self.element, d, e]
     }
 
-    /// Bytes of the whole piece.
+    /// The length of the whole fragment in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.slices().iter().map(|slice| slice.len()).sum()
+        self.parts().iter().map(|part| part.len()).sum()
     }
 
-    /// Whether the piece has no text at all.
+    /// Whether the fragment has no text.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Cuts a body into pieces that hold every change exactly once and lose nothing that is not one.
+/// Splits a body into fragments that together contain every byte of every change, and everything that is not a change.
 ///
-/// No body is an error: what is not understood is a piece too. Only an empty body has none. A body that would
-/// grow beyond reason when cut stays whole.
+/// Every body is accepted: JSON that cannot be interpreted, and bytes that are not JSON, become a fragment too. An empty body
+/// has no fragments. A body with more than 10,000 fragments, or with fragments of more than 64 MiB together, stays whole.
 #[must_use]
-pub fn split(body: &[u8]) -> Vec<Piece<'_>> {
+pub fn split(body: &[u8]) -> Vec<Fragment<'_>> {
     if body.is_empty() {
         return Vec::new();
     }
-    let Ok(text) = std::str::from_utf8(body) else { return vec![Piece::NotJson(body)] };
-    let mut pieces = Vec::new();
-    if let Some(UsualEnvelope { entry: [Object(entry)] }) = usual(text)
-        && let Some(entry) = Entry::around(text, entry)
+    let Ok(text) = std::str::from_utf8(body) else { return vec![Fragment::NotJson(body)] };
+    let mut fragments = Vec::new();
+    if let Some(CommonEnvelope { entry: [Object(entry)] }) = parse_common_shape(text)
+        && let Some(entry) = Entry::new(text, entry)
     {
-        split_changes(["", ""], entry, &mut pieces);
+        split_changes(["", ""], entry, &mut fragments);
     } else if is_json(text) {
-        // One of Meta's pages prints the envelope inside an array.
+        // An example in Meta's documentation has the envelope inside an array.
         match elements(text).filter(|envelopes| !envelopes.is_empty()) {
             Some(envelopes) => {
                 for envelope in envelopes {
-                    if pieces.len() > MAX_PIECES {
+                    if fragments.len() > MAX_FRAGMENTS {
                         break;
                     }
-                    split_envelope(envelope.get(), &mut pieces);
+                    split_envelope(envelope.get(), &mut fragments);
                 }
             }
-            None => split_envelope(text, &mut pieces),
+            None => split_envelope(text, &mut fragments),
         }
     } else {
-        return vec![Piece::NotJson(body)];
+        return vec![Fragment::NotJson(body)];
     }
-    let bytes: usize = pieces.iter().map(Piece::size).sum();
-    if pieces.len() > MAX_PIECES || bytes > MAX_SPLIT_BYTES {
-        return vec![Piece::Other(Framed::bare(text))];
+    let bytes: usize = fragments.iter().map(Fragment::size).sum();
+    if fragments.len() > MAX_FRAGMENTS || bytes > MAX_SPLIT_BYTES {
+        return vec![Fragment::Other(EnvelopedJson::without_envelope(text))];
     }
-    pieces
+    fragments
 }
 
-impl Piece<'_> {
-    /// The size of the piece in bytes.
+impl Fragment<'_> {
+    /// The length of the fragment in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         match self {
-            Self::Change(change) => change.framed.len(),
-            Self::Other(framed) => framed.len(),
+            Self::Change(change) => change.json.len(),
+            Self::Other(json) => json.len(),
             Self::NotJson(body) => body.len(),
         }
     }
 }
 
-fn split_envelope<'b>(envelope: &'b str, pieces: &mut Vec<Piece<'b>>) {
-    let entries = members(envelope, ["entry"]).and_then(|[entry]| elements(entry.once()?.get()));
-    let Some((head, entries, tail)) = entries.and_then(|entries| around(envelope, entries)) else {
-        pieces.push(Piece::Other(Framed::bare(envelope)));
+fn split_envelope<'b>(envelope: &'b str, fragments: &mut Vec<Fragment<'b>>) {
+    let entries = members(envelope, ["entry"]).and_then(|[entry]| elements(entry.unique()?.get()));
+    let Some((head, entries, tail)) = entries.and_then(|entries| surrounding_text(envelope, entries)) else {
+        fragments.push(Fragment::Other(EnvelopedJson::without_envelope(envelope)));
         return;
     };
     for entry in entries {
-        if pieces.len() > MAX_PIECES {
+        if fragments.len() > MAX_FRAGMENTS {
             return;
         }
-        split_entry([head, tail], entry.get(), pieces);
+        split_entry([head, tail], entry.get(), fragments);
     }
 }
 
-fn split_entry<'b>(envelope: [&'b str; 2], entry: &'b str, pieces: &mut Vec<Piece<'b>>) {
+fn split_entry<'b>(envelope: [&'b str; 2], entry: &'b str, fragments: &mut Vec<Fragment<'b>>) {
     if let Some(entry) = Entry::read(entry) {
-        return split_changes(envelope, entry, pieces);
+        return split_changes(envelope, entry, fragments);
     }
     let [before, after] = envelope;
-    pieces.push(Piece::Other(Framed { before: [before, ""], inner: entry, after: ["", after] }));
+    fragments.push(Fragment::Other(EnvelopedJson { before: [before, ""], element: entry, after: ["", after] }));
 }
 
-fn split_changes<'b>([before, after]: [&'b str; 2], found: Entry<'b>, pieces: &mut Vec<Piece<'b>>) {
-    pieces.extend(found.changes.into_iter().map(|change| {
-        let framed = Framed { before: [before, found.head], inner: change.get(), after: [found.tail, after] };
-        Change::read(framed, found.id, found.time).map_or(Piece::Other(framed), Piece::Change)
+fn split_changes<'b>([before, after]: [&'b str; 2], found: Entry<'b>, fragments: &mut Vec<Fragment<'b>>) {
+    fragments.extend(found.changes.into_iter().map(|change| {
+        let json = EnvelopedJson { before: [before, found.head], element: change.get(), after: [found.tail, after] };
+        Change::read(json, found.id, found.time).map_or(Fragment::Other(json), Fragment::Change)
     }));
 }
 
-/// An entry that has changes, and each member that is read only once.
+/// An entry with changes. The members that are read are unique in it.
 struct Entry<'b> {
     id: Option<&'b str>,
     time: Option<&'b str>,
@@ -208,107 +208,118 @@ struct Entry<'b> {
 
 impl<'b> Entry<'b> {
     fn read(entry: &'b str) -> Option<Self> {
-        let found = usual(entry).or_else(|| {
+        let found = parse_common_shape(entry).or_else(|| {
             let [id, time, changes] = members(entry, ["id", "time", "changes"])?;
-            let changes = elements(changes.once()?.get())?;
-            Some(UsualEntry { id: Raw(id.optional()?), time: Raw(time.optional()?), changes: Elements(changes) })
+            let changes = elements(changes.unique()?.get())?;
+            Some(CommonEntry {
+                id: OptionalJson(id.at_most_one()?),
+                time: OptionalJson(time.at_most_one()?),
+                changes: Elements(changes),
+            })
         })?;
-        Self::around(entry, found)
+        Self::new(entry, found)
     }
 
-    /// Takes an entry, or the envelope of an only entry, for all that is around its changes.
-    fn around(whole: &'b str, entry: UsualEntry<'b>) -> Option<Self> {
-        let UsualEntry { id: Raw(id), time: Raw(time), changes: Elements(changes) } = entry;
-        let (head, changes, tail) = around(whole, changes)?;
+    /// `whole` is the text that surrounds the changes: the entry, or the envelope if it has a single entry.
+    fn new(whole: &'b str, entry: CommonEntry<'b>) -> Option<Self> {
+        let CommonEntry { id: OptionalJson(id), time: OptionalJson(time), changes: Elements(changes) } = entry;
+        let (head, changes, tail) = surrounding_text(whole, changes)?;
         Some(Self { id: id.map(RawValue::get), time: time.map(RawValue::get), head, changes, tail })
     }
 }
 
 impl<'b> Change<'b> {
-    fn read(framed: Framed<'b>, entry_id: Option<&'b str>, entry_time: Option<&'b str>) -> Option<Self> {
+    fn read(json: EnvelopedJson<'b>, entry_id: Option<&'b str>, entry_time: Option<&'b str>) -> Option<Self> {
         let (field, [metadata, contacts, echoes, kinds @ ..]) =
-            if let Some(UsualChange { field, value }) = usual(framed.inner) {
+            if let Some(CommonChange { field, value }) = parse_common_shape(json.element) {
                 (Some(field), value.0)
             } else {
-                let [field, value] = members(framed.inner, ["field", "value"]).unwrap_or_default();
-                (field.optional()?, inside(value.optional()?, VALUE))
+                let [field, value] = members(json.element, ["field", "value"]).unwrap_or_default();
+                (field.at_most_one()?, unique_members(value.at_most_one()?, VALUE_MEMBERS))
             };
         let [messages, statuses, _] = kinds;
-        let kind = Kind::ALL.into_iter().zip(kinds).find(|(_, array)| array.is_some_and(is_filled_array));
-        let [phone_number_id] = inside(metadata, ["phone_number_id"]);
+        let kind = Kind::ALL.into_iter().zip(kinds).find(|(_, array)| array.is_some_and(is_nonempty_array));
+        let [phone_number_id] = unique_members(metadata, ["phone_number_id"]);
         Some(Self {
-            framed,
+            json,
             entry_id,
             entry_time,
             field: field.and_then(string).filter(|field| !field.is_empty()),
             kind: kind.map(|(kind, _)| kind),
-            phone_number_id: phone_number_id.and_then(scalar),
+            phone_number_id: phone_number_id.and_then(string_or_number),
             contacts,
-            items: [messages, statuses, echoes].into_iter().flatten().find(|array| is_filled_array(array)),
+            messages_or_statuses: [messages, statuses, echoes]
+                .into_iter()
+                .flatten()
+                .find(|array| is_nonempty_array(array)),
         })
     }
 
-    /// When the change was sent or happened, in seconds since 1970: the time of its entry, else the timestamp of its
-    /// first message or status.
+    /// The time of the change in seconds since 1970: the time of its entry, or else the timestamp of its first message or
+    /// status.
     #[must_use]
     pub fn time(&self) -> Option<u64> {
         let seconds = |json: &str| json.trim_matches('"').parse().ok();
-        self.entry_time.and_then(seconds).or_else(|| seconds(early_member_of_first(self.items?, "timestamp")?.get()))
+        self.entry_time
+            .and_then(seconds)
+            .or_else(|| seconds(first_match_in_first(self.messages_or_statuses?, "timestamp")?.get()))
     }
 
-    /// Who the business talks to in this change, by whatever the first message or status names them with.
+    /// The person to whom the business talks in this change, by the first identifier of its first message or status.
     ///
-    /// An echo of what the business sent has the business as `from`, so `to` goes first. Since 2026 the phone
-    /// number can be missing; then a business-scoped user id is all there is.
+    /// In an echo, `from` is the business, so `to` takes precedence. Since 2026 the phone number can be missing. Then only a
+    /// business-scoped user id identifies the person.
     #[must_use]
     pub fn contact(&self) -> Option<Cow<'b, str>> {
-        let [wa_id, contact_user_id] = inside_first(self.contacts, ["wa_id", "user_id"]);
-        let [to, from, recipient_id, from_user_id, to_user_id, recipient_user_id] =
-            inside_first(self.items, ["to", "from", "recipient_id", "from_user_id", "to_user_id", "recipient_user_id"]);
+        let [wa_id, contact_user_id] = unique_members_of_first(self.contacts, ["wa_id", "user_id"]);
+        let [to, from, recipient_id, from_user_id, to_user_id, recipient_user_id] = unique_members_of_first(
+            self.messages_or_statuses,
+            ["to", "from", "recipient_id", "from_user_id", "to_user_id", "recipient_user_id"],
+        );
         [wa_id, to, from, recipient_id, from_user_id, to_user_id, recipient_user_id, contact_user_id]
             .into_iter()
             .flatten()
-            .find_map(scalar)
+            .find_map(string_or_number)
     }
 }
 
-/// An envelope as Meta writes it: mostly with a single entry.
+/// An envelope of the common shape, which has a single entry.
 #[derive(Deserialize)]
-struct UsualEnvelope<'b> {
+struct CommonEnvelope<'b> {
     #[serde(borrow)]
-    entry: [Object<UsualEntry<'b>>; 1],
+    entry: [Object<CommonEntry<'b>>; 1],
 }
 
-/// An entry as Meta writes it.
+/// An entry of the common shape.
 #[derive(Deserialize)]
-struct UsualEntry<'b> {
+struct CommonEntry<'b> {
     #[serde(borrow, default)]
-    id: Raw<'b>,
+    id: OptionalJson<'b>,
     #[serde(borrow, default)]
-    time: Raw<'b>,
+    time: OptionalJson<'b>,
     #[serde(borrow)]
     changes: Elements<'b>,
 }
 
-/// A change as Meta writes it, and what is looked for in its value.
+/// A change of the common shape, with the members of its value that are read.
 #[derive(Deserialize)]
-struct UsualChange<'b> {
+struct CommonChange<'b> {
     #[serde(borrow)]
     field: &'b RawValue,
     #[serde(borrow)]
-    value: Inside<'b>,
+    value: ValueMembers<'b>,
 }
 
-/// What is looked for in the value of a change.
-const VALUE: [&str; 6] =
+/// The members of the value that are read.
+const VALUE_MEMBERS: [&str; 6] =
     ["metadata", "contacts", "message_echoes", Kind::ALL[0].name(), Kind::ALL[1].name(), Kind::ALL[2].name()];
 
-/// The members of an object named in [`VALUE`], where each is there once.
-struct Inside<'b>([Option<&'b RawValue>; VALUE.len()]);
+/// The members named in [`VALUE_MEMBERS`]. A duplicate member is `None`.
+struct ValueMembers<'b>([Option<&'b RawValue>; VALUE_MEMBERS.len()]);
 
-impl<'de: 'b, 'b> Deserialize<'de> for Inside<'b> {
+impl<'de: 'b, 'b> Deserialize<'de> for ValueMembers<'b> {
     fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
-        value.deserialize_map(Members(VALUE)).map(|found| Self(found.map(Member::once)))
+        value.deserialize_map(MembersVisitor(VALUE_MEMBERS)).map(|found| Self(found.map(Member::unique)))
     }
 }
 

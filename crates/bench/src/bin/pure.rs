@@ -17,12 +17,12 @@ fn main() -> ExitCode {
     };
     let [changes, bytes, times] = numbers[..] else { return ExitCode::FAILURE };
     let body = of_changes(changes, bytes);
-    let (header, pieces) = (sign(APP_SECRET, body.as_bytes()), cut(&body));
+    let (header, fragments) = (sign(APP_SECRET, body.as_bytes()), cut(&body));
     for _ in 0..times {
         match step.as_str() {
             "hash" => hash(black_box(&body), &header),
             "split" => drop(black_box(cut(black_box(&body)))),
-            "build" => _ = black_box(build(black_box(&pieces))),
+            "build" => _ = black_box(build(black_box(&fragments))),
             _ => return ExitCode::FAILURE,
         }
     }

@@ -8,7 +8,7 @@ use aws_sdk_sqs::types::{
 };
 use whatsapp_webhook::{
     message::{self, NO_GROUP, Origin, is_group_id},
-    notification::{Piece, split},
+    notification::{Fragment, split},
 };
 
 const UNROUTED_REASON: &str = "unrouted_reason";
@@ -74,7 +74,7 @@ pub(crate) fn group_id(message: &Message, way: Way<'_>) -> Option<String> {
         return system_attribute(message, &MessageSystemAttributeName::MessageGroupId).map(str::to_owned);
     }
     let context = Origin { request_id: "", trace: None, group_key: way.group_key };
-    if let [change @ Piece::Change(_)] = split(message.body.as_deref().unwrap_or_default().as_bytes()).as_slice() {
+    if let [change @ Fragment::Change(_)] = split(message.body.as_deref().unwrap_or_default().as_bytes()).as_slice() {
         return Some(message::group_id(change, context, way.to_fifo));
     }
     let attributes = ["phone_number_id", "entry_id"].into_iter().filter_map(|name| attribute(message, name));

@@ -1,15 +1,15 @@
-//! Pieces in, messages out.
+//! Fragments in, messages out.
 
 use super::*;
 use crate::notification::split;
 
 const ORIGIN: Origin<'_> = Origin { request_id: "r-1", group_key: "key", trace: None };
 
-/// The one message of a body that has one piece.
+/// The one message of a body that has one fragment.
 fn message_of(body: &[u8], fifo: bool) -> Message {
-    let pieces = split(body);
-    assert_eq!(pieces.len(), 1);
-    Message::new(&pieces[0], &event_id(&pieces[0]), ORIGIN, None, fifo)
+    let fragments = split(body);
+    assert_eq!(fragments.len(), 1);
+    Message::new(&fragments[0], &event_id(&fragments[0]), ORIGIN, None, fifo)
 }
 
 fn standard(body: &str) -> Message {
@@ -177,8 +177,8 @@ fn a_fifo_queue_keeps_order_within_a_conversation_without_telling_whose() {
 
 #[test]
 fn the_size_counts_what_sqs_counts_with_room_for_a_reason() {
-    let pieces = split(b"{}");
-    let message = |reason| Message::new(&pieces[0], &"0".repeat(64), ORIGIN, reason, false);
+    let fragments = split(b"{}");
+    let message = |reason| Message::new(&fragments[0], &"0".repeat(64), ORIGIN, reason, false);
     let expected = 2
         + ("event_idString".len() + 64)
         + "request_idStringr-1".len()
@@ -200,9 +200,9 @@ fn the_size_is_enough_for_every_reason() {
         Unrouted::NotANotification,
         Unrouted::QueueUnavailable,
     ];
-    let pieces = split(b"{}");
+    let fragments = split(b"{}");
     for reason in reasons {
-        let message = Message::new(&pieces[0], "id", ORIGIN, Some(reason), false);
+        let message = Message::new(&fragments[0], "id", ORIGIN, Some(reason), false);
         let value = |name| attribute(&message, name).unwrap_or_default().len();
         let attributes = message.attributes.iter().map(|(name, _)| name.len() + "String".len() + value(name));
         assert!(message.size() >= message.body.len() + attributes.sum::<usize>(), "{reason:?}");
@@ -228,8 +228,8 @@ fn a_pointer_is_what_the_extended_client_library_reads() {
 #[test]
 fn the_bare_form_holds_the_bytes_and_two_attributes() {
     let body = b"{\"entry\":[{\"changes\":[{\"field\":\"a\"}]}]}";
-    let pieces = split(body);
-    let message = Message::bare(&pieces[0], "id", true);
+    let fragments = split(body);
+    let message = Message::bare(&fragments[0], "id", true);
     assert_eq!(BASE64.decode(&message.body).unwrap(), body);
     assert_eq!(message.attributes, [("event_id", text("id")), ("encoding", text("base64"))]);
     assert_eq!((message.group_id.as_str(), message.deduplication_id.as_deref()), ("-", Some("id")));

@@ -1,4 +1,4 @@
-//! Readers of raw JSON text that keep every slice as it came.
+//! Reads raw JSON text and returns slices of it, unchanged.
 
 use std::{borrow::Cow, marker::PhantomData};
 
@@ -8,35 +8,35 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// A body with more elements than this stays whole. Meta puts at most 1000 changes in a notification.
+/// A body with more fragments than this stays whole. Meta puts at most 1000 changes in a notification.
 ///
 /// Source: <https://developers.facebook.com/docs/graph-api/webhooks/getting-started>
-pub(super) const MAX_PIECES: usize = 10_000;
+pub(super) const MAX_FRAGMENTS: usize = 10_000;
 
-/// A member that may be missing; `null` is not missing.
+/// A member that may be absent. A member with the value `null` is present.
 #[derive(Default)]
-pub(super) struct Raw<'b>(pub(super) Option<&'b RawValue>);
+pub(super) struct OptionalJson<'b>(pub(super) Option<&'b RawValue>);
 
-impl<'de: 'b, 'b> Deserialize<'de> for Raw<'b> {
+impl<'de: 'b, 'b> Deserialize<'de> for OptionalJson<'b> {
     fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
         Deserialize::deserialize(value).map(|value| Self(Some(value)))
     }
 }
 
-/// An object that is as Meta writes it, read in one go; of any other nothing is told, and it has to be looked at
-/// member by member.
-pub(super) fn usual<'b, T: Deserialize<'b>>(json: &'b str) -> Option<T> {
+/// Fast path: deserializes an object of the common shape in one pass. Returns `None` for any other input; the exact readers
+/// then handle it.
+pub(super) fn parse_common_shape<'b, T: Deserialize<'b>>(json: &'b str) -> Option<T> {
     serde_json::from_str(json).ok().map(|Object(object)| object)
 }
 
-/// What is read of an object alone: what is derived for a struct would take an array of its members too.
+/// Accepts only a JSON object. A derived `Deserialize` of a struct also accepts an array of the values of its members.
 pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
-        struct Members<T>(PhantomData<T>);
+        struct ObjectVisitor<T>(PhantomData<T>);
 
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
             type Value = T;
 
             fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -48,19 +48,19 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
             }
         }
 
-        value.deserialize_map(Members(PhantomData)).map(Self)
+        value.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
     }
 }
 
-/// The text of a JSON string or number, if it is one and not empty.
+/// The text of a JSON number or of a nonempty JSON string. `None` for any other JSON.
 #[must_use]
-pub fn scalar(json: &RawValue) -> Option<Cow<'_, str>> {
+pub fn string_or_number(json: &RawValue) -> Option<Cow<'_, str>> {
     let text = json.get();
     let number = text.starts_with(|first: char| first == '-' || first.is_ascii_digit());
     if number { Some(Cow::Borrowed(text)) } else { string(json).filter(|text| !text.is_empty()) }
 }
 
-/// The text of a JSON string; none if it is something else, or has a lone surrogate, which no text can hold.
+/// The text of a JSON string. `None` for any other JSON, and for a string with a lone surrogate, which is not valid Unicode.
 pub(super) fn string(json: &RawValue) -> Option<Cow<'_, str>> {
     #[derive(Deserialize)]
     struct Text<'j>(#[serde(borrow)] Cow<'j, str>);
@@ -72,7 +72,7 @@ pub(super) fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-pub(super) fn is_filled_array(json: &RawValue) -> bool {
+pub(super) fn is_nonempty_array(json: &RawValue) -> bool {
     json.get().strip_prefix('[').is_some_and(|rest| !rest.trim_start().starts_with(']'))
 }
 
@@ -80,8 +80,8 @@ pub(super) fn elements(json: &str) -> Option<Vec<&RawValue>> {
     serde_json::from_str(json).ok().map(|Elements(elements)| elements)
 }
 
-/// The elements of an array. More than [`MAX_PIECES`] are skipped, because their body stays whole: keeping millions of them
-/// would need a hundred times the memory of their text.
+/// The elements of an array. Reading stops to collect after [`MAX_FRAGMENTS`] + 1, because the body stays whole then, and a
+/// million slices need a hundred times the memory of their text.
 pub(super) struct Elements<'b>(pub(super) Vec<&'b RawValue>);
 
 impl<'de: 'b, 'b> Deserialize<'de> for Elements<'b> {
@@ -97,7 +97,7 @@ impl<'de: 'b, 'b> Deserialize<'de> for Elements<'b> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
                 let mut elements = Vec::new();
-                while elements.len() <= MAX_PIECES
+                while elements.len() <= MAX_FRAGMENTS
                     && let Some(element) = array.next_element()?
                 {
                     elements.push(element);
@@ -111,23 +111,25 @@ impl<'de: 'b, 'b> Deserialize<'de> for Elements<'b> {
     }
 }
 
-/// A reader of an array's first element; what follows it stays unread. Of anything else there is nothing to read.
-fn first(array: &RawValue) -> serde_json::Deserializer<serde_json::de::StrRead<'_>> {
+/// A deserializer that starts at the first element of an array. For JSON that is not an array it has no input.
+fn first_element(array: &RawValue) -> serde_json::Deserializer<serde_json::de::StrRead<'_>> {
     serde_json::Deserializer::from_str(array.get().strip_prefix('[').unwrap_or_default())
 }
 
-/// The members with the given names of an array's first element, where each is there once.
-pub(super) fn inside_first<'j, const N: usize>(
+/// The members with these names in the first element of an array. A duplicate member is `None`.
+pub(super) fn unique_members_of_first<'j, const N: usize>(
     array: Option<&'j RawValue>,
     names: [&str; N],
 ) -> [Option<&'j RawValue>; N] {
-    let found = array.and_then(|array| first(array).deserialize_map(Members(names)).ok());
-    found.map_or([None; N], |found| found.map(Member::once))
+    let found = array.and_then(|array| first_element(array).deserialize_map(MembersVisitor(names)).ok());
+    found.map_or([None; N], |found| found.map(Member::unique))
 }
 
-/// The first member of that name of an array's first element; what follows it, which may be megabytes, stays unread, and so
-/// whether the name is there once more: this is for what is measured, not for what is stored.
-pub(super) fn early_member_of_first<'j>(array: &'j RawValue, name: &str) -> Option<&'j RawValue> {
+/// The first member with this name in the first element of an array.
+///
+/// The rest of the element, which may have megabytes, is not read, so a duplicate is not detected. The result is for metrics,
+/// not for stored data.
+pub(super) fn first_match_in_first<'j>(array: &'j RawValue, name: &str) -> Option<&'j RawValue> {
     struct Early<'n, 'f, 'j>(&'n str, &'f mut Option<&'j RawValue>);
 
     impl<'j> Visitor<'j> for Early<'_, '_, 'j> {
@@ -138,7 +140,7 @@ pub(super) fn early_member_of_first<'j>(array: &'j RawValue, name: &str) -> Opti
         }
 
         fn visit_map<A: MapAccess<'j>>(self, mut object: A) -> Result<(), A::Error> {
-            while let Some(index) = object.next_key_seed(Index(&[self.0]))? {
+            while let Some(index) = object.next_key_seed(NameIndex(&[self.0]))? {
                 if index.is_some() {
                     *self.1 = Some(object.next_value()?);
                     return Ok(());
@@ -150,13 +152,16 @@ pub(super) fn early_member_of_first<'j>(array: &'j RawValue, name: &str) -> Opti
     }
 
     let mut found = None;
-    // An object that was left before its end is an error, and of no interest.
-    let _ = first(array).deserialize_map(Early(name, &mut found));
+    // Stopping before the end of the object is an error to serde_json, which is expected here.
+    let _ = first_element(array).deserialize_map(Early(name, &mut found));
     found
 }
 
-/// The text before the first and after the last of some parts of a text, and the parts; none if there are none.
-pub(super) fn around<'b>(whole: &'b str, parts: Vec<&'b RawValue>) -> Option<(&'b str, Vec<&'b RawValue>, &'b str)> {
+/// Returns the text before the first part, the parts, and the text after the last part. `None` if there are no parts.
+pub(super) fn surrounding_text<'b>(
+    whole: &'b str,
+    parts: Vec<&'b RawValue>,
+) -> Option<(&'b str, Vec<&'b RawValue>, &'b str)> {
     let offset = |part: &str| part.as_ptr().addr() - whole.as_ptr().addr();
     let head = &whole[..offset(parts.first()?.get())];
     let last = parts.last()?.get();
@@ -164,46 +169,49 @@ pub(super) fn around<'b>(whole: &'b str, parts: Vec<&'b RawValue>) -> Option<(&'
     Some((head, parts, tail))
 }
 
-/// What an object has under a name that is looked for.
+/// The occurrences of a name in an object.
 #[derive(Clone, Copy, Default)]
 pub(super) enum Member<'j> {
     #[default]
     Absent,
-    Once(&'j RawValue),
-    /// Twice or more: readers of JSON differ in which one counts, so none does.
-    Doubled,
+    Unique(&'j RawValue),
+    /// The name occurs more than once. JSON parsers differ in which value they take, so no value is used.
+    Duplicate,
 }
 
 impl<'j> Member<'j> {
-    pub(super) fn once(self) -> Option<&'j RawValue> {
-        if let Self::Once(value) = self { Some(value) } else { None }
+    pub(super) fn unique(self) -> Option<&'j RawValue> {
+        if let Self::Unique(value) = self { Some(value) } else { None }
     }
 
-    /// The value, if there is one; none at all if there are more.
+    /// The value, or `Some(None)` if it is absent. `None` if there are duplicates.
     #[allow(clippy::option_option, reason = "absent and ambiguous are two things")]
-    pub(super) fn optional(self) -> Option<Option<&'j RawValue>> {
+    pub(super) fn at_most_one(self) -> Option<Option<&'j RawValue>> {
         match self {
             Self::Absent => Some(None),
-            Self::Once(value) => Some(Some(value)),
-            Self::Doubled => None,
+            Self::Unique(value) => Some(Some(value)),
+            Self::Duplicate => None,
         }
     }
 }
 
-/// The members with the given names of what may be an object, where each is there once.
-pub(super) fn inside<'j, const N: usize>(json: Option<&'j RawValue>, names: [&str; N]) -> [Option<&'j RawValue>; N] {
-    json.and_then(|json| members(json.get(), names)).map_or([None; N], |found| found.map(Member::once))
+/// The members with these names, if the JSON is an object. A duplicate member is `None`.
+pub(super) fn unique_members<'j, const N: usize>(
+    json: Option<&'j RawValue>,
+    names: [&str; N],
+) -> [Option<&'j RawValue>; N] {
+    json.and_then(|json| members(json.get(), names)).map_or([None; N], |found| found.map(Member::unique))
 }
 
-/// The members with the given names of a JSON object; none if the text is none.
+/// The members with these names of a JSON object. `None` if the text is not a JSON object.
 pub(super) fn members<'j, const N: usize>(json: &'j str, names: [&str; N]) -> Option<[Member<'j>; N]> {
-    serde_json::Deserializer::from_str(json).deserialize_map(Members(names)).ok()
+    serde_json::Deserializer::from_str(json).deserialize_map(MembersVisitor(names)).ok()
 }
 
-/// Reads the members with the given names of an object.
-pub(super) struct Members<'n, const N: usize>(pub(super) [&'n str; N]);
+/// Visits an object and collects the members with these names.
+pub(super) struct MembersVisitor<'n, const N: usize>(pub(super) [&'n str; N]);
 
-impl<'j, const N: usize> Visitor<'j> for Members<'_, N> {
+impl<'j, const N: usize> Visitor<'j> for MembersVisitor<'_, N> {
     type Value = [Member<'j>; N];
 
     fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -212,27 +220,27 @@ impl<'j, const N: usize> Visitor<'j> for Members<'_, N> {
 
     fn visit_map<A: MapAccess<'j>>(self, mut object: A) -> Result<Self::Value, A::Error> {
         let mut found = [Member::Absent; N];
-        while let Some(index) = object.next_key_seed(Index(&self.0))? {
+        while let Some(index) = object.next_key_seed(NameIndex(&self.0))? {
             let Some(index) = index else {
                 object.next_value::<IgnoredAny>()?;
                 continue;
             };
             let value = object.next_value()?;
             found[index] = match found[index] {
-                Member::Absent => Member::Once(value),
-                Member::Once(_) | Member::Doubled => Member::Doubled,
+                Member::Absent => Member::Unique(value),
+                Member::Unique(_) | Member::Duplicate => Member::Duplicate,
             };
         }
         Ok(found)
     }
 }
 
-/// The index of an object's key among some names.
+/// Deserializes the key of a member to its index in a list of names.
 ///
-/// Read as bytes: a key may have a lone surrogate, which is valid in JSON and not in a string.
-struct Index<'n>(&'n [&'n str]);
+/// The key is read as bytes, because a key with a lone surrogate is valid JSON and not valid Unicode.
+struct NameIndex<'n>(&'n [&'n str]);
 
-impl<'j> DeserializeSeed<'j> for Index<'_> {
+impl<'j> DeserializeSeed<'j> for NameIndex<'_> {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'j>>(self, key: D) -> Result<Self::Value, D::Error> {
@@ -240,7 +248,7 @@ impl<'j> DeserializeSeed<'j> for Index<'_> {
     }
 }
 
-impl Visitor<'_> for Index<'_> {
+impl Visitor<'_> for NameIndex<'_> {
     type Value = Option<usize>;
 
     fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,22 +1,22 @@
-//! Bytes in, pieces out.
+//! Bytes in, fragments out.
 
 use super::*;
 
 fn texts(body: &str) -> Vec<String> {
     split(body.as_bytes())
         .iter()
-        .map(|piece| match piece {
-            Piece::Change(change) => format!("change {}", change.framed.slices().concat()),
-            Piece::Other(framed) => format!("other {}", framed.slices().concat()),
-            Piece::NotJson(body) => format!("not json {}", String::from_utf8_lossy(body)),
+        .map(|fragment| match fragment {
+            Fragment::Change(change) => format!("change {}", change.json.parts().concat()),
+            Fragment::Other(json) => format!("other {}", json.parts().concat()),
+            Fragment::NotJson(body) => format!("not json {}", String::from_utf8_lossy(body)),
         })
         .collect()
 }
 
 fn only_change(body: &str) -> Change<'_> {
-    let mut pieces = split(body.as_bytes());
-    match (pieces.pop(), pieces.len()) {
-        (Some(Piece::Change(change)), 0) => change,
+    let mut fragments = split(body.as_bytes());
+    match (fragments.pop(), fragments.len()) {
+        (Some(Fragment::Change(change)), 0) => change,
         other => panic!("{other:?}"),
     }
 }
@@ -135,8 +135,8 @@ fn what_is_no_json_is_kept_as_it_came() {
         b"\xef\xbb\xbf{}",
         b"{\"a\":01}",
     ] {
-        let pieces = split(body);
-        assert!(matches!(pieces[..], [Piece::NotJson(kept)] if kept == body), "{pieces:?}");
+        let fragments = split(body);
+        assert!(matches!(fragments[..], [Fragment::NotJson(kept)] if kept == body), "{fragments:?}");
     }
     assert!(split(b"").is_empty());
 }
@@ -152,8 +152,8 @@ fn depth_is_no_danger() {
 #[test]
 fn a_body_that_would_grow_beyond_reason_stays_whole() {
     let count = |entries: &str| split(format!(r#"{{"entry":[{entries}]}}"#).as_bytes()).len();
-    assert_eq!(count(&vec!["0"; MAX_PIECES].join(",")), MAX_PIECES);
-    assert_eq!(count(&vec!["0"; MAX_PIECES + 1].join(",")), 1);
+    assert_eq!(count(&vec!["0"; MAX_FRAGMENTS].join(",")), MAX_FRAGMENTS);
+    assert_eq!(count(&vec!["0"; MAX_FRAGMENTS + 1].join(",")), 1);
     let heavy = |changes: usize| {
         let changes = vec!["0"; changes].join(",");
         count(&format!(r#"{{"x":"{}","changes":[{changes}]}}"#, "x".repeat(1 << 20)))
@@ -164,20 +164,20 @@ fn a_body_that_would_grow_beyond_reason_stays_whole() {
 #[test]
 fn too_many_elements_in_any_array_stay_whole() {
     let zeros = |count: usize| vec!["0"; count].join(",");
-    let entry = format!(r#"{{"changes":[{}]}}"#, zeros(MAX_PIECES / 2));
-    for (body, pieces) in [
-        (format!("[{}]", zeros(MAX_PIECES)), MAX_PIECES),
-        (format!("[{}]", zeros(MAX_PIECES + 1)), 1),
-        (format!(r#"{{"entry":[{{"changes":[{}]}}]}}"#, zeros(MAX_PIECES + 1)), 1),
-        (format!(r#"{{"entry":[{{"changes":[{}]}},0]}}"#, zeros(MAX_PIECES)), 1),
-        (format!(r#"{{"entry":[{entry},{entry}]}}"#), MAX_PIECES),
+    let entry = format!(r#"{{"changes":[{}]}}"#, zeros(MAX_FRAGMENTS / 2));
+    for (body, fragments) in [
+        (format!("[{}]", zeros(MAX_FRAGMENTS)), MAX_FRAGMENTS),
+        (format!("[{}]", zeros(MAX_FRAGMENTS + 1)), 1),
+        (format!(r#"{{"entry":[{{"changes":[{}]}}]}}"#, zeros(MAX_FRAGMENTS + 1)), 1),
+        (format!(r#"{{"entry":[{{"changes":[{}]}},0]}}"#, zeros(MAX_FRAGMENTS)), 1),
+        (format!(r#"{{"entry":[{entry},{entry}]}}"#), MAX_FRAGMENTS),
         (format!(r#"{{"entry":[{entry},{entry},{entry}]}}"#), 1),
         (format!(r#"[{{"entry":[{entry}]}},{{"entry":[{entry}]}},{{"entry":[0]}}]"#), 1),
         (format!(r#"{{"entry":[{}]}}"#, zeros(2_000_000)), 1),
     ] {
         let found = split(body.as_bytes());
-        assert_eq!(found.len(), pieces);
-        assert!(pieces > 1 || matches!(found[0], Piece::Other(framed) if framed.inner() == body));
+        assert_eq!(found.len(), fragments);
+        assert!(fragments > 1 || matches!(found[0], Fragment::Other(json) if json.element() == body));
     }
 }
 
@@ -194,8 +194,8 @@ fn a_body_of_exactly_the_most_bytes_is_cut() {
 
 #[test]
 fn only_a_piece_without_text_is_empty() {
-    assert!(!change("{}").framed.is_empty());
-    assert!(Framed::bare("").is_empty());
+    assert!(!change("{}").json.is_empty());
+    assert!(EnvelopedJson::without_envelope("").is_empty());
 }
 
 #[test]
