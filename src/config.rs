@@ -81,11 +81,11 @@ mod tests {
             (&[("SECRET_ID", "s"), ("QUEUE_URLS", "")], "QUEUE_URLS is empty"),
             (
                 &[("SECRET_ID", "s"), ("QUEUE_URLS", "{}")],
-                "QUEUE_URLS has no route `*`: what has no queue of its own must go somewhere",
+                "QUEUE_URLS has no route `*`, the queue of everything without a route of its own",
             ),
             (
                 &[("SECRET_ID", "s"), ("QUEUE_URLS", "x")],
-                "QUEUE_URLS is no JSON object of strings: expected value at line 1 column 1",
+                "QUEUE_URLS is not a JSON object of strings: expected value at line 1 column 1",
             ),
             (&[("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES), ("PAYLOAD_BUCKET", "")], "PAYLOAD_BUCKET is empty"),
             (

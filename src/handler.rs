@@ -24,7 +24,7 @@ use tracing::Level;
 use whatsapp_webhook::{
     challenge::{self, ChallengeError},
     credentials::AppCredentials,
-    message::Origin,
+    message::RequestContext,
     notification::{Change, Fragment, split},
     signature::{self, SignatureError},
     trace,
@@ -224,9 +224,9 @@ impl Ingress {
         }
         let known = self.secrets.known();
         let trace = exchange.context.xray_trace_id.as_deref().and_then(trace::header);
-        let origin =
-            Origin { request_id: exchange.request_id, group_key: &known.verify_token, trace: trace.as_deref() };
-        let store = self.queues.store(&fragments, StoreContext { origin, deadline, metrics });
+        let request =
+            RequestContext { request_id: exchange.request_id, group_key: &known.verify_token, trace: trace.as_deref() };
+        let store = self.queues.store(&fragments, StoreContext { request, deadline, metrics });
         let stored = self.secrets.refresh_alongside(store, deadline, metrics).await;
         metrics.time(Metric::StoreTime, started.elapsed());
         metrics.count(Metric::Changes, stored.fragments);

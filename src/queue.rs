@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use whatsapp_webhook::{
-    message::{MAX_MESSAGE_BYTES, Unrouted},
+    message::{MAX_MESSAGE_BYTES, UnroutedReason},
     notification::Fragment,
     routes::{Queue, Routes},
 };
@@ -91,7 +91,7 @@ impl Queues {
     }
 
     fn catch_all(&self) -> &Queue {
-        &self.routes.queues()[self.routes.catch_all()]
+        &self.routes.queues()[self.routes.catch_all_index()]
     }
 
     /// Stores every fragment on its queue until the deadline.
@@ -107,13 +107,15 @@ impl Queues {
                 Fragment::Change(change) => self.routes.find(change.field.as_deref(), change.kind),
                 Fragment::Other(_) | Fragment::NotJson(_) => self.routes.find(None, None),
             };
-            by_queue[destination.queue].push(Item::new(fragment, destination.route));
+            by_queue[destination.queue_index].push(Item::new(fragment, destination.route));
         }
         let unrouted = by_queue.iter().flatten().filter(|item| item.unrouted.is_some()).count();
         for (route, count) in tally(by_queue.iter().flatten().filter_map(|item| item.route)) {
             context.metrics.count_part(Metric::Changes, route, count);
         }
-        for (reason, count) in tally(by_queue.iter().flatten().filter_map(|item| item.unrouted.map(Unrouted::name))) {
+        for (reason, count) in
+            tally(by_queue.iter().flatten().filter_map(|item| item.unrouted.map(UnroutedReason::name)))
+        {
             context.metrics.count_part(Metric::Unrouted, reason, count);
         }
         let needs: Vec<_> =
@@ -131,7 +133,7 @@ impl Queues {
     }
 
     async fn store_to_queue(&self, queue: usize, items: Vec<Item<'_>>, share: Share<'_>) -> Stored {
-        let is_catch_all = queue == self.routes.catch_all();
+        let is_catch_all = queue == self.routes.catch_all_index();
         let queue = &self.routes.queues()[queue];
         let sum = if is_catch_all {
             let not_stored = self.send_to_catch_all(items, share, true).await;

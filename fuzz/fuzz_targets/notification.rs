@@ -11,15 +11,15 @@ use oracle::{Fragment as Expected, fragments, is_json, scalar};
 use sha2::{Digest, Sha256};
 use whatsapp_ingress_fuzz::{
     message::{
-        Attribute, Message, Origin,
-        Unrouted::{self, QueueUnavailable},
+        Attribute, Message, RequestContext,
+        UnroutedReason::{self, QueueUnavailable},
         event_id,
     },
     notification::{Fragment, Kind, split},
     plan,
 };
 
-const ORIGIN: Origin<'_> = Origin { request_id: "request", group_key: "key", trace: None };
+const REQUEST: RequestContext<'_> = RequestContext { request_id: "request", group_key: "key", trace: None };
 
 /// Only this many fragments are compared, because the rest is made the same way.
 const MAX_COMPARED: usize = 200;
@@ -40,12 +40,14 @@ fn check(body: &[u8]) {
         assert_equals_oracle(fragment, expected, body);
         assert_unchanged_by_second_split(fragment);
         let id = event_id(fragment);
-        for (unrouted, fifo) in [(None, true), (Some(Unrouted::of(fragment)), false), (Some(QueueUnavailable), false)] {
-            let message = Message::new(fragment, &id, ORIGIN, unrouted, fifo);
+        for (unrouted, fifo) in
+            [(None, true), (Some(UnroutedReason::of_fragment(fragment)), false), (Some(QueueUnavailable), false)]
+        {
+            let message = Message::new(fragment, &id, REQUEST, unrouted, fifo);
             assert_attributes(&message, fragment, expected, unrouted);
             assert_allowed_by_sqs(message, fifo);
         }
-        let bare = Message::bare(fragment, &id, true);
+        let bare = Message::raw_base64(fragment, &id, true);
         assert_eq!(BASE64.decode(&bare.body).expect("is base64"), bytes(fragment));
         assert_allowed_by_sqs(bare, true);
     }
@@ -108,7 +110,12 @@ fn assert_unchanged_by_second_split(fragment: &Fragment<'_>) {
     assert_eq!(std::mem::discriminant(&again[0]), std::mem::discriminant(fragment));
 }
 
-fn assert_attributes(message: &Message, fragment: &Fragment<'_>, expected: &Expected, unrouted: Option<Unrouted>) {
+fn assert_attributes(
+    message: &Message,
+    fragment: &Fragment<'_>,
+    expected: &Expected,
+    unrouted: Option<UnroutedReason>,
+) {
     let attribute = |wanted: &str| {
         message.attributes.iter().find(|(name, _)| *name == wanted).map(|(_, value)| match value {
             Attribute::Text(text) => text.as_str(),
@@ -140,7 +147,7 @@ fn assert_attributes(message: &Message, fragment: &Fragment<'_>, expected: &Expe
     }
     assert_eq!(attribute("event_id"), Some(&*event_id(fragment)));
     assert_eq!(attribute("request_id"), Some("request"));
-    assert_eq!(attribute("unrouted_reason"), unrouted.map(Unrouted::name));
+    assert_eq!(attribute("unrouted_reason"), unrouted.map(UnroutedReason::name));
 }
 
 /// Whether a character can break a line of a log or change the direction of its text.
@@ -173,7 +180,7 @@ fn assert_allowed_by_sqs(mut message: Message, fifo: bool) {
     assert!((needed..=needed + 1).contains(&size), "{size} bytes are counted, {needed} needed");
 
     let body = message.body.clone();
-    assert_eq!(message.point_to("bucket", "key"), body);
+    assert_eq!(message.replace_body_with_pointer("bucket", "key"), body);
     assert!(is_json(&message.body) && is_text_for_sqs(&message.body));
     assert_eq!(message.attributes.pop(), Some(("ExtendedPayloadSize", Attribute::Number(body.len()))));
 }

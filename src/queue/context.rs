@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use whatsapp_webhook::message::Origin;
+use whatsapp_webhook::message::RequestContext;
 
 use crate::metrics::Metrics;
 
-/// With less time left than this no call starts. Its copy would appear after the request was answered with 503.
+/// No call starts with less time left. If it succeeded after the answer 503, it would leave a duplicate.
 const MIN_CALL_TIME: Duration = Duration::from_millis(200);
 
 /// The values of a request that storing needs.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreContext<'r> {
     /// The values that all messages of the request share.
-    pub origin: Origin<'r>,
+    pub request: RequestContext<'r>,
     /// When storing ends.
     pub deadline: Instant,
     /// The metrics of the invocation.
@@ -27,7 +27,7 @@ impl StoreContext<'_> {
         start + MIN_CALL_TIME <= self.deadline
     }
 
-    /// Never returns if no call may start any more.
+    /// Waits forever if no call may start. The caller stops waiting at the deadline.
     pub(super) async fn require_time(&self) {
         if !self.has_time_at(Instant::now()) {
             std::future::pending::<()>().await;

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use whatsapp_webhook::{
-    message::{MAX_MESSAGE_BYTES, Message, NO_GROUP, Origin, Unrouted, event_id, group_id},
+    message::{DEFAULT_GROUP_ID, MAX_MESSAGE_BYTES, Message, RequestContext, UnroutedReason, event_id, group_id},
     notification::Fragment,
 };
 
@@ -14,7 +14,7 @@ pub(super) struct Item<'p> {
     event_id: OnceLock<String>,
     /// The route of the fragment, even after it was diverted. `None`: no route matches.
     pub(super) route: Option<&'p str>,
-    pub(super) unrouted: Option<Unrouted>,
+    pub(super) unrouted: Option<UnroutedReason>,
     /// The message, if it has been built already.
     message: Option<Message>,
     /// Sent in a batch of its own, because SQS rejected a batch without naming an entry.
@@ -39,7 +39,7 @@ impl<'p> Item<'p> {
             fragment,
             event_id: OnceLock::new(),
             route,
-            unrouted: route.is_none().then(|| Unrouted::of(fragment)),
+            unrouted: route.is_none().then(|| UnroutedReason::of_fragment(fragment)),
             message: None,
             is_isolated: false,
             encoding: Encoding::Contract,
@@ -50,7 +50,7 @@ impl<'p> Item<'p> {
     pub(super) fn diverted(&self) -> Self {
         Self {
             event_id: self.event_id.clone(),
-            unrouted: Some(Unrouted::QueueUnavailable),
+            unrouted: Some(UnroutedReason::QueueUnavailable),
             ..Self::new(self.fragment, self.route)
         }
     }
@@ -68,8 +68,12 @@ impl<'p> Item<'p> {
     }
 
     /// The message group on a FIFO queue.
-    pub(super) fn group_id(&self, origin: Origin<'_>) -> String {
-        if self.encoding == Encoding::Contract { group_id(self.fragment, origin, true) } else { NO_GROUP.to_owned() }
+    pub(super) fn group_id(&self, request: RequestContext<'_>) -> String {
+        if self.encoding == Encoding::Contract {
+            group_id(self.fragment, request, true)
+        } else {
+            DEFAULT_GROUP_ID.to_owned()
+        }
     }
 
     /// Whether the body goes to S3 and the message points there.
@@ -83,23 +87,23 @@ impl<'p> Item<'p> {
     }
 
     /// The message, built on first use.
-    pub(super) fn message(&mut self, origin: Origin<'_>, fifo: bool) -> &Message {
+    pub(super) fn message(&mut self, request: RequestContext<'_>, fifo: bool) -> &Message {
         if self.message.is_none() {
-            self.message = Some(self.build(origin, fifo));
+            self.message = Some(self.build(request, fifo));
         }
         self.message.as_ref().expect("built above")
     }
 
     /// The message; the item builds it anew if it is needed again.
-    pub(super) fn take_message(&mut self, origin: Origin<'_>, fifo: bool) -> Message {
-        self.message.take().unwrap_or_else(|| self.build(origin, fifo))
+    pub(super) fn take_message(&mut self, request: RequestContext<'_>, fifo: bool) -> Message {
+        self.message.take().unwrap_or_else(|| self.build(request, fifo))
     }
 
-    fn build(&self, origin: Origin<'_>, fifo: bool) -> Message {
+    fn build(&self, request: RequestContext<'_>, fifo: bool) -> Message {
         if self.encoding == Encoding::Contract {
-            Message::new(self.fragment, self.event_id(), origin, self.unrouted, fifo)
+            Message::new(self.fragment, self.event_id(), request, self.unrouted, fifo)
         } else {
-            Message::bare(self.fragment, self.event_id(), fifo)
+            Message::raw_base64(self.fragment, self.event_id(), fifo)
         }
     }
 }

@@ -149,7 +149,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
         let mut by_group = HashMap::new();
         for item in items {
             let shortest = || (0..shards.len()).min_by_key(|shard| shards[*shard].len()).unwrap_or_default();
-            let shard = *by_group.entry(item.group_id(self.target.context.origin)).or_insert_with(shortest);
+            let shard = *by_group.entry(item.group_id(self.target.context.request)).or_insert_with(shortest);
             shards[shard].push_back(item);
         }
         shards.into_iter().filter(|shard| !shard.is_empty()).map(Mutex::new).collect()
@@ -237,10 +237,10 @@ impl<'s, 'p> QueueSender<'s, 'p> {
 
     /// Takes the items of one call from the front of a shard, within SQS's limits of count and bytes.
     fn next_batch(&self, shard: &Shard<'p>) -> Vec<Item<'p>> {
-        let (origin, fifo) = (self.target.context.origin, self.target.queue.fifo);
+        let (request, fifo) = (self.target.context.request, self.target.queue.fifo);
         let (mut shard, mut batch, mut bytes_left) = (lock(shard), Vec::new(), MAX_MESSAGE_BYTES);
         while let Some(mut item) = shard.pop_front() {
-            let size = item.message(origin, fifo).size();
+            let size = item.message(request, fifo).size();
             // An upload to S3 must not delay other items.
             let needs_own_call = item.is_isolated || item.is_claim_check(size);
             if !batch.is_empty() && (needs_own_call || size > bytes_left) {
@@ -275,7 +275,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
             return Some(all_failed(items, &SendError::no_time_left()));
         }
         let messages: Vec<_> =
-            items.iter_mut().map(|item| item.take_message(target.context.origin, target.queue.fifo)).collect();
+            items.iter_mut().map(|item| item.take_message(target.context.request, target.queue.fifo)).collect();
         let progress = Arc::new(Progress { previous_error, ..Progress::default() });
         // A claim check has a batch of its own.
         let is_claim_check = messages.len() == 1 && items[0].is_claim_check(messages[0].size());
@@ -381,7 +381,7 @@ impl<'s> Target<'s> {
         let (context, progress) = (self.context, Arc::clone(progress));
         async move {
             let bucket = self.payloads.bucket()?;
-            let body = Bytes::from(messages[0].point_to(bucket, &key));
+            let body = Bytes::from(messages[0].replace_body_with_pointer(bucket, &key));
             progress.is_uploading.store(true, Relaxed);
             self.upload(&key, body).await?;
             progress.is_uploading.store(false, Relaxed);

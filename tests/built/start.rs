@@ -41,7 +41,10 @@ async fn a_setting_that_is_missing_or_wrong_is_named_before_anything_is_called()
         (vec![("SECRET_ID", SECRET_ID)], "QUEUE_URLS is not set"),
         (vec![("SECRET_ID", SECRET_ID), ("QUEUE_URLS", "messages")], "QUEUE_URLS is no JSON object"),
         (vec![("SECRET_ID", SECRET_ID), ("QUEUE_URLS", r#"{"messages":"m"}"#)], "QUEUE_URLS has no route `*`"),
-        (vec![("SECRET_ID", SECRET_ID), ("QUEUE_URLS", r#"{"*":"unrouted"}"#)], "QUEUE_URLS leads `*` to what is"),
+        (
+            vec![("SECRET_ID", SECRET_ID), ("QUEUE_URLS", r#"{"*":"unrouted"}"#)],
+            "QUEUE_URLS has no queue's URL or name as the value of `*`",
+        ),
         (vec![("SECRET_ID", SECRET_ID), ("QUEUE_URLS", QUEUES), ("PAYLOAD_BUCKET", "")], "PAYLOAD_BUCKET is empty"),
     ];
     for (variables, expected) in cases {

@@ -14,7 +14,7 @@ use ingress_tools::meta::{
 use serde_json::{Value, json};
 use whatsapp_ingress::payload::Payloads;
 use whatsapp_webhook::{
-    message::{Attribute, Message, Origin, Unrouted, event_id},
+    message::{Attribute, Message, RequestContext, UnroutedReason, event_id},
     notification::{Fragment, split},
 };
 
@@ -84,18 +84,18 @@ fn but_the_barest(entries: &[Entry]) -> Reply {
 fn claim_checks(sample: &Sample) -> Vec<Message> {
     let event: Value = serde_json::from_str(&sample.text).unwrap();
     let request_id = event["requestContext"]["requestId"].as_str().unwrap();
-    let origin = Origin { request_id, trace: None, group_key: VERIFY_TOKEN };
+    let request = RequestContext { request_id, trace: None, group_key: VERIFY_TOKEN };
     let reason = |fragment: &Fragment<'_>| {
         let is_routed = matches!(fragment, Fragment::Change(change) if change.field.is_some());
-        (!is_routed).then(|| Unrouted::of(fragment))
+        (!is_routed).then(|| UnroutedReason::of_fragment(fragment))
     };
     let mut all = Vec::new();
     for fragment in &split(&sample.body) {
         let id = event_id(fragment);
         for mut message in
-            [Message::new(fragment, &id, origin, reason(fragment), false), Message::bare(fragment, &id, false)]
+            [Message::new(fragment, &id, request, reason(fragment), false), Message::raw_base64(fragment, &id, false)]
         {
-            message.point_to("a-bucket", &Payloads::key(Some("messages"), &id));
+            message.replace_body_with_pointer("a-bucket", &Payloads::key(Some("messages"), &id));
             all.push(message);
         }
     }

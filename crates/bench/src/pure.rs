@@ -1,7 +1,7 @@
 //! The pure path of a notification, in its three steps.
 
 use whatsapp_webhook::{
-    message::{Message, Origin, event_id},
+    message::{Message, RequestContext, event_id},
     notification::{Fragment, split},
     signature,
 };
@@ -27,6 +27,7 @@ pub fn cut(body: &str) -> Vec<Fragment<'_>> {
 /// Makes a message of every change, with its id; gives the bytes that SQS counts.
 #[must_use]
 pub fn build(fragments: &[Fragment<'_>]) -> usize {
-    let origin = Origin { request_id: "Xf3a2jKlliAEJ1A=", trace: None, group_key: "the-verify-token-of-the-bench" };
-    fragments.iter().map(|fragment| Message::new(fragment, &event_id(fragment), origin, None, false).size()).sum()
+    let request =
+        RequestContext { request_id: "Xf3a2jKlliAEJ1A=", trace: None, group_key: "the-verify-token-of-the-bench" };
+    fragments.iter().map(|fragment| Message::new(fragment, &event_id(fragment), request, None, false).size()).sum()
 }

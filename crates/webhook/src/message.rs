@@ -1,4 +1,4 @@
-//! The contract with consumers: what a fragment of a notification looks like as an SQS message.
+//! The contract with consumers: the form of a fragment as an SQS message.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -9,22 +9,24 @@ use sha2::{Digest, Sha256};
 
 use crate::notification::{Change, EnvelopedJson, Fragment, string_or_number};
 
-/// The most bytes that SQS takes as one message or one batch, attributes included (UTF-8, 1 MiB).
+/// The maximum size of a message and of a batch in SQS: 1 MiB of UTF-8, with the attributes.
+///
+/// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>
 pub const MAX_MESSAGE_BYTES: usize = 1_048_576;
 
-/// A value longer than this, in bytes, is left out of the attributes: no field or id of Meta's comes near.
-const MOST_ATTRIBUTE_BYTES: usize = 256;
+/// A longer value, in bytes, is omitted from the attributes. Meta's fields and ids are far shorter.
+const MAX_ATTRIBUTE_BYTES: usize = 256;
 
-/// The most characters that SQS takes as a message group id.
-const MOST_GROUP_CHARACTERS: usize = 128;
+/// The maximum length of a message group id in SQS.
+const MAX_GROUP_ID_CHARACTERS: usize = 128;
 
-/// The group of messages without a phone number and an account.
-pub const NO_GROUP: &str = "-";
+/// The group id that all messages without a phone number id and an entry id share.
+pub const DEFAULT_GROUP_ID: &str = "-";
 
-/// Why a message is on the catch-all queue.
+/// The reason why a message is on the catch-all queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unrouted {
-    /// No route has the change's field.
+pub enum UnroutedReason {
+    /// No route matches the field of the change.
     NoRoute,
     /// The change has no field.
     NoField,
@@ -32,11 +34,11 @@ pub enum Unrouted {
     NotJson,
     /// JSON, or an entry, without a change.
     NotANotification,
-    /// The queue of the route did not take the message.
+    /// The message was diverted, because the queue of its route did not store it.
     QueueUnavailable,
 }
 
-impl Unrouted {
+impl UnroutedReason {
     /// The value of the attribute `unrouted_reason`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -49,9 +51,9 @@ impl Unrouted {
         }
     }
 
-    /// Why a fragment that no route was found for is unrouted.
+    /// The reason for a fragment without a matching route.
     #[must_use]
-    pub const fn of(fragment: &Fragment<'_>) -> Self {
+    pub const fn of_fragment(fragment: &Fragment<'_>) -> Self {
         match fragment {
             Fragment::Change(Change { field: Some(_), .. }) => Self::NoRoute,
             Fragment::Change(_) => Self::NoField,
@@ -61,49 +63,49 @@ impl Unrouted {
     }
 }
 
-/// What all messages of one request have in common.
+/// The values that all messages of a request share.
 #[derive(Clone, Copy)]
-pub struct Origin<'o> {
+pub struct RequestContext<'o> {
     /// API Gateway's id of the request.
     pub request_id: &'o str,
-    /// The key of the conversations' group ids, so that nobody guesses phone numbers back from them.
+    /// The HMAC key of conversation group ids. Without it phone numbers could be guessed from the ids.
     pub group_key: &'o str,
-    /// The tracing header, if the request is part of a trace that is recorded.
+    /// The X-Ray tracing header, if the trace of the request is sampled.
     pub trace: Option<&'o str>,
 }
 
-impl std::fmt::Debug for Origin<'_> {
+impl std::fmt::Debug for RequestContext<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Origin").field("request_id", &self.request_id).finish_non_exhaustive()
+        formatter.debug_struct("RequestContext").field("request_id", &self.request_id).finish_non_exhaustive()
     }
 }
 
-/// A message as SQS is to store it.
+/// A message to be sent to SQS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The body: a notification with one change, or what else was signed.
+    /// The body: a notification with one change, or another signed fragment.
     pub body: String,
     /// The attributes, by name.
     pub attributes: Vec<(&'static str, Attribute)>,
-    /// Keeps order within the group on a FIFO queue, and fairness between groups on a standard one.
+    /// A FIFO queue keeps the order within a group. A standard queue is fair between groups.
     pub group_id: String,
-    /// Set for FIFO queues, which refuse a message without; others refuse one with.
+    /// Set for a FIFO queue, which requires it. A standard queue rejects a message with it.
     pub deduplication_id: Option<String>,
-    /// The tracing header, which counts towards no limit.
+    /// The X-Ray tracing header. It does not count towards the size limit.
     pub trace: Option<String>,
 }
 
 /// The value of a message attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attribute {
-    /// Of SQS's type `String`.
+    /// The SQS type `String`.
     Text(String),
-    /// Of SQS's type `Number`.
+    /// The SQS type `Number`.
     Number(usize),
 }
 
 impl Attribute {
-    /// The value as SQS is sent it: a number is a text too.
+    /// The value in the form that SQS requires: a number as text.
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
         match self {
@@ -123,22 +125,22 @@ impl Attribute {
 }
 
 impl Message {
-    /// Puts a fragment into the form that consumers rely on.
+    /// Builds the message of a fragment in the form of the contract.
     ///
-    /// Every message has a body that SQS takes and the attribute `event_id`; what SQS would refuse as an attribute
-    /// or as a group id is left out and never costs the message.
+    /// Every message has a body that SQS accepts, and the attribute `event_id`. A value that SQS would reject as an attribute
+    /// or group id is omitted, so it never prevents the message.
     #[must_use]
     pub fn new(
         fragment: &Fragment<'_>,
         event_id: &str,
-        origin: Origin<'_>,
-        unrouted: Option<Unrouted>,
+        request: RequestContext<'_>,
+        unrouted: Option<UnroutedReason>,
         fifo: bool,
     ) -> Self {
         let (body, encoding) = body(fragment);
         let mut attributes = Vec::with_capacity(9);
         let mut set = |name, value: Option<&str>| {
-            attributes.extend(value.filter(|value| fits_attribute(value)).map(|value| (name, text(value))));
+            attributes.extend(value.filter(|value| fits_attribute(value)).map(|value| (name, text_attribute(value))));
         };
         if let Fragment::Change(change) = fragment {
             set("field", change.field.as_deref());
@@ -147,34 +149,35 @@ impl Message {
             set("phone_number_id", change.phone_number_id.as_deref());
         }
         set("event_id", Some(event_id));
-        set("request_id", Some(origin.request_id));
-        set("unrouted_reason", unrouted.map(Unrouted::name));
+        set("request_id", Some(request.request_id));
+        set("unrouted_reason", unrouted.map(UnroutedReason::name));
         set("encoding", encoding);
         Self {
             body,
             attributes,
-            group_id: group_id(fragment, origin, fifo),
+            group_id: group_id(fragment, request, fifo),
             deduplication_id: fifo.then(|| event_id.to_owned()),
-            // What is diverted was perhaps refused for it.
-            trace: origin.trace.filter(|_| unrouted != Some(Unrouted::QueueUnavailable)).map(ToOwned::to_owned),
+            // SQS may have rejected a diverted message because of this header.
+            trace: request.trace.filter(|_| unrouted != Some(UnroutedReason::QueueUnavailable)).map(ToOwned::to_owned),
         }
     }
 
-    /// The last form that is tried when SQS refuses the contract's: nothing in it can be refused.
+    /// Builds the fallback for a message that SQS rejects: base64 and two attributes leave nothing to reject but the size.
     #[must_use]
-    pub fn bare(fragment: &Fragment<'_>, event_id: &str, fifo: bool) -> Self {
+    pub fn raw_base64(fragment: &Fragment<'_>, event_id: &str, fifo: bool) -> Self {
         Self {
             body: BASE64.encode(bytes(fragment)),
-            attributes: vec![("event_id", text(event_id)), ("encoding", text("base64"))],
-            group_id: NO_GROUP.to_owned(),
+            attributes: vec![("event_id", text_attribute(event_id)), ("encoding", text_attribute("base64"))],
+            group_id: DEFAULT_GROUP_ID.to_owned(),
             deduplication_id: fifo.then(|| event_id.to_owned()),
             trace: None,
         }
     }
 
-    /// Replaces the body by the pointer to where it was stored, as the Amazon SQS Extended Client Library
-    /// writes and reads it; gives the body back.
-    pub fn point_to(&mut self, bucket: &str, key: &str) -> String {
+    /// Replaces the body with a pointer to an S3 object, in the format of the Amazon SQS Extended Client Library. Returns the body.
+    ///
+    /// Source: <https://github.com/awslabs/payload-offloading-java-common-lib-for-aws>
+    pub fn replace_body_with_pointer(&mut self, bucket: &str, key: &str) -> String {
         let pointer =
             json!(["software.amazon.payloadoffloading.PayloadS3Pointer", {"s3BucketName": bucket, "s3Key": key}]);
         let body = std::mem::replace(&mut self.body, pointer.to_string());
@@ -182,17 +185,18 @@ impl Message {
         body
     }
 
-    /// Bytes that SQS counts for the message: its body, and name, type and value of each attribute.
+    /// The size of the message in bytes as SQS counts it: the body, and the name, type and value of each attribute.
     ///
-    /// Always with room for the `unrouted_reason` of a diverted message, so that it still fits the catch-all.
+    /// It includes the `unrouted_reason` of a diverted message even if the message has none, so the message also fits when it is
+    /// diverted.
     #[must_use]
     pub fn size(&self) -> usize {
-        let diverted = attribute_size("unrouted_reason", &text(Unrouted::QueueUnavailable.name()));
+        let diverted = attribute_size("unrouted_reason", &text_attribute(UnroutedReason::QueueUnavailable.name()));
         let (mut others, mut reason) = (0, diverted);
         for (name, value) in &self.attributes {
             let size = attribute_size(name, value);
             if *name == "unrouted_reason" {
-                // A reason of its own can be the longer one.
+                // The reason of this message can be longer.
                 reason = reason.max(size);
             } else {
                 others += size;
@@ -202,10 +206,11 @@ impl Message {
     }
 }
 
-/// The consumers' idempotency key: the same for the same change, however Meta batched it, in 64 hex digits.
+/// The consumers' idempotency key, as 64 hexadecimal digits. It is the same for the same change in any batch.
 ///
-/// SHA-256 over the raw JSON texts of entry id, entry time and change, each after its length as 8 bytes,
-/// big-endian, with nothing after a 0 where there is none. For what is not a change, the fragment alone.
+/// SHA-256 over three JSON texts of a change: entry id, entry time and the change itself. Each text is preceded by its length in
+/// bytes, as a big-endian 64-bit number. A missing id or time is an empty text with length 0. For a fragment without a change,
+/// SHA-256 over its length and its bytes.
 #[must_use]
 pub fn event_id(fragment: &Fragment<'_>) -> String {
     let mut hash = Sha256::new();
@@ -228,20 +233,20 @@ pub fn event_id(fragment: &Fragment<'_>) -> String {
     hex::encode(hash.finalize())
 }
 
-/// The message group: on a FIFO queue the conversation, on a standard queue the phone number or the account.
+/// The message group id. On a FIFO queue it identifies the conversation, on a standard queue the phone number or the account.
 #[must_use]
-pub fn group_id(fragment: &Fragment<'_>, origin: Origin<'_>, fifo: bool) -> String {
-    let Fragment::Change(change) = fragment else { return NO_GROUP.to_owned() };
+pub fn group_id(fragment: &Fragment<'_>, request: RequestContext<'_>, fifo: bool) -> String {
+    let Fragment::Change(change) = fragment else { return DEFAULT_GROUP_ID.to_owned() };
     let number = change.phone_number_id.as_deref();
     if let Some(contact) = fifo.then(|| change.contact()).flatten() {
-        return conversation(origin.group_key, number.unwrap_or_default(), &contact);
+        return conversation_group_id(request.group_key, number.unwrap_or_default(), &contact);
     }
     let entry_id = change.entry_id.and_then(string_or_number_text);
     let group = [number, entry_id.as_deref()].into_iter().flatten().find(|group| is_group_id(group));
-    group.unwrap_or(NO_GROUP).to_owned()
+    group.unwrap_or(DEFAULT_GROUP_ID).to_owned()
 }
 
-fn conversation(key: &str, number: &str, contact: &str) -> String {
+fn conversation_group_id(key: &str, number: &str, contact: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("HMAC takes keys of any length");
     mac.update(number.as_bytes());
     mac.update(&[0]);
@@ -249,12 +254,12 @@ fn conversation(key: &str, number: &str, contact: &str) -> String {
     hex::encode(mac.finalize().into_bytes())
 }
 
-/// The body of a fragment, and how it is encoded where it is not the fragment's own text.
+/// The body of a message, and the value of the attribute `encoding` if the body is encoded.
 fn body(fragment: &Fragment<'_>) -> (String, Option<&'static str>) {
     match fragment {
         Fragment::Change(Change { json, .. }) | Fragment::Other(json) => (json_text(json), None),
         Fragment::NotJson(body) => match std::str::from_utf8(body) {
-            Ok(text) if text.chars().all(is_taken) => (text.to_owned(), None),
+            Ok(text) if text.chars().all(is_allowed_by_sqs) => (text.to_owned(), None),
             _ => (BASE64.encode(body), Some("base64")),
         },
     }
@@ -267,8 +272,8 @@ fn bytes(fragment: &Fragment<'_>) -> Vec<u8> {
     }
 }
 
-/// Joins the slices; the only characters of a JSON text that SQS refuses become their escapes, which mean the
-/// same: both can only stand inside a string.
+/// Joins the parts. SQS rejects U+FFFE and U+FFFF, so they are replaced by JSON escapes of the same meaning. In JSON these
+/// characters occur only in strings.
 fn json_text(json: &EnvelopedJson<'_>) -> String {
     let mut text = String::with_capacity(json.len());
     for slice in json.parts() {
@@ -287,21 +292,24 @@ fn json_text(json: &EnvelopedJson<'_>) -> String {
     text
 }
 
-/// Where U+FFFE or U+FFFF stands; both begin with a byte that is rare.
+/// The position of the first U+FFFE or U+FFFF. Searches for their first byte, which is rare.
 fn find_noncharacter(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     memchr::memchr_iter(0xef, bytes).find(|at| bytes[at + 1] == 0xbf && bytes[at + 2] >= 0xbe)
 }
 
-/// Whether SQS takes the character in bodies and attributes.
-fn is_taken(character: char) -> bool {
+/// Whether SQS accepts the character in bodies and attributes.
+///
+/// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>
+fn is_allowed_by_sqs(character: char) -> bool {
     !matches!(character, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
 }
 
-/// Whether a value may be an attribute. Consumers log attributes, so none can break a line or change its direction.
+/// Whether a value may be an attribute. Consumers log attributes, so control characters are not allowed: they could break a line
+/// of a log or change the direction of its text.
 fn fits_attribute(value: &str) -> bool {
-    let is_safe = |character| is_taken(character) && !character.is_control() && !is_layout_control(character);
-    !value.is_empty() && value.len() <= MOST_ATTRIBUTE_BYTES && value.chars().all(is_safe)
+    let is_safe = |character| is_allowed_by_sqs(character) && !character.is_control() && !is_layout_control(character);
+    !value.is_empty() && value.len() <= MAX_ATTRIBUTE_BYTES && value.chars().all(is_safe)
 }
 
 /// Line and paragraph separators, and the controls of the Unicode bidirectional algorithm.
@@ -311,10 +319,10 @@ fn is_layout_control(character: char) -> bool {
     matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Whether SQS accepts a value as a message group id, and log readers its characters.
+/// Whether SQS accepts a value as a message group id.
 #[must_use]
 pub fn is_group_id(value: &str) -> bool {
-    !value.is_empty() && value.len() <= MOST_GROUP_CHARACTERS && value.bytes().all(|byte| byte.is_ascii_graphic())
+    !value.is_empty() && value.len() <= MAX_GROUP_ID_CHARACTERS && value.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn string_or_number_text(json: &str) -> Option<String> {
@@ -322,7 +330,7 @@ fn string_or_number_text(json: &str) -> Option<String> {
     string_or_number(json).map(Cow::into_owned)
 }
 
-fn text(value: &str) -> Attribute {
+fn text_attribute(value: &str) -> Attribute {
     Attribute::Text(value.to_owned())
 }
 

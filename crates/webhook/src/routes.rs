@@ -1,4 +1,4 @@
-//! Which queue a change goes to: a lookup of its field, and of its kind where a route asks for it.
+//! Maps the field and kind of a change to a queue.
 
 use std::collections::HashMap;
 
@@ -7,15 +7,15 @@ use thiserror::Error;
 
 use crate::notification::Kind;
 
-/// The route of everything that has none of its own.
+/// The route of every fragment without a route of its own.
 pub const CATCH_ALL: &str = "*";
 
-/// A queue that at least one route leads to.
+/// A queue of at least one route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queue {
-    /// The URL that SQS is called with.
+    /// The URL.
     pub url: String,
-    /// The last segment of the URL.
+    /// The name: the last segment of the URL.
     pub name: String,
     /// Whether it is a FIFO queue.
     pub fifo: bool,
@@ -30,68 +30,69 @@ impl Queue {
     }
 }
 
-/// What the names of FIFO queues end in, and no others.
-const FIFO: &str = ".fifo";
+/// The name of a queue has this suffix exactly if it is a FIFO queue.
+const FIFO_SUFFIX: &str = ".fifo";
 
-/// Where one change goes.
+/// The queue of a change, and the route that leads to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Destination<'r> {
-    /// The queue, as an index into [`Routes::queues`].
-    pub queue: usize,
-    /// The route that was taken; `None` is the catch-all.
+    /// The index of the queue in [`Routes::queues`].
+    pub queue_index: usize,
+    /// The route. `None` for the catch-all queue.
     pub route: Option<&'r str>,
 }
 
-/// The operator's map from fields to queues.
+/// The routes to the queues, as the operator configures them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routes {
     queues: Vec<Queue>,
     catch_all: usize,
-    by_key: HashMap<String, usize>,
+    by_route: HashMap<String, usize>,
 }
 
-/// What is wrong with a map of routes.
+/// An error in the configured routes. The text continues the name of the setting.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum RoutesError {
     /// The text is not a JSON object of strings.
-    #[error("is no JSON object of strings: {0}")]
+    #[error("is not a JSON object of strings: {0}")]
     NotAnObject(String),
-    /// The catch-all is not there.
-    #[error("has no route `*`: what has no queue of its own must go somewhere")]
+    /// There is no catch-all route.
+    #[error("has no route `*`, the queue of everything without a route of its own")]
     NoCatchAll,
-    /// A route is there twice.
+    /// A route occurs twice.
     #[error("has the route `{0}` twice")]
-    Doubled(String),
-    /// A route can never be taken.
-    #[error("has the route `{0}`: a route is `*`, a field, or a field with .messages, .statuses or .errors")]
-    Unknown(String),
-    /// A target is neither the URL nor the name of a queue.
-    #[error("leads `{0}` to what is neither a queue's URL nor a queue's name")]
-    NotAQueue(String),
+    Duplicate(String),
+    /// A route that no change can match.
+    #[error("has the invalid route `{0}`: a route is `*`, a field, or a field with .messages, .statuses or .errors")]
+    InvalidRoute(String),
+    /// The value of a route is neither the URL nor the name of a queue.
+    #[error("has no queue's URL or name as the value of `{0}`")]
+    InvalidQueue(String),
 }
 
 impl Routes {
-    /// Reads a JSON object that maps `field.kind`, `field` or `*` to a queue's URL, or to the name of a queue
-    /// beside the one of `*`.
+    /// Parses a JSON object that maps `field.kind`, `field` or `*` to a queue: its URL, or its name if it is in the account and
+    /// region of the `*` queue.
     ///
-    /// Bare names keep many routes within the 4 KB that Lambda allows a function's environment.
+    /// Names keep many routes within Lambda's limit of 4 KB for the environment variables of a function.
+    /// Source: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
     pub fn parse(json: &str) -> Result<Self, RoutesError> {
         let pairs = pairs(json)?;
         let mut targets = HashMap::with_capacity(pairs.len());
         for (route, target) in &pairs {
             if targets.insert(route.as_str(), target.as_str()).is_some() {
-                return Err(RoutesError::Doubled(route.clone()));
+                return Err(RoutesError::Duplicate(route.clone()));
             }
         }
         let catch_all = targets.get(CATCH_ALL).ok_or(RoutesError::NoCatchAll)?;
-        let (siblings, _) = split_url(catch_all).ok_or_else(|| RoutesError::NotAQueue(CATCH_ALL.to_owned()))?;
+        let (url_prefix, _) = split_url(catch_all).ok_or_else(|| RoutesError::InvalidQueue(CATCH_ALL.to_owned()))?;
 
-        let mut routes = Self { queues: Vec::new(), catch_all: 0, by_key: HashMap::with_capacity(pairs.len()) };
+        let mut routes = Self { queues: Vec::new(), catch_all: 0, by_route: HashMap::with_capacity(pairs.len()) };
         for (route, target) in &pairs {
             check_route(route)?;
-            let url = if is_queue_name(target) { format!("{siblings}{target}") } else { target.clone() };
-            let (_, name) = split_url(&url).ok_or_else(|| RoutesError::NotAQueue(route.clone()))?;
-            let (name, fifo) = (name.to_owned(), name.ends_with(FIFO));
+            let url = if is_queue_name(target) { format!("{url_prefix}{target}") } else { target.clone() };
+            let (_, name) = split_url(&url).ok_or_else(|| RoutesError::InvalidQueue(route.clone()))?;
+            let (name, fifo) = (name.to_owned(), name.ends_with(FIFO_SUFFIX));
             let queue = routes.queues.iter().position(|queue| queue.url == url).unwrap_or_else(|| {
                 routes.queues.push(Queue { url, name, fifo });
                 routes.queues.len() - 1
@@ -99,35 +100,35 @@ impl Routes {
             if route == CATCH_ALL {
                 routes.catch_all = queue;
             } else {
-                routes.by_key.insert(route.clone(), queue);
+                routes.by_route.insert(route.clone(), queue);
             }
         }
         Ok(routes)
     }
 
-    /// Every queue there is a route to, each once.
+    /// The queues of all routes, without duplicates.
     #[must_use]
     pub fn queues(&self) -> &[Queue] {
         &self.queues
     }
 
-    /// The queue of `*`, as an index into [`Self::queues`].
+    /// The index of the catch-all queue in [`Self::queues`].
     #[must_use]
-    pub fn catch_all(&self) -> usize {
+    pub fn catch_all_index(&self) -> usize {
         self.catch_all
     }
 
-    /// Finds the route of a change: its field and kind together, else its field, else the catch-all.
+    /// Finds the route of a change: that of its field and kind, or else of its field, or else the catch-all.
     #[must_use]
     pub fn find(&self, field: Option<&str>, kind: Option<Kind>) -> Destination<'_> {
         let of_kind = field.zip(kind).and_then(|(field, kind)| self.get(&format!("{field}.{}", kind.name())));
-        // The field of a payload is anything a sender writes: `*`, or one with a dot, is no route of ours.
+        // A field in a notification is arbitrary text. One with a dot must not match a route with a kind; `*` is not in the map.
         let of_field = || field.filter(|field| !field.contains('.')).and_then(|field| self.get(field));
-        of_kind.or_else(of_field).unwrap_or(Destination { queue: self.catch_all, route: None })
+        of_kind.or_else(of_field).unwrap_or(Destination { queue_index: self.catch_all, route: None })
     }
 
     fn get(&self, key: &str) -> Option<Destination<'_>> {
-        self.by_key.get_key_value(key).map(|(route, queue)| Destination { queue: *queue, route: Some(route) })
+        self.by_route.get_key_value(key).map(|(route, queue)| Destination { queue_index: *queue, route: Some(route) })
     }
 }
 
@@ -135,12 +136,12 @@ fn check_route(route: &str) -> Result<(), RoutesError> {
     let (field, kind) = route.split_once('.').map_or((route, None), |(field, kind)| (field, Some(kind)));
     let known_kind = kind.is_none_or(|kind| Kind::ALL.iter().any(|known| known.name() == kind));
     if field.is_empty() || (field == CATCH_ALL && kind.is_some()) || !known_kind {
-        return Err(RoutesError::Unknown(route.to_owned()));
+        return Err(RoutesError::InvalidRoute(route.to_owned()));
     }
     Ok(())
 }
 
-/// The URL up to its last slash, and what follows: the queue's name.
+/// Splits the URL of a queue after its last slash: prefix and name.
 fn split_url(url: &str) -> Option<(&str, &str)> {
     let after_scheme = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
     let (authority, path) = after_scheme.split_once('/')?;
@@ -151,15 +152,15 @@ fn split_url(url: &str) -> Option<(&str, &str)> {
     (is_url && is_queue_name(name)).then(|| url.split_at(url.len() - name.len()))
 }
 
-/// Whether SQS would take the text as a queue's name.
+/// Whether SQS accepts the text as the name of a queue.
 fn is_queue_name(name: &str) -> bool {
-    let stem = name.strip_suffix(FIFO).unwrap_or(name);
+    let stem = name.strip_suffix(FIFO_SUFFIX).unwrap_or(name);
     !stem.is_empty()
         && name.len() <= 80
         && stem.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-/// The members of a JSON object of strings, doubled ones too, which a map would hide.
+/// The members of a JSON object of strings, with duplicates, which a map would hide.
 fn pairs(json: &str) -> Result<Vec<(String, String)>, RoutesError> {
     struct Pairs;
 
@@ -189,15 +190,15 @@ fn pairs(json: &str) -> Result<Vec<(String, String)>, RoutesError> {
 mod tests {
     use super::*;
 
-    const STAR: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/in-unrouted";
+    const CATCH_ALL_URL: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/in-unrouted";
 
     fn routes(others: &str) -> Result<Routes, RoutesError> {
-        Routes::parse(&format!(r#"{{"*":"{STAR}"{others}}}"#))
+        Routes::parse(&format!(r#"{{"*":"{CATCH_ALL_URL}"{others}}}"#))
     }
 
     fn found<'r>(routes: &'r Routes, field: &str, kind: Option<Kind>) -> (&'r str, Option<&'r str>) {
         let destination = routes.find(Some(field), kind);
-        (&routes.queues()[destination.queue].name, destination.route)
+        (&routes.queues()[destination.queue_index].name, destination.route)
     }
 
     #[test]
@@ -227,7 +228,7 @@ mod tests {
         assert_eq!(
             urls,
             [
-                STAR,
+                CATCH_ALL_URL,
                 "https://sqs.eu-west-1.amazonaws.com/123456789012/x",
                 "https://sqs.eu-west-1.amazonaws.com/123456789012/y.fifo",
                 "http://127.0.0.1:4566/000000000000/z"
@@ -238,25 +239,25 @@ mod tests {
 
     #[test]
     fn routes_to_one_queue_share_it() {
-        let routes = routes(&format!(r#","a":"x","b":"x","c":"{STAR}""#)).unwrap();
+        let routes = routes(&format!(r#","a":"x","b":"x","c":"{CATCH_ALL_URL}""#)).unwrap();
         assert_eq!(routes.queues().len(), 2);
         assert_eq!(found(&routes, "c", None), ("in-unrouted", Some("c")));
-        assert_eq!(routes.find(Some("a"), None).queue, routes.find(Some("b"), None).queue);
+        assert_eq!(routes.find(Some("a"), None).queue_index, routes.find(Some("b"), None).queue_index);
     }
 
     #[test]
     fn the_catch_all_is_the_queue_of_the_star_wherever_it_stands() {
-        let routes = Routes::parse(&format!(r#"{{"a":"x","*":"{STAR}","b":"y"}}"#)).unwrap();
-        assert_eq!(routes.queues()[routes.catch_all()].url, STAR);
+        let routes = Routes::parse(&format!(r#"{{"a":"x","*":"{CATCH_ALL_URL}","b":"y"}}"#)).unwrap();
+        assert_eq!(routes.queues()[routes.catch_all_index()].url, CATCH_ALL_URL);
         assert_eq!(found(&routes, "security", None), ("in-unrouted", None));
     }
 
     #[test]
     fn a_map_that_cannot_work_is_refused_by_name() {
         let error = |others: &str| routes(others).unwrap_err();
-        assert_eq!(error(r#","a":"x","a":"y""#), RoutesError::Doubled("a".into()));
+        assert_eq!(error(r#","a":"x","a":"y""#), RoutesError::Duplicate("a".into()));
         for route in ["", "messages.status", "messages.statuses.x", ".statuses", "*.statuses"] {
-            assert_eq!(error(&format!(r#","{route}":"x""#)), RoutesError::Unknown(route.into()));
+            assert_eq!(error(&format!(r#","{route}":"x""#)), RoutesError::InvalidRoute(route.into()));
         }
         for target in [
             "",
@@ -273,10 +274,10 @@ mod tests {
             "https://host/1/x?y",
             "https://u@host/1/x",
         ] {
-            assert_eq!(error(&format!(r#","a":"{target}""#)), RoutesError::NotAQueue("a".into()), "{target}");
+            assert_eq!(error(&format!(r#","a":"{target}""#)), RoutesError::InvalidQueue("a".into()), "{target}");
         }
         assert_eq!(Routes::parse("{}"), Err(RoutesError::NoCatchAll));
-        assert_eq!(Routes::parse(r#"{"*":"bare-name"}"#), Err(RoutesError::NotAQueue("*".into())));
+        assert_eq!(Routes::parse(r#"{"*":"bare-name"}"#), Err(RoutesError::InvalidQueue("*".into())));
         for json in ["", "[]", r#"{"*":5}"#, r#"{"*":"x"} x"#] {
             assert!(matches!(Routes::parse(json), Err(RoutesError::NotAnObject(_))), "{json}");
         }

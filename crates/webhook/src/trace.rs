@@ -1,12 +1,12 @@
-//! The X-Ray trace of an invocation, in the form in which SQS hands it on to consumers.
+//! Converts the X-Ray header of an invocation to the header of SQS messages, which SQS passes on to consumers.
 
-/// The tracing header for the messages of an invocation, made of its own; none if the trace is not recorded.
+/// The tracing header for the messages of an invocation. `None` if the trace is not sampled or the header is malformed.
 ///
-/// SQS refuses a message whose header is not well-formed, so nothing is passed on but the parts that make one. What is
-/// not recorded, and the lineage by which Lambda finds loops, SQS knows from the SDK's own header of the call.
+/// SQS rejects a message with a malformed header, so only the parts `Root`, `Parent` and `Sampled` are copied.
+/// Source: <https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>
 #[must_use]
-pub fn header(of_invocation: &str) -> Option<String> {
-    let part = |name| of_invocation.split(';').find_map(|part| part.trim().strip_prefix(name));
+pub fn header(invocation_header: &str) -> Option<String> {
+    let part = |name| invocation_header.split(';').find_map(|part| part.trim().strip_prefix(name));
     let root = part("Root=").filter(|root| is_trace_id(root))?;
     let parent = part("Parent=");
     if part("Sampled=") != Some("1") || parent.is_some_and(|parent| !is_hex(parent, 16)) {
@@ -16,7 +16,7 @@ pub fn header(of_invocation: &str) -> Option<String> {
     Some(format!("Root={root}{parent};Sampled=1"))
 }
 
-/// Version 1, the second in which the trace began, and its number.
+/// Whether a text is a trace id: version 1, the start time in seconds, and a unique number, both hexadecimal.
 fn is_trace_id(text: &str) -> bool {
     text.strip_prefix("1-")
         .and_then(|rest| rest.split_once('-'))
@@ -34,8 +34,8 @@ mod tests {
     const ROOT: &str = "Root=1-5759e988-bd862e3fe1be46a994272793";
 
     #[test]
-    fn a_recorded_trace_is_passed_on_without_what_is_not_needed() {
-        for (of_invocation, rest) in [
+    fn sampled_trace_keeps_root_and_parent() {
+        for (invocation_header, rest) in [
             (format!("{ROOT};Sampled=1"), ";Sampled=1"),
             (format!("{ROOT};Parent=53995c3f42cd8ad8;Sampled=1"), ";Parent=53995c3f42cd8ad8;Sampled=1"),
             (
@@ -44,13 +44,13 @@ mod tests {
             ),
             (format!("Self=1-67891234-12456789abcdef012345678;{ROOT};Sampled=1;A=b"), ";Sampled=1"),
         ] {
-            assert_eq!(header(&of_invocation), Some(format!("{ROOT}{rest}")), "{of_invocation}");
+            assert_eq!(header(&invocation_header), Some(format!("{ROOT}{rest}")), "{invocation_header}");
         }
     }
 
     #[test]
-    fn nothing_is_made_of_what_is_not_recorded_or_no_trace() {
-        for of_invocation in [
+    fn unsampled_or_malformed_header_is_dropped() {
+        for invocation_header in [
             ROOT.to_owned(),
             format!("{ROOT};Sampled=0"),
             format!("{ROOT};Sampled=?"),
@@ -66,7 +66,7 @@ mod tests {
             "Sampled=1".to_owned(),
             String::new(),
         ] {
-            assert_eq!(header(&of_invocation), None, "{of_invocation}");
+            assert_eq!(header(&invocation_header), None, "{invocation_header}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A message that was received, as it is sent to the queue that it should be on: nothing changes that need not.
+//! Builds the batch entry that sends a received message to another queue.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use aws_sdk_sqs::types::{
     MessageSystemAttributeValue, SendMessageBatchRequestEntry,
 };
 use whatsapp_webhook::{
-    message::{self, NO_GROUP, Origin, is_group_id},
+    message::{self, DEFAULT_GROUP_ID, RequestContext, is_group_id},
     notification::{Fragment, split},
 };
 
@@ -73,15 +73,15 @@ pub(crate) fn group_id(message: &Message, way: Way<'_>) -> Option<String> {
     if way.from_fifo == way.to_fifo {
         return system_attribute(message, &MessageSystemAttributeName::MessageGroupId).map(str::to_owned);
     }
-    let context = Origin { request_id: "", trace: None, group_key: way.group_key };
+    let context = RequestContext { request_id: "", trace: None, group_key: way.group_key };
     if let [change @ Fragment::Change(_)] = split(message.body.as_deref().unwrap_or_default().as_bytes()).as_slice() {
         return Some(message::group_id(change, context, way.to_fifo));
     }
     let attributes = ["phone_number_id", "entry_id"].into_iter().filter_map(|name| attribute(message, name));
-    Some(attributes.into_iter().find(|group| is_group_id(group)).unwrap_or(NO_GROUP).to_owned())
+    Some(attributes.into_iter().find(|group| is_group_id(group)).unwrap_or(DEFAULT_GROUP_ID).to_owned())
 }
 
-/// What is no message of the function's may lack an event id; its own id stays the same however often it is received.
+/// The event id, or else the message id, which stays the same with each receive. Only messages of the function have an event id.
 fn deduplication_id(message: &Message) -> String {
     attribute(message, "event_id").or(message.message_id.as_deref()).unwrap_or_default().to_owned()
 }

@@ -3,13 +3,13 @@
 use super::*;
 use crate::notification::split;
 
-const ORIGIN: Origin<'_> = Origin { request_id: "r-1", group_key: "key", trace: None };
+const REQUEST: RequestContext<'_> = RequestContext { request_id: "r-1", group_key: "key", trace: None };
 
 /// The one message of a body that has one fragment.
 fn message_of(body: &[u8], fifo: bool) -> Message {
     let fragments = split(body);
     assert_eq!(fragments.len(), 1);
-    Message::new(&fragments[0], &event_id(&fragments[0]), ORIGIN, None, fifo)
+    Message::new(&fragments[0], &event_id(&fragments[0]), REQUEST, None, fifo)
 }
 
 fn standard(body: &str) -> Message {
@@ -36,12 +36,12 @@ fn a_change_has_all_its_attributes() {
     assert_eq!(
         message.attributes,
         [
-            ("field", text("messages")),
-            ("entry_id", text("10")),
-            ("kind", text("statuses")),
-            ("phone_number_id", text("20")),
-            ("event_id", text(&id)),
-            ("request_id", text("r-1")),
+            ("field", text_attribute("messages")),
+            ("entry_id", text_attribute("10")),
+            ("kind", text_attribute("statuses")),
+            ("phone_number_id", text_attribute("20")),
+            ("event_id", text_attribute(&id)),
+            ("request_id", text_attribute("r-1")),
         ]
     );
     assert_eq!((message.group_id.as_str(), message.deduplication_id), ("20", None));
@@ -178,15 +178,15 @@ fn a_fifo_queue_keeps_order_within_a_conversation_without_telling_whose() {
 #[test]
 fn the_size_counts_what_sqs_counts_with_room_for_a_reason() {
     let fragments = split(b"{}");
-    let message = |reason| Message::new(&fragments[0], &"0".repeat(64), ORIGIN, reason, false);
+    let message = |reason| Message::new(&fragments[0], &"0".repeat(64), REQUEST, reason, false);
     let expected = 2
         + ("event_idString".len() + 64)
         + "request_idStringr-1".len()
         + "unrouted_reasonStringqueue-unavailable".len();
     assert_eq!(message(None).size(), expected);
-    assert_eq!(message(Some(Unrouted::NoField)).size(), expected);
+    assert_eq!(message(Some(UnroutedReason::NoField)).size(), expected);
     let mut pointer = message(None);
-    let body = pointer.point_to("b", "k");
+    let body = pointer.replace_body_with_pointer("b", "k");
     assert_eq!(body, "{}");
     assert_eq!(pointer.size(), expected - 2 + pointer.body.len() + "ExtendedPayloadSizeNumber2".len());
 }
@@ -194,15 +194,15 @@ fn the_size_counts_what_sqs_counts_with_room_for_a_reason() {
 #[test]
 fn the_size_is_enough_for_every_reason() {
     let reasons = [
-        Unrouted::NoRoute,
-        Unrouted::NoField,
-        Unrouted::NotJson,
-        Unrouted::NotANotification,
-        Unrouted::QueueUnavailable,
+        UnroutedReason::NoRoute,
+        UnroutedReason::NoField,
+        UnroutedReason::NotJson,
+        UnroutedReason::NotANotification,
+        UnroutedReason::QueueUnavailable,
     ];
     let fragments = split(b"{}");
     for reason in reasons {
-        let message = Message::new(&fragments[0], "id", ORIGIN, Some(reason), false);
+        let message = Message::new(&fragments[0], "id", REQUEST, Some(reason), false);
         let value = |name| attribute(&message, name).unwrap_or_default().len();
         let attributes = message.attributes.iter().map(|(name, _)| name.len() + "String".len() + value(name));
         assert!(message.size() >= message.body.len() + attributes.sum::<usize>(), "{reason:?}");
@@ -211,13 +211,13 @@ fn the_size_is_enough_for_every_reason() {
 
 #[test]
 fn the_group_key_is_not_printed() {
-    assert_eq!(format!("{ORIGIN:?}"), r#"Origin { request_id: "r-1", .. }"#);
+    assert_eq!(format!("{REQUEST:?}"), r#"RequestContext { request_id: "r-1", .. }"#);
 }
 
 #[test]
 fn a_pointer_is_what_the_extended_client_library_reads() {
     let mut message = standard("{}");
-    message.point_to("bucket", "route/2026-01-02/id-1");
+    message.replace_body_with_pointer("bucket", "route/2026-01-02/id-1");
     assert_eq!(
         message.body,
         r#"["software.amazon.payloadoffloading.PayloadS3Pointer",{"s3BucketName":"bucket","s3Key":"route/2026-01-02/id-1"}]"#
@@ -229,8 +229,8 @@ fn a_pointer_is_what_the_extended_client_library_reads() {
 fn the_bare_form_holds_the_bytes_and_two_attributes() {
     let body = b"{\"entry\":[{\"changes\":[{\"field\":\"a\"}]}]}";
     let fragments = split(body);
-    let message = Message::bare(&fragments[0], "id", true);
+    let message = Message::raw_base64(&fragments[0], "id", true);
     assert_eq!(BASE64.decode(&message.body).unwrap(), body);
-    assert_eq!(message.attributes, [("event_id", text("id")), ("encoding", text("base64"))]);
+    assert_eq!(message.attributes, [("event_id", text_attribute("id")), ("encoding", text_attribute("base64"))]);
     assert_eq!((message.group_id.as_str(), message.deduplication_id.as_deref()), ("-", Some("id")));
 }
