@@ -37,7 +37,7 @@ build: .venv/installed ## builds the function as it is deployed, into .aws-sam
 	cargo lambda build --release
 	sam build
 
-# SAM builds with the Python of .venv, and so for its version.
+# `sam build` requires the runtime to match the Python of .venv.
 .PHONY: consumers
 consumers: .venv/installed ## builds the consumers of examples/ (the one in Node.js where that is installed)
 	cd examples/python-lambda && sam build --cached \
@@ -69,7 +69,7 @@ verify: ## checks an endpoint with requests as Meta sends them: [URL=…] [STACK
 	$(INGRESS) verify $(if $(URL),--url "$(URL)") $(if $(STACK),--stack "$(STACK)") $(if $(NO_STACK),--no-stack)
 
 .PHONY: subscribe
-subscribe: ## shows what Meta sends for APP=…, and with APPLY=1 has it send what has a queue: see README
+subscribe: ## lists the subscriptions of APP=…; APPLY=1 subscribes the fields that have a queue: [ACCOUNTS=…] [FIELDS=…] [REPLACE=1] [STACK=…]
 	$(INGRESS) subscribe --app "$(APP)" $(if $(ACCOUNTS),--account "$(ACCOUNTS)") $(if $(FIELDS),--fields "$(FIELDS)") \
 		$(if $(REPLACE),--replace) $(if $(APPLY),--apply) $(if $(URL),--url "$(URL)") $(if $(STACK),--stack "$(STACK)")
 
@@ -93,7 +93,7 @@ sign: ## makes the signatures of the samples anew
 	$(INGRESS) sign
 
 .PHONY: test
-test: build consumers .venv/dev-installed ## all tests; `cargo test --workspace` runs those that need neither Python nor a built function
+test: build consumers .venv/dev-installed ## all tests; `cargo test --workspace` runs those without Python and `sam build`
 	cargo test --workspace --features $(LOCAL_AWS)
 	pytest
 
@@ -109,9 +109,9 @@ CHECKOV := .local/checkov/bin/checkov
 	touch $@
 
 .PHONY: check
-check: validate-template .local/checkov/installed ## formatting, lints, types, layers, docs, template
+check: validate-template .local/checkov/installed ## formatting, lints, types, dependencies, docs, template
 	cargo fmt --all --check
-	python infra/check_layers.py
+	python infra/check_dependencies.py
 	cargo clippy --workspace --all-targets --features $(LOCAL_AWS) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	ruff format --check
@@ -198,7 +198,7 @@ $(CONTENDERS_OUT)/node/installed: $(CONTENDERS_IN)/node/package-lock.json $(CONT
 	cd $(@D) && node_modules/.bin/esbuild app.mjs --bundle --minify --platform=node --target=node20 --outfile=app.js
 	touch $@
 
-# A run of some contenders needs only those.
+# Installs only the contenders that the run measures.
 PEERS = $(foreach peer,node python,$(if $(or $(if $(CONTENDERS),,$(peer)),$(findstring $(peer),$(CONTENDERS))),$(peer)))
 
 .PHONY: bench
@@ -209,7 +209,7 @@ bench: $(PEERS:%=$(CONTENDERS_OUT)/%/installed) ## measures the function beside 
 		$(if $(MEMORY),--memory "$(MEMORY)")
 
 .PHONY: bench-smoke
-bench-smoke: ## whether the bench runs, on builds for tests: its figures are worth nothing
+bench-smoke: ## checks that the bench runs, on debug builds; ignore its figures
 	cargo build
 	cargo build --package whatsapp-ingress-bench --bins
 	WHATSAPP_INGRESS=target/debug/whatsapp-ingress target/debug/bench run --contenders ours,null --memory 0 --smoke

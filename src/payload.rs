@@ -25,7 +25,7 @@ pub struct Payloads {
 #[derive(Debug, Error)]
 pub enum PayloadError {
     /// No bucket is configured.
-    #[error("over the SQS limit, and PAYLOAD_BUCKET is not set")]
+    #[error("body over the SQS limit, and PAYLOAD_BUCKET is not set")]
     NoBucket,
     /// S3 rejects the request: code and status.
     #[error("S3: {0}")]
@@ -61,7 +61,7 @@ impl Payloads {
         format!("{}/{date}/{event_id}-{:016x}", route.unwrap_or(UNROUTED), fastrand::u64(..))
     }
 
-    /// Stores a body. When this returns, it is durable. `owner` is the account that the bucket must belong to.
+    /// Stores a body. If this returns `Ok`, the body is durable. `owner` is the account that the bucket must belong to.
     pub async fn put(&self, key: &str, body: Bytes, owner: Option<&str>) -> Result<(), PayloadError> {
         let put = PutObject { bucket: self.bucket()?, key, content_type: "application/json", body, owner };
         let Err(error) = put.send(&self.aws).await else { return Ok(()) };

@@ -28,7 +28,7 @@ use aws_types::service_config::ServiceConfigKey;
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// The characters of an object key that are sent as they are, because the signature covers the path in this form.
+/// The characters of an object key that are percent-encoded: all but the unreserved ones and `/`. The signature covers the encoded path.
 ///
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
@@ -45,7 +45,7 @@ pub(crate) struct PutObject<'o> {
 }
 
 impl PutObject<'_> {
-    /// Sends the request once, without a time limit. When this returns, the object is durable.
+    /// Sends the request once, without a time limit. If this returns `Ok`, the object is durable.
     ///
     /// S3 checks the body against the SHA-256 digest in the signature.
     pub(crate) async fn send(self, aws: &SdkConfig) -> Result<(), SdkError<ErrorMetadata, HttpResponse>> {

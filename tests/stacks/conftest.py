@@ -26,7 +26,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
 
 @pytest.fixture
 def deploy(aws: LocalAws, request: pytest.FixtureRequest) -> Callable[..., Stack]:
-    """Deploys a stack with these parameters, once in a case. It is called like the case."""
+    """Returns a function that deploys one stack, named after the test. Call it once."""
     name = re.sub("[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:35].strip("-")
 
     def deploy(requires_tls: bool = False, **parameters: str) -> Stack:

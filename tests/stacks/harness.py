@@ -29,7 +29,7 @@ BUCKET, CODE = "built", "function.zip"
 CONFIG = Config(retries={"total_max_attempts": 1}, read_timeout=30, s3={"addressing_style": "path"})
 REFUSED = ("AccessDenied", "AccessDeniedException", "403")
 
-Client = Callable[[str], Any]
+ClientFactory = Callable[[str], Any]
 
 
 class LocalAws:
@@ -38,7 +38,7 @@ class LocalAws:
     def __init__(self, folder: Path, endpoint: str) -> None:
         self.folder, self.endpoint = folder, endpoint
         self.root = self.account(local_stack.ROOT_KEY, local_stack.ROOT_KEY)
-        self.users: dict[str, Client] = {}
+        self.users: dict[str, ClientFactory] = {}
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             archive.write(local_stack.BUILT_TEMPLATE.parent / "Ingress/bootstrap", "bootstrap")
@@ -51,12 +51,12 @@ class LocalAws:
         self.root("s3").put_object(Bucket=BUCKET, Key=key, Body=content)
         return f"{self.endpoint}/{BUCKET}/{key}"
 
-    def account(self, key: str, secret: str) -> Client:
+    def account(self, key: str, secret: str) -> ClientFactory:
         """Returns clients by the names of services."""
         session = boto3.Session(key, secret, region_name=local_stack.REGION)
         return lambda service: session.client(service, endpoint_url=self.endpoint, config=CONFIG)
 
-    def user(self, account: str) -> Client:
+    def user(self, account: str) -> ClientFactory:
         """The clients of a user whom another account allows everything. What it may do here depends on our policies."""
         if account not in self.users:
             iam = self.account(account, account)("iam")

@@ -24,7 +24,7 @@ LARGE = "x" * TOO_LARGE
 
 @pytest.fixture(scope="module")
 def stack(aws: LocalAws) -> Stack:
-    """A stack with a small and a large message for each consumer."""
+    """A stack with a large message on each route, and a small one on `messages`."""
     stack = Stack(aws, "shared", PARAMETERS)
     for body in (
         change("messages", "small"),
@@ -38,7 +38,7 @@ def stack(aws: LocalAws) -> Stack:
     return stack
 
 
-# A key that another account uses, which the local AWS cannot do, is left to tests/template.
+# tests/template checks the encryption key for other accounts, which the local AWS does not support.
 def test_call_without_tls_is_refused(aws: LocalAws, deploy: Callable[..., Stack]) -> None:
     stack = deploy(requires_tls=True, **PARAMETERS)
     # The function is refused as well, and can store nothing.
@@ -50,7 +50,7 @@ def test_call_without_tls_is_refused(aws: LocalAws, deploy: Callable[..., Stack]
 
 
 @pytest.mark.parametrize("account", ALLOWED)
-def test_consumer_only_reads_its_own_queues(aws: LocalAws, stack: Stack, account: str) -> None:
+def test_consumer_reads_no_other_queue(aws: LocalAws, stack: Stack, account: str) -> None:
     sqs = aws.user(account)("sqs")
     for key in ROUTES:
         for kind in ("Queue", "QueueDead"):
@@ -85,7 +85,7 @@ def assert_may_do_nothing(sqs: Any, url: str) -> None:
 
 
 @pytest.mark.parametrize("account", ALLOWED)
-def test_consumer_only_reads_its_own_bodies(aws: LocalAws, stack: Stack, account: str) -> None:
+def test_consumer_reads_no_other_bodies(aws: LocalAws, stack: Stack, account: str) -> None:
     s3, bucket = aws.user(account)("s3"), stack.outputs["PayloadBucket"]
     prefixes = stack.prefixes()
     for key, route in ROUTES.items():

@@ -1,6 +1,6 @@
-"""`sam deploy` and `sam delete` with the repository's own settings, and the runbook's "Adding a field" step by step.
+"""`sam deploy` and `sam delete` with the repository's own settings, and steps 1, 2 and 4 of the runbook's "Adding a field".
 
-Each fixture takes the one stack a step further, so every case sees it as all steps before have left it.
+Each fixture changes the one stack further, so the cases run in their order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STACK = "whatsapp-ingress"
 FUNCTION = "Ingress"
 SAMPLE_OF_FIELD = "unknown-field"
 SAM_TIMEOUT = 180
-# With this and exit status 1, SAM CLI ends if there is nothing to do.
+# SAM CLI prints this and exits with 1 if nothing changed.
 NO_CHANGES = "No changes to deploy"
 
 
@@ -111,8 +111,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def with_field(deployment: Deployment, project: Path) -> Deployment:
-    """The changed project is deployed, and has got a message of the field."""
-    # What `sam build` makes of it, without another build of the same function.
+    """The deployed project with the added field, and a message of the field."""
+    # Imitates the output of `sam build` without compiling the same function again.
     built = project / ".aws-sam/build"
     built.mkdir(parents=True)
     (built / FUNCTION).symlink_to(local_stack.BUILT_TEMPLATE.parent / FUNCTION)

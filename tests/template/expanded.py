@@ -25,7 +25,7 @@ FUNCTION = "the function"
 
 @dataclass(frozen=True)
 class Expanded:
-    """Resources, outputs and parameters. A resource without its condition is left out."""
+    """Resources, outputs and parameters. Resources whose condition is false are left out."""
 
     resources: dict[str, dict[str, Any]]
     outputs: dict[str, Any]
@@ -131,7 +131,7 @@ def expand(template: Path = TEMPLATE, /, **parameters: str) -> Expanded:
 
 @cache
 def _expand(template: Path, parameters: tuple[tuple[str, str], ...]) -> Expanded:
-    # As the function's main program prints it: of plain dictionaries.
+    # Converts to plain dictionaries, as expand_template.main() does by printing JSON.
     made = json.loads(json.dumps(expand_template.expand(template, dict(parameters))))
     return Expanded(made["Resources"], made["Outputs"], made["Parameters"])
 

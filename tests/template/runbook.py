@@ -1,4 +1,4 @@
-"""Reads docs/operations.md, and does by machine what it tells a person to do with the template."""
+"""Applies the steps of docs/operations.md to the template."""
 
 from __future__ import annotations
 

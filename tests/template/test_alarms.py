@@ -39,45 +39,45 @@ def mismatches(first: int, interval: int, end: int) -> Lines:
     return requests({"Notifications": 0, "RefusedSignatures": 1, "SignatureMismatches": 1}, first, interval, end)
 
 
-def secret_alarm(lines: Lines, end: int) -> list[int]:
+def mismatch_alarm_minutes(lines: Lines, end: int) -> list[int]:
     return alarm_minutes(alarm("signature-mismatches"), apply_filter(filter_for("SignatureMatches"), lines), end)
 
 
 def test_wrong_app_secret_raises_alarm_within_an_hour() -> None:
     # Four requests an hour are enough.
-    assert secret_alarm(mismatches(0, 15 * MINUTE, 3 * HOUR), 3 * HOUR)[0] == 45
+    assert mismatch_alarm_minutes(mismatches(0, 15 * MINUTE, 3 * HOUR), 3 * HOUR)[0] == 45
 
 
 def test_forgeries_among_notifications_raise_no_alarm() -> None:
     lines = notifications(0, 10 * MINUTE, 6 * HOUR) + mismatches(0, 10, 6 * HOUR)
-    assert secret_alarm(lines, 6 * HOUR) == []
+    assert mismatch_alarm_minutes(lines, 6 * HOUR) == []
 
 
 @pytest.mark.parametrize("minute", range(20))
-def test_ten_forgeries_at_night_raise_no_secret_alarm(minute: int) -> None:
+def test_ten_forgeries_at_night_raise_no_mismatch_alarm(minute: int) -> None:
     start = 2 * HOUR + minute * MINUTE
     lines = mismatches(start, 30, start + 5 * MINUTE)
     assert len(lines) == 10
-    assert secret_alarm(lines, 6 * HOUR) == []
-    # The other alarm shows them.
+    assert mismatch_alarm_minutes(lines, 6 * HOUR) == []
+    # The alarm `refused-signatures` reports them.
     assert alarm_minutes(alarm("refused-signatures"), [(second, 1) for second, _ in lines], 6 * HOUR)
 
 
 def test_forgeries_do_not_hide_a_wrong_app_secret() -> None:
     lines = notifications(0, MINUTE, 2 * HOUR) + mismatches(0, 30, 2 * HOUR) + mismatches(2 * HOUR, MINUTE, 4 * HOUR)
-    minutes = secret_alarm(lines, 4 * HOUR)
+    minutes = mismatch_alarm_minutes(lines, 4 * HOUR)
     assert (minutes[0], minutes[-1]) == (120 + 45, 240)
 
 
-def test_one_notification_ends_the_secret_alarm() -> None:
+def test_one_notification_ends_the_mismatch_alarm_minutes() -> None:
     lines = mismatches(0, MINUTE, 2 * HOUR) + notifications(2 * HOUR, MINUTE, 3 * HOUR)
-    assert secret_alarm(lines, 3 * HOUR)[-1] == 120
+    assert mismatch_alarm_minutes(lines, 3 * HOUR)[-1] == 120
 
 
-def test_unsigned_requests_raise_no_secret_alarm() -> None:
+def test_unsigned_requests_raise_no_mismatch_alarm() -> None:
     lines = requests({"Notifications": 0, "RefusedSignatures": 1}, 0, MINUTE, 3 * HOUR)
     lines += requests({"Notifications": 0, "RefusedTokens": 1}, 0, MINUTE, 3 * HOUR)
-    assert secret_alarm(lines, 3 * HOUR) == []
+    assert mismatch_alarm_minutes(lines, 3 * HOUR) == []
 
 
 def test_filters_select_429_and_posts_with_404() -> None:
@@ -139,7 +139,7 @@ def test_silence_raises_alarm_after_its_time() -> None:
 
 
 def test_missing_data_raises_no_alarm_but_silence() -> None:
-    # Zero counts are not written.
+    # The function logs no zero counts, so missing data is normal.
     for name, each in expand(**SETS["production"]).alarms().items():
         assert each["TreatMissingData"] == ("breaching" if name == "silence" else "notBreaching"), name
 

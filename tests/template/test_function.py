@@ -28,7 +28,7 @@ def test_api_passes_body_and_certificate_to_alias() -> None:
     assert sorted(sources) == ["GET/webhook", "POST/webhook"]
 
 
-def test_client_certificate_is_the_only_way_in() -> None:
+def test_truststore_closes_other_ways_in() -> None:
     def ways_in(**parameters: str) -> tuple[bool, bool, bool]:
         template = expand(**parameters)
         [server] = template.one("AWS::ApiGatewayV2::Api")["Body"]["servers"]
@@ -65,7 +65,7 @@ def test_changed_function_gets_a_new_version(parameters: dict[str, str]) -> None
     before = expand(**DOMAIN) if "ClientCertificateCn" in parameters else expand()
     after = expand(**parameters)
     assert before.function != after.function
-    # Not the logical id: SAM makes it of the template's text, which is the same for other parameters.
+    # Compares properties. SAM derives the logical id from the template's text, which parameters do not change.
     assert before.one("AWS::Lambda::Version") != after.one("AWS::Lambda::Version")
 
 

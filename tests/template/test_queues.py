@@ -60,10 +60,11 @@ def test_queue_has_dead_letter_queue_of_its_kind(parameters: dict[str, str]) -> 
     assert sum("FifoQueue" in queue for queue in queues.values()) == 2 * len(parameters)
 
 
-def test_dead_letters_outlive_queues_and_bodies_both() -> None:
+def test_retention_of_dead_letters_and_bodies() -> None:
     template = expand()
     retention = {id: queue["MessageRetentionPeriod"] for id, queue in template.of_type("AWS::SQS::Queue").items()}
-    # SQS counts from the first sending, not from the move.
+    # On a standard queue SQS counts from the first sending, not from the move to the dead-letter queue:
+    # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-dead-letter-queues.html
     for queue, dead in template.dead_letter_queues().items():
         assert retention[dead] > retention[queue]
     assert retention[template.routes()[CATCH_ALL]] == MAX_RETENTION
@@ -139,7 +140,7 @@ def test_all_fields_of_meta_fit(tmp_path: Path) -> None:
     assert template.routes().keys() == {*present, *OTHER_FIELDS}
     assert len(template.resources) <= 500
     assert len(template.outputs) <= 200
-    # The longest name of a stack that leaves room for the longest name of a queue, of 80 characters, in the longest region.
+    # The longest stack name that leaves room for the longest queue name (80 characters), in the region with the longest name.
     stack = "s" * (80 - max(map(len, FIELDS + OTHER_FIELDS)) - len("--dead.fifo"))
     urls = template.variables["QUEUE_URLS"].replace(f'"{STACK}-', f'"{stack}-')
     urls = re.sub(r"\$\{\w+\.QueueUrl}", f"https://sqs.ap-southeast-1.amazonaws.com/{ACCOUNT}/{stack}-unrouted", urls)

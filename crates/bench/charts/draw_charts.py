@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 FOLDER = Path(__file__).parents[3] / "docs" / "performance"
 GRAY = "#868e96"
-# By the name of a line: color, marker, line style, width. The floors and limits are drawn thin.
+# By the name of a line: color, marker, line style, width. `bare` and `null` are lower bounds and drawn thin.
 STYLES: dict[str, tuple[str, str, str, float]] = {
     "ours": ("#e8590c", "o", "-", 3.0),
     "python": ("#1c7ed6", "s", "-", 1.5),

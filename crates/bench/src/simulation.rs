@@ -40,11 +40,13 @@ pub(crate) struct Outcome {
     pub(crate) rejected: usize,
     /// Environments that were started.
     pub(crate) started: usize,
-    /// Busy environments, on average over time and at most.
+    /// Busy environments, averaged over time.
     pub(crate) mean_busy: f64,
+    /// The maximum of busy environments.
     pub(crate) peak_busy: usize,
-    /// Of the requests that were served.
+    /// The median latency of the served requests.
     pub(crate) median_ms: f64,
+    /// The 99th percentile of their latency.
     pub(crate) p99_ms: f64,
 }
 
@@ -170,7 +172,7 @@ mod tests {
 
     #[test]
     fn rejections_follow_erlangs_loss_formula() {
-        // 1/B(n) = 1 + n/a * 1/B(n-1), by hand: 8 busy on average and room for 10 lose 12.17 %, room for 12 5.14 %.
+        // 1/B(n) = 1 + n/a * 1/B(n-1), by hand. With 8 busy on average, 10 environments lose 12.17 %, 12 lose 5.14 %.
         let load = Load { requests_per_second: 400.0, p99_over_median: 1.0, seconds: 1_000.0, ..UNLIMITED };
         for (max_environments, lost) in [(10.0, 0.1217), (12.0, 0.0514)] {
             let outcome = simulate(&Load { max_environments, ..load });
@@ -181,7 +183,7 @@ mod tests {
 
     #[test]
     fn requests_and_starts_have_separate_quotas() {
-        // A burst of 1,000 and then 1,000 a second, of 4,000 a second: 4,000 of 12,000 are served.
+        // The load is 4,000 a second for 3 s. The quota is 1,000 at once and 1,000 a second. So 4,000 of 12,000 are served.
         let load = Load { requests_per_second: 4_000.0, seconds: 3.0, ..UNLIMITED };
         let outcome = simulate(&Load { max_requests_per_second: 1_000.0, ..load });
         assert_near((outcome.requests - outcome.rejected) as f64, 4_000.0, 0.01);

@@ -9,9 +9,9 @@ use aws_smithy_http_client::{
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use reqwest::ClientBuilder;
 
-/// Starts a client for HTTP.
-pub fn client() -> ClientBuilder {
-    // It fails if this process has chosen a provider already, which then applies.
+/// Returns a builder for HTTP clients.
+pub fn client_builder() -> ClientBuilder {
+    // This fails if a provider is installed already. That one then applies.
     let _ = rustls::crypto::ring::default_provider().install_default();
     ClientBuilder::new()
 }

@@ -27,7 +27,7 @@ impl ServiceHandle {
         self.state.rules.add(Scope { service: self.service, queue: None }, fault, times)
     }
 
-    /// Makes every answer come this long after its call has arrived. The call takes effect at once all the same.
+    /// Delays every response by this time. The effect of the call is immediate.
     pub fn set_latency(&self, latency: Duration) {
         self.state.set_latency(self.service, latency);
     }
@@ -71,12 +71,12 @@ impl Queue {
         self.with(|queue| mem::take(&mut queue.messages))
     }
 
-    /// Lowers its `MaximumMessageSize`, which is counted in bytes, body and attributes together.
+    /// Sets the `MaximumMessageSize` of the queue in bytes. It limits body and attributes together.
     pub fn set_maximum_message_size(&self, bytes: usize) {
         self.with(|queue| queue.maximum_message_size = bytes);
     }
 
-    /// Deletes it with all that is in it; calls to it fail with `QueueDoesNotExist` from then on.
+    /// Deletes the queue with its messages. Later calls fail with `QueueDoesNotExist`.
     pub fn delete(&self) {
         lock(&self.state.queues).remove(&self.name);
     }

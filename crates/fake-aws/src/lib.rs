@@ -1,11 +1,11 @@
-//! SQS, Secrets Manager, S3 and Lambda's Runtime API over real HTTP/1.1 on loopback, with TLS or without, and API Gateway's
-//! events, for tests, soak and bench.
+//! Fakes SQS, Secrets Manager, S3 and Lambda's Runtime API over HTTP/1.1 on loopback, with or without TLS, and builds the
+//! events of API Gateway. For tests, soak and bench.
 //!
-//! The function under test is the built binary: [`Function`] starts it as Lambda would, pointed at a [`FakeAws`] that
-//! refuses what AWS refuses and, when a test asks for it, fails in the ways that a network and a service fail.
+//! The function under test is the built binary. [`Function`] starts it as Lambda does. [`FakeAws`] rejects the requests that
+//! AWS rejects, and injects faults of the network and the service if a test requests them.
 //!
-//! The way of a call: [`FakeAws`] owns the listener; `server` accepts connections; `dispatch` finds the service, picks
-//! the [`Fault`] that applies, and lets `sqs`, `secrets` or `s3` act; `answer` writes the result, whole or broken; and
+//! How a call is processed: [`FakeAws`] owns the listener; `server` accepts connections; `dispatch` finds the service, picks
+//! the [`Fault`] that applies, and passes the call to `sqs`, `secrets` or `s3`; `answer` writes the result, whole or broken; and
 //! `call` keeps the record that [`FakeAws::calls`] returns.
 //!
 //! ```no_run

@@ -1,6 +1,6 @@
 //! Splits a notification into fragments a second time: from the brackets, quotes and commas of the text.
 //!
-//! Tests, fuzzing and `ingress run` compare its result with that of `whatsapp-webhook`, of which it shares no code.
+//! Tests, fuzzing and `ingress run` compare its result with that of `whatsapp-webhook`, with which it shares no code.
 #![allow(clippy::missing_panics_doc, reason = "a panic is a fault of the oracle, which a test should show")]
 
 use serde::de::IgnoredAny;
@@ -41,7 +41,7 @@ pub struct Change {
     pub entry_time: Option<String>,
     /// The field, decoded.
     pub field: Option<String>,
-    /// The first array of the value that is not empty.
+    /// The first of `messages`, `statuses` and `errors` that is a nonempty array in the value.
     pub kind: Option<&'static str>,
     /// The id of the business phone number in the value's metadata, decoded.
     pub phone_number_id: Option<String>,
@@ -133,8 +133,8 @@ fn of_envelope(envelope: &str) -> Vec<Fragment> {
 }
 
 fn of_entry([head, tail]: [&str; 2], entry: &str) -> Vec<Fragment> {
-    let clear = ["id", "time"].iter().all(|name| named(entry, name).len() <= 1);
-    let changes = only(entry, "changes").and_then(array).filter(|changes| clear && !changes.is_empty());
+    let is_unambiguous = ["id", "time"].iter().all(|name| named(entry, name).len() <= 1);
+    let changes = only(entry, "changes").and_then(array).filter(|changes| is_unambiguous && !changes.is_empty());
     let Some(changes) = changes else { return vec![other([head, entry, tail].concat(), entry)] };
     let [before, after] = frame(entry, &changes);
     let [id, time] = ["id", "time"].map(|name| only(entry, name).map(ToOwned::to_owned));
@@ -168,7 +168,7 @@ pub fn scalar(json: &str) -> Option<String> {
     }
 }
 
-/// The text of a JSON string without lone surrogates.
+/// Decodes a JSON string. `None` if it contains a lone surrogate.
 fn string(json: &str) -> Option<String> {
     let mut units = Vec::new();
     let mut characters = json.strip_prefix('"')?.strip_suffix('"')?.chars();
@@ -218,7 +218,7 @@ fn array(json: &str) -> Option<Vec<&str>> {
 
 const WHITE: [char; 4] = [' ', '\t', '\r', '\n'];
 
-/// What stands between the commas within a pair of brackets.
+/// Splits an array or object at its top-level commas.
 fn parts(json: &str, open: char, close: char) -> Option<Vec<&str>> {
     let within = json.strip_prefix(open)?.strip_suffix(close)?;
     if within.trim_matches(WHITE).is_empty() {
@@ -233,7 +233,7 @@ fn parts(json: &str, open: char, close: char) -> Option<Vec<&str>> {
     Some(parts)
 }
 
-/// Where a character stands outside strings and brackets.
+/// The positions of a character outside strings and nested brackets.
 fn top_level(json: &str, wanted: char) -> impl Iterator<Item = usize> {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     json.char_indices().filter_map(move |(at, character)| {

@@ -101,7 +101,7 @@ impl AwsCli {
         .ok_or(AwsCliError::NoRegion)
     }
 
-    /// Returns the credentials of the environment, else those that the CLI finds.
+    /// Returns the key of the environment unless `AWS_PROFILE` is set, or else the credentials that the CLI finds.
     pub(crate) async fn credentials(&self) -> Result<Credentials, AwsCliError> {
         let pair = variable("AWS_ACCESS_KEY_ID").zip(variable("AWS_SECRET_ACCESS_KEY"));
         if let (Some((access_key_id, secret_access_key)), None) = (pair, variable("AWS_PROFILE")) {

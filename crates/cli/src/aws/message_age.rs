@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::cli::{AwsCli, AwsCliError};
 
 /// An older value does not describe the present.
-const MAX_AGE: Duration = Duration::from_mins(15);
+const MAX_DATAPOINT_AGE: Duration = Duration::from_mins(15);
 /// CloudWatch accepts 500, but one argument of a program has at most 128 KiB.
 const MAX_QUERIES: usize = 100;
 
@@ -27,7 +27,7 @@ pub(crate) async fn oldest_message_seconds(
     queues: &[String],
 ) -> Result<BTreeMap<String, u64>, AwsCliError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (start, end) = (now.saturating_sub(MAX_AGE).as_secs().to_string(), now.as_secs().to_string());
+    let (start, end) = (now.saturating_sub(MAX_DATAPOINT_AGE).as_secs().to_string(), now.as_secs().to_string());
     let mut ages = BTreeMap::new();
     for queues in queues.chunks(MAX_QUERIES) {
         let queries: Vec<_> = queues.iter().enumerate().map(|(index, queue)| query(index, queue)).collect();
@@ -37,7 +37,7 @@ pub(crate) async fn oldest_message_seconds(
         let results: Vec<MetricDataResult> =
             aws.call(region, &[call, period].concat(), "MetricDataResults[].[Label, Timestamps, Values]").await?;
         for (queue, times, values) in results {
-            // Times are numbers or texts, as the CLI is configured, all in UTC and of one form: their texts sort by time.
+            // The CLI prints timestamps as numbers or in ISO 8601, depending on its configuration. Both sort as text.
             let newest = times.iter().map(Value::to_string).zip(values).max_by(|one, other| one.0.cmp(&other.0));
             if let Some(age) = newest.and_then(|(_, seconds)| Duration::try_from_secs_f64(seconds).ok()) {
                 // If a queue has a result on a later page, its values are older.

@@ -79,8 +79,8 @@ pub enum StackInfoError {
         /// What every stack of this template has.
         missing: String,
     },
-    /// The function could not work with its secret either.
-    #[error("{0}: put it right, as in the README under Deploy")]
+    /// The secret of the stack is not usable.
+    #[error("{0}: correct the secret, see README, Deploy")]
     Secret(#[from] CredentialsError),
 }
 
@@ -95,14 +95,14 @@ impl StackInfo {
         serde_json::from_slice(&text).map_err(StackInfoError::Garbled)
     }
 
-    /// The secrets of the function, read as the function reads them.
-    pub fn known(&self) -> Result<AppCredentials, StackInfoError> {
+    /// Parses the secret of the stack as the function does.
+    pub fn credentials(&self) -> Result<AppCredentials, StackInfoError> {
         Ok(AppCredentials::parse(&self.secret)?)
     }
 
     /// The secrets that a delivery needs: of several app secrets the first.
     pub fn keys(&self) -> Result<Keys, StackInfoError> {
-        let AppCredentials { verify_token, mut app_secrets } = self.known()?;
+        let AppCredentials { verify_token, mut app_secrets } = self.credentials()?;
         Ok(Keys { app_secret: app_secrets.swap_remove(0), verify_token })
     }
 

@@ -108,7 +108,8 @@ impl Endpoint {
         let ("http" | "https", Some(host)) = (parsed.scheme(), parsed.host_str()) else {
             return Err(refused(&"it does not start with http:// or https://"));
         };
-        let mut client = http::client().redirect(Policy::none()).connect_timeout(CONNECT_TIMEOUT).timeout(TIMEOUT);
+        let mut client =
+            http::client_builder().redirect(Policy::none()).connect_timeout(CONNECT_TIMEOUT).timeout(TIMEOUT);
         if host.ends_with(".localhost") {
             // Port 0 stands for the URL's own.
             client = client.resolve(host, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).no_proxy();

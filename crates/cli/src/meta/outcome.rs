@@ -1,4 +1,4 @@
-//! What came of a sample, and what is wrong with it.
+//! The result of a delivered sample, compared with the expected result.
 
 use std::{
     collections::BTreeMap,
@@ -16,11 +16,11 @@ use crate::{
     },
 };
 
-/// A 200 means that the messages are stored, so they should be there at once.
-const LANDING_TIMEOUT: Duration = Duration::from_secs(3);
-const LANDING_PAUSE: Duration = Duration::from_millis(50);
+/// How long messages may be invisible after a 200, which means that they are stored.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(3);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What came of one delivery.
+/// The result of one delivery.
 #[derive(Debug)]
 pub struct Outcome {
     /// The sample's name.
@@ -29,14 +29,14 @@ pub struct Outcome {
     pub status: u16,
     /// How long the answer took.
     pub elapsed: Duration,
-    /// The queues where something landed, in words.
+    /// The queues with messages of the sample, for people.
     pub landed: String,
-    /// What is not as it should be.
+    /// The differences from the expected result.
     pub problems: Vec<String>,
 }
 
 impl Outcome {
-    /// Takes what a sample brought about from the queues, and compares all of it with what it should have.
+    /// Receives the messages of a sample, and compares them and the response with the expected result.
     pub async fn of(
         sample: &Sample,
         answer: &Answer,
@@ -44,10 +44,10 @@ impl Outcome {
         queues: &mut Queues,
     ) -> Result<Self, QueueError> {
         let expected = Expected::of(sample);
-        let answered = answer.status == expected.status;
-        let landed = landed(queues, if answered { expected.fragments.len() } else { 0 }).await?;
+        let status_matches = answer.status == expected.status;
+        let landed = landed(queues, if status_matches { expected.fragments.len() } else { 0 }).await?;
         let mut problems = problems_of_answer(&expected, answer);
-        if answered {
+        if status_matches {
             problems.extend(problems_of_landing(&expected.fragments, &landed, queues));
         }
         Ok(Self { event: sample.name.clone(), status: answer.status, elapsed, landed: in_words(&landed), problems })
@@ -61,10 +61,10 @@ impl Outcome {
 }
 
 async fn landed(queues: &mut Queues, expected: usize) -> Result<Vec<ReceivedMessage>, QueueError> {
-    let deadline = Instant::now() + LANDING_TIMEOUT;
+    let deadline = Instant::now() + RECEIVE_TIMEOUT;
     let mut landed = queues.receive_all().await?;
     while landed.len() < expected && Instant::now() < deadline {
-        sleep(LANDING_PAUSE).await;
+        sleep(POLL_INTERVAL).await;
         landed.extend(queues.receive_all().await?);
     }
     Ok(landed)
@@ -89,7 +89,7 @@ fn problems_of_landing(fragments: &[Fragment], landed: &[ReceivedMessage], queue
         let route = fragment.route(|route| queues.has_route(route));
         let queue = queues.queue_of(&route).unwrap_or_default();
         let Some(at) = left.iter().position(|message| message.body.as_bytes() == fragment.bytes()) else {
-            problems.push(format!("what belongs on {queue} landed nowhere, or with other bytes"));
+            problems.push(format!("the message expected on {queue} is missing or has other bytes"));
             continue;
         };
         let message = left.remove(at);
@@ -103,7 +103,7 @@ fn problems_of_landing(fragments: &[Fragment], landed: &[ReceivedMessage], queue
             problems.push(format!("unrouted_reason is {reason}, not {expected}"));
         }
     }
-    problems.extend(left.iter().map(|message| format!("a message on {} was made of nothing sent", message.queue)));
+    problems.extend(left.iter().map(|message| format!("unexpected message on {}", message.queue)));
     problems
 }
 
@@ -159,17 +159,14 @@ mod tests {
 
     #[test]
     fn a_change_that_is_missing_is_a_problem() {
-        assert_eq!(problems(SECURITY, &[]), ["what belongs on security landed nowhere, or with other bytes"]);
+        assert_eq!(problems(SECURITY, &[]), ["the message expected on security is missing or has other bytes"]);
     }
 
     #[test]
     fn a_change_that_was_written_anew_is_a_problem() {
         assert_eq!(
             problems(SECURITY, &[landed("security", &SECURITY.replace(':', ": "), None)]),
-            [
-                "what belongs on security landed nowhere, or with other bytes",
-                "a message on security was made of nothing sent"
-            ]
+            ["the message expected on security is missing or has other bytes", "unexpected message on security"]
         );
     }
 
@@ -177,7 +174,7 @@ mod tests {
     fn a_change_that_is_there_twice_is_a_problem() {
         let twice = [landed("security", SECURITY, None), landed("security", SECURITY, None)];
 
-        assert_eq!(problems(SECURITY, &twice), ["a message on security was made of nothing sent"]);
+        assert_eq!(problems(SECURITY, &twice), ["unexpected message on security"]);
         assert_eq!(in_words(&twice), "security ×2");
     }
 

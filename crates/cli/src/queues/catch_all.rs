@@ -14,9 +14,10 @@ use crate::aws::stack_info::StackInfo;
 /// Limits of a search: the queue can hold the messages of two weeks.
 const SEARCH_TIMEOUT: Duration = Duration::from_mins(1);
 const MAX_SEEN: usize = 5_000;
-/// Longer than the search, so that it receives no message twice. After a kill, the messages are visible when it ends.
+/// Longer than [`SEARCH_TIMEOUT`], so a search receives no message twice. If the process is killed, messages reappear after
+/// this time.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(90);
-/// Receives in a row without a message, after which the queue counts as empty.
+/// The queue counts as empty after this many consecutive empty receive calls.
 const MAX_EMPTY_RECEIVES: usize = 2;
 /// Receives after all expected messages were found, to find messages that should not have been stored.
 const EXTRA_RECEIVES: usize = 2;

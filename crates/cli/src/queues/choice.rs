@@ -26,7 +26,7 @@ pub struct FieldError;
 /// Selects the messages of a queue to move, and the queue of each.
 #[derive(Debug)]
 pub(crate) enum Choice {
-    /// All messages of a dead-letter queue, except those with the attributes of another field.
+    /// The messages of a dead-letter queue whose attributes match. Without a kind, also messages without the attributes.
     DeadLetters { field: Field, to: String },
     /// Messages whose route leads to another queue. If `misplaced`, only messages with a reason of [`MISPLACED`].
     Routed { field: Field, routes: BTreeMap<String, String>, from: String, misplaced: bool },

@@ -15,7 +15,7 @@ use crate::aws::stack_info::{StackInfo, StackInfoError};
 #[derive(Debug, Error)]
 pub enum RedriveError {
     /// No route has the field.
-    #[error("{0} has no queue: what comes of it goes to the catch-all")]
+    #[error("{0} has no queue: its messages are on the catch-all queue")]
     NoQueue(Field),
     /// The queue has no dead-letter queue.
     #[error("the queue {0} has no dead-letter queue")]
@@ -28,7 +28,7 @@ pub enum RedriveError {
     StackInfo(#[from] StackInfoError),
 }
 
-/// Moves the dead letters of a field's queues back to these queues.
+/// Prepares to move the dead letters of a field's queues back to these queues.
 pub async fn redrive(stack: &StackInfo, field: &Field) -> Result<Vec<Transfer>, RedriveError> {
     let mut transfers = Vec::new();
     for url in field.targets(&stack.queue_urls) {
@@ -41,12 +41,12 @@ pub async fn redrive(stack: &StackInfo, field: &Field) -> Result<Vec<Transfer>, 
     if transfers.is_empty() { Err(RedriveError::NoQueue(field.clone())) } else { Ok(transfers) }
 }
 
-/// Moves the messages of a field on the catch-all queue to the field's queues.
+/// Prepares to move the messages of a field on the catch-all queue to the field's queues.
 pub fn reroute(stack: &StackInfo, field: &Field) -> Result<Transfer, RedriveError> {
     routed(stack, field, catch_all(stack), true)
 }
 
-/// Moves the messages of a field on any other queue of the account, such as one that was replaced, to the field's queues.
+/// Prepares to move the messages of a field on any other queue of the account, such as a replaced one, to the field's queues.
 pub fn drain(stack: &StackInfo, field: &Field, queue: &str) -> Result<Transfer, RedriveError> {
     routed(stack, field, &sibling_url(catch_all(stack), queue), false)
 }
@@ -68,6 +68,6 @@ fn routed(stack: &StackInfo, field: &Field, from: &str, misplaced: bool) -> Resu
 /// Adds the key of the group ids if the move needs it.
 fn transfer(stack: &StackInfo, source: Queue, choice: Choice) -> Result<Transfer, RedriveError> {
     let needs_key = !source.is_fifo() && choice.targets().into_iter().any(is_fifo);
-    let group_key = if needs_key { stack.known()?.verify_token } else { String::new() };
+    let group_key = if needs_key { stack.credentials()?.verify_token } else { String::new() };
     Ok(Transfer { source, choice, group_key })
 }

@@ -74,7 +74,7 @@ impl Queues {
 
     /// Receives the visible messages of all queues, and hides them until [`Self::release`].
     ///
-    /// On a FIFO queue this blocks the groups of the messages for so long; the template makes standard queues.
+    /// On a FIFO queue this blocks the groups of the messages until then. By default the template creates standard queues.
     pub async fn receive_all(&mut self) -> Result<Vec<ReceivedMessage>, QueueError> {
         let received = try_join_all(self.all.iter().map(|queue| receive_all(&queue.queue))).await?;
         let mut messages = Vec::new();

@@ -107,7 +107,7 @@ enum SkipReason {
 }
 
 impl TransferReport {
-    /// Whether all selected messages were moved.
+    /// Whether the run had no error. Messages that stay by a rule, and the limit of messages, are not errors.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.stopped.is_none() && self.refused.is_empty() && self.undeleted == 0
@@ -187,8 +187,11 @@ impl<'p> Pass<'p> {
             if stop.load(Ordering::Relaxed) {
                 return Err("interrupted".to_owned());
             }
-            if self.skipped.len() >= MAX_SKIPPED || Instant::now() >= self.deadline {
-                return Err("too much on the queue that stays there: not all was looked at".to_owned());
+            if self.skipped.len() >= MAX_SKIPPED {
+                return Err(format!("stopped after {MAX_SKIPPED} messages that stay on the queue"));
+            }
+            if Instant::now() >= self.deadline {
+                return Err("the time for one run is over: run the command again".to_owned());
             }
             match self.step().await {
                 Ok(new) => (nothing_new, retries) = (if new { 0 } else { nothing_new + 1 }, 0),
@@ -385,7 +388,7 @@ struct EntryError {
     code: String,
 }
 
-/// Splits off the first messages, in order, that fit into one batch of SQS.
+/// Selects the messages of one batch, for a FIFO queue at most one of each group. Returns the batch and the rest.
 fn batch(messages: Vec<Message>, way: Way<'_>) -> (Vec<Message>, Vec<Message>) {
     let (mut batch, mut rest) = (Vec::new(), Vec::new());
     let mut bytes = 0;

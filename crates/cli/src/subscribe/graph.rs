@@ -171,7 +171,7 @@ impl Graph {
     /// Prepares calls to a base URL, such as [`GRAPH_URL`].
     pub fn new(base: &str) -> Result<Self, GraphError> {
         let wrong = || GraphError::Url(base.to_owned());
-        let client = http::client().redirect(Policy::none()).timeout(TIMEOUT).build().map_err(|_| wrong())?;
+        let client = http::client_builder().redirect(Policy::none()).timeout(TIMEOUT).build().map_err(|_| wrong())?;
         Url::parse(base).ok().filter(|url| !url.cannot_be_a_base()).ok_or_else(wrong)?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned() })
     }

@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use ingress_tools::http::client;
+use ingress_tools::http::client_builder;
 use ingress_tools::subscribe::graph::OBJECT;
 use reqwest::Url;
 use serde_json::{Value, json};
@@ -143,7 +143,7 @@ fn verified(callback_url: &str, verify_token: &str) -> Result<(), String> {
     let members = [("hub.mode", "subscribe"), ("hub.challenge", challenge), ("hub.verify_token", verify_token)];
     url.query_pairs_mut().extend_pairs(members);
     let ask = async {
-        let client = client().no_proxy().resolve(url.host_str().unwrap(), ([127, 0, 0, 1], 0).into()).build();
+        let client = client_builder().no_proxy().resolve(url.host_str().unwrap(), ([127, 0, 0, 1], 0).into()).build();
         let answer = client.unwrap().get(url.clone()).send().await.map_err(|_| "connection failed".to_owned())?;
         let status = answer.status().as_u16();
         let body = answer.text().await.unwrap_or_default();

@@ -1,6 +1,7 @@
 """Fails if modules of a crate depend on each other in a cycle, or if a package depends on one that it must not use.
 
-A module depends on another if it names it by `crate::`, `super::` or `self::`. A parent and its child count like any two modules.
+A module depends on another if it names it by `crate::`, `super::`, `self::`, or by the name of its child. A parent and its child
+count like any two modules.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# The packages of this repository that a package may use. Tests may use more, so `dev` has its own row.
+# The packages of this repository that a package may use. Its tests may also use those of ALLOWED_IN_TESTS.
 ALLOWED: dict[str, set[str]] = {
     "whatsapp-webhook": set(),
     "whatsapp-webhook-oracle": set(),
@@ -64,7 +65,7 @@ def forbidden_dependencies(package: dict[str, Any]) -> list[str]:
 
 
 def cycles(package: str, root: Path) -> list[str]:
-    files = modules(root)
+    files = find_modules(root)
     graph = {module: dependencies(module, file.read_text(), set(files)) for module, file in files.items()}
     try:
         TopologicalSorter(graph).prepare()
@@ -74,7 +75,7 @@ def cycles(package: str, root: Path) -> list[str]:
     return []
 
 
-def modules(root: Path) -> dict[Module, Path]:
+def find_modules(root: Path) -> dict[Module, Path]:
     """The files of a crate by module path. Another target in the same folder is not a module of this one."""
     found: dict[Module, Path] = {(): root}
     waiting: list[tuple[Module, Path, Path]] = [((), root, root.parent)]
@@ -94,12 +95,12 @@ def code(text: str) -> str:
 
 def dependencies(module: Module, text: str, known: set[Module]) -> set[Module]:
     text = code(text).split("#[cfg(test)]\nmod ")[0]
-    paths = [path for tree in USE.findall(text) for path in leaves(re.sub(r"\s+", " ", tree).strip())]
-    found = {resolved(module, path.split("::"), known) for path in paths + PATH.findall(text)}
+    paths = [path for tree in USE.findall(text) for path in use_paths(re.sub(r"\s+", " ", tree).strip())]
+    found = {resolve(module, path.split("::"), known) for path in paths + PATH.findall(text)}
     return {path for path in found if path is not None and path != module}
 
 
-def leaves(tree: str) -> list[str]:
+def use_paths(tree: str) -> list[str]:
     """The paths of a `use` tree such as `crate::{a, b::{c, d}}`."""
     start = tree.find("{")
     if start < 0:
@@ -111,10 +112,10 @@ def leaves(tree: str) -> list[str]:
             parts.append("")
         else:
             parts[-1] += character
-    return [tree[:start].strip() + leaf for part in parts if part.strip() for leaf in leaves(part.strip())]
+    return [tree[:start].strip() + leaf for part in parts if part.strip() for leaf in use_paths(part.strip())]
 
 
-def resolved(module: Module, names: list[str], known: set[Module]) -> Module | None:
+def resolve(module: Module, names: list[str], known: set[Module]) -> Module | None:
     """The module that a path leads to; `None` for a path out of the crate."""
     if names[0] == "crate":
         path: Module = ()
