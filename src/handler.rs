@@ -35,7 +35,7 @@ use crate::{
     event::{Event, HttpRequest},
     metrics::{Metric, Metrics},
     queue::{Queues, StoreContext, Stored},
-    secrets::Secrets,
+    secrets::SecretCache,
     telemetry::RequestLog,
 };
 
@@ -56,7 +56,7 @@ const CHALLENGE_REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The webhook: secrets to check requests with, and queues to store changes on.
 #[derive(Debug)]
 pub struct Ingress {
-    secrets: Secrets,
+    secrets: SecretCache,
     queues: Queues,
     log: RequestLog,
     client_cn: Option<String>,
@@ -133,7 +133,7 @@ struct Exchange<'r> {
 impl Ingress {
     /// Takes secrets, queues and the log of requests. Makes no call.
     #[must_use]
-    pub const fn new(secrets: Secrets, queues: Queues, log: RequestLog) -> Self {
+    pub const fn new(secrets: SecretCache, queues: Queues, log: RequestLog) -> Self {
         Self { secrets, queues, log, client_cn: None, must_restart: AtomicBool::new(false) }
     }
 
@@ -195,10 +195,10 @@ impl Ingress {
         // Meta measures the latency of notifications only, and an environment that receives only challenges refreshes here.
         let limit = exchange.deadline.min(Instant::now() + CHALLENGE_REFRESH_TIMEOUT);
         self.secrets.refresh_within(limit, metrics).await;
-        let known = self.secrets.known();
-        let mut answer = challenge::answer(query, &known.verify_token);
+        let credentials = self.secrets.credentials();
+        let mut answer = challenge::answer(query, &credentials.verify_token);
         if answer == Err(ChallengeError::WrongToken)
-            && let Some(newer) = self.read_newer_secrets(&known, exchange).await
+            && let Some(newer) = self.read_newer_secrets(&credentials, exchange).await
         {
             answer = challenge::answer(query, &newer.verify_token);
         }
@@ -222,10 +222,13 @@ impl Ingress {
         if let Some(age) = fragments.iter().find_map(change).and_then(age) {
             metrics.time(Metric::EventAge, age);
         }
-        let known = self.secrets.known();
+        let credentials = self.secrets.credentials();
         let trace = exchange.context.xray_trace_id.as_deref().and_then(trace::header);
-        let request =
-            RequestContext { request_id: exchange.request_id, group_key: &known.verify_token, trace: trace.as_deref() };
+        let request = RequestContext {
+            request_id: exchange.request_id,
+            group_key: &credentials.verify_token,
+            trace: trace.as_deref(),
+        };
         let store = self.queues.store(&fragments, StoreContext { request, deadline, metrics });
         let stored = self.secrets.refresh_alongside(store, deadline, metrics).await;
         metrics.time(Metric::StoreTime, started.elapsed());
@@ -243,12 +246,13 @@ impl Ingress {
 
     async fn verify(&self, body: &[u8], exchange: &Exchange<'_>) -> Result<(), SignatureError> {
         let header = exchange.request.signature.as_deref().map(str::as_bytes);
-        let check =
-            |known: &AppCredentials| signature::verify(known.app_secrets.iter().map(String::as_str), body, header);
-        let known = self.secrets.known();
-        let result = check(&known);
+        let check = |credentials: &AppCredentials| {
+            signature::verify(credentials.app_secrets.iter().map(String::as_str), body, header)
+        };
+        let credentials = self.secrets.credentials();
+        let result = check(&credentials);
         if result == Err(SignatureError::Mismatch)
-            && let Some(newer) = self.read_newer_secrets(&known, exchange).await
+            && let Some(newer) = self.read_newer_secrets(&credentials, exchange).await
         {
             return check(&newer);
         }
@@ -258,12 +262,12 @@ impl Ingress {
     /// Reads the secret again if that may explain a mismatch. Leaves half of the time for storing.
     async fn read_newer_secrets(
         &self,
-        known: &Arc<AppCredentials>,
+        credentials: &Arc<AppCredentials>,
         exchange: &Exchange<'_>,
     ) -> Option<Arc<AppCredentials>> {
         let now = Instant::now();
         let limit = now + exchange.deadline.saturating_duration_since(now) / 2;
-        self.secrets.newer_than(known, limit, exchange.metrics).await
+        self.secrets.read_newer_than(credentials, limit, exchange.metrics).await
     }
 
     /// Writes the log line of a request: our failure as an error, the caller's as a warning.

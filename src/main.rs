@@ -13,7 +13,7 @@ use whatsapp_ingress::{
     handler::Ingress,
     payload::Payloads,
     queue::Queues,
-    secrets::Secrets,
+    secrets::SecretCache,
     telemetry::{self, RequestLog},
 };
 
@@ -38,7 +38,7 @@ async fn start(log: RequestLog) -> Result<Ingress, Error> {
     let without_retries = aws::without_retries(&aws);
     let payloads = Payloads::new(&without_retries, config.payload_bucket);
     let queues = Queues::new(Sqs::new(&without_retries), config.routes, payloads);
-    let secrets = Secrets::read(SecretsManager::new(&aws), config.secret_id);
+    let secrets = SecretCache::read(SecretsManager::new(&aws), config.secret_id);
     let (secrets, ()) = try_join!(secrets, queues.warm_up().map(Ok))?;
     Ok(Ingress::new(secrets, queues, log).require_client_cn(config.client_certificate_cn))
 }

@@ -32,12 +32,12 @@ const MAX_AGE: Duration = Duration::from_mins(5);
 /// After a failed refresh, the next one waits this long, so that an outage is not made worse.
 const FAILURE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Unexplained signatures and tokens cause at most one read in this time, because forgers can send any number of them.
+/// Signatures and tokens that do not match cause at most one read in this time, because forgers can send any number of them.
 const MISMATCH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// For each number of abandoned refreshes in a row: the wait for the next refresh, and the interval until the one after it.
 ///
-/// A refresh usually takes longer than storing, so some answers have to wait for it; but not many, even in an outage.
+/// A refresh usually takes longer than storing, so some answers have to wait for it. In an outage these must be few.
 const REFRESH_BACKOFF: [(Duration, Duration); 4] = [
     (Duration::ZERO, Duration::ZERO),
     (Duration::from_millis(250), FAILURE_INTERVAL),
@@ -45,9 +45,9 @@ const REFRESH_BACKOFF: [(Duration, Duration); 4] = [
     (Duration::from_secs(1), MAX_AGE),
 ];
 
-/// The current secrets, and the way to newer ones.
+/// Caches the app credentials, and reads them again when they are old or do not match.
 #[derive(Debug)]
-pub struct Secrets {
+pub struct SecretCache {
     client: Client,
     secret_id: String,
     current: RwLock<Current>,
@@ -60,7 +60,7 @@ pub struct Secrets {
 
 #[derive(Debug)]
 struct Current {
-    known: Arc<AppCredentials>,
+    credentials: Arc<AppCredentials>,
     refresh_at: Instant,
     /// Refreshes in a row that did not end in time.
     abandoned_refreshes: usize,
@@ -76,7 +76,7 @@ impl Current {
     }
 }
 
-/// Why there are no credentials to work with. It quotes nothing of the secret.
+/// The reason why there are no app credentials. It quotes nothing of the secret.
 #[derive(Debug, Error)]
 pub enum SecretsError {
     /// Secrets Manager did not return a value.
@@ -90,12 +90,13 @@ pub enum SecretsError {
     Unusable(#[from] CredentialsError),
 }
 
-impl Secrets {
-    /// Reads the secret for the first time; without it nothing can be verified, so an error here ends the start.
+impl SecretCache {
+    /// Reads the secret for the first time. An error ends the start, because nothing can be verified without the secret.
     pub async fn read(client: Client, secret_id: String) -> Result<Self, SecretsError> {
-        let known = Arc::new(fetch(&client, &secret_id).await?);
-        warn_of_unusual(&known);
-        let current = RwLock::new(Current { known, refresh_at: Instant::now() + MAX_AGE, abandoned_refreshes: 0 });
+        let credentials = Arc::new(fetch(&client, &secret_id).await?);
+        warn_of_unusual(&credentials);
+        let current =
+            RwLock::new(Current { credentials, refresh_at: Instant::now() + MAX_AGE, abandoned_refreshes: 0 });
         Ok(Self {
             client,
             secret_id,
@@ -111,20 +112,20 @@ impl Secrets {
         self.has_expired_credentials.load(Relaxed)
     }
 
-    /// The secrets to check a request with.
+    /// The app credentials to verify a request with.
     #[must_use]
-    pub fn known(&self) -> Arc<AppCredentials> {
-        Arc::clone(&self.current().known)
+    pub fn credentials(&self) -> Arc<AppCredentials> {
+        Arc::clone(&self.current().credentials)
     }
 
-    /// Reads the secret again if it is old. Gives up at `limit`; the old value then stays in use.
+    /// Reads the secret again if it is old. If this takes longer than until `limit`, the old value stays in use.
     pub async fn refresh_within(&self, limit: Instant, metrics: &Metrics) {
         if timeout_at(limit, self.refresh(metrics)).await.is_err() {
             report_timeout(metrics);
         }
     }
 
-    /// Does some work, and reads the secret again alongside if it is old.
+    /// Does some work, and concurrently reads the secret again if it is old.
     ///
     /// Lambda freezes the execution environment after the answer, so a refresh that takes longer than the work is abandoned
     /// and the next request starts another one. After abandoned refreshes an answer waits a little; see
@@ -167,10 +168,10 @@ impl Secrets {
         }
     }
 
-    /// Secrets that are newer than `seen`, which did not explain a signature or a token. `None` if there are none.
+    /// Returns app credentials that are newer than `seen`, which did not match a signature or a token. `None` if there are none.
     ///
-    /// Reads the secret again, but at most once in `MISMATCH_INTERVAL`, and gives up at `limit`.
-    pub async fn newer_than(
+    /// Reads the secret again, at most once in `MISMATCH_INTERVAL` and until `limit`.
+    pub async fn read_newer_than(
         &self,
         seen: &Arc<AppCredentials>,
         limit: Instant,
@@ -187,7 +188,7 @@ impl Secrets {
             report_timeout(metrics);
             return None;
         }
-        Some(self.known()).filter(|known| !Arc::ptr_eq(known, seen))
+        Some(self.credentials()).filter(|credentials| !Arc::ptr_eq(credentials, seen))
     }
 
     fn current(&self) -> RwLockReadGuard<'_, Current> {
@@ -204,18 +205,18 @@ impl Secrets {
         let mut current = self.current_mut();
         current.abandoned_refreshes = 0;
         match fetched {
-            Ok(known) => {
-                if known.app_secrets != current.known.app_secrets {
-                    warn_of_unusual(&known);
+            Ok(credentials) => {
+                if credentials.app_secrets != current.credentials.app_secrets {
+                    warn_of_unusual(&credentials);
                 }
-                current.known = Arc::new(known);
+                current.credentials = Arc::new(credentials);
                 current.refresh_at = Instant::now() + MAX_AGE;
                 metrics.count(Metric::SecretRefreshes, 1);
             }
             Err(error) => {
                 metrics.count(Metric::SecretFailures, 1);
                 current.refresh_at = Instant::now() + FAILURE_INTERVAL;
-                tracing::error!(error.text = %error, "secret not refreshed, the old one serves on");
+                tracing::error!(error.text = %error, "secret refresh failed, the cached secret stays in use");
             }
         }
     }
@@ -229,7 +230,7 @@ fn warn_of_unusual(credentials: &AppCredentials) {
 
 fn report_timeout(metrics: &Metrics) {
     metrics.count(Metric::SecretFailures, 1);
-    tracing::error!("secret not read in time, the old one serves on");
+    tracing::error!("secret refresh timed out, the cached secret stays in use");
 }
 
 async fn fetch(client: &Client, secret_id: &str) -> Result<AppCredentials, SecretsError> {

@@ -133,7 +133,7 @@ async fn a_secret_that_cannot_be_read_again_is_in_no_line() {
         webhook.aws.secrets().fault(fault.clone(), Times::Always);
         assert_eq!(webhook.send(signed("forger", b"{}")).await.status, 401);
         let lines = webhook.function.stop();
-        assert!(lines.iter().any(|line| line.contains("the old one serves on")), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.contains("the cached secret stays in use")), "{lines:#?}");
         let told = lines.iter().find(|line| line.contains("a-new-secret") || line.contains(VERIFY_TOKEN));
         assert_eq!(told, None, "{}", fault.name());
     }

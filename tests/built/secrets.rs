@@ -96,7 +96,7 @@ async fn old_one_serves_on(webhook: &Webhook, why: &str) {
         assert_eq!(webhook.deliver(&sent.body).await.status, 200, "{why}");
     }
     assert_eq!(webhook.challenge(VERIFY_TOKEN).await.status, 200, "{why}");
-    let line = webhook.function.log_line("the old one serves on", LAMBDA_TIMEOUT).await.unwrap();
+    let line = webhook.function.log_line("the cached secret stays in use", LAMBDA_TIMEOUT).await.unwrap();
     assert!(line.contains("ERROR") && !line.contains("the-new-one"), "{why}: {line}");
     assert_eq!(webhook.copies(&sent)[0].len(), 4, "{why}");
 }

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::util::SubscriberInitExt;
 use whatsapp_ingress::{
-    aws::without_retries, handler::Ingress, payload::Payloads, queue::Queues, secrets::Secrets, telemetry::RequestLog,
+    aws::without_retries, handler::Ingress, payload::Payloads, queue::Queues, secrets::SecretCache,
+    telemetry::RequestLog,
 };
 use whatsapp_webhook::{routes::Routes, signature::sign};
 
@@ -48,7 +49,8 @@ impl Sandbox {
         let queue = aws.queue("unrouted");
         aws.set_secret("ingress", secret("old", VERIFY_TOKEN));
         let config = config(&aws);
-        let secrets = Secrets::read(aws_sdk_secretsmanager::Client::new(&config), "ingress".to_owned()).await.unwrap();
+        let secrets =
+            SecretCache::read(aws_sdk_secretsmanager::Client::new(&config), "ingress".to_owned()).await.unwrap();
         let without_sdk_retries = without_retries(&config);
         let routes = Routes::parse(&json!({ "*": queue.url() }).to_string()).unwrap();
         let payloads = Payloads::new(&without_sdk_retries, None);

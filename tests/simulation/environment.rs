@@ -17,7 +17,7 @@ use whatsapp_ingress::{
     handler::Ingress,
     payload::Payloads,
     queue::Queues,
-    secrets::Secrets,
+    secrets::SecretCache,
     telemetry::RequestLog,
 };
 use whatsapp_webhook::{routes::Routes, signature};
@@ -126,7 +126,7 @@ impl Environment {
         let routes = Routes::parse(&serde_json::to_string(&urls).unwrap()).unwrap();
         let payloads = Payloads::new(&without_retries, self.plan.has_bucket.then(|| "bucket".to_owned()));
         let queues = Queues::new(aws_sdk_sqs::Client::new(&without_retries), routes, payloads);
-        let secrets = Secrets::read(aws_sdk_secretsmanager::Client::new(&config), "id".to_owned());
+        let secrets = SecretCache::read(aws_sdk_secretsmanager::Client::new(&config), "id".to_owned());
         let (secrets, ()) = tokio::join!(secrets, queues.warm_up());
         Ok(Ingress::new(secrets?, queues, RequestLog::new("INFO", "function", std::io::sink())))
     }

@@ -17,7 +17,9 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use fake_aws::event;
 use lambda_http::{Context, Response, aws_lambda_events::apigw::ApiGatewayV2httpResponse};
 use serde_json::{Value, json};
-use whatsapp_ingress::{handler::Ingress, payload::Payloads, queue::Queues, secrets::Secrets, telemetry::RequestLog};
+use whatsapp_ingress::{
+    handler::Ingress, payload::Payloads, queue::Queues, secrets::SecretCache, telemetry::RequestLog,
+};
 use whatsapp_webhook::{routes::Routes, signature::sign};
 
 pub(crate) const APP_SECRET: &str = "an-app-secret";
@@ -99,7 +101,7 @@ impl Webhook {
         let queues = Queues::new(sqs(Arc::clone(&entries), script), routes, payloads);
         let secret = Arc::new(Mutex::new(Ok(secret(APP_SECRET, VERIFY_TOKEN))));
         let reads = Arc::default();
-        let secrets = Secrets::read(secrets_manager(Arc::clone(&secret), Arc::clone(&reads)), "id".into()).await;
+        let secrets = SecretCache::read(secrets_manager(Arc::clone(&secret), Arc::clone(&reads)), "id".into()).await;
         Self {
             ingress: Ingress::new(secrets.unwrap(), queues, RequestLog::new("INFO", "function", std::io::sink())),
             entries,
