@@ -1,7 +1,10 @@
 //! The claim check: a body that is too large for SQS is stored in S3, and its message points there.
 
 use aws_config::SdkConfig;
-use aws_sdk_sqs::primitives::{DateTime, DateTimeFormat};
+use aws_sdk_sqs::{
+    error::SdkError,
+    primitives::{DateTime, DateTimeFormat},
+};
 use bytes::Bytes;
 use thiserror::Error;
 use whatsapp_webhook::sqs_error::is_expired_credentials;
@@ -27,7 +30,7 @@ pub enum PayloadError {
     /// No bucket is configured.
     #[error("body over the SQS limit, and PAYLOAD_BUCKET is not set")]
     NoBucket,
-    /// S3 rejects the request: code and status.
+    /// S3 rejects the request, or the configuration allows no request.
     #[error("S3: {0}")]
     Rejected(String),
     /// The same request may succeed later.
@@ -66,6 +69,9 @@ impl Payloads {
         let put = PutObject { bucket: self.bucket()?, key, content_type: "application/json", body, owner };
         let Err(error) = put.send(&self.aws).await else { return Ok(()) };
         let reason = error_reason(&error);
+        if matches!(error, SdkError::ConstructionFailure(_)) {
+            return Err(PayloadError::Rejected(reason));
+        }
         let Some((status, code)) = error_code(&error) else { return Err(PayloadError::Transient(reason)) };
         // S3 responds to a slow upload with 400 RequestTimeout, to a conflicting call with 409, and for a new bucket that
         // is not known everywhere yet with 307. A bucket in another region always gets 301.

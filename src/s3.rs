@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use aws_config::SdkConfig;
 use aws_sdk_sqs::{
-    config::ProvideCredentials as _,
+    config::{Credentials, ProvideCredentials as _},
     error::{BoxError, ErrorMetadata, SdkError},
 };
 use aws_sigv4::{
@@ -21,12 +21,16 @@ use aws_sigv4::{
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
 use aws_smithy_runtime_api::client::{
     orchestrator::{HttpRequest, HttpResponse, OrchestratorError},
+    result::ConnectorError,
     stalled_stream_protection::StalledStreamProtectionConfig,
 };
 use aws_smithy_types::{body::SdkBody, timeout::TimeoutConfig};
 use aws_types::service_config::ServiceConfigKey;
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
+use lambda_http::http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use sha2::{Digest, Sha256};
 
 /// The characters of an object key that are percent-encoded: all but the unreserved ones and `/`. The signature covers the encoded path.
 ///
@@ -47,11 +51,16 @@ pub(crate) struct PutObject<'o> {
 impl PutObject<'_> {
     /// Sends the request once, without a time limit. If this returns `Ok`, the object is durable.
     ///
-    /// S3 checks the body against the SHA-256 digest in the signature.
+    /// S3 checks the body against its SHA-256 digest. It requires the digest as a checksum too if the bucket has Object Lock.
+    ///
+    /// Outside Lambda, where credentials come from a profile or an instance, each request resolves them anew.
     pub(crate) async fn send(self, aws: &SdkConfig) -> Result<(), SdkError<ErrorMetadata, HttpResponse>> {
         let (endpoint, path) = self.location(aws).map_err(SdkError::construction_failure)?;
-        let request =
-            self.request(aws, &endpoint, path, SystemTime::now()).await.map_err(SdkError::construction_failure)?;
+        let credentials = aws.credentials_provider().ok_or_else(|| SdkError::construction_failure("no credentials"))?;
+        let credentials = credentials.provide_credentials().await;
+        let credentials = credentials.map_err(|error| SdkError::dispatch_failure(ConnectorError::io(error.into())))?;
+        let request = self.request(aws, credentials, &endpoint, path, SystemTime::now());
+        let request = request.map_err(SdkError::construction_failure)?;
         let http_client = aws.http_client().ok_or_else(|| SdkError::construction_failure("no HTTP client"))?;
         Operation::builder()
             .service_name("S3")
@@ -78,7 +87,7 @@ impl PutObject<'_> {
         let Self { bucket, key, .. } = self;
         let key = utf8_percent_encode(key, ESCAPED);
         if let Some(endpoint) = configured_endpoint(aws)? {
-            return Ok((endpoint.trim_end_matches('/').to_owned(), format!("/{bucket}/{key}")));
+            return Ok((endpoint, format!("/{bucket}/{key}")));
         }
         let host = host(aws)?;
         Ok(if bucket.contains('.') {
@@ -88,17 +97,21 @@ impl PutObject<'_> {
         })
     }
 
-    async fn request(
+    fn request(
         self,
         aws: &SdkConfig,
+        credentials: Credentials,
         endpoint: &str,
         path: String,
         now: SystemTime,
     ) -> Result<HttpRequest, BoxError> {
         let Self { body, content_type, owner, .. } = self;
+        let digest = Sha256::digest(&body);
+        let checksum = BASE64.encode(digest);
         let owner = owner.map(|owner| ("x-amz-expected-bucket-owner", owner));
-        let headers = || [("content-type", content_type)].into_iter().chain(owner);
-        let credentials = aws.credentials_provider().ok_or("no credentials")?.provide_credentials().await?.into();
+        let headers =
+            || [("content-type", content_type), ("x-amz-checksum-sha256", &checksum)].into_iter().chain(owner);
+        let credentials = credentials.into();
         let mut settings = SigningSettings::default();
         settings.percent_encoding_mode = PercentEncodingMode::Single;
         settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
@@ -112,7 +125,7 @@ impl PutObject<'_> {
             .build()?
             .into();
         let uri = format!("{endpoint}{path}");
-        let signable = SignableRequest::new("PUT", &uri, headers(), SignableBody::Bytes(&body))?;
+        let signable = SignableRequest::new("PUT", &uri, headers(), SignableBody::Precomputed(hex::encode(digest)))?;
         let (signature, _) = sign(signable, &parameters)?.into_parts();
 
         let mut request = HttpRequest::new(SdkBody::from(body.clone()));
@@ -129,11 +142,17 @@ fn region(aws: &SdkConfig) -> Result<&str, &'static str> {
     aws.region().map(AsRef::as_ref).ok_or("no region")
 }
 
-/// The endpoint of `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, as in every AWS SDK.
+/// The endpoint of `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, as in every AWS SDK. An empty variable counts as unset.
 fn configured_endpoint(aws: &SdkConfig) -> Result<Option<String>, BoxError> {
     let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build()?;
     let for_s3 = aws.service_config().and_then(|config| config.load_config(key));
-    Ok(for_s3.or_else(|| aws.endpoint_url().map(ToOwned::to_owned)))
+    let endpoint = for_s3.filter(|url| !url.is_empty()).or_else(|| aws.endpoint_url().map(ToOwned::to_owned));
+    let Some(endpoint) = endpoint.filter(|url| !url.is_empty()) else { return Ok(None) };
+    let is_valid = endpoint.parse::<Uri>().is_ok_and(|uri| {
+        let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+        is_http && uri.query().is_none() && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+    });
+    if is_valid { Ok(Some(endpoint.trim_end_matches('/').to_owned())) } else { Err("invalid endpoint URL".into()) }
 }
 
 /// S3's host name in the region, in each of the partitions that are open to the public.
@@ -170,7 +189,6 @@ mod tests {
     use std::time::Duration;
 
     use aws_config::Region;
-    use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 
     use super::*;
 
@@ -185,8 +203,8 @@ mod tests {
     }
 
     /// Signature and digest are those of botocore's `S3SigV4Auth` for the same request.
-    #[tokio::test]
-    async fn signature_equals_that_of_botocore() {
+    #[test]
+    fn signature_equals_that_of_botocore() {
         let credentials = Credentials::new(
             "AKIDEXAMPLE",
             "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
@@ -194,27 +212,26 @@ mod tests {
             None,
             "test",
         );
-        let aws = SdkConfig::builder()
-            .region(Region::new("eu-central-1"))
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .build();
+        let aws = SdkConfig::builder().region(Region::new("eu-central-1")).build();
         let put = object("payloads", "messages.statuses/2026-01-02/caf\u{e9} + %~a_b-c");
         let (endpoint, path) = put.location(&aws).unwrap();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
 
-        let request = put.request(&aws, &endpoint, path, now).await.unwrap();
+        let request = put.request(&aws, credentials, &endpoint, path, now).unwrap();
 
         assert_eq!(request.uri(), "/messages.statuses/2026-01-02/caf%C3%A9%20%2B%20%25~a_b-c");
         let header = |name| request.headers().get(name).unwrap();
         assert_eq!(header("x-amz-date"), "20260102T030405Z");
         assert_eq!(header("x-amz-security-token"), "a-session-token");
         assert_eq!(header("x-amz-expected-bucket-owner"), "123456789012");
+        assert_eq!(header("x-amz-checksum-sha256"), "AVq9f1zFei3ZS3WQ8ErYCEJzkF7jPsXOvq5iJ2qX+GI=");
         assert_eq!(header("x-amz-content-sha256"), "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862");
         assert_eq!(
             header("authorization"),
             "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260102/eu-central-1/s3/aws4_request, \
-             SignedHeaders=content-type;host;x-amz-content-sha256;x-amz-date;x-amz-expected-bucket-owner;\
-             x-amz-security-token, Signature=861e0fe7130113751342589f5039bb8a985b0122b90eb836cda1c0267bed8dac"
+             SignedHeaders=content-type;host;x-amz-checksum-sha256;x-amz-content-sha256;x-amz-date;\
+             x-amz-expected-bucket-owner;x-amz-security-token, \
+             Signature=9bc4b290da62be6273bcc57689ebc0587b1e77e6e5712c50edfba39ea5433910"
         );
     }
 
@@ -239,5 +256,16 @@ mod tests {
         assert_eq!(url("my.bucket", &aws.build()), "https://s3.us-east-1.amazonaws.com/my.bucket/key");
         let local = SdkConfig::builder().endpoint_url("http://127.0.0.1:4566/").build();
         assert_eq!(url("b", &local), "http://127.0.0.1:4566/b/key");
+    }
+
+    #[test]
+    fn endpoint_that_cannot_be_signed_is_an_error() {
+        for endpoint in ["s3.example.com", "127.0.0.1:1", "http://", "ftp://x", "http://user@host", "http://host/?q=1"]
+        {
+            let aws = SdkConfig::builder().endpoint_url(endpoint).build();
+            assert!(object("b", "key").location(&aws).is_err(), "{endpoint}");
+        }
+        let empty = SdkConfig::builder().region(Region::new("us-east-1")).endpoint_url("").build();
+        assert_eq!(url("b", &empty), "https://b.s3.us-east-1.amazonaws.com/key");
     }
 }

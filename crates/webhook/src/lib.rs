@@ -9,6 +9,27 @@
 //! - [`sqs_error`] classifies the error codes of SQS.
 //!
 //! Nothing here calls a service, reads a clock or needs an asynchronous runtime.
+//!
+//! ```
+//! use whatsapp_webhook::{
+//!     message::{Message, RequestContext, event_id},
+//!     notification::split,
+//!     signature::{sign, verify},
+//! };
+//!
+//! let body = br#"{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[
+//!     {"field":"security","value":{"event":"PIN_CHANGED"}},
+//!     {"field":"messages","value":{"statuses":[{"id":"wamid.1"}]}}
+//! ]}]}"#;
+//! let header = sign("the app secret", body);
+//! assert!(verify(["the app secret"], body, Some(header.as_bytes())).is_ok());
+//!
+//! let fragments = split(body);
+//! assert_eq!(fragments.len(), 2);
+//! let request = RequestContext { request_id: "request", group_key: "a key", trace: None };
+//! let message = Message::new(&fragments[0], &event_id(&fragments[0]), request, None, false);
+//! assert!(message.body.contains("PIN_CHANGED") && !message.body.contains("wamid.1"));
+//! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod challenge;
