@@ -5,8 +5,6 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 BIN := .venv/bin
-# An operator's own AWS CLI comes before the one that tests use.
-OPERATOR_PATH := $(PATH)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # SAM CLI would call home.
 export SAM_CLI_TELEMETRY := 0
@@ -16,7 +14,7 @@ export PIP_ONLY_BINARY := :all:
 # The feature of the tests that deploy to the local AWS.
 LOCAL_AWS := whatsapp-ingress/local-aws,whatsapp-ingress-tools/local-aws
 
-INGRESS = PATH="$(OPERATOR_PATH)" cargo run --quiet --package whatsapp-ingress-tools --bin ingress --
+INGRESS = cargo run --package whatsapp-ingress-tools --bin ingress --
 
 .PHONY: help
 help: ## lists the targets
@@ -29,6 +27,12 @@ help: ## lists the targets
 
 .venv/dev-installed: infra/requirements-dev.txt .venv/installed
 	$(BIN)/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement infra/requirements-dev.txt
+	touch $@
+
+# In an environment of its own, because an operator's AWS CLI must not be hidden by this one, which is version 1.
+.local/aws-cli/installed: infra/requirements-aws-cli.txt
+	$(PYTHON) -m venv .local/aws-cli
+	.local/aws-cli/bin/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
 
 # cargo-lambda first: it shows how far the build is, which SAM keeps to itself.
@@ -93,7 +97,7 @@ sign: ## makes the signatures of the samples anew
 	$(INGRESS) sign
 
 .PHONY: test
-test: build consumers .venv/dev-installed ## all tests; `cargo test --workspace` runs those without Python and `sam build`
+test: build consumers .venv/dev-installed .local/aws-cli/installed .local/checkov/installed ## all tests; `cargo test --workspace` runs those without Python and `sam build`
 	cargo test --workspace --features $(LOCAL_AWS)
 	pytest
 
@@ -109,7 +113,7 @@ CHECKOV := .local/checkov/bin/checkov
 	touch $@
 
 .PHONY: check
-check: validate-template .local/checkov/installed ## formatting, lints, types, dependencies, docs, template
+check: validate-template ## formatting, lints, types, dependencies, docs, template
 	cargo fmt --all --check
 	python infra/check_dependencies.py
 	cargo clippy --workspace --all-targets --features $(LOCAL_AWS) -- -D warnings
@@ -117,17 +121,17 @@ check: validate-template .local/checkov/installed ## formatting, lints, types, d
 	ruff format --check
 	ruff check
 	mypy
+
+.PHONY: validate-template
+validate-template: .venv/dev-installed .local/checkov/installed
+	sam validate
+	cfn-lint template.yaml examples/python-lambda/template.yaml
 	mkdir -p .local
 	$(BIN)/python infra/expand_template.py > .local/template.json
 	$(CHECKOV) --config-file .checkov.yaml --file .local/template.json
 
-.PHONY: validate-template
-validate-template: .venv/dev-installed
-	sam validate
-	cfn-lint template.yaml examples/python-lambda/template.yaml
-
 .PHONY: check-template
-check-template: validate-template ## the template: by SAM, by its rules and by its tests, without a deployment
+check-template: validate-template ## the template: by SAM, cfn-lint, Checkov and its tests, without a deployment
 	pytest tests/template
 
 .PHONY: snapshots

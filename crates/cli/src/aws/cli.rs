@@ -101,10 +101,12 @@ impl AwsCli {
         .ok_or(AwsCliError::NoRegion)
     }
 
-    /// Returns the key of the environment unless `AWS_PROFILE` is set, or else the credentials that the CLI finds.
+    /// Returns the key of the environment, which takes precedence over `AWS_PROFILE`, or else the credentials that the CLI finds.
+    ///
+    /// Source: <https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-envvars.html>
     pub(crate) async fn credentials(&self) -> Result<Credentials, AwsCliError> {
         let pair = variable("AWS_ACCESS_KEY_ID").zip(variable("AWS_SECRET_ACCESS_KEY"));
-        if let (Some((access_key_id, secret_access_key)), None) = (pair, variable("AWS_PROFILE")) {
+        if let Some((access_key_id, secret_access_key)) = pair {
             return Ok(Credentials { access_key_id, secret_access_key, session_token: variable("AWS_SESSION_TOKEN") });
         }
         let arguments = ["configure", "export-credentials", "--format", "process"];
@@ -134,6 +136,10 @@ impl AwsCli {
         command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
         command.envs([("AWS_PAGER", ""), ("AWS_CLI_AUTO_PROMPT", "off")]);
         command.envs([("AWS_RETRY_MODE", "standard"), ("AWS_MAX_ATTEMPTS", "3")]);
+        // The CLI takes an empty AWS_PROFILE as the name of a profile.
+        if variable("AWS_PROFILE").is_none() {
+            command.env_remove("AWS_PROFILE");
+        }
         let output = timeout(CALL_TIMEOUT, command.output())
             .await
             .map_err(|_| AwsCliError::Timeout { call: name(arguments) })?

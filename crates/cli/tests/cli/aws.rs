@@ -121,7 +121,7 @@ async fn profile_gives_region_and_credentials() {
     let folder = tempfile::tempdir().unwrap();
     write_aws(folder.path(), &[PROFILE, &DescribedStack::default().script()].join("\n"));
 
-    let output = subscribe(&folder, &[&KEYS[..], &[("AWS_PROFILE", "a-profile")]].concat()).await;
+    let output = subscribe(&folder, &[("AWS_PROFILE", "a-profile")]).await;
 
     assert!(String::from_utf8_lossy(&output.stderr).contains("Meta did not answer"), "{output:?}");
     let calls = calls(&folder);

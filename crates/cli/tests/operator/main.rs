@@ -34,7 +34,7 @@ async fn ingress(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)]
     command.args(arguments).current_dir(root());
     // The AWS CLI of the tests, if the requirements are installed.
     let path = env::var("PATH").unwrap();
-    command.env("PATH", format!("{}:{path}", root().join(".venv/bin").display()));
+    command.env("PATH", format!("{}:{path}", root().join(".local/aws-cli/bin").display()));
     for name in ["APP_SECRET", "VERIFY_TOKEN", "META_ACCESS_TOKEN", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION"] {
         command.env_remove(name);
     }
