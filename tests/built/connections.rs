@@ -11,7 +11,7 @@ use tokio::{
 use crate::{
     notification::Notification,
     stored::Copy::{Own, Unrouted},
-    webhook::Webhook,
+    webhook::{LAMBDA_TIMEOUT, Webhook},
 };
 
 #[tokio::test]
@@ -101,6 +101,6 @@ async fn a_connection_that_does_not_come_about_is_given_up_after_a_second() {
     let webhook = Webhook::with(&[("AWS_ENDPOINT_URL_SQS", &format!("http://{address}"))]);
     assert_eq!(webhook.deliver(Notification::of(&["messages"]).body).await.status, 503);
     // Sooner than a call that is not answered.
-    let line = webhook.function.log_line("queue failed", Duration::from_secs(1)).await.unwrap();
+    let line = webhook.function.log_line("queue failed", LAMBDA_TIMEOUT).await.unwrap();
     assert!(line.contains("connect timeout occurred after 1s"), "{line}");
 }

@@ -282,7 +282,7 @@ async fn a_queue_that_is_really_gone_and_comes_back_is_used_again() {
     let sent = Notification::of(&["messages", "security"]);
     let answer = webhook.deliver(&sent.body).await;
     assert_eq!((answer.status, webhook.copies(&sent)), (200, vec![vec![Diverted], vec![Own]]));
-    let line = webhook.function.log_line("NonExistentQueue", Duration::from_secs(2)).await.unwrap();
+    let line = webhook.function.log_line("NonExistentQueue", LAMBDA_TIMEOUT).await.unwrap();
     assert!(line.contains("ERROR") && line.contains(r#""queue.name":"messages""#), "{line}");
     webhook.queues.insert("messages".to_owned(), webhook.aws.queue("messages"));
     webhook.reset();

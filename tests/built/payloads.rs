@@ -113,7 +113,7 @@ async fn without_a_bucket_a_body_that_neither_queue_is_large_enough_for_is_a_lou
     }
     let sent = Notification::new([("messages", message(0, &"x".repeat(300_000))), ("messages", message(1, "small"))]);
     assert_eq!((webhook.deliver(&sent.body).await.status, webhook.copies(&sent)), (503, vec![vec![], vec![Own]]));
-    let line = webhook.function.log_line("messages stored nowhere", Duration::from_secs(1)).await.unwrap();
+    let line = webhook.function.log_line("messages stored nowhere", LAMBDA_TIMEOUT).await.unwrap();
     assert!(line.contains("InvalidParameterValue") && line.contains("ERROR"), "{line}");
 }
 
@@ -231,7 +231,7 @@ async fn without_a_bucket_the_large_body_is_a_loud_failure_and_its_neighbours_ar
     let answer = webhook.deliver(&sent.body).await;
     assert_eq!((answer.status, webhook.copies(&sent)), (503, vec![vec![Own], vec![], vec![Own]]));
     assert!(webhook.aws.calls().iter().all(|call| call.service != Service::S3));
-    let loud = webhook.function.log_line("PAYLOAD_BUCKET is not set", Duration::from_secs(1)).await;
+    let loud = webhook.function.log_line("PAYLOAD_BUCKET is not set", LAMBDA_TIMEOUT).await;
     assert!(loud.is_some_and(|line| line.contains("ERROR")));
 }
 
@@ -243,7 +243,7 @@ async fn a_bucket_of_another_region_is_a_loud_failure_at_once() {
     let answer = webhook.deliver(&sent.body).await;
     assert_eq!((answer.status, webhook.copies(&sent)), (503, vec![vec![Own], vec![], vec![Own]]));
     assert_eq!(moved.fired(), 1);
-    let loud = webhook.function.log_line("PermanentRedirect", Duration::from_secs(1)).await;
+    let loud = webhook.function.log_line("PermanentRedirect", LAMBDA_TIMEOUT).await;
     assert!(loud.is_some_and(|line| line.contains("ERROR")));
 }
 

@@ -162,7 +162,7 @@ async fn a_challenge_is_checked_with_secrets_that_are_not_old() {
 }
 
 #[tokio::test]
-async fn a_secret_that_hangs_delays_a_request_ever_more_seldom_and_by_a_second_at_most() {
+async fn hanging_secret_delays_requests_less_and_less_often() {
     let sandbox = Sandbox::new().await;
     sandbox.aws.secrets().fault(Fault::hang(), Times::Always);
     // Seconds since the request before, and what a request then waits at least, in milliseconds.
@@ -201,7 +201,7 @@ async fn a_reading_that_failed_is_followed_by_one_that_nobody_waits_for() {
 }
 
 #[tokio::test]
-async fn no_answer_is_late_because_of_an_old_secret() {
+async fn refresh_of_an_old_secret_leaves_time_to_answer() {
     let sandbox = Sandbox::new().await;
     sandbox.aws.secrets().fault(Fault::hang(), Times::Always);
     later(301).await;

@@ -103,7 +103,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (root / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, copy / name)
-    (copy / ".venv").symlink_to(root / ".venv")
+    (copy / ".local").mkdir()
+    for installed in (".venv", ".local/checkov"):
+        (copy / installed).symlink_to(root / installed)
     template = copy / "template.yaml"
     template.write_text(runbook.add_field(template.read_text()))
     return copy
@@ -151,7 +153,7 @@ def test_second_deployment_changes_nothing(deployment: Deployment) -> None:
     assert deployment.described().get("LastUpdatedTime") == before
 
 
-def test_added_field_passes_checks_of_runbook(project: Path) -> None:
+def test_added_field_passes_the_template_checks(project: Path) -> None:
     kept = (local_stack.REPOSITORY / "tests/template/snapshots/default.yaml").read_text().splitlines()
     # Without these, make would install the tools into the copy.
     command = [
@@ -160,6 +162,8 @@ def test_added_field_passes_checks_of_runbook(project: Path) -> None:
         ".venv/installed",
         "--assume-old",
         ".venv/dev-installed",
+        "--assume-old",
+        ".local/checkov/installed",
         "snapshots",
         "check-template",
     ]

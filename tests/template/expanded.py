@@ -104,7 +104,11 @@ class Expanded:
     def _subjects(self, id: str, statement: dict[str, Any]) -> list[str]:
         """What a statement is about: types of resources and kinds of queues, with the path of objects in a bucket."""
         resource = self.resources[id]
-        condition = "".join(f" if {key}" for test in statement.get("Condition", {}).values() for key in test)
+        condition = "".join(
+            f" if {operator} {key}={json.dumps(value)}"
+            for operator, test in statement.get("Condition", {}).items()
+            for key, value in test.items()
+        )
         if "Resource" not in statement and "NotResource" not in statement:
             return [resource["Type"] + condition]
         named = listed(statement.get("Resource", [])) + [

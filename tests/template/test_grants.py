@@ -8,6 +8,7 @@ import pytest
 from samcli.commands.validate.lib.exceptions import InvalidSamDocumentException
 
 from expanded import (
+    ACCOUNT,
     CATCH_ALL,
     CATCH_ALL_QUEUE,
     DEAD_LETTER,
@@ -34,13 +35,14 @@ GRANTS = {
     (FUNCTION, "sqs:SendMessage*", CATCH_ALL_QUEUE),
     (FUNCTION, "sqs:SendMessage*", ROUTED),
     # A bucket that was deleted, and created again by another account, gets no bodies.
-    (FUNCTION, "s3:PutObject", "AWS::S3::Bucket/* if aws:ResourceAccount"),
+    (FUNCTION, "s3:PutObject", f'AWS::S3::Bucket/* if StringEquals aws:ResourceAccount="{ACCOUNT}"'),
     (FUNCTION, "xray:PutTraceSegments", "*"),
     (FUNCTION, "xray:PutTelemetryRecords", "*"),
 } | {(OWN_ACCOUNT, action, queue) for action in CONSUME for queue in (ROUTED, DEAD_LETTER)}
 OBJECT_ACTIONS = ("s3:GetObject", "s3:DeleteObject")
 EVERY_FIELD, ONE, TWO = "arn:aws:iam::111122223333:root", "444455556666", "777788889999"
-VIA_SERVICE = "AWS::KMS::Key if kms:ViaService"
+SERVICES = '["sqs.us-east-1.amazonaws.com", "s3.us-east-1.amazonaws.com"]'
+VIA_SERVICE = f"AWS::KMS::Key if StringEquals kms:ViaService={SERVICES}"
 ADDED_GRANTS: dict[str, set[tuple[str, str, str]]] = {
     "default": set(),
     "consumers": {

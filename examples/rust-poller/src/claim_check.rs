@@ -4,7 +4,7 @@ use aws_config::SdkConfig;
 use aws_sdk_s3::{Client, config::Builder};
 use serde::Deserialize;
 
-use crate::{Failure, told};
+use crate::failure::{Failure, describe};
 
 #[derive(Deserialize)]
 struct Pointer(#[allow(dead_code, reason = "the name of a Java class")] String, Object);
@@ -25,6 +25,6 @@ pub(crate) fn client(aws: &SdkConfig) -> Client {
 pub(crate) async fn body(s3: &Client, pointer: &str) -> Result<String, Failure> {
     let Pointer(_, object) = serde_json::from_str(pointer)?;
     let found = s3.get_object().bucket(object.s3_bucket_name).key(object.s3_key).send().await;
-    let bytes = found.map_err(told)?.body.collect().await?;
+    let bytes = found.map_err(describe)?.body.collect().await?;
     Ok(String::from_utf8(bytes.to_vec())?)
 }

@@ -1,17 +1,16 @@
 //! Polls a queue of messages and receipts: work first, then the message is deleted; what fails comes back.
 
-use std::{env, error::Error, io::Write as _, time::Duration};
+use std::{env, io::Write as _, time::Duration};
 
 use aws_config::BehaviorVersion;
-use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_sqs::types::Message;
 
 mod claim_check;
+mod failure;
 mod notification;
 
+use failure::{Failure, describe};
 use notification::{Content, Notification};
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// After a call that failed, which the SDK has tried three times.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -34,7 +33,7 @@ async fn main() -> Result<(), Failure> {
         let received = match received {
             Ok(received) => received,
             Err(error) => {
-                eprintln!("nothing received: {}", told(error));
+                eprintln!("nothing received: {}", describe(error));
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
@@ -47,15 +46,10 @@ async fn main() -> Result<(), Failure> {
             let receipt = message.receipt_handle.unwrap_or_default();
             let delete = sqs.delete_message().queue_url(&queue_url).receipt_handle(receipt);
             if let Err(error) = delete.send().await {
-                eprintln!("not deleted, and so to come again: {}", told(error));
+                eprintln!("not deleted, and so to come again: {}", describe(error));
             }
         }
     }
-}
-
-/// An error of the SDK with its causes, without which it is just "service error".
-fn told(error: impl Error) -> String {
-    DisplayErrorContext(error).to_string()
 }
 
 async fn handle(s3: &aws_sdk_s3::Client, message: &Message) -> Result<(), Failure> {

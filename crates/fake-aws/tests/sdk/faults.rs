@@ -174,6 +174,5 @@ async fn latency_is_that_of_the_service() {
     aws.sqs().set_latency(Duration::from_millis(50));
     let began = Instant::now();
     send(&client, &queue, entries(1)).await.expect("the call succeeds");
-    let took = began.elapsed();
-    assert!((50..2000).contains(&took.as_millis()), "{took:?}");
+    assert!(began.elapsed() >= Duration::from_millis(50), "{:?}", began.elapsed());
 }
