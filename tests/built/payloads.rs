@@ -258,3 +258,20 @@ async fn a_bucket_that_is_gone_costs_the_large_body_only() {
     let tried = webhook.aws.calls().iter().filter(|call| call.service == Service::S3).count();
     assert_eq!(tried, 1, "the bucket is not there for the catch-all either");
 }
+
+#[tokio::test]
+async fn invalid_s3_endpoint_is_a_loud_failure() {
+    let webhook = Webhook::with(&[("AWS_ENDPOINT_URL_S3", "s3.example.com")]);
+    let sent = large("messages");
+    let answer = webhook.deliver(&sent.body).await;
+    assert_eq!((answer.status, webhook.copies(&sent)), (503, vec![vec![Own], vec![], vec![Own]]));
+    assert!(webhook.function.log_line("invalid endpoint URL", LAMBDA_TIMEOUT).await.is_some());
+}
+
+#[tokio::test]
+async fn empty_s3_endpoint_counts_as_unset() {
+    let webhook = Webhook::with(&[("AWS_ENDPOINT_URL_S3", "")]);
+    let sent = large("messages");
+    assert_eq!(webhook.deliver(&sent.body).await.status, 200);
+    assert_eq!(webhook.bucket.objects().len(), 1);
+}
