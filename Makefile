@@ -112,10 +112,14 @@ CHECKOV := .local/checkov/bin/checkov
 	.local/checkov/bin/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
 
+# Names that were replaced, see docs/glossary.md.
+RETIRED_NAMES := Doubled|Framed|Known|Lane|MOST_BLAMED|NO_GROUP|Origin|Piece|Rejection|Sending
+
 .PHONY: check
 check: validate-template ## formatting, lints, types, dependencies, docs, template
 	cargo fmt --all --check
 	python infra/check_dependencies.py
+	! git grep --line-number --word-regexp --extended-regexp '$(RETIRED_NAMES)' -- '*.rs'
 	cargo clippy --workspace --all-targets --features $(LOCAL_AWS) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	ruff format --check
