@@ -39,7 +39,7 @@ async fn a_setting_that_is_missing_or_wrong_is_named_before_anything_is_called()
         (vec![("QUEUE_URLS", QUEUES)], "SECRET_ID is not set"),
         (vec![("QUEUE_URLS", QUEUES), ("SECRET_ID", " ")], "SECRET_ID is empty"),
         (vec![("SECRET_ID", SECRET_ID)], "QUEUE_URLS is not set"),
-        (vec![("SECRET_ID", SECRET_ID), ("QUEUE_URLS", "messages")], "QUEUE_URLS is no JSON object"),
+        (vec![("SECRET_ID", SECRET_ID), ("QUEUE_URLS", "messages")], "QUEUE_URLS is not a JSON object"),
         (vec![("SECRET_ID", SECRET_ID), ("QUEUE_URLS", r#"{"messages":"m"}"#)], "QUEUE_URLS has no route `*`"),
         (
             vec![("SECRET_ID", SECRET_ID), ("QUEUE_URLS", r#"{"*":"unrouted"}"#)],
