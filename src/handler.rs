@@ -34,7 +34,7 @@ use crate::{
     client_certificate::has_common_name,
     event::{Event, HttpRequest},
     metrics::{Metric, Metrics},
-    queue::{Queues, StoreContext, Stored},
+    queue::{Queues, StoreContext, StoreReport},
     secrets::SecretCache,
     telemetry::RequestLog,
 };
@@ -90,7 +90,7 @@ enum RequestError {
     #[error("credentials expired")]
     ExpiredCredentials,
     #[error("{} of {} stored nowhere, {} diverted", .0.not_stored, .0.fragments, .0.diverted)]
-    NotStored(Stored),
+    NotStored(StoreReport),
 }
 
 impl RequestError {

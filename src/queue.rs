@@ -50,9 +50,9 @@ pub struct Queues {
     payloads: Payloads,
 }
 
-/// What happened to the fragments of one request.
+/// The number of fragments of a request that were stored, diverted or not stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoreReport {
     /// Fragments of the request.
     pub fragments: usize,
     /// Fragments without a route, whether they are stored or not.
@@ -67,8 +67,8 @@ pub struct Stored {
 
 /// The items of a request for one queue, and the batches that may be under way for them at a time.
 #[derive(Clone, Copy)]
-struct Share<'r> {
-    context: StoreContext<'r>,
+struct QueueContext<'r> {
+    store: StoreContext<'r>,
     concurrency: usize,
 }
 
@@ -100,7 +100,7 @@ impl Queues {
     /// rejects them, or is too slow for all of them. Other queues do not wait for it. A call is not abandoned while it may still
     /// succeed. A message may be stored twice, with the same `event_id`: if a response was lost, or came later than the message
     /// was diverted. Order is kept within a group of a FIFO queue, unless SQS rejects an entry and stores a later one of the same call.
-    pub async fn store(&self, fragments: &[Fragment<'_>], context: StoreContext<'_>) -> Stored {
+    pub async fn store(&self, fragments: &[Fragment<'_>], context: StoreContext<'_>) -> StoreReport {
         let mut by_queue: Vec<Vec<Item<'_>>> = self.routes.queues().iter().map(|_| Vec::new()).collect();
         for fragment in fragments {
             let destination = match fragment {
@@ -121,33 +121,36 @@ impl Queues {
         let needs: Vec<_> =
             by_queue.iter().zip(self.routes.queues()).map(|(items, queue)| needed_batches(items, queue)).collect();
         let shares = concurrency_shares(&needs, max_concurrency(fragments));
-        let shares = shares.into_iter().map(|concurrency| Share { context, concurrency });
+        let shares = shares.into_iter().map(|concurrency| QueueContext { store: context, concurrency });
         let filled = by_queue.into_iter().zip(shares).enumerate().filter(|(_, (items, _))| !items.is_empty());
-        let sent = join_all(filled.map(|(queue, (items, share))| self.store_to_queue(queue, items, share))).await;
-        sent.into_iter().fold(Stored { fragments: fragments.len(), unrouted, ..Stored::default() }, |sum, one| Stored {
-            diverted: sum.diverted + one.diverted,
-            not_stored: sum.not_stored + one.not_stored,
-            has_expired_credentials: sum.has_expired_credentials || one.has_expired_credentials,
-            ..sum
-        })
+        let sent = join_all(filled.map(|(queue, (items, context))| self.store_to_queue(queue, items, context))).await;
+        sent.into_iter().fold(
+            StoreReport { fragments: fragments.len(), unrouted, ..StoreReport::default() },
+            |sum, one| StoreReport {
+                diverted: sum.diverted + one.diverted,
+                not_stored: sum.not_stored + one.not_stored,
+                has_expired_credentials: sum.has_expired_credentials || one.has_expired_credentials,
+                ..sum
+            },
+        )
     }
 
-    async fn store_to_queue(&self, queue: usize, items: Vec<Item<'_>>, share: Share<'_>) -> Stored {
+    async fn store_to_queue(&self, queue: usize, items: Vec<Item<'_>>, context: QueueContext<'_>) -> StoreReport {
         let is_catch_all = queue == self.routes.catch_all_index();
         let queue = &self.routes.queues()[queue];
         let sum = if is_catch_all {
-            let not_stored = self.send_to_catch_all(items, share, true).await;
+            let not_stored = self.send_to_catch_all(items, context, true).await;
             Diversion { by_route: BTreeMap::new(), not_stored }
         } else {
             let (sender, unsent) = unbounded_channel();
-            let target = Target { can_divert: true, ..self.target(queue, share) };
-            join(QueueSender::new(target, sender).send(items), self.divert_unsent(queue, unsent, share)).await.1
+            let target = Target { can_divert: true, ..self.target(queue, context) };
+            join(QueueSender::new(target, sender).send(items), self.divert_unsent(queue, unsent, context)).await.1
         };
         for (route, count) in &sum.by_route {
-            share.context.metrics.count_part(Metric::Diverted, route, *count);
+            context.store.metrics.count_part(Metric::Diverted, route, *count);
         }
         log_errors("messages stored nowhere", self.catch_all(), &sum.not_stored);
-        Stored::of(sum.by_route.values().sum(), &sum.not_stored)
+        StoreReport::of(sum.by_route.values().sum(), &sum.not_stored)
     }
 
     /// Diverts items as soon as their own queue failed to store them.
@@ -155,17 +158,17 @@ impl Queues {
         &'s self,
         queue: &'s Queue,
         mut unsent: UnboundedReceiver<Unsent<'s, 'p>>,
-        share: Share<'s>,
+        context: QueueContext<'s>,
     ) -> Diversion<'p> {
         let (mut diversions, mut sum, mut is_open) = (FuturesUnordered::new(), Diversion::default(), true);
         let (mut received, mut failed) = (Vec::new(), Vec::new());
         // Until then failed items are collected, so that they are diverted in few calls.
-        let collect_until = share.context.halfway();
+        let collect_until = context.store.half_time_deadline();
         while is_open || !failed.is_empty() || !diversions.is_empty() {
             if !failed.is_empty() && (!is_open || Instant::now() >= collect_until) {
                 let failed = std::mem::take(&mut failed);
                 log_errors("queue failed, its messages go to the catch-all", queue, &failed);
-                diversions.push(async move { self.divert(&failed, share, true).await }.boxed());
+                diversions.push(async move { self.divert(&failed, context, true).await }.boxed());
             }
             select! {
                 biased;
@@ -177,7 +180,7 @@ impl Queues {
                             Unsent::Failed(item, error) if error.is_payload_error() => sum.not_stored.push((item, error)),
                             Unsent::Failed(item, error) => failed.push((item, error)),
                             Unsent::Unanswered(batch) => {
-                                diversions.push(self.divert_unanswered(queue, batch, share.context).boxed());
+                                diversions.push(self.divert_unanswered(queue, batch, context.store).boxed());
                             }
                         }
                     }
@@ -193,12 +196,12 @@ impl Queues {
     async fn divert<'p>(
         &self,
         failed: &[(Item<'p>, SendError)],
-        share: Share<'_>,
-        has_second_calls: bool,
+        context: QueueContext<'_>,
+        allows_second_call: bool,
     ) -> Diversion<'p> {
         let items: Vec<_> = failed.iter().map(|(item, _)| item.diverted()).collect();
         let mut by_route = tally(items.iter().filter_map(|item| item.route));
-        let not_stored = self.send_to_catch_all(items, share, has_second_calls).await;
+        let not_stored = self.send_to_catch_all(items, context, allows_second_call).await;
         for route in not_stored.iter().filter_map(|(item, _)| item.route) {
             by_route.entry(route).and_modify(|count| *count -= 1);
         }
@@ -214,10 +217,10 @@ impl Queues {
         &self,
         queue: &Queue,
         batch: Unanswered<'_, 'p>,
-        context: StoreContext<'_>,
+        store: StoreContext<'_>,
     ) -> Diversion<'p> {
         let Unanswered { items, mut calls, progress } = batch;
-        let share = Share { context, concurrency: 1 };
+        let context = QueueContext { store, concurrency: 1 };
         if progress.is_uploading.load(Relaxed) || progress.has_second_call.load(Relaxed) {
             select! {
                 biased;
@@ -225,23 +228,23 @@ impl Queues {
                     let (not_stored, failed): (Vec<_>, Vec<_>) =
                         unstored(items, result).into_iter().partition(|(_, error)| error.is_payload_error());
                     log_errors("queue failed, its messages go to the catch-all", queue, &failed);
-                    let mut diversion = self.divert(&failed, share, false).await;
+                    let mut diversion = self.divert(&failed, context, false).await;
                     diversion.not_stored.extend(not_stored);
                     return diversion;
                 }
-                () = sleep_until(context.after(Duration::MAX)) => {}
+                () = sleep_until(store.capped_deadline(Duration::MAX)) => {}
             }
         }
         let entries = items.len();
         // Another queue does not help if S3 is slow.
-        if progress.is_uploading.load(Relaxed) || !context.has_time_at(Instant::now()) {
-            let not_stored = unstored(items, progress.last_result(calls, entries, context.deadline).await);
+        if progress.is_uploading.load(Relaxed) || !store.has_time_at(Instant::now()) {
+            let not_stored = unstored(items, progress.last_result(calls, entries, store.deadline).await);
             return Diversion { by_route: BTreeMap::new(), not_stored };
         }
         progress.is_diverted.store(true, Relaxed);
         let silent = unstored(items.iter().map(Item::diverted).collect(), progress.timeout(entries));
         log_errors("queue failed, its messages go to the catch-all", queue, &silent);
-        let mut divert = pin!(self.divert(&silent, share, false));
+        let mut divert = pin!(self.divert(&silent, context, false));
         let (mut diversion, missing) = select! {
             biased;
             result = &mut calls => {
@@ -255,7 +258,7 @@ impl Queues {
                 if diversion.not_stored.is_empty() {
                     return diversion;
                 }
-                (diversion, unstored(items, progress.last_result(calls, entries, context.deadline).await))
+                (diversion, unstored(items, progress.last_result(calls, entries, store.deadline).await))
             }
         };
         diversion
@@ -268,11 +271,11 @@ impl Queues {
     async fn send_to_catch_all<'p>(
         &self,
         items: Vec<Item<'p>>,
-        share: Share<'_>,
-        has_second_calls: bool,
+        context: QueueContext<'_>,
+        allows_second_call: bool,
     ) -> Vec<(Item<'p>, SendError)> {
         let queue = self.catch_all();
-        let target = Target { has_second_calls, ..self.target(queue, share) };
+        let target = Target { allows_second_call, ..self.target(queue, context) };
         let mut failed = send_all(target, items).await;
         let mut not_stored = Vec::new();
         for (encoding, text) in [
@@ -293,16 +296,16 @@ impl Queues {
         not_stored
     }
 
-    fn target<'s>(&'s self, queue: &'s Queue, share: Share<'s>) -> Target<'s> {
+    fn target<'s>(&'s self, queue: &'s Queue, context: QueueContext<'s>) -> Target<'s> {
         Target {
             client: &self.client,
             queue,
             payloads: &self.payloads,
             bucket_owner: self.catch_all().account_id(),
-            context: share.context,
-            concurrency: share.concurrency,
+            context: context.store,
+            concurrency: context.concurrency,
             can_divert: false,
-            has_second_calls: true,
+            allows_second_call: true,
         }
     }
 }
@@ -338,7 +341,7 @@ async fn send_all<'p>(target: Target<'_>, items: Vec<Item<'p>>) -> Vec<(Item<'p>
     failed
 }
 
-impl Stored {
+impl StoreReport {
     fn of(diverted: usize, not_stored: &[(Item<'_>, SendError)]) -> Self {
         let is_expired = |(_, error): &(Item<'_>, SendError)| matches!(error, SendError::ExpiredCredentials(_));
         Self {

@@ -28,20 +28,20 @@ impl StoreContext<'_> {
     }
 
     /// Waits forever if no call may start. The caller stops waiting at the deadline.
-    pub(super) async fn require_time(&self) {
+    pub(super) async fn pend_without_time(&self) {
         if !self.has_time_at(Instant::now()) {
             std::future::pending::<()>().await;
         }
     }
 
     /// When half of the time that is left will be over.
-    pub(super) fn halfway(&self) -> Instant {
+    pub(super) fn half_time_deadline(&self) -> Instant {
         let now = Instant::now();
         now + self.deadline.saturating_duration_since(now) / 2
     }
 
     /// When the shorter of this interval and a third of the time that is left will be over.
-    pub(super) fn after(&self, interval: Duration) -> Instant {
+    pub(super) fn capped_deadline(&self, interval: Duration) -> Instant {
         let now = Instant::now();
         now + interval.min(self.deadline.saturating_duration_since(now) / 3)
     }

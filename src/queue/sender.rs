@@ -64,7 +64,7 @@ pub(super) struct QueueSender<'s, 'p> {
     gave_up: OnceLock<SendError>,
     has_stored: AtomicBool,
     /// Attempts that ended, with a response or an error.
-    answers: AtomicUsize,
+    finished_attempts: AtomicUsize,
     /// How long the last attempt without an upload took, in milliseconds.
     last_latency: AtomicU64,
     isolated_rejections: AtomicUsize,
@@ -85,7 +85,7 @@ pub(super) struct Target<'s> {
     /// Whether a batch without an answer is given back when half of its time is over, to be diverted.
     pub(super) can_divert: bool,
     /// Whether a batch without an answer may have a second call.
-    pub(super) has_second_calls: bool,
+    pub(super) allows_second_call: bool,
 }
 
 /// Items that the sender did not see stored, reported as soon as it knows.
@@ -122,10 +122,10 @@ impl<'s, 'p> QueueSender<'s, 'p> {
     pub(super) fn new(target: Target<'s>, unsent: UnboundedSender<Unsent<'s, 'p>>) -> Self {
         Self {
             target,
-            divert_deadline: target.halfway(),
+            divert_deadline: target.divert_deadline(),
             gave_up: OnceLock::new(),
             has_stored: AtomicBool::default(),
-            answers: AtomicUsize::default(),
+            finished_attempts: AtomicUsize::default(),
             last_latency: AtomicU64::default(),
             isolated_rejections: AtomicUsize::default(),
             unsent,
@@ -166,7 +166,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                         .fail_rest(shard, &SendError::Transient("too slow for the time that is left".to_owned()));
                 }
                 // A retry does not get half of the remaining time again.
-                (divert_at, last_error) = (self.target.halfway(), None);
+                (divert_at, last_error) = (self.target.divert_deadline(), None);
                 self.next_batch(shard)
             } else {
                 std::mem::take(&mut retries)
@@ -287,24 +287,24 @@ impl<'s, 'p> QueueSender<'s, 'p> {
             drop(messages);
             target.send_with_second_call(batch, &progress)
         };
-        let answers = self.answers.load(Relaxed);
+        let finished_attempts = self.finished_attempts.load(Relaxed);
         select! {
             biased;
             result = &mut calls => {
-                self.answers.fetch_add(1, Relaxed);
+                self.finished_attempts.fetch_add(1, Relaxed);
                 if !is_claim_check {
                     let latency = started.elapsed().as_millis();
                     self.last_latency.store(u64::try_from(latency).unwrap_or(u64::MAX), Relaxed);
                 }
                 Some(self.failed_items(items, result))
             }
-            () = sleep_until(divert_at.max(target.context.after(SECOND_CALL_INTERVAL))) => {
+            () = sleep_until(divert_at.max(target.context.capped_deadline(SECOND_CALL_INTERVAL))) => {
                 if !target.can_divert {
                     let result = progress.timeout(items.len());
                     return Some(unstored(items, result));
                 }
                 // If other attempts ended meanwhile, only this one is lost or late.
-                if self.answers.load(Relaxed) == answers {
+                if self.finished_attempts.load(Relaxed) == finished_attempts {
                     let _ = self.gave_up.set(SendError::no_answer());
                 }
                 let _ = self.unsent.send(Unsent::Unanswered(Unanswered { items, calls, progress }));
@@ -333,8 +333,8 @@ impl<'s, 'p> QueueSender<'s, 'p> {
 
 impl<'s> Target<'s> {
     /// When half of the time that is left will be over, or all of it if nothing can be diverted.
-    fn halfway(&self) -> Instant {
-        if self.can_divert { self.context.halfway() } else { self.context.deadline }
+    fn divert_deadline(&self) -> Instant {
+        if self.can_divert { self.context.half_time_deadline() } else { self.context.deadline }
     }
 
     /// Sends a batch, and once more if the first call stays silent although the queue answers a probe.
@@ -347,14 +347,14 @@ impl<'s> Target<'s> {
             let send =
                 || call::send_batch(self.client, batch.clone()).inspect(|result| progress.note_stored(result)).boxed();
             let first = send();
-            if !self.has_second_calls {
+            if !self.allows_second_call {
                 return first.await;
             }
             let second = async {
-                sleep_until(context.after(SECOND_CALL_INTERVAL)).await;
-                context.require_time().await;
+                sleep_until(context.capped_deadline(SECOND_CALL_INTERVAL)).await;
+                context.pend_without_time().await;
                 call::probe(self.client, &self.queue.url).boxed().await?;
-                context.require_time().await;
+                context.pend_without_time().await;
                 if progress.is_diverted.load(Relaxed) {
                     return std::future::pending().await;
                 }
@@ -404,8 +404,8 @@ impl<'s> Target<'s> {
             let is_second_under_way = AtomicBool::default();
             let first = self.payloads.put(key, body.clone(), self.bucket_owner).boxed();
             let second = async {
-                sleep_until(context.after(SECOND_UPLOAD_INTERVAL)).await;
-                context.require_time().await;
+                sleep_until(context.capped_deadline(SECOND_UPLOAD_INTERVAL)).await;
+                context.pend_without_time().await;
                 is_second_under_way.store(true, Relaxed);
                 self.payloads.put(key, body.clone(), self.bucket_owner).boxed().await
             };
