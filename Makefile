@@ -54,7 +54,6 @@ consumers: .venv/installed ## builds the consumers of examples/ (the one in Node
 
 .PHONY: run
 run: build ## deploys to a local AWS, acts as Meta with every sample, stays up until Ctrl-C (ONCE=1: ends)
-	cargo build --package whatsapp-ingress-tools
 	$(INGRESS) run $(if $(ONCE),--once)
 
 .PHONY: sam-local

@@ -3,7 +3,7 @@
 //! [`plan`] says which [`scene`]s are measured in which setting; [`contender`] starts a function from its [`gate`] and
 //! [`limits`] give it the processor that Lambda would; [`measure`] feeds it and counts. [`results`] go to a file, from
 //! which [`table`] prints, and [`report`] writes the tables of `docs/performance.md` and the figures of its charts.
-//! [`instructions`] counts what the pure path executes and compares it with what it was. [`capacity`] writes the tables of
+//! [`instructions`] counts the instructions of the pure path and compares them with the baseline. [`capacity`] writes the tables of
 //! `docs/capacity.md` from [`inputs`], with a [`simulation`] of Lambda; [`cost`] has the bills of both pages.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 

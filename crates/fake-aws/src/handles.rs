@@ -59,7 +59,7 @@ impl Queue {
         &self.name
     }
 
-    /// All messages in it, in the order in which they were stored.
+    /// All stored messages, in the order of storing.
     #[must_use]
     pub fn messages(&self) -> Vec<Message> {
         self.with(|queue| queue.messages.clone())

@@ -19,7 +19,7 @@ pub enum Fragment {
     Change(Change),
     /// JSON without a change.
     Other {
-        /// The fragment as it is stored.
+        /// The whole fragment, with entry and envelope.
         text: String,
         /// The same without entry and envelope around it.
         inner: String,
@@ -31,7 +31,7 @@ pub enum Fragment {
 /// A change, and the values that select its queue and identify it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The fragment as it is stored.
+    /// The whole fragment, with entry and envelope.
     pub text: String,
     /// The change alone.
     pub inner: String,

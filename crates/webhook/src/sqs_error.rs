@@ -77,7 +77,7 @@ pub fn classify(code: &str, is_sender_fault: bool) -> ErrorClass {
 
 /// Merges the two lists of a batch's response into one result for each entry, in order. The id of an entry is its index.
 ///
-/// SQS responds with 200 even if it stored none of the entries. Only what it lists as successful is stored, so an entry
+/// SQS responds with 200 even if it stored none of the entries. Only the entries in its list of successes are stored, so an entry
 /// that neither list contains is `missing`.
 pub fn entry_results<'r, E: Clone>(
     entries: usize,

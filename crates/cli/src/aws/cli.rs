@@ -14,7 +14,7 @@ const CALL_TIMEOUT: Duration = Duration::from_mins(2);
 /// Limits the time of an attempt, in seconds. By default, the CLI waits for a minute each.
 const ATTEMPT_LIMITS: [&str; 4] = ["--cli-connect-timeout", "5", "--cli-read-timeout", "20"];
 
-/// The AWS CLI as it is installed.
+/// The AWS CLI of this computer.
 #[derive(Debug, Clone)]
 pub struct AwsCli {
     /// The program, looked up on `PATH` unless it contains a slash.

@@ -81,7 +81,7 @@ fn problems_of_answer(expected: &Expected, answer: &Answer) -> Vec<String> {
     problems
 }
 
-/// Finds the message of each fragment, and reports what is missing, misplaced or left over.
+/// Finds the message of each fragment, and reports missing, misplaced and unexpected messages.
 fn problems_of_landing(fragments: &[Fragment], landed: &[ReceivedMessage], queues: &Queues) -> Vec<String> {
     let mut problems = Vec::new();
     let mut left: Vec<_> = landed.iter().collect();

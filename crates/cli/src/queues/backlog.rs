@@ -70,7 +70,7 @@ pub struct Backlogs {
     pub other_queues: Vec<OtherQueue>,
     /// The reason why `other_queues` is empty, if SQS did not list the queues.
     pub other_queues_unknown: Option<String>,
-    /// The reason why no age is known, if `CloudWatch` returned none.
+    /// The reason why there are no ages, if `CloudWatch` returned none.
     pub ages_unknown: Option<String>,
 }
 
@@ -125,7 +125,7 @@ impl Backlog {
 }
 
 impl OtherQueue {
-    /// Lists the queues with the stack's prefix, except those with a name in `known`.
+    /// Lists the queues with the stack's prefix, except those whose names are in `known`.
     async fn list(stack: &StackInfo, client: &Client, known: &[String]) -> Result<Vec<Self>, QueueError> {
         let prefix = format!("{}-", stack.stack);
         // Without `MaxResults`, SQS lists 1,000 queues and no token for the next page.

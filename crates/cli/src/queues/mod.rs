@@ -1,7 +1,7 @@
 //! Counts, receives and moves the messages of a stack.
 //!
 //! - [`queue`] calls SQS for one queue.
-//! - [`stack_queues`] lists the queues that the function writes to, and receives what is on them.
+//! - [`stack_queues`] lists the queues that the function writes to, and receives their messages.
 //! - [`backlog`] counts the messages of each queue and its dead-letter queue, with the age of the oldest.
 //! - [`redrive`] prepares moves: [`choice`] selects messages and the queue of each, [`transfer`] moves them.
 //! - [`catch_all`] finds the messages of one run on the catch-all queue.

@@ -34,7 +34,7 @@ pub(crate) struct RoutedQueue {
 pub struct ReceivedMessage {
     /// The queue's name without the stack's.
     pub queue: String,
-    /// The body as it is on the queue.
+    /// The body.
     pub body: String,
     /// The attributes that are strings.
     pub attributes: BTreeMap<String, String>,

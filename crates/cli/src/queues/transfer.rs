@@ -98,7 +98,7 @@ pub struct TransferReport {
     pub hidden: usize,
 }
 
-/// The reason why a message stays where it is.
+/// The reason why a message is not moved.
 enum SkipReason {
     Other,
     Later,

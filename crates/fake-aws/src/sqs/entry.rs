@@ -21,7 +21,7 @@ pub struct Entry {
     /// The attributes, by name.
     #[serde(rename = "MessageAttributes", default)]
     pub attributes: BTreeMap<String, Attribute>,
-    /// The system attributes, by name; SQS knows one, `AWSTraceHeader`.
+    /// The system attributes by name. SQS has one, `AWSTraceHeader`.
     #[serde(rename = "MessageSystemAttributes", default)]
     pub system_attributes: BTreeMap<String, Attribute>,
     /// `MessageGroupId`.

@@ -175,7 +175,7 @@ pub(super) enum Member<'j> {
     #[default]
     Absent,
     Unique(&'j RawValue),
-    /// The name occurs more than once. JSON parsers differ in which value they take, so no value is used.
+    /// The name occurs more than once. Some JSON parsers take the first value and others the last, so no value is used.
     Duplicate,
 }
 
