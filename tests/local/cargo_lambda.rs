@@ -16,7 +16,7 @@ use ingress_tools::{
         outcome::Outcome,
         samples::{self, Sample},
     },
-    queues::stack_queues::Queues,
+    queues::stack_queues::StackQueues,
 };
 use serde_json::{Value, json};
 
@@ -89,7 +89,7 @@ impl Drop for Watch {
 async fn watch_serves_every_sample_over_http_and_by_invoke() {
     let _turn = TURN.lock().await;
     let stack = stack().await;
-    let mut queues = Queues::of(&stack.info);
+    let mut queues = StackQueues::of(&stack.info);
     let watch = Watch::start(&stack);
     let endpoint = Endpoint::new(&format!("http://{}/webhook", watch.address)).unwrap();
     let port = watch.address.port().to_string();
@@ -113,7 +113,7 @@ async fn watch_serves_every_sample_over_http_and_by_invoke() {
 async fn deploy_replaces_the_code_of_a_stacks_function_and_nothing_else() {
     let _turn = TURN.lock().await;
     let stack = stack().await;
-    let mut queues = Queues::of(&stack.info);
+    let mut queues = StackQueues::of(&stack.info);
     let sample = Sample::load(&root().join("events/messages-text.json")).unwrap();
     let endpoint = Endpoint::new(&stack.info.callback_url).unwrap();
     break_code(&stack);

@@ -8,7 +8,7 @@ use ingress_tools::{
     keys::Keys,
     local::{run::Local, stack::Stack},
     meta::deliver::Endpoint,
-    queues::stack_queues::{Queues, ReceivedMessage},
+    queues::stack_queues::{ReceivedMessage, StackQueues},
 };
 use oracle::fragments;
 use tokio::sync::MutexGuard;
@@ -17,7 +17,7 @@ use whatsapp_webhook::signature::sign;
 use crate::{TURN, root, sample, tool};
 
 struct Deployed {
-    queues: Queues,
+    queues: StackQueues,
     endpoint: Endpoint,
     keys: Keys,
     stack: Stack,
@@ -29,7 +29,7 @@ impl Deployed {
         let turn = TURN.lock().await;
         let stack = Stack::start(root(), &tool("python")).await.unwrap();
         Self {
-            queues: Queues::of(&stack.info),
+            queues: StackQueues::of(&stack.info),
             endpoint: Endpoint::new(&stack.info.callback_url).unwrap(),
             keys: stack.keys(),
             stack,

@@ -9,7 +9,7 @@ use ingress_tools::{
         stack_info::{StackInfo, StackInfoError},
     },
     meta::deliver::Endpoint,
-    queues::choice::Field,
+    queues::selection::Field,
     subscribe::graph::{GRAPH_URL, Id},
 };
 

@@ -29,10 +29,10 @@ use ingress_tools::{
     },
     queues::{
         backlog::Backlogs,
-        catch_all::CatchAll,
+        catch_all::CatchAllQueue,
         error::QueueError,
         redrive::{self, RedriveError},
-        transfer::{Pace, Transfer, TransferReport},
+        transfer::{Transfer, TransferLimits, TransferReport},
     },
     report,
     subscribe::graph::{Graph, GraphError},
@@ -154,7 +154,8 @@ pub(crate) async fn verify(
     };
     let secret = secret(info.as_ref())?;
     let url = url.or(info.as_ref().map(|info| info.callback_url.clone())).unwrap_or_default();
-    let target = Target { endpoint: Endpoint::new(&url)?, secret, catch_all: info.as_ref().and_then(CatchAll::of) };
+    let target =
+        Target { endpoint: Endpoint::new(&url)?, secret, catch_all: info.as_ref().and_then(CatchAllQueue::of) };
     let stop = AtomicBool::new(false);
     let holds = |checks: &[Check]| !stop.load(Ordering::Relaxed) && !checks.iter().any(Check::fails);
     let checks = if json {
@@ -262,7 +263,7 @@ async fn carry_out(all: &[Transfer], wanted: &Wanted) -> Result<bool, CommandErr
     if !wanted.apply {
         let mut waits = Vec::new();
         for one in all {
-            waits.push(one.waiting().await?);
+            waits.push(one.counts().await?);
         }
         if wanted.json {
             println!("{}", json!({ "applied": false, "moves": waits }));
@@ -279,18 +280,18 @@ async fn carry_out(all: &[Transfer], wanted: &Wanted) -> Result<bool, CommandErr
             is_stopped.store(true, Ordering::Relaxed);
         }
     });
-    let pace = Pace { rate: wanted.rate, most: wanted.most.unwrap_or(usize::MAX) };
+    let limits = TransferLimits { rate: wanted.rate, max_messages: wanted.most.unwrap_or(usize::MAX) };
     let mut done = Vec::new();
     for one in all {
         let mut progress = report::Progress::start();
-        let moved = one.run(pace, &stop, |moved| progress.show(moved)).await;
+        let moved = one.run(limits, &stop, |moved| progress.show(moved)).await;
         progress.end();
         if !wanted.json {
-            report::moved(&moved);
+            report::transfer(&moved);
         }
         done.push(moved);
     }
-    let is_done = done.iter().all(TransferReport::is_done);
+    let is_done = done.iter().all(TransferReport::is_success);
     if wanted.json {
         println!("{}", json!({ "applied": true, "done": is_done, "moves": done }));
     }

@@ -12,11 +12,11 @@ use anstyle::{AnsiColor, Style};
 use crate::{
     meta::outcome::Outcome,
     queues::{
-        backlog::{Backlogs, OtherQueue, Waiting},
-        choice::Field,
+        backlog::{Backlogs, OtherQueue, QueueDepth},
         queue::Counts,
-        stack_queues::Queues,
-        transfer::{TransferReport, Waits},
+        selection::Field,
+        stack_queues::StackQueues,
+        transfer::{MoveCounts, TransferReport},
     },
     subscribe::{Plan, Step},
     verify::{Check, Finding},
@@ -74,7 +74,7 @@ pub(crate) fn image(name: &str, stand_in_because: Option<&str>) {
 }
 
 /// Prints how many messages each queue holds.
-pub(crate) fn depths(queues: &Queues, counts: &[Counts]) {
+pub(crate) fn depths(queues: &StackQueues, counts: &[Counts]) {
     let width = queues.all.iter().map(|queue| queue.label.len()).max().unwrap_or_default();
     println!("\n{TITLE}{:width$}  messages  routes{TITLE:#}", "queue");
     for (queue, counts) in queues.all.iter().zip(counts) {
@@ -174,26 +174,26 @@ pub fn plan(plan: &Plan, applied: bool) {
 
 /// Prints what waits on each queue, and what was given up there.
 pub fn backlogs(backlogs: &Backlogs) {
-    let width = backlogs.queues.iter().map(|backlog| backlog.waiting.queue.len()).max().unwrap_or_default();
+    let width = backlogs.queues.iter().map(|backlog| backlog.depth.queue.len()).max().unwrap_or_default();
     println!("{TITLE}{:width$}  waiting  in flight  delayed    oldest     dead    oldest  routes{TITLE:#}", "queue");
     for backlog in &backlogs.queues {
-        let Waiting { queue, counts, .. } = &backlog.waiting;
-        let dead = backlog.dead.as_ref().map(|dead| dead.counts.all());
-        let style = if dead.is_some_and(|dead| dead > 0) { BAD } else { Style::new() };
+        let QueueDepth { queue, counts, .. } = &backlog.depth;
+        let dead_letters = backlog.dead_letter_queue.as_ref().map(|depth| depth.counts.total());
+        let style = if dead_letters.is_some_and(|count| count > 0) { BAD } else { Style::new() };
         println!(
             "{queue:width$}  {:>7}  {:>9}  {:>7}  {:>8}  {style}{:>7}{style:#}  {:>8}  {}",
             counts.visible,
             counts.in_flight,
             counts.delayed,
-            age(backlog.waiting.oldest_seconds),
-            dead.map_or("-".to_owned(), |dead| dead.to_string()),
-            age(backlog.dead.as_ref().and_then(|dead| dead.oldest_seconds)),
+            age(backlog.depth.oldest_seconds),
+            dead_letters.map_or("-".to_owned(), |count| count.to_string()),
+            age(backlog.dead_letter_queue.as_ref().and_then(|depth| depth.oldest_seconds)),
             backlog.routes.join(", ")
         );
     }
-    match &backlogs.ages_unknown {
+    match &backlogs.ages_error {
         Some(reason) => println!("\nno age is known: {reason}"),
-        None if backlogs.lack_ages() => println!(
+        None if backlogs.has_unknown_age() => println!(
             "\n-: CloudWatch has no age of it from the last quarter of an hour; it is some minutes late, later still \
              with a queue that\nnobody used for hours, and a local AWS has none. To receive a message for it would \
              count as an attempt to consume it."
@@ -205,8 +205,8 @@ pub fn backlogs(backlogs: &Backlogs) {
 
 /// Prints the queues with the stack's prefix that no route leads to.
 fn other_queues(backlogs: &Backlogs) {
-    let Backlogs { stack, other_queues, other_queues_unknown, .. } = backlogs;
-    if let Some(reason) = other_queues_unknown {
+    let Backlogs { stack, other_queues, other_queues_error, .. } = backlogs;
+    if let Some(reason) = other_queues_error {
         println!("\nother queues named {stack}-… are unknown: {reason}");
     }
     if other_queues.is_empty() {
@@ -240,8 +240,8 @@ fn age(seconds: Option<u64>) -> String {
 }
 
 /// Prints what would be gone through, by the counts of the queues alone.
-pub fn dry_run(waits: &[Waits], field: &Field) {
-    for Waits { from, to } in waits {
+pub fn dry_run(moves: &[MoveCounts], field: &Field) {
+    for MoveCounts { from, to } in moves {
         let Counts { visible, in_flight, delayed } = from.counts;
         println!("{TITLE}from{TITLE:#}  {}: {visible} waiting, {in_flight} in flight, {delayed} delayed", from.queue);
         for to in to {
@@ -267,14 +267,14 @@ impl Progress {
     }
 
     /// Prints the line, if it is time to.
-    pub fn show(&mut self, moved: &TransferReport) {
-        let pause = if self.terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
-        if self.last.is_some_and(|last| last.elapsed() < pause) {
+    pub fn show(&mut self, report: &TransferReport) {
+        let interval = if self.terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
+        if self.last.is_some_and(|last| last.elapsed() < interval) {
             return;
         }
         self.last = Some(Instant::now());
-        let TransferReport { from, waiting, moved: done, others, .. } = moved;
-        let line = format!("{from}: {done} moved, {others} left there, of about {waiting}");
+        let TransferReport { from, visible_at_start, moved, not_selected, .. } = report;
+        let line = format!("{from}: {moved} moved, {not_selected} not selected, of about {visible_at_start}");
         if self.terminal {
             eprint!("\r\x1b[2K{ASIDE}{line}{ASIDE:#}");
         } else {
@@ -290,28 +290,38 @@ impl Progress {
     }
 }
 
-/// Prints what became of a queue's messages.
-pub fn moved(moved: &TransferReport) {
+/// Prints the result of a move.
+pub fn transfer(report: &TransferReport) {
     let TransferReport {
-        from, moved: done, pointers, others, later, young, refused, undeleted, stopped, hidden, ..
-    } = moved;
-    let style = if moved.is_done() { GOOD } else { BAD };
-    println!("{TITLE}{from}{TITLE:#}: {style}{done} moved{style:#}");
+        from,
+        moved,
+        claim_checks,
+        not_selected,
+        arrived_during_run,
+        too_recent,
+        rejected,
+        not_deleted,
+        stop_reason,
+        in_flight,
+        ..
+    } = report;
+    let style = if report.is_success() { GOOD } else { BAD };
+    println!("{TITLE}{from}{TITLE:#}: {style}{moved} moved{style:#}");
     let line = |count: usize, text: &str| {
         if count > 0 {
             println!("  {count} {text}");
         }
     };
-    line(*pointers, "of these point to a body in S3, which stays under the key of the route that it came by");
-    line(*others, "left there: they are not what was asked for");
-    line(*later, "left there: they came while this ran; run it again for them");
-    line(*young, "left there: SQS could still take them for copies of themselves; run it again in 6 minutes");
-    line(*undeleted, "were sent, and are still there too: the next run sends them again, with the same event_id");
-    for (code, count) in refused {
-        println!("  {BAD}{count} left there: their queue refuses them{BAD:#} ({code})");
+    line(*claim_checks, "of them have their body in S3; the object keeps the key of its first route");
+    line(*not_selected, "not moved: they do not match the field or the reason");
+    line(*arrived_during_run, "not moved: they arrived during the run; run the command again");
+    line(*too_recent, "not moved: SQS may still drop them as duplicates; run the command again in 6 minutes");
+    line(*not_deleted, "sent but not deleted: the next run sends them again, with the same event_id");
+    for (code, count) in rejected {
+        println!("  {BAD}{count} not moved: the queue rejected them{BAD:#} ({code})");
     }
-    line(*hidden, "are hidden by somebody who reads the queue, or by a run that was killed less than a minute ago");
-    if let Some(reason) = stopped {
+    line(*in_flight, "in flight: a consumer, or a run that was killed less than a minute ago, received them");
+    if let Some(reason) = stop_reason {
         println!("  {BAD}stopped{BAD:#}: {reason}");
     }
 }

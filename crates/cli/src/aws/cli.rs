@@ -112,7 +112,9 @@ impl AwsCli {
         let arguments = ["configure", "export-credentials", "--format", "process"];
         match self.run(&arguments).await {
             Ok(response) => parse(&arguments, &response),
-            Err(AwsCliError::Failed { message, .. }) if message.contains("nvalid choice") => Err(AwsCliError::Version1),
+            Err(AwsCliError::Failed { message, .. }) if message.contains("nvalid selection") => {
+                Err(AwsCliError::Version1)
+            }
             Err(AwsCliError::Failed { message, .. }) => Err(AwsCliError::NoCredentials(message)),
             Err(error) => Err(error),
         }

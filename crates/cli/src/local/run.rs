@@ -18,7 +18,7 @@ use crate::{
         outcome::Outcome,
         samples::{Sample, SampleError, Signer},
     },
-    queues::{error::QueueError, stack_queues::Queues},
+    queues::{error::QueueError, stack_queues::StackQueues},
     report,
 };
 
@@ -29,7 +29,7 @@ const LOG_LINES: usize = 20;
 #[derive(Debug)]
 pub struct Local {
     stack: Stack,
-    queues: Queues,
+    queues: StackQueues,
     endpoint: Endpoint,
     keys: Keys,
     outcomes: Vec<Outcome>,
@@ -49,7 +49,7 @@ pub enum RunError {
     Deliver(#[from] DeliverError),
     /// The queues cannot be looked at.
     #[error(transparent)]
-    Queues(#[from] QueueError),
+    Queue(#[from] QueueError),
     /// The stack ended while it should have stayed up.
     #[error("the local stack ended by itself ({0})")]
     Down(ExitStatus),
@@ -64,7 +64,7 @@ impl Local {
         samples.sort_by_key(|sample| (sample.method != "GET", sample.signer() != Signer::Meta));
         let stack = Stack::start(root, python).await?;
         let mut local = Self {
-            queues: Queues::of(&stack.info),
+            queues: StackQueues::of(&stack.info),
             endpoint: Endpoint::new(&stack.info.callback_url)?,
             keys: stack.keys(),
             outcomes: Vec::new(),
@@ -130,7 +130,7 @@ impl Local {
     }
 }
 
-async fn watch(queues: &Queues) -> Result<Infallible, RunError> {
+async fn watch(queues: &StackQueues) -> Result<Infallible, RunError> {
     let mut before = queues.counts().await?;
     loop {
         sleep(WATCH_PAUSE).await;

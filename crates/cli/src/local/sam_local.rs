@@ -29,7 +29,7 @@ use crate::{
         outcome::Outcome,
         samples::{self, Sample},
     },
-    queues::{error::QueueError, stack_queues::Queues},
+    queues::{error::QueueError, stack_queues::StackQueues},
     report,
 };
 
@@ -47,7 +47,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct SamLocal {
     stack: Stack,
-    queues: Queues,
+    queues: StackQueues,
     image: Image,
     root: PathBuf,
     python: PathBuf,
@@ -83,7 +83,7 @@ pub enum SamError {
     Stack(#[from] StackError),
     /// The queues cannot be looked at.
     #[error(transparent)]
-    Queues(#[from] QueueError),
+    Queue(#[from] QueueError),
     /// The API has no URL.
     #[error(transparent)]
     Endpoint(#[from] DeliverError),
@@ -136,7 +136,7 @@ impl SamLocal {
             .and_then(|()| fs::write(&file, variables.to_string()))
             .map_err(|source| SamError::Io { doing: "write the function's variables", source })?;
         Ok(Self {
-            queues: Queues::of(info),
+            queues: StackQueues::of(info),
             endpoint: seen(&info.aws_endpoint),
             stack,
             image,

@@ -12,7 +12,7 @@ use crate::{
     meta::{deliver::Answer, expect::Expected, samples::Sample},
     queues::{
         error::QueueError,
-        stack_queues::{Queues, ReceivedMessage},
+        stack_queues::{ReceivedMessage, StackQueues},
     },
 };
 
@@ -41,7 +41,7 @@ impl Outcome {
         sample: &Sample,
         answer: &Answer,
         elapsed: Duration,
-        queues: &mut Queues,
+        queues: &mut StackQueues,
     ) -> Result<Self, QueueError> {
         let expected = Expected::of(sample);
         let status_matches = answer.status == expected.status;
@@ -60,7 +60,7 @@ impl Outcome {
     }
 }
 
-async fn landed(queues: &mut Queues, expected: usize) -> Result<Vec<ReceivedMessage>, QueueError> {
+async fn landed(queues: &mut StackQueues, expected: usize) -> Result<Vec<ReceivedMessage>, QueueError> {
     let deadline = Instant::now() + RECEIVE_TIMEOUT;
     let mut landed = queues.receive_all().await?;
     while landed.len() < expected && Instant::now() < deadline {
@@ -82,7 +82,7 @@ fn problems_of_answer(expected: &Expected, answer: &Answer) -> Vec<String> {
 }
 
 /// Finds the message of each fragment, and reports missing, misplaced and unexpected messages.
-fn problems_of_landing(fragments: &[Fragment], landed: &[ReceivedMessage], queues: &Queues) -> Vec<String> {
+fn problems_of_landing(fragments: &[Fragment], landed: &[ReceivedMessage], queues: &StackQueues) -> Vec<String> {
     let mut problems = Vec::new();
     let mut left: Vec<_> = landed.iter().collect();
     for fragment in fragments {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn problems(sent: &str, landed: &[ReceivedMessage]) -> Vec<String> {
-        problems_of_landing(&fragments(body(sent).as_bytes()), landed, &Queues::of(&StackInfo::for_tests()))
+        problems_of_landing(&fragments(body(sent).as_bytes()), landed, &StackQueues::of(&StackInfo::for_tests()))
     }
 
     #[test]

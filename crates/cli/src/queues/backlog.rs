@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::{
     error::QueueError,
-    queue::{Counts, Queue, client},
-    stack_queues::Queues,
+    queue::{Counts, Queue, sqs_client},
+    stack_queues::StackQueues,
 };
 use crate::aws::{
     cli::{AwsCli, AwsCliError},
@@ -17,12 +17,12 @@ use crate::aws::{
     stack_info::StackInfo,
 };
 
-/// The maximum of SQS.
+/// The maximum page size of SQS.
 const MAX_LISTED: i32 = 1000;
 
 /// The messages of one queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Waiting {
+pub struct QueueDepth {
     /// The queue's name.
     pub queue: String,
     /// The message counts.
@@ -35,13 +35,13 @@ pub struct Waiting {
 /// The messages of a queue and of its dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Backlog {
-    /// The routes that lead there.
+    /// The routes that lead to the queue.
     pub routes: Vec<String>,
     /// The queue.
     #[serde(flatten)]
-    pub waiting: Waiting,
+    pub depth: QueueDepth,
     /// Its dead-letter queue, if it has one.
-    pub dead: Option<Waiting>,
+    pub dead_letter_queue: Option<QueueDepth>,
 }
 
 /// A queue with the stack's prefix that is neither a route's queue nor the dead-letter queue of one.
@@ -69,58 +69,58 @@ pub struct Backlogs {
     /// Queues with the stack's prefix that no route leads to, in the order of their names.
     pub other_queues: Vec<OtherQueue>,
     /// The reason why `other_queues` is empty, if SQS did not list the queues.
-    pub other_queues_unknown: Option<String>,
+    pub other_queues_error: Option<String>,
     /// The reason why there are no ages, if `CloudWatch` returned none.
-    pub ages_unknown: Option<String>,
+    pub ages_error: Option<String>,
 }
 
 impl Backlogs {
     /// Reads the message counts from SQS and the ages from `CloudWatch`, without receiving a message.
     pub async fn of(stack: &StackInfo, aws: &AwsCli) -> Result<Self, QueueError> {
-        let counted = Queues::of(stack).all.into_iter().map(async |routed| {
-            let (counts, dead) = routed.queue.counts().await?;
-            let dead = match dead.map(|dead| routed.queue.sibling(&dead)) {
-                Some(queue) => Some(Waiting::new(&queue, queue.counts().await?.0)),
+        let counted = StackQueues::of(stack).all.into_iter().map(async |routed| {
+            let (counts, dead_letter_queue) = routed.queue.counts().await?;
+            let dead_letter_queue = match dead_letter_queue.map(|name| routed.queue.sibling(&name)) {
+                Some(queue) => Some(QueueDepth::new(&queue, queue.counts().await?.0)),
                 None => None,
             };
-            Ok(Backlog { routes: routed.routes, waiting: Waiting::new(&routed.queue, counts), dead })
+            Ok(Backlog { routes: routed.routes, depth: QueueDepth::new(&routed.queue, counts), dead_letter_queue })
         });
         let mut queues = try_join_all(counted).await?;
-        let all: Vec<String> = queues.iter().flat_map(Backlog::both).map(|waiting| waiting.queue.clone()).collect();
-        let (ages, ages_unknown) = match ages(stack, aws, &all).await {
+        let all: Vec<String> = queues.iter().flat_map(Backlog::depths).map(|depth| depth.queue.clone()).collect();
+        let (ages, ages_error) = match read_ages(stack, aws, &all).await {
             Ok(ages) => (ages, None),
             Err(error) => (BTreeMap::new(), Some(error.to_string())),
         };
         for backlog in &mut queues {
-            for waiting in [Some(&mut backlog.waiting), backlog.dead.as_mut()].into_iter().flatten() {
-                waiting.oldest_seconds = ages.get(&waiting.queue).copied();
+            for depth in [Some(&mut backlog.depth), backlog.dead_letter_queue.as_mut()].into_iter().flatten() {
+                depth.oldest_seconds = ages.get(&depth.queue).copied();
             }
         }
-        let (other_queues, other_queues_unknown) = match OtherQueue::list(stack, &client(stack), &all).await {
+        let (other_queues, other_queues_error) = match OtherQueue::list(stack, &sqs_client(stack), &all).await {
             Ok(others) => (others, None),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
-        Ok(Self { stack: stack.stack.clone(), queues, other_queues, other_queues_unknown, ages_unknown })
+        Ok(Self { stack: stack.stack.clone(), queues, other_queues, other_queues_error, ages_error })
     }
 
     /// Whether the age of a queue with messages is unknown.
     #[must_use]
-    pub fn lack_ages(&self) -> bool {
-        let mut all = self.queues.iter().flat_map(Backlog::both);
-        all.any(|waiting| waiting.counts.all() > 0 && waiting.oldest_seconds.is_none())
+    pub fn has_unknown_age(&self) -> bool {
+        let mut depths = self.queues.iter().flat_map(Backlog::depths);
+        depths.any(|depth| depth.counts.total() > 0 && depth.oldest_seconds.is_none())
     }
 }
 
-impl Waiting {
-    /// The counts of a queue, without the age.
+impl QueueDepth {
+    /// Creates the depth of a queue without an age.
     pub(crate) fn new(queue: &Queue, counts: Counts) -> Self {
         Self { queue: queue.name.clone(), counts, oldest_seconds: None }
     }
 }
 
 impl Backlog {
-    fn both(&self) -> impl Iterator<Item = &Waiting> {
-        [Some(&self.waiting), self.dead.as_ref()].into_iter().flatten()
+    fn depths(&self) -> impl Iterator<Item = &QueueDepth> {
+        [Some(&self.depth), self.dead_letter_queue.as_ref()].into_iter().flatten()
     }
 }
 
@@ -131,7 +131,7 @@ impl OtherQueue {
         // Without `MaxResults`, SQS lists 1,000 queues and no token for the next page.
         let pages = client.list_queues().queue_name_prefix(&prefix).max_results(MAX_LISTED).into_paginator();
         let urls = pages.items().send().collect::<Result<Vec<String>, _>>().await;
-        let urls = urls.map_err(QueueError::of("list the queues with the prefix", &prefix))?;
+        let urls = urls.map_err(QueueError::from_sdk("list the queues with the prefix", &prefix))?;
         let queues = urls.iter().map(|url| Queue::new(client, url)).filter(|queue| !known.contains(&queue.name));
         let counted = queues.map(async |queue| {
             // The queue may belong to another stack that does not permit the call, or be deleted meanwhile.
@@ -144,7 +144,7 @@ impl OtherQueue {
     }
 }
 
-/// The ages by the queue's name. A local AWS computes none.
-async fn ages(stack: &StackInfo, aws: &AwsCli, queues: &[String]) -> Result<BTreeMap<String, u64>, AwsCliError> {
+/// Returns the ages by the queue's name. A local AWS computes none.
+async fn read_ages(stack: &StackInfo, aws: &AwsCli, queues: &[String]) -> Result<BTreeMap<String, u64>, AwsCliError> {
     if stack.log.is_some() { Ok(BTreeMap::new()) } else { oldest_message_seconds(aws, &stack.region, queues).await }
 }

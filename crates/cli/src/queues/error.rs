@@ -18,25 +18,26 @@ pub struct QueueError {
 }
 
 impl QueueError {
-    /// A transient error of a response that is not an error in itself. `action` completes "cannot … the queue".
+    /// Creates a transient error for a successful call whose response reports a failed entry. `action` completes
+    /// "cannot … the queue".
     pub(crate) fn new(action: &'static str, queue: &str, reason: String) -> Self {
         Self { action, queue: queue.to_owned(), reason, is_transient: true }
     }
 
-    /// The same, if no later call can succeed.
-    pub(crate) fn permanent(self) -> Self {
+    /// Marks the error as permanent: no later call can succeed.
+    pub(crate) fn into_permanent(self) -> Self {
         Self { is_transient: false, ..self }
     }
 
     /// Describes a failed call. `action` completes "cannot … the queue".
-    pub(crate) fn of<E: std::error::Error + ProvideErrorMetadata + 'static>(
+    pub(crate) fn from_sdk<E: std::error::Error + ProvideErrorMetadata + 'static>(
         action: &'static str,
         queue: &str,
     ) -> impl Fn(SdkError<E>) -> Self {
         move |error| Self {
             action,
             queue: queue.to_owned(),
-            // An error without a code has no readable response of SQS, such as a timeout.
+            // An error without a code, such as a timeout, has no readable response.
             is_transient: error.code().is_none_or(|code| {
                 let is_client_error = error.raw_response().is_some_and(|response| response.status().is_client_error());
                 classify(code, is_client_error) == ErrorClass::Transient

@@ -3,15 +3,15 @@
 //! - [`queue`] calls SQS for one queue.
 //! - [`stack_queues`] lists the queues that the function writes to, and receives their messages.
 //! - [`backlog`] counts the messages of each queue and its dead-letter queue, with the age of the oldest.
-//! - [`redrive`] prepares moves: [`choice`] selects messages and the queue of each, [`transfer`] moves them.
-//! - [`catch_all`] finds the messages of one run on the catch-all queue.
+//! - [`redrive`] prepares moves: [`selection`] selects the messages and their queues, [`transfer`] moves them.
+//! - [`catch_all`] finds the messages of one `verify` run on the catch-all queue, and deletes them.
 
 pub mod backlog;
 pub mod catch_all;
-pub mod choice;
 pub mod error;
 pub mod queue;
 pub mod redrive;
 mod resend;
+pub mod selection;
 pub mod stack_queues;
 pub mod transfer;

@@ -1,4 +1,4 @@
-//! One queue of SQS: counts its messages, receives them, hides or shows them, deletes them.
+//! The calls to SQS for one queue: count, receive, change the visibility, and delete messages.
 
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ use crate::{aws::stack_info::StackInfo, http::client_for_aws};
 
 /// The limit of SQS for one receive and one batch.
 pub(crate) const MAX_BATCH: i32 = 10;
-/// Long polling: a receive that waits queries all of SQS's servers, others only some.
+/// Long polling [queries all servers of SQS](https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html),
+/// short polling only some.
 pub(crate) const LONG_POLL: Duration = Duration::from_secs(1);
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,24 +43,24 @@ pub struct Counts {
     pub visible: usize,
     /// Messages that a consumer received and has not deleted.
     pub in_flight: usize,
-    /// Messages that nobody can receive yet.
+    /// Messages whose delay has not elapsed.
     pub delayed: usize,
 }
 
 impl Counts {
-    /// All messages.
+    /// Returns the number of all messages.
     #[must_use]
-    pub fn all(&self) -> usize {
+    pub fn total(&self) -> usize {
         self.visible + self.in_flight + self.delayed
     }
 }
 
 impl Queue {
     pub(crate) fn new(client: &Client, url: &str) -> Self {
-        Self { client: client.clone(), url: url.to_owned(), name: name(url).to_owned() }
+        Self { client: client.clone(), url: url.to_owned(), name: queue_name(url).to_owned() }
     }
 
-    /// The queue with this name in the same account.
+    /// Returns the queue with this name in the same account.
     pub(crate) fn sibling(&self, name: &str) -> Self {
         Self::new(&self.client, &sibling_url(&self.url, name))
     }
@@ -77,7 +78,7 @@ impl Queue {
             RedrivePolicy,
         ];
         let call = self.client.get_queue_attributes().queue_url(&self.url).set_attribute_names(Some(NAMES.to_vec()));
-        let response = call.send().await.map_err(QueueError::of("count what is on", &self.name))?;
+        let response = call.send().await.map_err(QueueError::from_sdk("count the messages of", &self.name))?;
         let attributes = response.attributes.unwrap_or_default();
         let count = |name| attributes.get(&name).and_then(|count: &String| count.parse().ok()).unwrap_or_default();
         let counts = Counts {
@@ -86,32 +87,41 @@ impl Queue {
             delayed: count(ApproximateNumberOfMessagesDelayed),
         };
         let policy = attributes.get(&RedrivePolicy).and_then(|policy| serde_json::from_str::<Value>(policy).ok());
-        let dead =
+        let dead_letter_queue =
             policy.and_then(|policy| Some(policy["deadLetterTargetArn"].as_str()?.rsplit(':').next()?.to_owned()));
-        Ok((counts, dead))
+        Ok((counts, dead_letter_queue))
     }
 
-    /// Receives at most this many messages with all their attributes, and hides them for a time.
-    pub(crate) async fn receive(&self, max: i32, hidden: Duration, wait: Duration) -> Result<Vec<Message>, QueueError> {
+    /// Receives at most `max` messages with all their attributes. SQS waits up to `wait` for the first one.
+    pub(crate) async fn receive(
+        &self,
+        max: i32,
+        visibility_timeout: Duration,
+        wait: Duration,
+    ) -> Result<Vec<Message>, QueueError> {
         let call = self.client.receive_message().queue_url(&self.url).message_attribute_names("All");
         let call = call.message_system_attribute_names(MessageSystemAttributeName::All);
-        let call = call.max_number_of_messages(max.min(MAX_BATCH)).visibility_timeout(seconds(hidden));
+        let call = call.max_number_of_messages(max.min(MAX_BATCH)).visibility_timeout(seconds(visibility_timeout));
         let received = call.wait_time_seconds(seconds(wait)).send().await;
-        Ok(received.map_err(QueueError::of("receive from", &self.name))?.messages.unwrap_or_default())
+        Ok(received.map_err(QueueError::from_sdk("receive from", &self.name))?.messages.unwrap_or_default())
     }
 
-    /// Hides messages for a time from now on. No time shows them again.
+    /// Sets the visibility timeout of received messages, counted from now. With zero they are visible at once.
     ///
-    /// SQS reports an error for a message that is deleted or visible already. It is ignored.
-    pub(crate) async fn hide(&self, receipts: &[String], hidden: Duration) -> Result<(), QueueError> {
+    /// Ignores the error that SQS reports for a message that is deleted or visible already.
+    pub(crate) async fn change_visibility(
+        &self,
+        receipts: &[String],
+        visibility_timeout: Duration,
+    ) -> Result<(), QueueError> {
         for batch in receipts.chunks(usize::try_from(MAX_BATCH).unwrap_or(1)) {
             let entries = batch.iter().enumerate().filter_map(|(id, receipt)| {
                 let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(id.to_string());
-                entry.receipt_handle(receipt).visibility_timeout(seconds(hidden)).build().ok()
+                entry.receipt_handle(receipt).visibility_timeout(seconds(visibility_timeout)).build().ok()
             });
             let call = self.client.change_message_visibility_batch().queue_url(&self.url);
             let changed = call.set_entries(Some(entries.collect())).send().await;
-            changed.map_err(QueueError::of("hide or show messages of", &self.name))?;
+            changed.map_err(QueueError::from_sdk("change the visibility of messages of", &self.name))?;
         }
         Ok(())
     }
@@ -122,14 +132,14 @@ impl Queue {
             DeleteMessageBatchRequestEntry::builder().id(id.to_string()).receipt_handle(*receipt).build().ok()
         });
         let call = self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries.collect()));
-        let response = call.send().await.map_err(QueueError::of("delete from", &self.name))?;
+        let response = call.send().await.map_err(QueueError::from_sdk("delete from", &self.name))?;
         let deleted: Vec<usize> = response.successful().iter().filter_map(|entry| entry.id().parse().ok()).collect();
         Ok((0..receipts.len()).filter(|index| !deleted.contains(index)).collect())
     }
 }
 
-/// A client for the queues of a stack.
-pub(crate) fn client(stack: &StackInfo) -> Client {
+/// Creates a client for the queues of a stack.
+pub(crate) fn sqs_client(stack: &StackInfo) -> Client {
     let key =
         Credentials::new(&stack.access_key_id, &stack.secret_access_key, stack.session_token.clone(), None, "stack");
     let timeouts =
@@ -144,12 +154,12 @@ pub(crate) fn client(stack: &StackInfo) -> Client {
     Client::from_conf(config.build())
 }
 
-/// The last segment of a queue's URL.
-pub(crate) fn name(url: &str) -> &str {
+/// Returns the last segment of a queue's URL.
+pub(crate) fn queue_name(url: &str) -> &str {
     url.rsplit('/').next().unwrap_or(url)
 }
 
-/// The URL of the queue with this name in the account of another queue.
+/// Returns the URL of the queue with this name in the account of another queue.
 pub(crate) fn sibling_url(url: &str, name: &str) -> String {
     url.rsplit_once('/').map_or_else(|| name.to_owned(), |(account, _)| format!("{account}/{name}"))
 }
@@ -158,6 +168,6 @@ pub(crate) fn is_fifo(url: &str) -> bool {
     url.rsplit_once('.').is_some_and(|(_, suffix)| suffix == "fifo")
 }
 
-fn seconds(time: Duration) -> i32 {
-    i32::try_from(time.as_secs()).unwrap_or(i32::MAX)
+fn seconds(duration: Duration) -> i32 {
+    i32::try_from(duration.as_secs()).unwrap_or(i32::MAX)
 }

@@ -4,9 +4,9 @@ use thiserror::Error;
 use whatsapp_webhook::routes::CATCH_ALL;
 
 use super::{
-    choice::{Choice, Field},
     error::QueueError,
-    queue::{Queue, client, is_fifo, sibling_url},
+    queue::{Queue, is_fifo, sibling_url, sqs_client},
+    selection::{Field, Selection},
     transfer::Transfer,
 };
 use crate::aws::stack_info::{StackInfo, StackInfoError};
@@ -16,14 +16,14 @@ use crate::aws::stack_info::{StackInfo, StackInfoError};
 pub enum RedriveError {
     /// No route has the field.
     #[error("{0} has no queue: its messages are on the catch-all queue")]
-    NoQueue(Field),
+    NoRoute(Field),
     /// The queue has no dead-letter queue.
     #[error("the queue {0} has no dead-letter queue")]
-    NoDeadLetters(String),
+    NoDeadLetterQueue(String),
     /// The attributes of the queue cannot be read.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// The verify token, which is the key of a FIFO queue's group ids, cannot be read.
+    /// The verify token, from which a FIFO queue's group ids are computed, cannot be read.
     #[error(transparent)]
     StackInfo(#[from] StackInfoError),
 }
@@ -32,42 +32,47 @@ pub enum RedriveError {
 pub async fn redrive(stack: &StackInfo, field: &Field) -> Result<Vec<Transfer>, RedriveError> {
     let mut transfers = Vec::new();
     for url in field.targets(&stack.queue_urls) {
-        let queue = Queue::new(&client(stack), url);
-        let (_, dead) = queue.counts().await?;
-        let dead = queue.sibling(&dead.ok_or(RedriveError::NoDeadLetters(queue.name.clone()))?);
-        let choice = Choice::DeadLetters { field: field.clone(), to: url.to_owned() };
-        transfers.push(transfer(stack, dead, choice)?);
+        let queue = Queue::new(&sqs_client(stack), url);
+        let (_, dead_letter_queue) = queue.counts().await?;
+        let name = dead_letter_queue.ok_or(RedriveError::NoDeadLetterQueue(queue.name.clone()))?;
+        let selection = Selection::DeadLetters { field: field.clone(), to: url.to_owned() };
+        transfers.push(transfer(stack, queue.sibling(&name), selection)?);
     }
-    if transfers.is_empty() { Err(RedriveError::NoQueue(field.clone())) } else { Ok(transfers) }
+    if transfers.is_empty() { Err(RedriveError::NoRoute(field.clone())) } else { Ok(transfers) }
 }
 
 /// Prepares to move the messages of a field on the catch-all queue to the field's queues.
 pub fn reroute(stack: &StackInfo, field: &Field) -> Result<Transfer, RedriveError> {
-    routed(stack, field, catch_all(stack), true)
+    move_by_route(stack, field, catch_all_url(stack), true)
 }
 
 /// Prepares to move the messages of a field on any other queue of the account, such as a replaced one, to the field's queues.
 pub fn drain(stack: &StackInfo, field: &Field, queue: &str) -> Result<Transfer, RedriveError> {
-    routed(stack, field, &sibling_url(catch_all(stack), queue), false)
+    move_by_route(stack, field, &sibling_url(catch_all_url(stack), queue), false)
 }
 
-fn catch_all(stack: &StackInfo) -> &str {
+fn catch_all_url(stack: &StackInfo) -> &str {
     stack.queue_urls.get(CATCH_ALL).map_or("", String::as_str)
 }
 
-fn routed(stack: &StackInfo, field: &Field, from: &str, misplaced: bool) -> Result<Transfer, RedriveError> {
+fn move_by_route(
+    stack: &StackInfo,
+    field: &Field,
+    from: &str,
+    only_reroutable: bool,
+) -> Result<Transfer, RedriveError> {
     let mut routes = stack.queue_urls.clone();
     routes.remove(CATCH_ALL);
-    let choice = Choice::Routed { field: field.clone(), routes, from: from.to_owned(), misplaced };
-    if choice.targets().is_empty() {
-        return Err(RedriveError::NoQueue(field.clone()));
+    let selection = Selection::ByRoute { field: field.clone(), routes, from: from.to_owned(), only_reroutable };
+    if selection.targets().is_empty() {
+        return Err(RedriveError::NoRoute(field.clone()));
     }
-    transfer(stack, Queue::new(&client(stack), from), choice)
+    transfer(stack, Queue::new(&sqs_client(stack), from), selection)
 }
 
-/// Adds the key of the group ids if the move needs it.
-fn transfer(stack: &StackInfo, source: Queue, choice: Choice) -> Result<Transfer, RedriveError> {
-    let needs_key = !source.is_fifo() && choice.targets().into_iter().any(is_fifo);
+/// Completes a move with the key of the group ids, if the move needs one.
+fn transfer(stack: &StackInfo, source: Queue, selection: Selection) -> Result<Transfer, RedriveError> {
+    let needs_key = !source.is_fifo() && selection.targets().into_iter().any(is_fifo);
     let group_key = if needs_key { stack.credentials()?.verify_token } else { String::new() };
-    Ok(Transfer { source, choice, group_key })
+    Ok(Transfer { source, selection, group_key })
 }

@@ -13,28 +13,29 @@ use whatsapp_webhook::{
 
 const UNROUTED_REASON: &str = "unrouted_reason";
 
-/// What a message leaves and where it goes.
+/// What the group and the deduplication id of a moved message depend on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Way<'w> {
+pub(crate) struct MoveContext<'c> {
     pub(crate) from_fifo: bool,
     pub(crate) to_fifo: bool,
-    /// The key of the conversations' group ids, which the function has too.
-    pub(crate) group_key: &'w str,
+    /// The function's key for the group ids of conversations.
+    pub(crate) group_key: &'c str,
 }
 
-/// The text of a message attribute, if it is one.
+/// Returns the value of a message attribute if it is a string or a number.
 pub(crate) fn attribute<'m>(message: &'m Message, name: &str) -> Option<&'m str> {
     message.message_attributes.as_ref()?.get(name)?.string_value.as_deref()
 }
 
-/// What SQS tells of a message.
+/// Returns an attribute that SQS itself sets on a message.
 pub(crate) fn system_attribute<'m>(message: &'m Message, name: &MessageSystemAttributeName) -> Option<&'m str> {
     message.attributes.as_ref()?.get(name).map(String::as_str)
 }
 
-/// The entry that sends a message again: body, attributes and trace as they are, without the reason why it was where it
-/// was, in the group and with the deduplication id that its new queue asks for.
-pub(crate) fn entry(id: usize, message: &Message, way: Way<'_>) -> SendMessageBatchRequestEntry {
+/// Builds the entry: body, attributes and trace header are the same, except that `unrouted_reason` is removed.
+///
+/// Group and deduplication id are those that the new queue requires.
+pub(crate) fn entry(id: usize, message: &Message, context: MoveContext<'_>) -> SendMessageBatchRequestEntry {
     let trace = system_attribute(message, &MessageSystemAttributeName::AwsTraceHeader).map(|trace| {
         let value = MessageSystemAttributeValue::builder().data_type("String").string_value(trace).build();
         HashMap::from([(MessageSystemAttributeNameForSends::AwsTraceHeader, value.expect("has a data type"))])
@@ -44,13 +45,13 @@ pub(crate) fn entry(id: usize, message: &Message, way: Way<'_>) -> SendMessageBa
         .message_body(message.body.as_deref().unwrap_or_default())
         .set_message_attributes(Some(attributes(message)))
         .set_message_system_attributes(trace)
-        .set_message_group_id(group_id(message, way))
-        .set_message_deduplication_id(way.to_fifo.then(|| deduplication_id(message)))
+        .set_message_group_id(group_id(message, context))
+        .set_message_deduplication_id(context.to_fifo.then(|| deduplication_id(message)))
         .build()
         .expect("has an id and a body")
 }
 
-/// Bytes that SQS counts for the message as it is sent again; the trace is not among them.
+/// Returns the bytes of the entry that count towards SQS's limit. The trace header does not count.
 pub(crate) fn size(message: &Message) -> usize {
     let attributes = attributes(message);
     let attributes = attributes.iter().map(|(name, value)| {
@@ -67,21 +68,23 @@ fn attributes(message: &Message) -> HashMap<String, MessageAttributeValue> {
     attributes
 }
 
-/// The message group of the contract. The attributes decide if the body is not a change, for example a pointer to S3;
-/// then the conversation is unknown, and a FIFO queue groups the message by its number or account.
-pub(crate) fn group_id(message: &Message, way: Way<'_>) -> Option<String> {
-    if way.from_fifo == way.to_fifo {
+/// Determines the message group as the contract states it.
+///
+/// If the body is not a change, for example a pointer to S3, the conversation is unknown. The group is then the
+/// business phone number or the account.
+pub(crate) fn group_id(message: &Message, context: MoveContext<'_>) -> Option<String> {
+    if context.from_fifo == context.to_fifo {
         return system_attribute(message, &MessageSystemAttributeName::MessageGroupId).map(str::to_owned);
     }
-    let context = RequestContext { request_id: "", trace: None, group_key: way.group_key };
+    let request = RequestContext { request_id: "", trace: None, group_key: context.group_key };
     if let [change @ Fragment::Change(_)] = split(message.body.as_deref().unwrap_or_default().as_bytes()).as_slice() {
-        return Some(message::group_id(change, context, way.to_fifo));
+        return Some(message::group_id(change, request, context.to_fifo));
     }
     let attributes = ["phone_number_id", "entry_id"].into_iter().filter_map(|name| attribute(message, name));
     Some(attributes.into_iter().find(|group| is_group_id(group)).unwrap_or(DEFAULT_GROUP_ID).to_owned())
 }
 
-/// The event id, or else the message id, which stays the same with each receive. Only messages of the function have an event id.
+/// Returns the event id, or for a message that the function did not send the message id, which no receive changes.
 fn deduplication_id(message: &Message) -> String {
     attribute(message, "event_id").or(message.message_id.as_deref()).unwrap_or_default().to_owned()
 }

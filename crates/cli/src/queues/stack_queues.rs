@@ -7,53 +7,54 @@ use futures_util::future::try_join_all;
 
 use super::{
     error::QueueError,
-    queue::{Counts, MAX_BATCH, Queue, client, name},
+    queue::{Counts, MAX_BATCH, Queue, queue_name, sqs_client},
 };
 use crate::aws::stack_info::StackInfo;
 
-/// Far longer than a run takes: each message is received once, and so never moves to the dead-letter queue.
-const HIDDEN: Duration = Duration::from_hours(1);
+/// Longer than a run takes, so that each message is received once and never moves to the dead-letter queue.
+const VISIBILITY_TIMEOUT: Duration = Duration::from_hours(1);
 
-/// The queues of a stack, and the received messages that have to be released.
+/// The queues of a stack, with the receipts of the messages to release.
 #[derive(Debug)]
-pub struct Queues {
+pub struct StackQueues {
     pub(crate) all: Vec<RoutedQueue>,
 }
 
 #[derive(Debug)]
 pub(crate) struct RoutedQueue {
     pub(crate) queue: Queue,
-    /// The queue's name without the stack's.
+    /// The queue's name without the prefix of the stack.
     pub(crate) label: String,
     pub(crate) routes: Vec<String>,
-    received: Vec<String>,
+    /// The receipt handles of the messages that are not released yet.
+    receipts: Vec<String>,
 }
 
 /// A message that was received.
 #[derive(Debug, Clone)]
 pub struct ReceivedMessage {
-    /// The queue's name without the stack's.
+    /// The queue's name without the prefix of the stack.
     pub queue: String,
     /// The body.
     pub body: String,
-    /// The attributes that are strings.
+    /// The attributes whose values are strings.
     pub attributes: BTreeMap<String, String>,
 }
 
-impl Queues {
-    /// The queues that a stack's function writes to, by name.
+impl StackQueues {
+    /// Lists the queues that a stack's function writes to, in the order of their names.
     #[must_use]
     pub fn of(stack: &StackInfo) -> Self {
-        let (client, prefix) = (client(stack), format!("{}-", stack.stack));
+        let (client, prefix) = (sqs_client(stack), format!("{}-", stack.stack));
         let mut all: Vec<RoutedQueue> = Vec::new();
         for (route, url) in &stack.queue_urls {
             if let Some(queue) = all.iter_mut().find(|queue| queue.queue.url == *url) {
                 queue.routes.push(route.clone());
                 continue;
             }
-            let label = name(url).strip_prefix(&prefix).unwrap_or(name(url)).to_owned();
+            let label = queue_name(url).strip_prefix(&prefix).unwrap_or(queue_name(url)).to_owned();
             let routes = vec![route.clone()];
-            all.push(RoutedQueue { queue: Queue::new(&client, url), label, routes, received: Vec::new() });
+            all.push(RoutedQueue { queue: Queue::new(&client, url), label, routes, receipts: Vec::new() });
         }
         all.sort_by(|one, other| one.label.cmp(&other.label));
         Self { all }
@@ -65,7 +66,7 @@ impl Queues {
         self.queue_of(route).is_some()
     }
 
-    /// The name of a route's queue, without the stack's name.
+    /// Returns the name of a route's queue, without the prefix of the stack.
     #[must_use]
     pub fn queue_of(&self, route: &str) -> Option<&str> {
         let has_route = |queue: &&RoutedQueue| queue.routes.iter().any(|name| name == route);
@@ -80,18 +81,18 @@ impl Queues {
         let mut messages = Vec::new();
         for (queue, received) in self.all.iter_mut().zip(received) {
             for message in received {
-                queue.received.push(message.receipt_handle.clone().unwrap_or_default());
+                queue.receipts.push(message.receipt_handle.clone().unwrap_or_default());
                 messages.push(ReceivedMessage::new(&queue.label, message));
             }
         }
         Ok(messages)
     }
 
-    /// Shows every received message to consumers again.
+    /// Makes every received message visible to consumers again.
     pub async fn release(&mut self) -> Result<(), QueueError> {
         for queue in &mut self.all {
-            queue.queue.hide(&queue.received, Duration::ZERO).await?;
-            queue.received.clear();
+            queue.queue.change_visibility(&queue.receipts, Duration::ZERO).await?;
+            queue.receipts.clear();
         }
         Ok(())
     }
@@ -117,7 +118,7 @@ impl ReceivedMessage {
 async fn receive_all(queue: &Queue) -> Result<Vec<Message>, QueueError> {
     let mut all = Vec::new();
     loop {
-        let messages = queue.receive(MAX_BATCH, HIDDEN, Duration::ZERO).await?;
+        let messages = queue.receive(MAX_BATCH, VISIBILITY_TIMEOUT, Duration::ZERO).await?;
         if messages.is_empty() {
             return Ok(all);
         }

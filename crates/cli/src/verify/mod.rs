@@ -21,7 +21,7 @@ use crate::{
         deliver::{DeliverError, Endpoint, Reply},
         oddity::{self, Oddities, Oddity},
     },
-    queues::catch_all::{CatchAll, Collected},
+    queues::catch_all::{CatchAllQueue, SearchResult},
     verify::diagnosis::{Asked, Diagnosis},
 };
 
@@ -43,7 +43,7 @@ pub struct Target {
     /// The JSON text of the secret, with verify token and app secrets.
     pub secret: String,
     /// The queue where notifications of an unknown field land; without it none are sent.
-    pub catch_all: Option<CatchAll>,
+    pub catch_all: Option<CatchAllQueue>,
 }
 
 /// One thing that Meta relies on.
@@ -200,7 +200,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut tell: impl FnMut(&Ch
         found(oddities.check, odd);
     }
     // In any case: what was taken and should not have been is to be found, and to be cleaned up.
-    let collected = catch_all.collect(&run.id, run.sent.len() + run.taken).await;
+    let collected = catch_all.find_and_delete(&run.id, run.sent.len() + run.taken).await;
     found(
         STORED,
         match collected {
@@ -392,12 +392,12 @@ fn expect(answer: &Result<Reply, DeliverError>, status: u16, asked: Asked) -> Fi
     }
 }
 
-fn stored(sent: &[String], collected: Collected) -> Finding {
-    let Collected { found, seen, undeleted } = collected;
+fn stored(sent: &[String], collected: SearchResult) -> Finding {
+    let SearchResult { found, received, not_deleted } = collected;
     let mut problems = Vec::new();
     let missing = sent.iter().filter(|body| !found.iter().any(|message| message.body == **body)).count();
     if missing > 0 {
-        problems.push(format!("{missing} of {} not found among {seen} messages", sent.len()));
+        problems.push(format!("{missing} of {} not found among {received} messages", sent.len()));
     }
     let strange = found.iter().filter(|message| !sent.contains(&message.body)).count();
     if strange > 0 {
@@ -412,8 +412,8 @@ fn stored(sent: &[String], collected: Collected) -> Finding {
             problems.push(format!("the attribute {name} is not {value}"));
         }
     }
-    if undeleted > 0 {
-        problems.push(format!("{undeleted} not deleted"));
+    if not_deleted > 0 {
+        problems.push(format!("{not_deleted} not deleted"));
     }
     if problems.is_empty() {
         holds(format!("{} of {}, and deleted there", found.len(), sent.len()))

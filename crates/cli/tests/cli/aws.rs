@@ -145,7 +145,7 @@ async fn missing_credentials_are_reported() {
 
 #[tokio::test]
 async fn version_1_without_keys_is_reported() {
-    let script = "echo 'aws: error: argument subcommand: Invalid choice, valid choices are:' >&2; exit 252";
+    let script = "echo 'aws: error: argument subcommand: Invalid selection, valid choices are:' >&2; exit 252";
     assert!(error(script, &[REGION]).await.contains("install version 2, or set AWS_ACCESS_KEY_ID"));
 }
 
@@ -200,9 +200,9 @@ async fn newest_age_of_each_queue_counts() {
 
     let backlogs = backlogs(&stack, &folder, &format!("echo '{results}'; exit")).await;
 
-    let ages: Vec<_> = backlogs.queues.iter().map(|queue| queue.waiting.oldest_seconds).collect();
-    assert_eq!((ages.as_slice(), backlogs.ages_unknown), (&[Some(7260), None][..], None));
-    assert_eq!(backlogs.queues[0].dead.as_ref().unwrap().oldest_seconds, Some(61));
+    let ages: Vec<_> = backlogs.queues.iter().map(|queue| queue.depth.oldest_seconds).collect();
+    assert_eq!((ages.as_slice(), backlogs.ages_error), (&[Some(7260), None][..], None));
+    assert_eq!(backlogs.queues[0].dead_letter_queue.as_ref().unwrap().oldest_seconds, Some(61));
     let [call] = calls(&folder).try_into().unwrap();
     let (_, queries) = call.split_once("--metric-data-queries ").unwrap();
     let (queries, rest) = queries.split_once(" --start-time ").unwrap();
@@ -220,10 +220,10 @@ async fn counts_remain_if_cloudwatch_fails() {
 
     let failed = backlogs(&stack, &folder, "echo 'An error occurred (AccessDenied)' >&2").await;
     let reason = "`aws cloudwatch get-metric-data` failed: An error occurred (AccessDenied)";
-    assert_eq!((failed.queues.len(), failed.ages_unknown.as_deref()), (1, Some(reason)));
+    assert_eq!((failed.queues.len(), failed.ages_error.as_deref()), (1, Some(reason)));
 
     let garbled = backlogs(&stack, &folder, "echo '{}'; exit").await;
-    let reason = garbled.ages_unknown.unwrap();
+    let reason = garbled.ages_error.unwrap();
     assert!(reason.starts_with("the response of `aws cloudwatch get-metric-data` cannot be read"), "{reason}");
 }
 
@@ -234,5 +234,5 @@ async fn local_stack_needs_no_aws_cli() {
 
     let backlogs = Backlogs::of(&stack, &AwsCli { program: "no/such/aws".into() }).await.unwrap();
 
-    assert_eq!((backlogs.queues.len(), backlogs.ages_unknown), (1, None));
+    assert_eq!((backlogs.queues.len(), backlogs.ages_error), (1, None));
 }

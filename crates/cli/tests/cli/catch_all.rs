@@ -14,7 +14,7 @@ use std::{
 use ingress_tools::{
     aws::stack_info::StackInfo,
     meta::deliver::Endpoint,
-    queues::catch_all::CatchAll,
+    queues::catch_all::CatchAllQueue,
     verify::{self, Check, Finding, MEASURED, ODD, Target},
 };
 use serde_json::{Value, json};
@@ -123,7 +123,7 @@ impl World {
         let target = Target {
             endpoint: Endpoint::new(&self.server.uri()).unwrap(),
             secret: json!({ "verify_token": VERIFY_TOKEN, "app_secret": secrets }).to_string(),
-            catch_all: CatchAll::of(&self.info()),
+            catch_all: CatchAllQueue::of(&self.info()),
         };
         let checks = verify::verify(&target, &AtomicBool::new(false), |_| ()).await.into_iter();
         checks.map(|Check { check, finding }| (check, finding)).collect()
@@ -311,7 +311,7 @@ async fn a_queue_that_is_not_there_is_named_with_the_innermost_cause() {
     let world = World::new(as_it_should).await;
     let elsewhere = StackInfo { aws_endpoint: "http://127.0.0.1:1".to_owned(), ..world.info() };
 
-    let error = CatchAll::of(&elsewhere).unwrap().collect("a mark", 1).await.unwrap_err();
+    let error = CatchAllQueue::of(&elsewhere).unwrap().find_and_delete("a marker", 1).await.unwrap_err();
 
     assert_eq!(error.to_string(), "cannot receive from a-stack-unrouted: Connection refused (os error 111)");
 }

@@ -10,17 +10,17 @@ use ingress_tools::{
     aws::{cli::AwsCli, stack_info::StackInfo},
     queues::{
         backlog::Backlogs,
-        choice::Field,
         queue::Counts,
         redrive::{self, RedriveError},
-        transfer::{Pace, Transfer, TransferReport},
+        selection::Field,
+        transfer::{Transfer, TransferLimits, TransferReport},
     },
 };
 use serde_json::{Value, json};
 
 use crate::sqs::{Fault, Sqs, Stored, VERIFY_TOKEN, now, text};
 
-const FAST: Pace = Pace { rate: 1_000_000, most: usize::MAX };
+const FAST: TransferLimits = TransferLimits { rate: 1_000_000, max_messages: usize::MAX };
 static GOING_ON: AtomicBool = AtomicBool::new(false);
 const ROUTES: [(&str, &str); 4] =
     [("*", "unrouted"), ("calls", "calls"), ("messages", "messages"), ("messages.statuses", "messages-statuses")];
@@ -82,9 +82,9 @@ async fn only_the_reason_is_dropped() {
     sent.trace = Some("Root=1-5759e988-bd862e3fe1be46a994272793".to_owned());
     sqs.put("unrouted", sent.clone());
 
-    let moved = rerouted(&sqs.info(&ROUTES), "calls").await;
+    let report = rerouted(&sqs.info(&ROUTES), "calls").await;
 
-    assert_eq!((moved.moved, moved.pointers, moved.is_done()), (1, 1, true), "{moved:?}");
+    assert_eq!((report.moved, report.claim_checks, report.is_success()), (1, 1, true), "{report:?}");
     let [found] = sqs.on("calls").try_into().unwrap();
     assert_eq!((&found.body, &found.group, &found.trace), (&sent.body, &sent.group, &sent.trace));
     sent.attributes.as_object_mut().unwrap().remove("unrouted_reason").unwrap();
@@ -104,9 +104,9 @@ async fn what_is_not_for_the_field_is_received_once_and_shown_again() {
     sqs.put("unrouted", message("bare", &[("encoding", "base64"), ("unrouted_reason", "not-json")]));
     sqs.put("unrouted", message("no-reason", &[("field", "calls")]));
 
-    let moved = rerouted(&sqs.info(&ROUTES), "calls").await;
+    let report = rerouted(&sqs.info(&ROUTES), "calls").await;
 
-    assert_eq!((moved.moved, moved.others, moved.is_done()), (2, 48, true), "{moved:?}");
+    assert_eq!((report.moved, report.not_selected, report.is_success()), (2, 48, true), "{report:?}");
     assert_eq!(sorted(sqs.events("calls")), ["diverted", "wanted"]);
     let left = sqs.on("unrouted");
     assert_eq!(left.len(), 48);
@@ -123,9 +123,9 @@ async fn a_field_with_two_queues_is_told_apart_by_kind() {
     sqs.put("unrouted", misplaced("failed", "messages", "errors"));
 
     let receipts = rerouted(&stack, "messages.statuses").await;
-    assert_eq!((receipts.moved, receipts.others), (1, 2));
+    assert_eq!((receipts.moved, receipts.not_selected), (1, 2));
     let rest = rerouted(&stack, "messages").await;
-    assert_eq!((rest.moved, rest.others), (2, 0));
+    assert_eq!((rest.moved, rest.not_selected), (2, 0));
     assert_eq!(sqs.events("messages-statuses"), ["read"]);
     assert_eq!(sqs.events("messages"), ["written", "failed"]);
 }
@@ -138,12 +138,12 @@ async fn a_dead_letter_goes_back_to_the_queue_that_gave_it_up() {
     sqs.put("calls-dead", message("theirs", &[("field", "flows")]));
     sqs.put("calls-dead", message("by-hand", &[]));
 
-    let moved = redriven(&stack, "calls").await;
+    let report = redriven(&stack, "calls").await;
 
-    assert_eq!((moved.moved, moved.others), (2, 1), "{moved:?}");
+    assert_eq!((report.moved, report.not_selected), (2, 1), "{report:?}");
     assert_eq!(sqs.events("calls"), ["ours", "by-hand"]);
     let kind = redriven(&stack, "flows.messages").await;
-    assert_eq!((kind.moved, kind.others), (0, 1), "a kind leaves what is not of it");
+    assert_eq!((kind.moved, kind.not_selected), (0, 1), "a kind leaves what is not of it");
 }
 
 #[tokio::test]
@@ -151,10 +151,10 @@ async fn what_has_no_queue_is_not_touched() {
     let sqs = sqs().await;
     let stack = sqs.info(&ROUTES);
 
-    assert!(matches!(redrive::reroute(&stack, &field("flows")), Err(RedriveError::NoQueue(_))));
-    assert!(matches!(redrive::redrive(&stack, &field("flows")).await, Err(RedriveError::NoQueue(_))));
+    assert!(matches!(redrive::reroute(&stack, &field("flows")), Err(RedriveError::NoRoute(_))));
+    assert!(matches!(redrive::redrive(&stack, &field("flows")).await, Err(RedriveError::NoRoute(_))));
     let receipts = redrive::redrive(&stack, &field("messages.statuses")).await;
-    assert!(matches!(receipts, Err(RedriveError::NoDeadLetters(name)) if name == "a-stack-messages-statuses"));
+    assert!(matches!(receipts, Err(RedriveError::NoDeadLetterQueue(name)) if name == "a-stack-messages-statuses"));
     assert!(sqs.account().calls.iter().all(|(call, _)| call == "GetQueueAttributes"));
 }
 
@@ -164,7 +164,7 @@ async fn a_count_receives_nothing() {
     sqs.put("calls-dead", dead("e"));
 
     let moves = redrive::redrive(&sqs.info(&ROUTES), &field("calls")).await.unwrap();
-    let waits = moves[0].waiting().await.unwrap();
+    let waits = moves[0].counts().await.unwrap();
     assert_eq!((waits.from.counts.visible, waits.to[0].queue.as_str()), (1, "a-stack-calls"));
 
     assert!(sqs.account().calls.iter().all(|(call, _)| call == "GetQueueAttributes"));
@@ -183,13 +183,13 @@ async fn queues_are_counted_even_where_no_age_is_told() {
 
     let [calls, unrouted] = told.queues.as_slice() else { panic!("{told:?}") };
     let counts = |visible, in_flight| Counts { visible, in_flight, delayed: 0 };
-    assert_eq!((calls.waiting.queue.as_str(), calls.waiting.counts), ("a-stack-calls", counts(1, 1)));
+    assert_eq!((calls.depth.queue.as_str(), calls.depth.counts), ("a-stack-calls", counts(1, 1)));
     assert_eq!(calls.routes, ["calls", "flows"]);
-    let dead = calls.dead.as_ref().unwrap();
+    let dead = calls.dead_letter_queue.as_ref().unwrap();
     assert_eq!((dead.queue.as_str(), dead.counts), ("a-stack-calls-dead", counts(1, 0)));
-    assert_eq!((unrouted.waiting.counts.all(), &unrouted.dead), (0, &None));
-    assert!(told.lack_ages() && told.ages_unknown.unwrap().starts_with("the AWS CLI is not installed"));
-    assert!(told.other_queues.is_empty() && told.other_queues_unknown.is_none());
+    assert_eq!((unrouted.depth.counts.total(), &unrouted.dead_letter_queue), (0, &None));
+    assert!(told.has_unknown_age() && told.ages_error.unwrap().starts_with("the AWS CLI is not installed"));
+    assert!(told.other_queues.is_empty() && told.other_queues_error.is_none());
     let is_count = |call: &str| call == "GetQueueAttributes" || call == "ListQueues";
     assert!(sqs.account().calls.iter().all(|(call, _)| is_count(call)));
 }
@@ -228,8 +228,8 @@ async fn counts_remain_if_queues_cannot_be_listed() {
 
     let backlogs = backlogs(&sqs.info(&ROUTES)).await;
 
-    assert_eq!(backlogs.queues[0].waiting.counts.visible, 1);
-    let reason = backlogs.other_queues_unknown.unwrap();
+    assert_eq!(backlogs.queues[0].depth.counts.visible, 1);
+    let reason = backlogs.other_queues_error.unwrap();
     assert_eq!(reason, "cannot list the queues with the prefix a-stack-: AccessDenied: as told");
 }
 
@@ -263,20 +263,20 @@ async fn killed_between_any_two_calls_it_loses_nothing() {
             sqs.script(move |number, _, _| (number == last).then(|| fault.clone()));
             let one = redrive::reroute(&stack, &field("calls")).unwrap();
             let finished = tokio::select! {
-                moved = run(&one) => Some(moved),
+                report = run(&one) => Some(report),
                 () = sqs.kills.notified() => None,
             };
             sqs.mend();
             let everywhere = sorted([sqs.events("unrouted"), sqs.events("calls")].concat());
             assert!(before.iter().all(|event| everywhere.contains(event)), "lost at call {last}: {everywhere:?}");
-            if let Some(moved) = finished {
-                assert_eq!((moved.moved, moved.others, last > 12), (18, 5, true), "{moved:?}");
+            if let Some(report) = finished {
+                assert_eq!((report.moved, report.not_selected, last > 12), (18, 5, true), "{report:?}");
                 break;
             }
             sqs.show_all();
-            assert!(rerouted(&stack, "calls").await.is_done());
+            assert!(rerouted(&stack, "calls").await.is_success());
             let mut arrived = sorted(sqs.events("calls"));
-            assert!(arrived.len() <= 18 + 10, "at most one batch is doubled: {arrived:?}");
+            assert!(arrived.len() <= 18 + 10, "at max_messages one batch is doubled: {arrived:?}");
             arrived.dedup();
             assert_eq!((arrived.len(), sqs.on("unrouted").len()), (18, 5));
         }
@@ -294,10 +294,10 @@ async fn a_message_that_its_queue_refuses_stays_and_the_others_go() {
         (name == "SendMessageBatch").then_some(Fault::Refused(vec![place], "InvalidMessageContents", true))
     });
 
-    let moved = redriven(&sqs.info(&ROUTES), "calls").await;
+    let report = redriven(&sqs.info(&ROUTES), "calls").await;
 
-    assert_eq!((moved.moved, moved.is_done()), (11, false));
-    assert_eq!(moved.refused.get("InvalidMessageContents"), Some(&1));
+    assert_eq!((report.moved, report.is_success()), (11, false));
+    assert_eq!(report.rejected.get("InvalidMessageContents"), Some(&1));
     let [left] = sqs.on("calls-dead").try_into().unwrap();
     assert_eq!((text(&left.attributes, "event_id").as_str(), left.receives), ("e-004", 1));
     assert!(left.hidden <= now());
@@ -329,9 +329,9 @@ async fn what_fails_for_the_moment_is_tried_again() {
         _ => None,
     });
 
-    let moved = redriven(&sqs.info(&ROUTES), "calls").await;
+    let report = redriven(&sqs.info(&ROUTES), "calls").await;
 
-    assert_eq!((moved.moved, moved.undeleted, moved.is_done()), (12, 0, true), "{moved:?}");
+    assert_eq!((report.moved, report.not_deleted, report.is_success()), (12, 0, true), "{report:?}");
     assert_eq!(sorted(sqs.events("calls")), numbered("e-", 12), "each once");
     assert!(sqs.on("calls-dead").is_empty());
 }
@@ -350,9 +350,9 @@ async fn throttled_entry_is_retried() {
             (name == "SendMessageBatch" && throttled >= 0).then(|| Fault::Refused(vec![1, 4], code, true))
         });
 
-        let moved = redriven(&sqs.info(&ROUTES), "calls").await;
+        let report = redriven(&sqs.info(&ROUTES), "calls").await;
 
-        assert_eq!((moved.moved, &moved.refused, moved.is_done()), (12, &[].into(), true), "{code}: {moved:?}");
+        assert_eq!((report.moved, &report.rejected, report.is_success()), (12, &[].into(), true), "{code}: {report:?}");
         assert_eq!(sorted(sqs.events("calls")), numbered("e-", 12), "each once");
         assert!(sqs.on("calls-dead").is_empty());
     }
@@ -369,10 +369,10 @@ async fn entry_error_of_the_queue_ends_the_run() {
             (name == "SendMessageBatch").then(|| Fault::Refused((1..10).collect(), code, true))
         });
 
-        let moved = redriven(&sqs.info(&ROUTES), "calls").await;
+        let report = redriven(&sqs.info(&ROUTES), "calls").await;
 
-        assert_eq!((moved.moved, &moved.refused), (1, &[].into()), "{code}: {moved:?}");
-        assert_eq!(moved.stopped.unwrap(), format!("cannot send to a-stack-calls: {code}"));
+        assert_eq!((report.moved, &report.rejected), (1, &[].into()), "{code}: {report:?}");
+        assert_eq!(report.stop_reason.unwrap(), format!("cannot send to a-stack-calls: {code}"));
         let sends = sqs.account().calls.iter().filter(|(call, _)| call == "SendMessageBatch").count();
         assert_eq!((sends, sqs.on("calls").len()), (1, 1));
         let left = sqs.on("calls-dead");
@@ -391,9 +391,9 @@ async fn server_error_of_a_call_is_retried() {
         (name == "SendMessageBatch" && sends <= 3).then_some(Fault::Error(500, "BrandNewError"))
     });
 
-    let moved = redriven(&sqs.info(&ROUTES), "calls").await;
+    let report = redriven(&sqs.info(&ROUTES), "calls").await;
 
-    assert_eq!((moved.moved, moved.stopped), (1, None));
+    assert_eq!((report.moved, report.stop_reason), (1, None));
 }
 
 #[tokio::test]
@@ -404,10 +404,10 @@ async fn what_cannot_be_deleted_ends_the_run_before_more_is_doubled() {
     }
     sqs.script(|_, name, _| (name == "DeleteMessageBatch").then_some(Fault::Error(403, "AccessDenied")));
 
-    let moved = redriven(&sqs.info(&ROUTES), "calls").await;
+    let report = redriven(&sqs.info(&ROUTES), "calls").await;
 
-    assert_eq!((moved.moved, moved.undeleted), (0, 10));
-    assert!(moved.stopped.unwrap().contains("cannot delete from a-stack-calls-dead"));
+    assert_eq!((report.moved, report.not_deleted), (0, 10));
+    assert!(report.stop_reason.unwrap().contains("cannot delete from a-stack-calls-dead"));
     assert_eq!((sqs.on("calls").len(), sqs.on("calls-dead").len()), (10, 25));
 }
 
@@ -417,9 +417,9 @@ async fn a_queue_that_is_not_there_ends_the_run_at_once() {
     sqs.put("calls-dead", dead("e"));
     sqs.script(|_, name, _| (name == "SendMessageBatch").then_some(Fault::Error(400, "QueueDoesNotExist")));
 
-    let moved = redriven(&sqs.info(&ROUTES), "calls").await;
+    let report = redriven(&sqs.info(&ROUTES), "calls").await;
 
-    assert!(moved.stopped.unwrap().contains("cannot send to a-stack-calls: "));
+    assert!(report.stop_reason.unwrap().contains("cannot send to a-stack-calls: "));
     let sends = sqs.account().calls.iter().filter(|(call, _)| call == "SendMessageBatch").count();
     assert_eq!((sends, sqs.on("calls-dead")[0].hidden <= now()), (1, true), "shown again");
 }
@@ -431,9 +431,9 @@ async fn large_messages_go_in_calls_that_sqs_takes() {
         sqs.put("calls-dead", Stored { body: "x".repeat(400_000), ..dead(&event) });
     }
 
-    let moved = redriven(&sqs.info(&ROUTES), "calls").await;
+    let report = redriven(&sqs.info(&ROUTES), "calls").await;
 
-    assert_eq!(moved.moved, 10);
+    assert_eq!(report.moved, 10);
     let account = sqs.account();
     let sends: Vec<_> = account.calls.iter().filter(|(call, _)| call == "SendMessageBatch").collect();
     assert_eq!(sends.len(), 5);
@@ -448,9 +448,9 @@ async fn what_fails_again_meanwhile_does_not_go_round() {
     }
     sqs.put("calls-dead", Stored { sent: now() + 60_000, ..dead("back") });
 
-    let moved = redriven(&sqs.info(&ROUTES), "calls").await;
+    let report = redriven(&sqs.info(&ROUTES), "calls").await;
 
-    assert_eq!((moved.moved, moved.later, moved.is_done()), (3, 1, true));
+    assert_eq!((report.moved, report.arrived_during_run, report.is_success()), (3, 1, true));
     assert_eq!(sqs.events("calls-dead"), ["back"]);
 }
 
@@ -463,9 +463,9 @@ async fn no_more_go_than_are_asked_for_nor_faster() {
     let all = redrive::redrive(&sqs.info(&ROUTES), &field("calls")).await.unwrap();
     let began = Instant::now();
 
-    let moved = all[0].run(Pace { rate: 20, most: 25 }, &GOING_ON, |_| ()).await;
+    let report = all[0].run(TransferLimits { rate: 20, max_messages: 25 }, &GOING_ON, |_| ()).await;
 
-    assert_eq!((moved.moved, sqs.on("calls").len(), sqs.on("calls-dead").len()), (25, 25, 15));
+    assert_eq!((report.moved, sqs.on("calls").len(), sqs.on("calls-dead").len()), (25, 25, 15));
     assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
@@ -478,9 +478,10 @@ async fn who_stops_it_finds_everything_in_sight() {
     let stop = AtomicBool::new(false);
     let one = redrive::reroute(&sqs.info(&ROUTES), &field("calls")).unwrap();
 
-    let moved = one.run(FAST, &stop, |moved| stop.store(moved.moved > 0, std::sync::atomic::Ordering::Relaxed)).await;
+    let report =
+        one.run(FAST, &stop, |report| stop.store(report.moved > 0, std::sync::atomic::Ordering::Relaxed)).await;
 
-    assert_eq!((moved.moved, moved.stopped.as_deref()), (1, Some("interrupted")));
+    assert_eq!((report.moved, report.stop_reason.as_deref()), (1, Some("interrupted")));
     assert!(sqs.on("unrouted").iter().all(|message| message.hidden <= now()));
 }
 
@@ -508,9 +509,9 @@ async fn on_a_fifo_queue_a_message_is_in_its_conversation() {
     sqs.put("unrouted", Stored { body: written.to_string(), ..known("in-sight") });
     sqs.put("unrouted", known("in-s3"));
 
-    let moved = rerouted(&stack, "messages").await;
+    let report = rerouted(&stack, "messages").await;
 
-    assert!(moved.is_done(), "{moved:?}");
+    assert!(report.is_success(), "{report:?}");
     let found: Vec<_> = sqs.on("messages.fifo").into_iter().map(|one| (one.group, one.deduplication)).collect();
     let text = |text: &str| Some(text.to_owned());
     assert_eq!(found, [(Some(conversation(NUMBER, "12025550101")), text("in-sight")), (text(NUMBER), text("in-s3"))]);
@@ -525,14 +526,14 @@ async fn what_a_replaced_fifo_queue_holds_is_drained_into_a_standard_one() {
         sqs.put("messages.fifo", Stored { group: Some("a-conversation".to_owned()), ..one });
     }
 
-    let moved = run(&redrive::drain(&stack, &field("messages"), "a-stack-messages.fifo").unwrap()).await;
+    let report = run(&redrive::drain(&stack, &field("messages"), "a-stack-messages.fifo").unwrap()).await;
 
-    assert_eq!((moved.moved, moved.is_done()), (15, true), "{moved:?}");
+    assert_eq!((report.moved, report.is_success()), (15, true), "{report:?}");
     assert_eq!(sqs.events("messages"), numbered("e-", 15));
     assert!(sqs.on("messages").iter().all(|one| one.group.as_deref() == Some("106540352242922")));
     assert!(sqs.on("messages.fifo").is_empty());
     let itself = redrive::drain(&stack, &field("messages"), "a-stack-messages");
-    assert!(matches!(itself, Err(RedriveError::NoQueue(_))), "a queue is not drained into itself");
+    assert!(matches!(itself, Err(RedriveError::NoRoute(_))), "a queue is not drained into itself");
 }
 
 #[tokio::test]
@@ -550,9 +551,9 @@ async fn order_in_a_conversation_is_kept_when_one_of_it_fails() {
         (name == "SendMessageBatch" && failures >= 0).then_some(Fault::Refused(vec![place], "InternalError", false))
     });
 
-    let moved = redriven(&stack, "calls").await;
+    let report = redriven(&stack, "calls").await;
 
-    assert_eq!((moved.moved, moved.is_done()), (12, true), "{moved:?}");
+    assert_eq!((report.moved, report.is_success()), (12, true), "{report:?}");
     for group in ["even", "odd"] {
         let arrived = sqs.on("calls.fifo").into_iter().filter(|one| one.group.as_deref() == Some(group));
         let arrived: Vec<_> = arrived.map(|one| text(&one.attributes, "event_id")).collect();
@@ -573,9 +574,9 @@ async fn nothing_overtakes_a_message_of_its_conversation_that_is_refused() {
         (name == "SendMessageBatch").then_some(Fault::Refused(vec![place], "InvalidMessageContents", true))
     });
 
-    let moved = redriven(&stack, "calls").await;
+    let report = redriven(&stack, "calls").await;
 
-    assert_eq!((moved.moved, moved.is_done()), (3, false), "{moved:?}");
+    assert_eq!((report.moved, report.is_success()), (3, false), "{report:?}");
     assert_eq!(sqs.events("calls.fifo"), ["e-000", "e-002", "e-004"]);
     assert_eq!(sqs.events("calls-dead.fifo"), ["e-001", "e-003", "e-005"]);
 }
@@ -587,9 +588,9 @@ async fn what_a_queue_still_has_from_before_a_split_goes_to_the_new_one() {
     sqs.put("messages", message("written", &[("field", "messages"), ("kind", "messages")]));
     sqs.put("messages", message("read", &[("field", "messages"), ("kind", "statuses")]));
 
-    let moved = run(&redrive::drain(&stack, &field("messages"), "a-stack-messages").unwrap()).await;
+    let report = run(&redrive::drain(&stack, &field("messages"), "a-stack-messages").unwrap()).await;
 
-    assert_eq!((moved.moved, moved.others), (1, 1), "{moved:?}");
+    assert_eq!((report.moved, report.not_selected), (1, 1), "{report:?}");
     assert_eq!(
         (sqs.events("messages"), sqs.events("messages-statuses")),
         (vec!["written".into()], vec!["read".into()])
@@ -605,8 +606,8 @@ async fn a_dead_letter_whose_id_a_fifo_queue_still_remembers_stays() {
     let young = Stored { group: Some("two".to_owned()), sent: now() - 240_000, ..dead("young") };
     sqs.put("calls-dead.fifo", young);
 
-    let moved = redriven(&stack, "calls").await;
+    let report = redriven(&stack, "calls").await;
 
-    assert_eq!((moved.moved, moved.young), (1, 1));
+    assert_eq!((report.moved, report.too_recent), (1, 1));
     assert_eq!((sqs.events("calls.fifo"), sqs.events("calls-dead.fifo")), (vec!["old".into()], vec!["young".into()]));
 }

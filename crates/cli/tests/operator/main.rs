@@ -14,7 +14,7 @@ use std::{
 use ingress_tools::{
     local::stack::Stack,
     meta::{deliver::Endpoint, samples::Sample},
-    queues::stack_queues::Queues,
+    queues::stack_queues::StackQueues,
 };
 use serde_json::{Value, json};
 use tokio::{process::Command, sync::Mutex as AsyncMutex};
@@ -122,7 +122,7 @@ async fn a_deployed_stack_is_verified() {
     let nowhere = ingress(&stack, &["verify", "--stack", "any"], &[("AWS_DEFAULT_REGION", "")]).await;
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("no AWS region is set"), "{nowhere:?}");
 
-    let mut queues = Queues::of(&stack.info);
+    let mut queues = StackQueues::of(&stack.info);
     let left: Vec<_> =
         queues.receive_all().await.unwrap().into_iter().map(|message| message.attributes["field"].clone()).collect();
     assert_eq!(left.len(), 1, "what was sent is gone, and what others sent is there: {left:?}");

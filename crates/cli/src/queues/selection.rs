@@ -1,4 +1,4 @@
-//! Chooses messages by their field, and the queue that each belongs on.
+//! Selects messages by their field, and determines the queue of each.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -8,76 +8,82 @@ use whatsapp_webhook::notification::Kind;
 
 use super::resend::attribute;
 
-/// The values of `unrouted_reason` of messages that have a route, or can get one.
-const MISPLACED: [&str; 2] = ["no-route", "queue-unavailable"];
+/// The values of `unrouted_reason` of messages that may have a route now.
+const REROUTABLE_REASONS: [&str; 2] = ["no-route", "queue-unavailable"];
 
-/// The messages to move: a field, or one kind of it, such as `messages.statuses`.
+/// A field, or one kind of a field such as `messages.statuses`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
     name: String,
     kind: Option<Kind>,
 }
 
-/// The text names no field.
+/// The text is empty.
 #[derive(Debug, Error)]
-#[error("a field is wanted, such as messages, or a kind of it, such as messages.statuses")]
+#[error("the field is empty: name one, such as messages, or one kind of it, such as messages.statuses")]
 pub struct FieldError;
 
 /// Selects the messages of a queue to move, and the queue of each.
 #[derive(Debug)]
-pub(crate) enum Choice {
+pub(crate) enum Selection {
     /// The messages of a dead-letter queue whose attributes match. Without a kind, also messages without the attributes.
     DeadLetters { field: Field, to: String },
-    /// Messages whose route leads to another queue. If `misplaced`, only messages with a reason of [`MISPLACED`].
-    Routed { field: Field, routes: BTreeMap<String, String>, from: String, misplaced: bool },
+    /// The messages of the queue `from` whose route leads to another queue.
+    ByRoute {
+        field: Field,
+        routes: BTreeMap<String, String>,
+        from: String,
+        /// Requires a reason of [`REROUTABLE_REASONS`].
+        only_reroutable: bool,
+    },
 }
 
-impl Choice {
-    /// The URL of the queue that a message belongs on, unless it stays.
+impl Selection {
+    /// Returns the URL of the queue to move a message to, or `None` if the message is not selected.
     pub(crate) fn target(&self, message: &Message) -> Option<&str> {
         let (name, kind) = (attribute(message, "field"), attribute(message, "kind"));
         match self {
             // A message without the attribute, such as one that an operator sent, belongs to this queue.
             Self::DeadLetters { field: Field { kind: None, .. }, to } if name.is_none() => Some(to),
-            Self::DeadLetters { field, to } => field.is_of(name, kind).then_some(to),
-            Self::Routed { field, routes, from, misplaced } => {
+            Self::DeadLetters { field, to } => field.matches(name, kind).then_some(to),
+            Self::ByRoute { field, routes, from, only_reroutable } => {
                 let reason = attribute(message, "unrouted_reason");
-                let chosen = !misplaced || reason.is_some_and(|reason| MISPLACED.contains(&reason));
-                let route = chosen && field.is_of(name, kind);
-                route.then(|| queue(routes, name?, kind)).flatten().filter(|url| url != from)
+                let is_reroutable = reason.is_some_and(|reason| REROUTABLE_REASONS.contains(&reason));
+                let is_selected = field.matches(name, kind) && (is_reroutable || !only_reroutable);
+                is_selected.then(|| find_queue(routes, name?, kind)).flatten().filter(|url| url != from)
             }
         }
     }
 
-    /// The URLs of all queues that messages can belong on.
+    /// Returns the URLs of all queues that messages may be moved to.
     pub(crate) fn targets(&self) -> Vec<&str> {
         match self {
             Self::DeadLetters { to, .. } => vec![to],
-            Self::Routed { field, routes, from, .. } => {
+            Self::ByRoute { field, routes, from, .. } => {
                 field.targets(routes).into_iter().filter(|url| url != from).collect()
             }
         }
     }
 }
 
-/// The queue of a change, by the function's rules.
-fn queue<'r>(routes: &'r BTreeMap<String, String>, field: &str, kind: Option<&str>) -> Option<&'r str> {
+/// Finds the queue of a change as the function does: the route of its kind precedes that of its field.
+fn find_queue<'r>(routes: &'r BTreeMap<String, String>, field: &str, kind: Option<&str>) -> Option<&'r str> {
     let of_kind = kind.and_then(|kind| routes.get(&format!("{field}.{kind}")));
     of_kind.or_else(|| routes.get(field)).map(String::as_str)
 }
 
 impl Field {
-    fn is_of(&self, name: Option<&str>, kind: Option<&str>) -> bool {
-        name == Some(&self.name) && self.kind.is_none_or(|wanted| kind == Some(wanted.name()))
+    fn matches(&self, name: Option<&str>, kind: Option<&str>) -> bool {
+        name == Some(&self.name) && self.kind.is_none_or(|expected| kind == Some(expected.name()))
     }
 
-    /// The queues of the field's routes, or of the route of its kind, each once.
+    /// Returns the URLs of the queues of the field's routes, or of the route of its kind, without duplicates.
     pub(crate) fn targets<'r>(&self, routes: &'r BTreeMap<String, String>) -> Vec<&'r str> {
         let kinds = match self.kind {
             Some(kind) => vec![Some(kind.name())],
             None => [None].into_iter().chain(Kind::ALL.map(|kind| Some(kind.name()))).collect(),
         };
-        let mut urls: Vec<_> = kinds.into_iter().filter_map(|kind| queue(routes, &self.name, kind)).collect();
+        let mut urls: Vec<_> = kinds.into_iter().filter_map(|kind| find_queue(routes, &self.name, kind)).collect();
         urls.sort_unstable();
         urls.dedup();
         urls
