@@ -26,7 +26,7 @@ const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A stack that takes the samples as they are signed.
 async fn stack() -> Stack {
-    let setup = Setup { keys: Some(samples::keys()), ..Setup::default() };
+    let setup = Setup { secrets: Some(samples::secrets()), ..Setup::default() };
     Stack::start_as(&setup, root(), &tool("python")).await.unwrap()
 }
 
@@ -94,7 +94,7 @@ async fn watch_serves_every_sample_over_http_and_by_invoke() {
     let endpoint = Endpoint::new(&format!("http://{}/webhook", watch.address)).unwrap();
     let port = watch.address.port().to_string();
     for sample in Sample::load_all(&root().join("events")).unwrap() {
-        let reply = endpoint.deliver(&sample, &stack.keys()).await.unwrap();
+        let reply = endpoint.deliver(&sample, &stack.secrets()).await.unwrap();
         let outcome = Outcome::of(&sample, &reply.answer(), reply.elapsed, &mut queues).await.unwrap();
         assert_eq!(outcome.problems, Vec::<String>::new(), "{} over HTTP", sample.name);
 
@@ -117,7 +117,7 @@ async fn deploy_replaces_the_code_of_a_stacks_function_and_nothing_else() {
     let sample = Sample::load(&root().join("events/messages-text.json")).unwrap();
     let endpoint = Endpoint::new(&stack.info.callback_url).unwrap();
     break_code(&stack);
-    assert!(endpoint.deliver(&sample, &stack.keys()).await.unwrap().status >= 500);
+    assert!(endpoint.deliver(&sample, &stack.secrets()).await.unwrap().status >= 500);
     let before = configuration(&stack);
 
     let mut deploy = cargo_lambda(&stack, "deploy");
@@ -131,7 +131,7 @@ async fn deploy_replaces_the_code_of_a_stacks_function_and_nothing_else() {
         assert!(!before[kept].is_null(), "{kept}");
         assert_eq!(before[kept], after[kept], "{kept}");
     }
-    let reply = endpoint.deliver(&sample, &stack.keys()).await.unwrap();
+    let reply = endpoint.deliver(&sample, &stack.secrets()).await.unwrap();
     let outcome = Outcome::of(&sample, &reply.answer(), reply.elapsed, &mut queues).await.unwrap();
     assert_eq!(outcome.problems, Vec::<String>::new());
 }

@@ -17,7 +17,7 @@ use aws_sdk_sqs::{
 };
 use ingress_tools::{
     aws::stack_info::StackInfo,
-    keys::Keys,
+    endpoint_secrets::EndpointSecrets,
     local::stack::Stack,
     meta::{
         deliver::Endpoint,
@@ -87,7 +87,7 @@ fn unreadable() -> Sample {
 struct Deployed {
     stack: Stack,
     endpoint: Endpoint,
-    keys: Keys,
+    secrets: EndpointSecrets,
     sqs: aws_sdk_sqs::Client,
     _turn: MutexGuard<'static, ()>,
 }
@@ -104,7 +104,7 @@ impl Deployed {
             .credentials_provider(Credentials::new(access_key_id, secret_access_key, None, None, "stack"));
         Self {
             endpoint: Endpoint::new(&stack.info.callback_url).unwrap(),
-            keys: stack.keys(),
+            secrets: stack.secrets(),
             sqs: aws_sdk_sqs::Client::from_conf(config.build()),
             stack,
             _turn: turn,
@@ -113,7 +113,7 @@ impl Deployed {
 
     async fn deliver(&self, samples: impl IntoIterator<Item = Sample>) {
         for sample in samples {
-            let reply = self.endpoint.deliver(&sample, &self.keys).await.unwrap();
+            let reply = self.endpoint.deliver(&sample, &self.secrets).await.unwrap();
             assert_eq!(reply.status, 200, "{}", sample.name);
         }
     }

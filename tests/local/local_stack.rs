@@ -5,7 +5,7 @@
 use crate::corpus;
 use fake_aws::event::event;
 use ingress_tools::{
-    keys::Keys,
+    endpoint_secrets::EndpointSecrets,
     local::{run::Local, stack::Stack},
     meta::deliver::Endpoint,
     queues::stack_queues::{ReceivedMessage, StackQueues},
@@ -19,7 +19,7 @@ use crate::{TURN, root, sample, tool};
 struct Deployed {
     queues: StackQueues,
     endpoint: Endpoint,
-    keys: Keys,
+    secrets: EndpointSecrets,
     stack: Stack,
     _turn: MutexGuard<'static, ()>,
 }
@@ -31,16 +31,16 @@ impl Deployed {
         Self {
             queues: StackQueues::of(&stack.info),
             endpoint: Endpoint::new(&stack.info.callback_url).unwrap(),
-            keys: stack.keys(),
+            secrets: stack.secrets(),
             stack,
             _turn: turn,
         }
     }
 
-    async fn deliver(&self, body: &str, keys: &Keys) -> u16 {
+    async fn deliver(&self, body: &str, secrets: &EndpointSecrets) -> u16 {
         // The endpoint signs it.
         let unsigned = event("POST", "", &[("x-hub-signature-256", "")], body.as_bytes());
-        self.endpoint.deliver(&sample("test", &unsigned), keys).await.unwrap().status
+        self.endpoint.deliver(&sample("test", &unsigned), secrets).await.unwrap().status
     }
 
     async fn landed(&mut self) -> Vec<ReceivedMessage> {
@@ -61,7 +61,7 @@ async fn every_change_of_every_public_payload_lands_on_its_queue_with_its_bytes(
     let mut deployed = Deployed::new().await;
     let mut expected = Vec::new();
     for (name, body) in corpus::payloads(&folder) {
-        assert_eq!(deployed.deliver(&body, &deployed.keys).await, 200, "{name}");
+        assert_eq!(deployed.deliver(&body, &deployed.secrets).await, 200, "{name}");
         for fragment in fragments(body.as_bytes()) {
             let route = fragment.route(|route| deployed.queues.has_route(route));
             expected.push((
@@ -84,7 +84,7 @@ async fn what_meta_did_not_sign_leaves_nothing_on_any_queue() {
     let mut deployed = Deployed::new().await;
     let body =
         r#"{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[{"field":"security","value":{}}]}]}"#;
-    let signature = sign(&deployed.keys.app_secret, body.as_bytes());
+    let signature = sign(&deployed.secrets.app_secret, body.as_bytes());
 
     let altered = body.replace("security", "securitY");
     let reserialised = serde_json::to_string_pretty(&serde_json::from_str::<serde_json::Value>(body).unwrap()).unwrap();
@@ -96,7 +96,7 @@ async fn what_meta_did_not_sign_leaves_nothing_on_any_queue() {
         let post = client.post(url.clone()).header("x-hub-signature-256", &signature).body(forged.clone());
         assert_eq!(post.send().await.unwrap().status(), 401, "{forged}");
     }
-    let others = Keys { app_secret: "another".to_owned(), ..deployed.keys.clone() };
+    let others = EndpointSecrets { app_secret: "another".to_owned(), ..deployed.secrets.clone() };
     assert_eq!(deployed.deliver(body, &others).await, 401);
     assert_eq!(deployed.landed().await.len(), 0);
 

@@ -16,7 +16,7 @@ use ingress_tools::{
         cli::AwsCli,
         stack_info::{StackInfo, StackInfoError},
     },
-    keys::variable,
+    endpoint_secrets::variable,
     local::{
         run::{Local, RunError},
         sam_local::{SamError, SamLocal},
@@ -61,7 +61,7 @@ pub(crate) enum CommandError {
     #[error(transparent)]
     SamLocal(#[from] SamError),
     #[error("neither APP_SECRET and VERIFY_TOKEN are set, nor is a stack named")]
-    NoKeys,
+    MissingSecrets,
     #[error("META_ACCESS_TOKEN is not set, which accounts need: the access token of a system user")]
     NoAccessToken,
     #[error(transparent)]
@@ -107,13 +107,13 @@ fn load(files: &[PathBuf]) -> Result<Vec<Sample>, SampleError> {
 
 pub(crate) async fn deliver(event: &Path, url: Option<String>) -> Result<bool, CommandError> {
     let sample = Sample::load(event)?;
-    let (url, keys) = if let Some(url) = url {
-        (url, samples::keys())
+    let (url, secrets) = if let Some(url) = url {
+        (url, samples::secrets())
     } else {
         let info = StackInfo::running(Path::new("."))?;
-        (info.callback_url.clone(), info.keys()?)
+        (info.callback_url.clone(), info.secrets()?)
     };
-    let reply = Endpoint::new(&url)?.deliver(&sample, &keys.overridden_by_environment()).await?;
+    let reply = Endpoint::new(&url)?.deliver(&sample, &secrets.overridden_by_environment()).await?;
     let expected = Expected::of(&sample);
     println!("{}: {} in {} ms", sample.name, reply.status, reply.elapsed.as_millis());
     if !reply.body.is_empty() {
@@ -194,7 +194,7 @@ fn secret(info: Option<&StackInfo>) -> Result<String, CommandError> {
     let mut secret = match info {
         Some(info) if set.is_empty() => return Ok(info.secret.clone()),
         Some(info) => serde_json::from_str::<Map<String, Value>>(&info.secret).unwrap_or_default(),
-        None if set.len() < members.len() => return Err(CommandError::NoKeys),
+        None if set.len() < members.len() => return Err(CommandError::MissingSecrets),
         None => Map::new(),
     };
     secret.extend(set.into_iter().map(|(member, value)| (member.to_owned(), value.into())));

@@ -1,6 +1,6 @@
-//! Messages of errors.
+//! Error messages.
 
-/// Returns the message of the last cause. It names the reason, while the others name only what failed.
+/// Returns the message of the root cause, because the messages above it name only the operation that failed.
 pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {

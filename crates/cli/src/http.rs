@@ -1,6 +1,6 @@
-//! HTTP clients, all with one TLS implementation: rustls with ring.
+//! HTTP clients for reqwest and the AWS SDK. Both use rustls with ring.
 //!
-//! AWS-LC, the default of both libraries, would take a third of the build time of the command line and its dependencies.
+//! AWS-LC, their default, would take a third of the build time of the command line and its dependencies.
 
 use aws_smithy_http_client::{
     Builder,
@@ -11,12 +11,12 @@ use reqwest::ClientBuilder;
 
 /// Returns a builder for HTTP clients.
 pub fn client_builder() -> ClientBuilder {
-    // This fails if a provider is installed already. That one then applies.
+    // If this fails, another provider is installed already and remains in use.
     let _ = rustls::crypto::ring::default_provider().install_default();
     ClientBuilder::new()
 }
 
-/// A client for AWS's SDK.
-pub(crate) fn client_for_aws() -> SharedHttpClient {
+/// Returns a client for the AWS SDK.
+pub(crate) fn aws_client() -> SharedHttpClient {
     Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
 }

@@ -7,12 +7,12 @@ use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::{process::Command, time::timeout};
 
-use crate::keys::variable;
+use crate::endpoint_secrets::variable;
 
-/// Above the CLI's own limits: three attempts of 25 s each.
+/// Longer than the CLI itself takes: three attempts of 25 s each.
 const CALL_TIMEOUT: Duration = Duration::from_mins(2);
-/// Limits the time of an attempt, in seconds. By default, the CLI waits for a minute each.
-const ATTEMPT_LIMITS: [&str; 4] = ["--cli-connect-timeout", "5", "--cli-read-timeout", "20"];
+/// Timeouts of one attempt, in seconds. The CLI's default is one minute each.
+const ATTEMPT_TIMEOUTS: [&str; 4] = ["--cli-connect-timeout", "5", "--cli-read-timeout", "20"];
 
 /// The AWS CLI of this computer.
 #[derive(Debug, Clone)]
@@ -53,16 +53,16 @@ pub enum AwsCliError {
     /// The environment and the profile set no region.
     #[error("no AWS region is set: set AWS_REGION or AWS_PROFILE")]
     NoRegion,
-    /// No source of credentials has any that are valid; with the CLI's message.
+    /// No source has valid credentials. Contains the CLI's message.
     #[error("no AWS credentials are set: set AWS_PROFILE, or sign in ({0})")]
     NoCredentials(String),
-    /// Version 1 does not return the credentials of a profile.
+    /// Version 1 cannot export the credentials of a profile.
     #[error(
         "the AWS CLI is version 1, which cannot export the credentials of a profile: \
          install version 2, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     )]
     Version1,
-    /// AWS or the CLI returned an error; with its message.
+    /// AWS or the CLI returned an error.
     #[error("`aws {call}` failed: {message}")]
     Failed {
         /// Service and operation.
@@ -70,14 +70,14 @@ pub enum AwsCliError {
         /// The CLI's message.
         message: String,
     },
-    /// There was no response for a long time.
-    #[error("`aws {call}` took too long (at most {} s)", CALL_TIMEOUT.as_secs())]
+    /// The call did not end in time.
+    #[error("`aws {call}` did not end within {} s", CALL_TIMEOUT.as_secs())]
     Timeout {
         /// Service and operation.
         call: String,
     },
-    /// The response has another form than documented.
-    #[error("the response of `aws {call}` cannot be read: {source}")]
+    /// The response is not the JSON that is documented.
+    #[error("cannot parse the response of `aws {call}`: {source}")]
     Unreadable {
         /// Service and operation.
         call: String,
@@ -87,21 +87,22 @@ pub enum AwsCliError {
 }
 
 impl AwsCli {
-    /// Returns the region of the environment, else of the profile.
+    /// Returns the region of the environment, or else of the profile.
     pub(crate) async fn region(&self) -> Result<String, AwsCliError> {
         if let Some(region) = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")) {
             return Ok(region);
         }
         match self.run(&["configure", "get", "region"]).await {
             Ok(region) => String::from_utf8_lossy(&region).split_whitespace().next().map(str::to_owned),
-            // Without a message if the profile sets none.
+            // The CLI prints no message if the profile sets no region.
             Err(AwsCliError::Failed { message, .. }) if message.is_empty() => None,
             Err(error) => return Err(error),
         }
         .ok_or(AwsCliError::NoRegion)
     }
 
-    /// Returns the key of the environment, which takes precedence over `AWS_PROFILE`, or else the credentials that the CLI finds.
+    /// Returns the credentials of the environment, which take precedence over `AWS_PROFILE`, or else those that the CLI
+    /// finds.
     ///
     /// Source: <https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-envvars.html>
     pub(crate) async fn credentials(&self) -> Result<Credentials, AwsCliError> {
@@ -120,9 +121,9 @@ impl AwsCli {
         }
     }
 
-    /// Calls an operation and returns what a `JMESPath` expression selects of all pages of the response.
+    /// Calls an operation and returns the part of all pages of the response that a `JMESPath` expression selects.
     ///
-    /// Credentials and endpoint are those of the environment.
+    /// The CLI takes credentials and endpoint from the environment.
     pub(crate) async fn call<T: DeserializeOwned>(
         &self,
         region: &str,
@@ -130,7 +131,7 @@ impl AwsCli {
         query: &str,
     ) -> Result<T, AwsCliError> {
         let options = ["--region", region, "--output", "json", "--query", query];
-        parse(call, &self.run(&[call, &options, &ATTEMPT_LIMITS].concat()).await?)
+        parse(call, &self.run(&[call, &options, &ATTEMPT_TIMEOUTS].concat()).await?)
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<Vec<u8>, AwsCliError> {
@@ -138,13 +139,13 @@ impl AwsCli {
         command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
         command.envs([("AWS_PAGER", ""), ("AWS_CLI_AUTO_PROMPT", "off")]);
         command.envs([("AWS_RETRY_MODE", "standard"), ("AWS_MAX_ATTEMPTS", "3")]);
-        // The CLI takes an empty AWS_PROFILE as the name of a profile.
+        // The CLI takes an empty AWS_PROFILE for the name of a profile.
         if variable("AWS_PROFILE").is_none() {
             command.env_remove("AWS_PROFILE");
         }
         let output = timeout(CALL_TIMEOUT, command.output())
             .await
-            .map_err(|_| AwsCliError::Timeout { call: name(arguments) })?
+            .map_err(|_| AwsCliError::Timeout { call: call_name(arguments) })?
             .map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => AwsCliError::NotInstalled,
                 _ => AwsCliError::NotStarted(error),
@@ -153,15 +154,15 @@ impl AwsCli {
             return Ok(output.stdout);
         }
         let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(AwsCliError::Failed { call: name(arguments), message })
+        Err(AwsCliError::Failed { call: call_name(arguments), message })
     }
 }
 
 fn parse<T: DeserializeOwned>(call: &[&str], response: &[u8]) -> Result<T, AwsCliError> {
-    serde_json::from_slice(response).map_err(|source| AwsCliError::Unreadable { call: name(call), source })
+    serde_json::from_slice(response).map_err(|source| AwsCliError::Unreadable { call: call_name(call), source })
 }
 
-/// The service and the operation of a call.
-fn name(arguments: &[&str]) -> String {
+/// Returns the service and the operation of a call.
+fn call_name(arguments: &[&str]) -> String {
     arguments[..arguments.len().min(2)].join(" ")
 }

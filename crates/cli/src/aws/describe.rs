@@ -9,7 +9,7 @@ use super::{
     cli::{AwsCli, Credentials},
     stack_info::{StackInfo, StackInfoError},
 };
-use crate::keys::variable;
+use crate::endpoint_secrets::variable;
 
 impl StackInfo {
     /// Describes a stack with the credentials, profile and region of the environment.
@@ -20,8 +20,8 @@ impl StackInfo {
         let outputs: Option<Vec<(String, String)>> =
             aws.call(&region, &call, "Stacks[0].Outputs[].[OutputKey, OutputValue]").await?;
         let outputs: BTreeMap<_, _> = outputs.into_iter().flatten().collect();
-        let lacks = |missing: String| StackInfoError::OtherTemplate { stack: stack.to_owned(), missing };
-        let output = |name: &str| outputs.get(name).cloned().ok_or_else(|| lacks(format!("the output {name}")));
+        let incomplete = |missing: String| StackInfoError::OtherTemplate { stack: stack.to_owned(), missing };
+        let output = |name: &str| outputs.get(name).cloned().ok_or_else(|| incomplete(format!("the output {name}")));
         let (function, secret) = (output("FunctionName")?, output("SecretArn")?);
 
         let call = ["lambda", "get-function-configuration", "--function-name", &function];
@@ -30,7 +30,7 @@ impl StackInfo {
         let (routes, secret) = try_join(routes, aws.call(&region, &call, "SecretString")).await?;
         let routes = routes.and_then(|routes| serde_json::from_str(&routes).ok());
         let (queue_urls, endpoint) =
-            routes.and_then(queue_urls).ok_or_else(|| lacks("the function's QUEUE_URLS".to_owned()))?;
+            routes.and_then(queue_urls).ok_or_else(|| incomplete("the function's QUEUE_URLS".to_owned()))?;
         Ok(Self {
             aws_endpoint: variable("AWS_ENDPOINT_URL_SQS").or_else(|| variable("AWS_ENDPOINT_URL")).unwrap_or(endpoint),
             region,
@@ -48,7 +48,7 @@ impl StackInfo {
     }
 }
 
-/// Completes the URL of each queue that is given by its name alone, and returns the endpoint that the URLs share.
+/// Completes the URL of each queue that is only named. Returns the URLs and their common endpoint.
 fn queue_urls(mut routes: BTreeMap<String, String>) -> Option<(BTreeMap<String, String>, String)> {
     let (account, _) = routes.get(CATCH_ALL)?.rsplit_once('/')?;
     let (endpoint, account) = (account.rsplit_once('/')?.0.to_owned(), account.to_owned());

@@ -1,7 +1,7 @@
-//! Reads a stack, local or deployed.
+//! Describes a stack, local or deployed.
 //!
-//! - [`stack_info`] is what the commands need of a stack, and the note that the running local stack leaves.
-//! - [`describe`] reads it from AWS, through the AWS [`cli`].
+//! - [`stack_info`] holds the settings of a stack, and the file that describes the running local stack.
+//! - [`describe`] reads them from AWS with the AWS [`cli`].
 //! - `message_age` reads the age of the oldest message of a queue.
 
 pub mod cli;

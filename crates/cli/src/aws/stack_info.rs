@@ -1,4 +1,4 @@
-//! What the commands need of a stack, local or deployed.
+//! The settings of a stack, local or deployed.
 
 use std::{
     collections::BTreeMap,
@@ -11,23 +11,23 @@ use thiserror::Error;
 use whatsapp_webhook::credentials::{AppCredentials, CredentialsError};
 
 use super::cli::AwsCliError;
-use crate::keys::Keys;
+use crate::endpoint_secrets::EndpointSecrets;
 
-/// The note that a stack that runs on this computer leaves for commands in another terminal.
-const RUNNING: &str = ".local/running.json";
+/// The file in which the running local stack describes itself to commands in another terminal.
+const RUNNING_STACK_FILE: &str = ".local/running.json";
 
-/// The settings of a stack, and a way to its queues.
+/// The settings of a stack, and credentials for its queues.
 #[derive(Clone, Deserialize, Serialize)]
 pub struct StackInfo {
     /// The endpoint of SQS. A local AWS has one for all services.
     pub aws_endpoint: String,
     /// The region.
     pub region: String,
-    /// The id of the key that SQS is called with.
+    /// The id of the access key for calls to SQS.
     pub access_key_id: String,
-    /// The secret of the key.
+    /// The secret of the access key.
     pub secret_access_key: String,
-    /// The token of a temporary key.
+    /// The token of temporary credentials.
     #[serde(default)]
     pub session_token: Option<String>,
     /// The URL that Meta sends notifications to.
@@ -47,52 +47,54 @@ pub struct StackInfo {
     pub log: Option<PathBuf>,
 }
 
-/// The note that a stack runs on this computer. Dropping this removes it.
+/// The file that describes the running local stack. Dropping this removes the file.
 #[derive(Debug)]
-pub struct Running(PathBuf);
+pub struct RunningStackFile(PathBuf);
 
 /// A stack that cannot be described.
 #[derive(Debug, Error)]
 pub enum StackInfoError {
     /// No stack runs on this computer.
-    #[error("no stack is up: start one with `make run`, or name a URL or a stack")]
+    #[error("no local stack is running: start one with `make run`, or name a URL or a stack")]
     NotRunning,
-    /// The note of the running stack cannot be read or written.
-    #[error("cannot {doing}: {source}")]
+    /// The file of the running stack cannot be read or written.
+    #[error("cannot {action}: {source}")]
     Io {
-        /// What was tried.
-        doing: &'static str,
-        /// What the system says.
+        /// The operation that failed.
+        action: &'static str,
+        /// The error of the system.
         source: io::Error,
     },
-    /// The note of the running stack has another form.
-    #[error("the note of the running stack cannot be read: {0}")]
-    Garbled(serde_json::Error),
-    /// AWS returned no description.
+    /// The file of the running stack is not a description.
+    #[error("cannot parse the description of the running stack: {0}")]
+    InvalidDescription(serde_json::Error),
+    /// AWS did not return a description.
     #[error(transparent)]
     Aws(#[from] AwsCliError),
     /// The stack is of another template.
-    #[error("the stack {stack} is not of this template: it lacks {missing}")]
+    #[error("the stack {stack} was not deployed from this template: it lacks {missing}")]
     OtherTemplate {
         /// The stack's name.
         stack: String,
-        /// What every stack of this template has.
+        /// The setting that every stack of this template has.
         missing: String,
     },
-    /// The secret of the stack is not usable.
+    /// The function cannot use the secret of the stack.
     #[error("{0}: correct the secret, see README, Deploy")]
     Secret(#[from] CredentialsError),
 }
 
 impl StackInfo {
-    /// The stack that is up in this folder.
+    /// Reads the description of the local stack that runs in this folder.
     pub fn running(root: &Path) -> Result<Self, StackInfoError> {
-        let text = match fs::read(root.join(RUNNING)) {
+        let text = match fs::read(root.join(RUNNING_STACK_FILE)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StackInfoError::NotRunning),
-            Err(source) => return Err(StackInfoError::Io { doing: "read of the local stack", source }),
+            Err(source) => {
+                return Err(StackInfoError::Io { action: "read the description of the local stack", source });
+            }
         };
-        serde_json::from_slice(&text).map_err(StackInfoError::Garbled)
+        serde_json::from_slice(&text).map_err(StackInfoError::InvalidDescription)
     }
 
     /// Parses the secret of the stack as the function does.
@@ -100,20 +102,21 @@ impl StackInfo {
         Ok(AppCredentials::parse(&self.secret)?)
     }
 
-    /// The secrets that a delivery needs: of several app secrets the first.
-    pub fn keys(&self) -> Result<Keys, StackInfoError> {
+    /// Returns the secrets for a delivery, with the first of several app secrets.
+    pub fn secrets(&self) -> Result<EndpointSecrets, StackInfoError> {
         let AppCredentials { verify_token, mut app_secrets } = self.credentials()?;
-        Ok(Keys { app_secret: app_secrets.swap_remove(0), verify_token })
+        Ok(EndpointSecrets { app_secret: app_secrets.swap_remove(0), verify_token })
     }
 
-    pub(crate) fn publish(&self, root: &Path) -> Result<Running, StackInfoError> {
-        let path = root.join(RUNNING);
+    /// Writes the description for commands in another terminal.
+    pub(crate) fn publish(&self, root: &Path) -> Result<RunningStackFile, StackInfoError> {
+        let path = root.join(RUNNING_STACK_FILE);
         let text = serde_json::to_vec_pretty(self).expect("strings alone always make JSON");
         path.parent()
             .map_or(Ok(()), fs::create_dir_all)
             .and_then(|()| fs::write(&path, text))
-            .map_err(|source| StackInfoError::Io { doing: "write of the local stack", source })?;
-        Ok(Running(path))
+            .map_err(|source| StackInfoError::Io { action: "write the description of the local stack", source })?;
+        Ok(RunningStackFile(path))
     }
 }
 
@@ -123,16 +126,16 @@ impl std::fmt::Debug for StackInfo {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningStackFile {
     fn drop(&mut self) {
-        // It is of no use to anybody now; if it cannot be removed, a delivery to it fails with a plain error.
+        // If the file remains, a delivery to the stack fails with a connection error.
         let _ = fs::remove_file(&self.0);
     }
 }
 
 #[cfg(test)]
 impl StackInfo {
-    /// A stack with three queues that nobody started.
+    /// Returns the description of a stack with three queues that does not exist.
     pub(crate) fn for_tests() -> Self {
         let queue = |route: &str, name| (route.to_owned(), format!("http://127.0.0.1:1/123456789012/a-stack-{name}"));
         Self {

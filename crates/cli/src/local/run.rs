@@ -8,7 +8,7 @@ use whatsapp_webhook::signature;
 
 use crate::{
     aws::stack_info::StackInfo,
-    keys::Keys,
+    endpoint_secrets::EndpointSecrets,
     local::{
         logs,
         stack::{Stack, StackError},
@@ -31,7 +31,7 @@ pub struct Local {
     stack: Stack,
     queues: StackQueues,
     endpoint: Endpoint,
-    keys: Keys,
+    secrets: EndpointSecrets,
     outcomes: Vec<Outcome>,
 }
 
@@ -66,7 +66,7 @@ impl Local {
         let mut local = Self {
             queues: StackQueues::of(&stack.info),
             endpoint: Endpoint::new(&stack.info.callback_url)?,
-            keys: stack.keys(),
+            secrets: stack.secrets(),
             outcomes: Vec::new(),
             stack,
         };
@@ -110,7 +110,7 @@ impl Local {
     }
 
     async fn delivered(&mut self, sample: &Sample) -> Result<Outcome, RunError> {
-        let reply = self.endpoint.deliver(sample, &self.keys).await?;
+        let reply = self.endpoint.deliver(sample, &self.secrets).await?;
         Ok(Outcome::of(sample, &reply.answer(), reply.elapsed, &mut self.queues).await?)
     }
 
@@ -122,7 +122,7 @@ impl Local {
             ("AWS_ACCESS_KEY_ID", access_key_id),
             ("AWS_SECRET_ACCESS_KEY", secret_access_key),
         ];
-        report::usage(callback_url, &curl(&self.endpoint, &self.keys), &environment);
+        report::usage(callback_url, &curl(&self.endpoint, &self.secrets), &environment);
     }
 
     async fn show_log(&self) {
@@ -145,11 +145,11 @@ async fn watch(queues: &StackQueues) -> Result<Infallible, RunError> {
 }
 
 /// A command that delivers a message of its own, as it can be pasted.
-fn curl(endpoint: &Endpoint, keys: &Keys) -> String {
+fn curl(endpoint: &Endpoint, secrets: &EndpointSecrets) -> String {
     const BODY: &str = r#"{"object":"whatsapp_business_account","entry":[{"id":"0","changes":[{"field":"messages","value":{"messaging_product":"whatsapp","messages":[{"from":"12025550101","id":"wamid.by-hand","type":"text","text":{"body":"Hello"}}]}}]}]}"#;
     let url = endpoint.url();
     let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
-    let signature = signature::sign(&keys.app_secret, BODY.as_bytes());
+    let signature = signature::sign(&secrets.app_secret, BODY.as_bytes());
     format!(
         "curl -i --resolve {host}:{port}:127.0.0.1 -H 'content-type: application/json' \\\n  \
          -H '{}: {signature}' \\\n  -d '{BODY}' \\\n  '{url}'",

@@ -119,7 +119,7 @@ impl SamLocal {
             folder.join(python.file_name().unwrap_or_default())
         });
         let image = docker::image(root, &python).await?;
-        let setup = Setup { address: docker::address().await?, keys: Some(samples::keys()) };
+        let setup = Setup { address: docker::address().await?, secrets: Some(samples::secrets()) };
         let stack = Stack::start_as(&setup, root, &python).await?;
         let here = setup.address.to_string();
         let seen = |url: &str| url.replacen(&here, HOST_NAME, 1);
@@ -193,7 +193,7 @@ impl SamLocal {
     /// Takes what has landed since the last time, and compares it with what a sample delivered to an [`Api`] should
     /// have brought about.
     pub async fn outcome(&mut self, sample: &Sample, api: &Api) -> Result<Outcome, SamError> {
-        let reply = api.endpoint.deliver(sample, &self.stack.keys()).await?;
+        let reply = api.endpoint.deliver(sample, &self.stack.secrets()).await?;
         Ok(Outcome::of(sample, &reply.answer(), reply.elapsed, &mut self.queues).await?)
     }
 

@@ -17,8 +17,8 @@ use tokio::{
 };
 
 use crate::{
-    aws::stack_info::{Running, StackInfo, StackInfoError},
-    keys::Keys,
+    aws::stack_info::{RunningStackFile, StackInfo, StackInfoError},
+    endpoint_secrets::EndpointSecrets,
 };
 
 /// Start and deployment take about 10 s; this is far above the sum of the script's own bounds.
@@ -31,8 +31,8 @@ const SCRIPT: &str = "infra/local_stack.py";
 #[derive(Debug)]
 pub struct Stack {
     script: Script,
-    keys: Keys,
-    _running: Running,
+    secrets: EndpointSecrets,
+    _running: RunningStackFile,
     /// What the stack says of itself.
     pub info: StackInfo,
 }
@@ -76,12 +76,12 @@ pub struct Setup {
     /// Where the local AWS listens: loopback, or the address of a bridge that containers are at.
     pub address: IpAddr,
     /// The secrets of the function; without them, ones that nobody knows.
-    pub keys: Option<Keys>,
+    pub secrets: Option<EndpointSecrets>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { address: Ipv4Addr::LOCALHOST.into(), keys: None }
+        Self { address: Ipv4Addr::LOCALHOST.into(), secrets: None }
     }
 }
 
@@ -103,15 +103,15 @@ impl Stack {
             return Err(StackError::Ended(status));
         };
         let info: StackInfo = serde_json::from_str(&line).map_err(StackError::Garbled)?;
-        let keys = info.keys()?;
+        let secrets = info.secrets()?;
         let running = info.publish(root)?;
-        Ok(Self { script, keys, _running: running, info })
+        Ok(Self { script, secrets, _running: running, info })
     }
 
     /// The secrets that its function shares with Meta.
     #[must_use]
-    pub fn keys(&self) -> Keys {
-        self.keys.clone()
+    pub fn secrets(&self) -> EndpointSecrets {
+        self.secrets.clone()
     }
 
     /// Waits until the stack ends by itself, which it does only when something is wrong.
@@ -131,14 +131,15 @@ struct Script {
 impl Script {
     fn start(setup: &Setup, root: &Path, python: &Path) -> Result<(Self, ChildStdout), StackError> {
         // In the environment: arguments can be read by every process of this computer.
-        let keys = setup.keys.iter();
-        let keys = keys.flat_map(|keys| [("APP_SECRET", &keys.app_secret), ("VERIFY_TOKEN", &keys.verify_token)]);
+        let secrets = setup.secrets.iter();
+        let secrets =
+            secrets.flat_map(|secrets| [("APP_SECRET", &secrets.app_secret), ("VERIFY_TOKEN", &secrets.verify_token)]);
         let mut child = Command::new(python)
             .arg(SCRIPT)
             .args(["--address", &setup.address.to_string()])
             .env_remove("APP_SECRET")
             .env_remove("VERIFY_TOKEN")
-            .envs(keys)
+            .envs(secrets)
             .current_dir(root)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

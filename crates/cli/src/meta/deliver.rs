@@ -13,9 +13,9 @@ use reqwest::{
 use thiserror::Error;
 
 use crate::{
+    endpoint_secrets::EndpointSecrets,
     error::root_cause,
     http,
-    keys::Keys,
     meta::{
         samples::{Sample, VERIFY_TOKEN},
         sign,
@@ -135,11 +135,11 @@ impl Endpoint {
     /// Sends a sample: signed anew, and a challenge with this endpoint's token.
     ///
     /// What is forged, unsigned or carries a wrong token stays so.
-    pub async fn deliver(&self, sample: &Sample, keys: &Keys) -> Result<Reply, DeliverError> {
+    pub async fn deliver(&self, sample: &Sample, secrets: &EndpointSecrets) -> Result<Reply, DeliverError> {
         let method =
             Method::from_bytes(sample.method.as_bytes()).map_err(|_| DeliverError::Method(sample.method.clone()))?;
-        let query = query(sample, &keys.verify_token);
-        self.send(method, &query, headers(sample, &keys.app_secret)?, sample.body.clone()).await
+        let query = query(sample, &secrets.verify_token);
+        self.send(method, &query, headers(sample, &secrets.app_secret)?, sample.body.clone()).await
     }
 
     /// Sends any request. No query means that of the URL.

@@ -11,19 +11,19 @@ use serde::Deserialize;
 use thiserror::Error;
 use whatsapp_webhook::signature;
 
-use crate::keys::Keys;
+use crate::endpoint_secrets::EndpointSecrets;
 
 /// The app secret that the samples are signed with.
 pub const APP_SECRET: &str = "test-app-secret-of-the-samples";
 /// The verify token that the sample of the challenge carries.
 pub const VERIFY_TOKEN: &str = "test-verify-token-of-the-samples";
 /// What forged samples are signed with, whoever asks.
-pub const FORGERS_SECRET: &str = "a-secret-that-meta-does-not-know";
+pub const FORGER_APP_SECRET: &str = "a-secret-that-meta-does-not-know";
 
 /// The secrets of a function that is to take the samples as they are.
 #[must_use]
-pub fn keys() -> Keys {
-    Keys { app_secret: APP_SECRET.to_owned(), verify_token: VERIFY_TOKEN.to_owned() }
+pub fn secrets() -> EndpointSecrets {
+    EndpointSecrets { app_secret: APP_SECRET.to_owned(), verify_token: VERIFY_TOKEN.to_owned() }
 }
 
 /// One event, as the file has it and taken apart.

@@ -4,7 +4,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use whatsapp_webhook::signature;
 
-use crate::meta::samples::{FORGERS_SECRET, Sample, Signer};
+use crate::meta::samples::{FORGER_APP_SECRET, Sample, Signer};
 
 /// The header with the signature of old, which Meta still sends and the function never reads.
 pub const LEGACY_HEADER: &str = "x-hub-signature";
@@ -16,7 +16,7 @@ pub const LEGACY_HEADER: &str = "x-hub-signature";
 pub fn headers(sample: &Sample, app_secret: &str) -> Vec<(&'static str, String)> {
     let secret = match sample.signer() {
         Signer::Meta => app_secret,
-        Signer::Forger => FORGERS_SECRET,
+        Signer::Forger => FORGER_APP_SECRET,
         Signer::Nobody => return Vec::new(),
     };
     vec![(LEGACY_HEADER, legacy(secret, &sample.body)), (signature::HEADER, signature::sign(secret, &sample.body))]

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::error::QueueError;
-use crate::{aws::stack_info::StackInfo, http::client_for_aws};
+use crate::{aws::stack_info::StackInfo, http::aws_client};
 
 /// The limit of SQS for one receive and one batch.
 pub(crate) const MAX_BATCH: i32 = 10;
@@ -146,7 +146,7 @@ pub(crate) fn sqs_client(stack: &StackInfo) -> Client {
         TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).operation_timeout(OPERATION_TIMEOUT);
     let config = Config::builder()
         .behavior_version(BehaviorVersion::latest())
-        .http_client(client_for_aws())
+        .http_client(aws_client())
         .region(Region::new(stack.region.clone()))
         .endpoint_url(&stack.aws_endpoint)
         .credentials_provider(key)

@@ -13,7 +13,7 @@ use tokio::process::Command;
 use crate::sqs::Sqs;
 
 const REGION: (&str, &str) = ("AWS_REGION", "eu-west-1");
-const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "an-id"), ("AWS_SECRET_ACCESS_KEY", "a-key")];
+const ACCESS_KEY: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "an-id"), ("AWS_SECRET_ACCESS_KEY", "a-key")];
 /// Lines of an AWS CLI whose profile has a region and credentials.
 const PROFILE: &str = r#"[ "$1 $2 $3" = "configure get region" ] && echo eu-west-1 && exit
 [ "$1 $2" = "configure export-credentials" ] &&
@@ -94,8 +94,8 @@ fn calls(folder: &TempDir) -> Vec<String> {
     fs::read_to_string(folder.path().join("calls")).unwrap().lines().map(str::to_owned).collect()
 }
 
-fn with_keys<'e>(region: (&'e str, &'e str)) -> Vec<(&'e str, &'e str)> {
-    [region].into_iter().chain(KEYS).collect()
+fn with_access_key<'e>(region: (&'e str, &'e str)) -> Vec<(&'e str, &'e str)> {
+    [region].into_iter().chain(ACCESS_KEY).collect()
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn both_region_variables_count() {
         let folder = tempfile::tempdir().unwrap();
         write_aws(folder.path(), &DescribedStack::default().script());
 
-        let output = subscribe(&folder, &with_keys(region)).await;
+        let output = subscribe(&folder, &with_access_key(region)).await;
 
         assert!(String::from_utf8_lossy(&output.stderr).contains("Meta did not answer"), "{output:?}");
         let calls = calls(&folder);
@@ -131,7 +131,7 @@ async fn profile_gives_region_and_credentials() {
 
 #[tokio::test]
 async fn missing_region_is_reported() {
-    assert_eq!(error("exit 1", &KEYS).await, "ingress: no AWS region is set: set AWS_REGION or AWS_PROFILE");
+    assert_eq!(error("exit 1", &ACCESS_KEY).await, "ingress: no AWS region is set: set AWS_REGION or AWS_PROFILE");
     let unknown = error("echo 'The config profile (x) could not be found' >&2", &[("AWS_PROFILE", "x")]).await;
     assert!(unknown.ends_with("failed: The config profile (x) could not be found"), "{unknown}");
 }
@@ -154,7 +154,7 @@ async fn error_of_aws_is_passed_on() {
     let message = "An error occurred (ValidationError) when calling the DescribeStacks operation: \
                    Stack with id a-stack does not exist";
     assert_eq!(
-        error(&format!("echo; echo '{message}' >&2"), &with_keys(REGION)).await,
+        error(&format!("echo; echo '{message}' >&2"), &with_access_key(REGION)).await,
         format!("ingress: `aws cloudformation describe-stacks` failed: {message}")
     );
 }
@@ -164,18 +164,18 @@ async fn stack_of_another_template_is_reported() {
     for (missing, lacks) in [("FunctionName", "the output FunctionName"), ("CallbackUrl", "the output CallbackUrl")] {
         let script = DescribedStack { missing, ..DescribedStack::default() }.script();
         assert_eq!(
-            error(&script, &with_keys(REGION)).await,
-            format!("ingress: the stack a-stack is not of this template: it lacks {lacks}")
+            error(&script, &with_access_key(REGION)).await,
+            format!("ingress: the stack a-stack was not deployed from this template: it lacks {lacks}")
         );
     }
     let script = DescribedStack { queues: "{}", ..DescribedStack::default() }.script();
-    assert!(error(&script, &with_keys(REGION)).await.ends_with("it lacks the function's QUEUE_URLS"));
+    assert!(error(&script, &with_access_key(REGION)).await.ends_with("it lacks the function's QUEUE_URLS"));
 }
 
 #[tokio::test]
 async fn missing_cli_is_reported() {
     let folder = tempfile::tempdir().unwrap();
-    let output = subscribe(&folder, &[&with_keys(REGION)[..], &[("PATH", "/nowhere")]].concat()).await;
+    let output = subscribe(&folder, &[&with_access_key(REGION)[..], &[("PATH", "/nowhere")]].concat()).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(error.starts_with("ingress: the AWS CLI is not installed: install version 2"), "{error}");
 }
@@ -222,9 +222,9 @@ async fn counts_remain_if_cloudwatch_fails() {
     let reason = "`aws cloudwatch get-metric-data` failed: An error occurred (AccessDenied)";
     assert_eq!((failed.queues.len(), failed.ages_error.as_deref()), (1, Some(reason)));
 
-    let garbled = backlogs(&stack, &folder, "echo '{}'; exit").await;
-    let reason = garbled.ages_error.unwrap();
-    assert!(reason.starts_with("the response of `aws cloudwatch get-metric-data` cannot be read"), "{reason}");
+    let unparsable = backlogs(&stack, &folder, "echo '{}'; exit").await;
+    let reason = unparsable.ages_error.unwrap();
+    assert!(reason.starts_with("cannot parse the response of `aws cloudwatch get-metric-data`"), "{reason}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ingress_tools::{
-    keys::Keys,
+    endpoint_secrets::EndpointSecrets,
     meta::{
         deliver::{DeliverError, Endpoint},
         samples::{self, Sample},
@@ -17,8 +17,8 @@ fn sample(name: &str) -> Sample {
     Sample::load(&events.join(name).with_extension("json")).unwrap()
 }
 
-fn keys() -> Keys {
-    Keys { app_secret: "an app secret".to_owned(), verify_token: "a verify token: 50 % & more".to_owned() }
+fn secrets() -> EndpointSecrets {
+    EndpointSecrets { app_secret: "an app secret".to_owned(), verify_token: "a verify token: 50 % & more".to_owned() }
 }
 
 async fn sent(name: &str) -> Request {
@@ -26,7 +26,7 @@ async fn sent(name: &str) -> Request {
     Mock::given(any()).respond_with(ResponseTemplate::new(200)).mount(&server).await;
     let endpoint = Endpoint::new(&format!("{}/webhook", server.uri())).unwrap();
 
-    endpoint.deliver(&sample(name), &keys()).await.unwrap();
+    endpoint.deliver(&sample(name), &secrets()).await.unwrap();
 
     server.received_requests().await.unwrap().pop().unwrap()
 }
@@ -65,7 +65,7 @@ async fn a_body_in_base64_is_sent_decoded() {
 async fn a_forged_notification_stays_forged() {
     let request = sent("forged").await;
 
-    assert!(is_signed_with(samples::FORGERS_SECRET, &request));
+    assert!(is_signed_with(samples::FORGER_APP_SECRET, &request));
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn the_challenge_carries_the_token_of_the_endpoint() {
     assert_eq!(request.method.as_str(), "GET");
     assert_eq!(query(&request, "hub.mode"), "subscribe");
     assert_eq!(query(&request, "hub.challenge"), "1650933274");
-    assert_eq!(query(&request, "hub.verify_token"), keys().verify_token);
+    assert_eq!(query(&request, "hub.verify_token"), secrets().verify_token);
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn the_answer_is_handed_back_whole() {
     let answer = ResponseTemplate::new(302).insert_header("location", "/elsewhere").set_body_string("over there");
     Mock::given(any()).respond_with(answer).mount(&server).await;
 
-    let reply = Endpoint::new(&server.uri()).unwrap().deliver(&sample("security"), &keys()).await.unwrap();
+    let reply = Endpoint::new(&server.uri()).unwrap().deliver(&sample("security"), &secrets()).await.unwrap();
 
     assert_eq!((reply.status, reply.body.as_slice()), (302, b"over there".as_slice()));
     assert_eq!(reply.headers["location"], "/elsewhere");
@@ -112,7 +112,7 @@ async fn a_host_under_localhost_is_this_computer() {
     let host = format!("an-api.execute-api.localhost:{}", server.address().port());
 
     let endpoint = Endpoint::new(&format!("http://{host}/webhook")).unwrap();
-    endpoint.deliver(&sample("security"), &keys()).await.unwrap();
+    endpoint.deliver(&sample("security"), &secrets()).await.unwrap();
 
     assert_eq!(server.received_requests().await.unwrap()[0].headers["host"], host.as_str());
 }
@@ -123,7 +123,7 @@ async fn an_endpoint_that_is_not_there_is_named_with_the_cause() {
     let url = format!("http://{}/webhook", listener.local_addr().unwrap());
     drop(listener);
 
-    let error = Endpoint::new(&url).unwrap().deliver(&sample("security"), &keys()).await.unwrap_err();
+    let error = Endpoint::new(&url).unwrap().deliver(&sample("security"), &secrets()).await.unwrap_err();
 
     assert_eq!(error.to_string(), format!("{url} did not answer: Connection refused (os error 111)"));
 }

@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use ingress_tools::{
     aws::stack_info::{StackInfo, StackInfoError},
-    keys::Keys,
+    endpoint_secrets::EndpointSecrets,
     local::stack::{Setup, Stack, StackError},
 };
 use tempfile::TempDir;
@@ -31,7 +31,7 @@ async fn a_stack_is_up_until_it_is_dropped() {
     let root = root(&[READY, UNTIL_INPUT_ENDS]);
     let mut stack = start(&root).await.unwrap();
 
-    assert_eq!(stack.keys().app_secret, "s");
+    assert_eq!(stack.secrets().app_secret, "s");
     assert_eq!(StackInfo::running(root.path()).unwrap().callback_url, "http://api.localhost:1/webhook");
     assert!(timeout(Duration::from_millis(100), stack.ended()).await.is_err(), "waiting for its end ended it");
     assert!(!root.path().join("ended").exists());
@@ -45,8 +45,8 @@ async fn a_stack_is_up_until_it_is_dropped() {
 #[tokio::test]
 async fn secrets_are_no_arguments() {
     let root = root(&[r#"echo "$*" > arguments; echo "$APP_SECRET $VERIFY_TOKEN" > secrets"#, READY, UNTIL_INPUT_ENDS]);
-    let keys = Keys { app_secret: "the-secret".to_owned(), verify_token: "the-token".to_owned() };
-    let setup = Setup { keys: Some(keys), ..Setup::default() };
+    let secrets = EndpointSecrets { app_secret: "the-secret".to_owned(), verify_token: "the-token".to_owned() };
+    let setup = Setup { secrets: Some(secrets), ..Setup::default() };
     Stack::start_as(&setup, root.path(), Path::new("/bin/sh")).await.unwrap();
 
     let told = |name| fs::read_to_string(root.path().join(name)).unwrap();

@@ -44,7 +44,7 @@ async fn ingress(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)]
     let output = command.envs(environment.iter().copied()).output().await.unwrap();
     for stream in [&output.stdout, &output.stderr] {
         let told = String::from_utf8_lossy(stream);
-        for secret in [stack.keys().app_secret.as_str(), &stack.keys().verify_token, ACCESS_TOKEN] {
+        for secret in [stack.secrets().app_secret.as_str(), &stack.secrets().verify_token, ACCESS_TOKEN] {
             assert!(!told.contains(secret), "{arguments:?} tells a secret: {told}");
         }
     }
@@ -81,7 +81,7 @@ async fn a_deployed_stack_is_verified() {
     let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
     let endpoint = Endpoint::new(&stack.info.callback_url).unwrap();
     let others = Sample::load(&root().join("events/unknown-field.json")).unwrap();
-    assert_eq!(endpoint.deliver(&others, &stack.keys()).await.unwrap().status, 200);
+    assert_eq!(endpoint.deliver(&others, &stack.secrets()).await.unwrap().status, 200);
 
     // The stack that is up here; and one that AWS is asked for, by its name and by its URL.
     assert_found(&verified(&stack, &[], &[]).await, &[PLAIN]);
@@ -151,7 +151,7 @@ async fn an_app_is_subscribed_to_what_has_a_queue() {
     let _turn = TURN.lock().await;
     let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
     let url = stack.info.callback_url.clone();
-    let meta = Arc::new(Mutex::new(Meta { app_secret: stack.keys().app_secret, ..Meta::default() }));
+    let meta = Arc::new(Mutex::new(Meta { app_secret: stack.secrets().app_secret, ..Meta::default() }));
     let server = graph(&meta).await;
     let uri = server.uri();
     let account = ["--account", ACCOUNT];
@@ -190,7 +190,7 @@ async fn an_app_is_subscribed_to_what_has_a_queue() {
     assert_eq!(meta.lock().unwrap().fields, ["messages".to_owned()].into());
 
     refusals(&stack, &uri, &meta).await;
-    let tokens = [stack.keys().app_secret, stack.keys().verify_token, ACCESS_TOKEN.to_owned()];
+    let tokens = [stack.secrets().app_secret, stack.secrets().verify_token, ACCESS_TOKEN.to_owned()];
     let urls = meta.lock().unwrap().urls.clone();
     assert!(urls.iter().all(|url| tokens.iter().all(|token| !url.contains(token))), "{urls:#?}");
 }

@@ -1,18 +1,18 @@
-//! The two secrets that an endpoint shares with Meta, and the environment that sets them.
+//! The two secrets that an endpoint shares with Meta, and the environment variables that override them.
 
 use std::env;
 
 /// The secrets that an endpoint shares with Meta.
 #[derive(Debug, Clone)]
-pub struct Keys {
-    /// Signs notifications.
+pub struct EndpointSecrets {
+    /// The key with which Meta signs notifications.
     pub app_secret: String,
-    /// Goes with each challenge.
+    /// The text with which Meta's verification request authenticates itself.
     pub verify_token: String,
 }
 
-impl Keys {
-    /// Replaces each secret that `APP_SECRET` or `VERIFY_TOKEN` sets to a value that is not empty.
+impl EndpointSecrets {
+    /// Replaces the secrets by those of `APP_SECRET` and `VERIFY_TOKEN`, unless the variable is unset or empty.
     #[must_use]
     pub fn overridden_by_environment(self) -> Self {
         Self {
@@ -22,7 +22,7 @@ impl Keys {
     }
 }
 
-/// Returns a variable of the environment unless it is empty.
+/// Returns an environment variable, or `None` if it is unset or empty.
 #[must_use]
 pub fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
