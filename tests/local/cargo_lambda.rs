@@ -12,7 +12,7 @@ use std::{
 use ingress_tools::{
     local::stack::{Setup, Stack},
     meta::{
-        deliver::{Answer, Endpoint},
+        deliver::{Endpoint, Response},
         outcome::Outcome,
         samples::{self, Sample},
     },
@@ -94,8 +94,8 @@ async fn watch_serves_every_sample_over_http_and_by_invoke() {
     let endpoint = Endpoint::new(&format!("http://{}/webhook", watch.address)).unwrap();
     let port = watch.address.port().to_string();
     for sample in Sample::load_all(&root().join("events")).unwrap() {
-        let reply = endpoint.deliver(&sample, &stack.secrets()).await.unwrap();
-        let outcome = Outcome::of(&sample, &reply.answer(), reply.elapsed, &mut queues).await.unwrap();
+        let response = endpoint.deliver(&sample, &stack.secrets()).await.unwrap();
+        let outcome = Outcome::of(&sample, &response.untimed(), response.elapsed, &mut queues).await.unwrap();
         assert_eq!(outcome.problems, Vec::<String>::new(), "{} over HTTP", sample.name);
 
         let mut invoke = cargo_lambda(&stack, "invoke");
@@ -103,7 +103,7 @@ async fn watch_serves_every_sample_over_http_and_by_invoke() {
         let told = succeeded(invoke.arg("--data-file").arg(&sample.path));
         let answer: Value = serde_json::from_slice(&told.stdout).unwrap();
         let status = u16::try_from(answer["statusCode"].as_u64().unwrap()).unwrap();
-        let answer = Answer { status, body: answer["body"].as_str().unwrap().into() };
+        let answer = Response { status, body: answer["body"].as_str().unwrap().into() };
         let outcome = Outcome::of(&sample, &answer, Duration::ZERO, &mut queues).await.unwrap();
         assert_eq!(outcome.problems, Vec::<String>::new(), "{} by invoke", sample.name);
     }
@@ -131,8 +131,8 @@ async fn deploy_replaces_the_code_of_a_stacks_function_and_nothing_else() {
         assert!(!before[kept].is_null(), "{kept}");
         assert_eq!(before[kept], after[kept], "{kept}");
     }
-    let reply = endpoint.deliver(&sample, &stack.secrets()).await.unwrap();
-    let outcome = Outcome::of(&sample, &reply.answer(), reply.elapsed, &mut queues).await.unwrap();
+    let response = endpoint.deliver(&sample, &stack.secrets()).await.unwrap();
+    let outcome = Outcome::of(&sample, &response.untimed(), response.elapsed, &mut queues).await.unwrap();
     assert_eq!(outcome.problems, Vec::<String>::new());
 }
 

@@ -113,8 +113,8 @@ impl Deployed {
 
     async fn deliver(&self, samples: impl IntoIterator<Item = Sample>) {
         for sample in samples {
-            let reply = self.endpoint.deliver(&sample, &self.secrets).await.unwrap();
-            assert_eq!(reply.status, 200, "{}", sample.name);
+            let response = self.endpoint.deliver(&sample, &self.secrets).await.unwrap();
+            assert_eq!(response.status, 200, "{}", sample.name);
         }
     }
 

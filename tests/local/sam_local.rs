@@ -19,7 +19,7 @@ async fn every_sample_is_answered_and_lands_as_it_should() {
     let invoked = sam_local().await.invoke_all(&samples).await.unwrap();
     assert_eq!(invoked.len(), samples.len());
     for invoked in invoked {
-        assert_eq!(invoked.outcome.problems, Vec::<String>::new(), "{}\n{}", invoked.outcome.event, invoked.log);
+        assert_eq!(invoked.outcome.problems, Vec::<String>::new(), "{}\n{}", invoked.outcome.sample, invoked.log);
     }
 }
 
@@ -54,6 +54,6 @@ async fn the_api_answers_the_challenge_and_takes_the_largest_notification() {
         sample("largest", &event("POST", "", &signature, largest.as_bytes())),
     ] {
         let outcome = sam_local.outcome(&sample, &api).await.unwrap();
-        assert_eq!(outcome.problems, Vec::<String>::new(), "{}", outcome.event);
+        assert_eq!(outcome.problems, Vec::<String>::new(), "{}", outcome.sample);
     }
 }

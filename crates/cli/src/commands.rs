@@ -80,7 +80,7 @@ pub(crate) fn sign(files: &[PathBuf], check: bool) -> Result<bool, CommandError>
     let samples = load(files)?;
     let mut fresh = true;
     for sample in samples {
-        let signed = sign::resigned(&sample, samples::APP_SECRET);
+        let signed = sign::sign_event(&sample, samples::APP_SECRET);
         if signed == sample.text {
             continue;
         }
@@ -113,17 +113,17 @@ pub(crate) async fn deliver(event: &Path, url: Option<String>) -> Result<bool, C
         let info = StackInfo::running(Path::new("."))?;
         (info.callback_url.clone(), info.secrets()?)
     };
-    let reply = Endpoint::new(&url)?.deliver(&sample, &secrets.overridden_by_environment()).await?;
+    let response = Endpoint::new(&url)?.deliver(&sample, &secrets.overridden_by_environment()).await?;
     let expected = Expected::of(&sample);
-    println!("{}: {} in {} ms", sample.name, reply.status, reply.elapsed.as_millis());
-    if !reply.body.is_empty() {
-        println!("{}", String::from_utf8_lossy(&reply.body));
+    println!("{}: {} in {} ms", sample.name, response.status, response.elapsed.as_millis());
+    if !response.body.is_empty() {
+        println!("{}", String::from_utf8_lossy(&response.body));
     }
-    let right = reply.status == expected.status && reply.body == expected.answer.as_bytes();
-    if !right {
-        eprintln!("expected: {} {}", expected.status, expected.answer);
+    let is_as_expected = response.status == expected.status && response.body == expected.body.as_bytes();
+    if !is_as_expected {
+        eprintln!("expected: {} {}", expected.status, expected.body);
     }
-    Ok(right)
+    Ok(is_as_expected)
 }
 
 pub(crate) async fn run(once: bool, events: &Path, python: &Path) -> Result<bool, CommandError> {

@@ -34,19 +34,19 @@ pub(crate) struct Deliveries {
 
 impl Deliveries {
     pub(crate) fn start<'n>(names: impl Iterator<Item = &'n str>) -> Self {
-        let table = Self { name_width: names.map(str::len).max().unwrap_or_default().max("event".len()) };
+        let table = Self { name_width: names.map(str::len).max().unwrap_or_default().max("sample".len()) };
         let width = table.name_width;
-        println!("\n{TITLE}{:width$}  answer     ms  queue it landed on{TITLE:#}", "event");
+        println!("\n{TITLE}{:width$}  status     ms  queues{TITLE:#}", "sample");
         table
     }
 
     pub(crate) fn line(&self, outcome: &Outcome) {
         let width = self.name_width;
         let style = if outcome.is_as_expected() { GOOD } else { BAD };
-        let landed = if outcome.landed.is_empty() { "-" } else { &outcome.landed };
+        let queues = if outcome.queues.is_empty() { "-" } else { &outcome.queues };
         println!(
-            "{:width$}  {style}{:>6}{style:#}  {:>5}  {landed}",
-            outcome.event,
+            "{:width$}  {style}{:>6}{style:#}  {:>5}  {queues}",
+            outcome.sample,
             outcome.status,
             outcome.elapsed.as_millis()
         );

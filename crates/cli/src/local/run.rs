@@ -110,8 +110,8 @@ impl Local {
     }
 
     async fn delivered(&mut self, sample: &Sample) -> Result<Outcome, RunError> {
-        let reply = self.endpoint.deliver(sample, &self.secrets).await?;
-        Ok(Outcome::of(sample, &reply.answer(), reply.elapsed, &mut self.queues).await?)
+        let response = self.endpoint.deliver(sample, &self.secrets).await?;
+        Ok(Outcome::of(sample, &response.untimed(), response.elapsed, &mut self.queues).await?)
     }
 
     fn print_usage(&self) {

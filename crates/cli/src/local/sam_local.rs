@@ -25,7 +25,7 @@ use crate::{
         stack::{Setup, Stack, StackError},
     },
     meta::{
-        deliver::{Answer, DeliverError, Endpoint},
+        deliver::{DeliverError, Endpoint, Response},
         outcome::Outcome,
         samples::{self, Sample},
     },
@@ -193,8 +193,8 @@ impl SamLocal {
     /// Takes what has landed since the last time, and compares it with what a sample delivered to an [`Api`] should
     /// have brought about.
     pub async fn outcome(&mut self, sample: &Sample, api: &Api) -> Result<Outcome, SamError> {
-        let reply = api.endpoint.deliver(sample, &self.stack.secrets()).await?;
-        Ok(Outcome::of(sample, &reply.answer(), reply.elapsed, &mut self.queues).await?)
+        let response = api.endpoint.deliver(sample, &self.stack.secrets()).await?;
+        Ok(Outcome::of(sample, &response.untimed(), response.elapsed, &mut self.queues).await?)
     }
 
     /// Serves the function over HTTP, on a free port of this computer.
@@ -262,14 +262,14 @@ impl Drop for Api {
 }
 
 /// The answer as API Gateway would get it.
-fn answer(output: &[u8]) -> Option<Answer> {
+fn answer(output: &[u8]) -> Option<Response> {
     let answered: Answered = serde_json::from_slice(output).ok()?;
     let body = if answered.is_base64_encoded {
         BASE64_STANDARD.decode(answered.body).ok()?
     } else {
         answered.body.into_bytes()
     };
-    Some(Answer { status: answered.status_code, body })
+    Some(Response { status: answered.status_code, body })
 }
 
 #[derive(Deserialize)]

@@ -23,9 +23,10 @@ use crate::{
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// API Gateway itself gives up on a function after this time.
+/// The [maximum integration timeout](https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html) of
+/// an HTTP API.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Headers of a sample that Meta sends; the others are added on the way by client, load balancer and API Gateway.
+/// The headers of a sample that Meta sends. Client, load balancer and API Gateway add the others.
 const SENT_HEADERS: [&str; 3] = ["accept", "content-type", "user-agent"];
 
 /// A callback URL, and a client with connections to it.
@@ -35,64 +36,64 @@ pub struct Endpoint {
     url: Url,
 }
 
-/// What an endpoint, or the function itself, answered.
+/// The response of an endpoint, or of the function itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     /// The status.
     pub status: u16,
     /// The body, decoded.
     pub body: Vec<u8>,
 }
 
-/// What an endpoint answered, and how fast.
+/// The response of an endpoint, with its headers and latency.
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub struct TimedResponse {
     /// The status.
     pub status: u16,
     /// The headers.
     pub headers: HeaderMap,
     /// The body.
     pub body: Vec<u8>,
-    /// From the start of the request to the end of the answer.
+    /// The time from the start of the request to the end of the response.
     pub elapsed: Duration,
 }
 
-impl Reply {
-    /// The answer alone.
+impl TimedResponse {
+    /// Returns the response without headers and latency.
     #[must_use]
-    pub fn answer(&self) -> Answer {
-        Answer { status: self.status, body: self.body.clone() }
+    pub fn untimed(&self) -> Response {
+        Response { status: self.status, body: self.body.clone() }
     }
 }
 
-/// Why there is no answer.
+/// A delivery that got no response.
 #[derive(Debug, Error)]
 pub enum DeliverError {
-    /// The URL is none, or not one of HTTP.
-    #[error("{url} is no URL to deliver to: {reason}")]
-    Url {
-        /// What was given.
+    /// The URL is not a valid HTTP URL.
+    #[error("{url} is not a callback URL: {reason}")]
+    InvalidUrl {
+        /// The text of the URL.
         url: String,
-        /// What is wrong with it.
+        /// The reason why it is not valid.
         reason: String,
     },
-    /// A header of the sample cannot be sent.
-    #[error("the sample's {name} cannot be sent: {source}")]
-    Header {
+    /// A header of the sample is not valid in HTTP.
+    #[error("cannot send the sample's header {name}: {source}")]
+    InvalidHeader {
         /// The header's name.
         name: &'static str,
-        /// What is wrong with it.
+        /// The error of the HTTP library.
         source: InvalidHeaderValue,
     },
-    /// The sample's method is none of HTTP's.
-    #[error("the sample's method cannot be sent: {0}")]
-    Method(String),
-    /// No connection, no TLS, or no answer in time.
-    #[error("{url} did not answer: {reason}")]
-    NoAnswer {
+    /// The method of the sample is not valid in HTTP.
+    #[error("cannot send the sample's method {0}")]
+    InvalidMethod(String),
+    /// The connection, TLS or the request failed, or the response did not arrive in time.
+    #[error("no response from {url}: {reason}")]
+    NoResponse {
         /// The callback URL.
         url: Url,
-        /// The innermost cause, which is the telling one.
+        /// The message of the root cause.
         reason: String,
     },
 }
@@ -100,27 +101,28 @@ pub enum DeliverError {
 impl Endpoint {
     /// Prepares deliveries to a URL.
     ///
-    /// A host under `.localhost` is this computer and need not resolve; it and loopback addresses are never
-    /// reached by way of a proxy. Redirects are not followed: Meta does not follow them either.
+    /// A host under `.localhost` is this computer, also without DNS. Requests to it and to loopback addresses bypass
+    /// proxies. Redirects are not followed, because Meta does not follow them either.
     pub fn new(url: &str) -> Result<Self, DeliverError> {
-        let refused = |reason: &dyn ToString| DeliverError::Url { url: url.to_owned(), reason: reason.to_string() };
-        let parsed = Url::parse(url).map_err(|error| refused(&error))?;
+        let invalid =
+            |reason: &dyn ToString| DeliverError::InvalidUrl { url: url.to_owned(), reason: reason.to_string() };
+        let parsed = Url::parse(url).map_err(|error| invalid(&error))?;
         let ("http" | "https", Some(host)) = (parsed.scheme(), parsed.host_str()) else {
-            return Err(refused(&"it does not start with http:// or https://"));
+            return Err(invalid(&"it does not start with http:// or https://"));
         };
         let mut client =
             http::client_builder().redirect(Policy::none()).connect_timeout(CONNECT_TIMEOUT).timeout(TIMEOUT);
         if host.ends_with(".localhost") {
-            // Port 0 stands for the URL's own.
+            // Port 0 means the port of the URL.
             client = client.resolve(host, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).no_proxy();
         } else if is_local(host) {
             client = client.no_proxy();
         }
-        let client = client.build().map_err(|error| refused(&root_cause(&error)))?;
+        let client = client.build().map_err(|error| invalid(&root_cause(&error)))?;
         Ok(Self { client, url: parsed })
     }
 
-    /// Whether the URL is one of this computer.
+    /// Whether the URL leads to this computer.
     #[must_use]
     pub fn is_local(&self) -> bool {
         is_local(self.url.host_str().unwrap_or_default())
@@ -132,60 +134,68 @@ impl Endpoint {
         &self.url
     }
 
-    /// Sends a sample: signed anew, and a challenge with this endpoint's token.
+    /// Sends a sample with the secrets of the endpoint: signs a notification again, and replaces the verify token of a
+    /// verification request.
     ///
-    /// What is forged, unsigned or carries a wrong token stays so.
-    pub async fn deliver(&self, sample: &Sample, secrets: &EndpointSecrets) -> Result<Reply, DeliverError> {
-        let method =
-            Method::from_bytes(sample.method.as_bytes()).map_err(|_| DeliverError::Method(sample.method.clone()))?;
+    /// A forged, an unsigned or a wrong sample remains one.
+    pub async fn deliver(&self, sample: &Sample, secrets: &EndpointSecrets) -> Result<TimedResponse, DeliverError> {
+        let method = Method::from_bytes(sample.method.as_bytes())
+            .map_err(|_| DeliverError::InvalidMethod(sample.method.clone()))?;
         let query = query(sample, &secrets.verify_token);
         self.send(method, &query, headers(sample, &secrets.app_secret)?, sample.body.clone()).await
     }
 
-    /// Sends any request. No query means that of the URL.
+    /// Sends any request. If `query` is empty, the query of the URL remains.
     pub(crate) async fn send(
         &self,
         method: Method,
         query: &str,
         headers: HeaderMap,
         body: Vec<u8>,
-    ) -> Result<Reply, DeliverError> {
+    ) -> Result<TimedResponse, DeliverError> {
         let mut url = self.url.clone();
         if !query.is_empty() {
             url.set_query(Some(query));
         }
         let request = self.client.request(method, url).headers(headers).body(body);
         let started = Instant::now();
-        let no_answer = |error: reqwest::Error| DeliverError::NoAnswer {
+        let no_response = |error: reqwest::Error| DeliverError::NoResponse {
             url: self.url.clone(),
             reason: root_cause(&error.without_url()),
         };
-        let mut answer = request.send().await.map_err(no_answer)?;
+        let mut response = request.send().await.map_err(no_response)?;
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(no_answer)? {
+        while let Some(chunk) = response.chunk().await.map_err(no_response)? {
             body.extend_from_slice(&chunk);
         }
         let elapsed = started.elapsed();
-        Ok(Reply { status: answer.status().as_u16(), headers: std::mem::take(answer.headers_mut()), body, elapsed })
+        Ok(TimedResponse {
+            status: response.status().as_u16(),
+            headers: std::mem::take(response.headers_mut()),
+            body,
+            elapsed,
+        })
     }
 }
 
+/// Returns the headers of a sample that Meta sends, with new signatures.
 fn headers(sample: &Sample, app_secret: &str) -> Result<HeaderMap, DeliverError> {
     let sent = SENT_HEADERS.into_iter().filter_map(|name| Some((name, sample.headers.get(name)?.clone())));
     sent.chain(sign::headers(sample, app_secret))
         .map(|(name, value)| {
-            let value = value.parse().map_err(|source| DeliverError::Header { name, source })?;
-            Ok((name.parse().expect("the names are in this program"), value))
+            let value = value.parse().map_err(|source| DeliverError::InvalidHeader { name, source })?;
+            Ok((name.parse().expect("the names are constants of this program"), value))
         })
         .collect()
 }
 
+/// Returns the query of a sample, with the verify token of the endpoint instead of that of the samples.
 fn query(sample: &Sample, verify_token: &str) -> String {
     let members = form_urlencoded::parse(sample.query.as_bytes());
-    let ours = |name: &str, value: &str| name == "hub.verify_token" && value == VERIFY_TOKEN;
+    let is_sample_token = |name: &str, value: &str| name == "hub.verify_token" && value == VERIFY_TOKEN;
     form_urlencoded::Serializer::new(String::new())
         .extend_pairs(members.map(|(name, value)| {
-            let value = if ours(&name, &value) { verify_token.to_owned().into() } else { value };
+            let value = if is_sample_token(&name, &value) { verify_token.to_owned().into() } else { value };
             (name, value)
         }))
         .finish()

@@ -1,4 +1,4 @@
-//! The response that a sample should get, and the fragments that should be on the queues.
+//! The expected response of a sample, and the fragments that the function should store.
 
 use oracle::{Fragment, fragments};
 
@@ -10,16 +10,16 @@ pub struct Expected {
     /// The status of the response.
     pub status: u16,
     /// The body of the response.
-    pub answer: String,
+    pub body: String,
     /// The fragments that should be stored.
     pub fragments: Vec<Fragment>,
 }
 
 impl Expected {
-    /// Determines the result of a sample that is delivered with the right secret.
+    /// Determines the result of a sample that is delivered with the secrets of the endpoint.
     #[must_use]
     pub fn of(sample: &Sample) -> Self {
-        let (status, answer, fragments) = match (sample.method.as_str(), sample.signer()) {
+        let (status, body, fragments) = match (sample.method.as_str(), sample.signer()) {
             ("GET", _) if sample.query_value("hub.verify_token").as_deref() != Some(VERIFY_TOKEN) => {
                 (403, None, vec![])
             }
@@ -31,6 +31,6 @@ impl Expected {
             ("POST", Signer::Forger | Signer::Nobody) => (401, None, vec![]),
             _ => (405, None, vec![]),
         };
-        Self { status, answer: answer.unwrap_or_default(), fragments }
+        Self { status, body: body.unwrap_or_default(), fragments }
     }
 }

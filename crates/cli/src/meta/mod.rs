@@ -2,9 +2,10 @@
 //!
 //! - [`samples`] reads the events of `events/`, which are also the fixtures of the function's tests.
 //! - [`sign`] computes the headers of a sample that depend on its body.
-//! - [`deliver`] sends a sample to an endpoint.
-//! - [`expect`] computes the response and the messages that a sample should have, without the function's code.
-//! - [`outcome`] compares the result of a delivery with that.
+//! - [`deliver`] sends a sample to an endpoint over HTTP.
+//! - [`expect`] computes the expected response and messages of a sample, independently of the function's code.
+//! - [`outcome`] compares the result of a delivery with the expected one.
+//! - `oddity` lists unusual parts of a request.
 
 pub mod deliver;
 pub mod expect;

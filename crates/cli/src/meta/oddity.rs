@@ -1,13 +1,15 @@
-//! Unusual parts of a request that must not change the answer. Only a real account shows what API Gateway makes of them.
+//! Unusual parts of a request that must not change the response.
+//!
+//! Only a real account shows how API Gateway passes them on.
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// An unusual part of a request.
 #[derive(Debug)]
 pub(crate) struct Oddity {
-    /// Completes "with …".
+    /// The name, which completes "with …".
     pub(crate) name: &'static str,
-    /// The query, without those parameters that the request needs anyway.
+    /// The unusual part of the query.
     pub(crate) query: &'static str,
     headers: &'static [(&'static str, &'static [u8])],
 }
@@ -17,7 +19,7 @@ pub(crate) struct Oddity {
 pub(crate) struct Oddities {
     /// The name of the check.
     pub(crate) check: &'static str,
-    /// Each is sent in a request of its own.
+    /// The oddities. Each is sent in its own request.
     pub(crate) all: &'static [Oddity],
     /// The fix if something before the function rejects the request.
     pub(crate) fix: &'static str,
@@ -38,17 +40,18 @@ impl Oddity {
     /// Appends the headers, so that duplicates remain.
     pub(crate) fn add_headers(&self, to: &mut HeaderMap) {
         for &(name, value) in self.headers {
-            let value = HeaderValue::from_bytes(value).expect("the values are legal");
+            let value = HeaderValue::from_bytes(value).expect("the values are valid");
             to.append(HeaderName::from_static(name), value);
         }
     }
 }
 
-const UNUSED_BY_META: &str = "Meta sends no such request; if a proxy or client of yours does, change it there, or exempt the path in the firewall";
+const FIX_OF_SENDER: &str = "Meta sends no such request. If your proxy or client does, change the proxy or client, or exempt the path in the firewall";
 
-/// Bytes above 0x7f and tabs are legal in a header value (RFC 9110, section 5.5).
+/// Bytes above 0x7f and tabs are legal in a header value
+/// ([RFC 9110](https://www.rfc-editor.org/rfc/rfc9110#section-5.5)).
 pub(crate) const HEADERS: Oddities = Oddities {
-    check: "odd header accepted",
+    check: "unusual header accepted",
     all: &[
         Oddity::of_header(
             "a tab, quotes and non-ASCII characters in a header",
@@ -57,25 +60,26 @@ pub(crate) const HEADERS: Oddities = Oddities {
         Oddity::of_header("a duplicate header", &[("x-ingress-verify", b"1"), ("x-ingress-verify", b"2")]),
         Oddity::of_header("an empty header", &[("x-ingress-verify", b"")]),
     ],
-    fix: UNUSED_BY_META,
+    fix: FIX_OF_SENDER,
 };
 
-/// Characters that clients send without encoding them, although RFC 3986 does not allow them in a query; and percent
-/// sequences, which some gateways decode before they pass the query on.
-const ODD_QUERIES: &[Oddity] = &[
+/// Characters that some clients do not encode, although [RFC 3986](https://www.rfc-editor.org/rfc/rfc3986#section-3.4)
+/// requires it, and percent sequences, which some gateways decode.
+const UNUSUAL_QUERIES: &[Oddity] = &[
     Oddity::of_query("raw characters in the query", "odd=[a]{b}|c\\d^e`f"),
     Oddity::of_query("percent sequences in the query that do not decode", "odd=%zz%ff%&%=%"),
     Oddity::of_query("encoded control characters in the query", "odd=%00%09%0A%0D%20%22%3C%3E%23%7F"),
 ];
 
-pub(crate) const QUERIES: Oddities = Oddities { check: "odd query accepted", all: ODD_QUERIES, fix: UNUSED_BY_META };
+pub(crate) const QUERIES: Oddities =
+    Oddities { check: "unusual query accepted", all: UNUSUAL_QUERIES, fix: FIX_OF_SENDER };
 
 pub(crate) const CHALLENGE_QUERIES: Oddities =
-    Oddities { check: "challenge with an odd query answered", all: ODD_QUERIES, fix: UNUSED_BY_META };
+    Oddities { check: "challenge with an unusual query answered", all: UNUSUAL_QUERIES, fix: FIX_OF_SENDER };
 
 /// Each proxy of a chain that appends to the header adds a scheme.
 pub(crate) const FORWARDED: Oddities = Oddities {
-    check: "doubled x-forwarded-proto accepted",
+    check: "duplicate x-forwarded-proto accepted",
     all: &[Oddity::of_header("x-forwarded-proto: https,http", &[("x-forwarded-proto", b"https,http")])],
     fix: "have the proxies in front of the API replace x-forwarded-proto instead of appending to it",
 };

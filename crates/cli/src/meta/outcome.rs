@@ -9,14 +9,14 @@ use oracle::Fragment;
 use tokio::time::sleep;
 
 use crate::{
-    meta::{deliver::Answer, expect::Expected, samples::Sample},
+    meta::{deliver::Response, expect::Expected, samples::Sample},
     queues::{
         error::QueueError,
         stack_queues::{ReceivedMessage, StackQueues},
     },
 };
 
-/// How long messages may be invisible after a 200, which means that they are stored.
+/// The limit from a response with status 200 until a receive returns the messages.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(3);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -24,13 +24,13 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Outcome {
     /// The sample's name.
-    pub event: String,
-    /// The answer's status.
+    pub sample: String,
+    /// The status of the response.
     pub status: u16,
-    /// How long the answer took.
+    /// The latency of the response.
     pub elapsed: Duration,
-    /// The queues with messages of the sample, for people.
-    pub landed: String,
+    /// The queues with messages of the sample, as text.
+    pub queues: String,
     /// The differences from the expected result.
     pub problems: Vec<String>,
 }
@@ -39,62 +39,69 @@ impl Outcome {
     /// Receives the messages of a sample, and compares them and the response with the expected result.
     pub async fn of(
         sample: &Sample,
-        answer: &Answer,
+        response: &Response,
         elapsed: Duration,
         queues: &mut StackQueues,
     ) -> Result<Self, QueueError> {
         let expected = Expected::of(sample);
-        let status_matches = answer.status == expected.status;
-        let landed = landed(queues, if status_matches { expected.fragments.len() } else { 0 }).await?;
-        let mut problems = problems_of_answer(&expected, answer);
+        let status_matches = response.status == expected.status;
+        let stored = receive(queues, if status_matches { expected.fragments.len() } else { 0 }).await?;
+        let mut problems = response_problems(&expected, response);
         if status_matches {
-            problems.extend(problems_of_landing(&expected.fragments, &landed, queues));
+            problems.extend(storage_problems(&expected.fragments, &stored, queues));
         }
-        Ok(Self { event: sample.name.clone(), status: answer.status, elapsed, landed: in_words(&landed), problems })
+        Ok(Self {
+            sample: sample.name.clone(),
+            status: response.status,
+            elapsed,
+            queues: describe_queues(&stored),
+            problems,
+        })
     }
 
-    /// Whether everything is as it should be.
+    /// Whether there are no differences.
     #[must_use]
     pub fn is_as_expected(&self) -> bool {
         self.problems.is_empty()
     }
 }
 
-async fn landed(queues: &mut StackQueues, expected: usize) -> Result<Vec<ReceivedMessage>, QueueError> {
+/// Receives until there are `expected` messages, or until the timeout.
+async fn receive(queues: &mut StackQueues, expected: usize) -> Result<Vec<ReceivedMessage>, QueueError> {
     let deadline = Instant::now() + RECEIVE_TIMEOUT;
-    let mut landed = queues.receive_all().await?;
-    while landed.len() < expected && Instant::now() < deadline {
+    let mut messages = queues.receive_all().await?;
+    while messages.len() < expected && Instant::now() < deadline {
         sleep(POLL_INTERVAL).await;
-        landed.extend(queues.receive_all().await?);
+        messages.extend(queues.receive_all().await?);
     }
-    Ok(landed)
+    Ok(messages)
 }
 
-fn problems_of_answer(expected: &Expected, answer: &Answer) -> Vec<String> {
+fn response_problems(expected: &Expected, response: &Response) -> Vec<String> {
     let mut problems = Vec::new();
-    if answer.status != expected.status {
-        problems.push(format!("answered {}, not {}", answer.status, expected.status));
-    } else if answer.body != expected.answer.as_bytes() {
-        let body = String::from_utf8_lossy(&answer.body);
-        problems.push(format!("answered {body:?}, not {:?}", expected.answer));
+    if response.status != expected.status {
+        problems.push(format!("the status is {}, not {}", response.status, expected.status));
+    } else if response.body != expected.body.as_bytes() {
+        let body = String::from_utf8_lossy(&response.body);
+        problems.push(format!("the body is {body:?}, not {:?}", expected.body));
     }
     problems
 }
 
 /// Finds the message of each fragment, and reports missing, misplaced and unexpected messages.
-fn problems_of_landing(fragments: &[Fragment], landed: &[ReceivedMessage], queues: &StackQueues) -> Vec<String> {
+fn storage_problems(fragments: &[Fragment], stored: &[ReceivedMessage], queues: &StackQueues) -> Vec<String> {
     let mut problems = Vec::new();
-    let mut left: Vec<_> = landed.iter().collect();
+    let mut unmatched: Vec<_> = stored.iter().collect();
     for fragment in fragments {
         let route = fragment.route(|route| queues.has_route(route));
         let queue = queues.queue_of(&route).unwrap_or_default();
-        let Some(at) = left.iter().position(|message| message.body.as_bytes() == fragment.bytes()) else {
-            problems.push(format!("the message expected on {queue} is missing or has other bytes"));
+        let Some(index) = unmatched.iter().position(|message| message.body.as_bytes() == fragment.bytes()) else {
+            problems.push(format!("no message on a queue has the expected bytes for {queue}"));
             continue;
         };
-        let message = left.remove(at);
+        let message = unmatched.remove(index);
         if message.queue != queue {
-            problems.push(format!("landed on {}, not on {queue}", message.queue));
+            problems.push(format!("stored on {}, not on {queue}", message.queue));
         }
         let reason = message.attributes.get("unrouted_reason").map(String::as_str);
         let expected_reason = fragment.unrouted_reason(&route);
@@ -103,23 +110,23 @@ fn problems_of_landing(fragments: &[Fragment], landed: &[ReceivedMessage], queue
             problems.push(format!("unrouted_reason is {reason}, not {expected}"));
         }
     }
-    problems.extend(left.iter().map(|message| format!("unexpected message on {}", message.queue)));
+    problems.extend(unmatched.iter().map(|message| format!("unexpected message on {}", message.queue)));
     problems
 }
 
-/// Such as `messages, messages-statuses ×2, unrouted (no-route)`.
-fn in_words(landed: &[ReceivedMessage]) -> String {
+/// Returns a text such as `messages, messages-statuses ×2, unrouted (no-route)`.
+fn describe_queues(stored: &[ReceivedMessage]) -> String {
     let mut counts = BTreeMap::new();
-    for message in landed {
-        let place = match message.attributes.get("unrouted_reason") {
+    for message in stored {
+        let queue = match message.attributes.get("unrouted_reason") {
             Some(reason) => format!("{} ({reason})", message.queue),
             None => message.queue.clone(),
         };
-        *counts.entry(place).or_insert(0) += 1;
+        *counts.entry(queue).or_insert(0) += 1;
     }
-    let places: Vec<_> =
-        counts.into_iter().map(|(place, count)| if count == 1 { place } else { format!("{place} ×{count}") }).collect();
-    places.join(", ")
+    let queues: Vec<_> =
+        counts.into_iter().map(|(queue, count)| if count == 1 { queue } else { format!("{queue} ×{count}") }).collect();
+    queues.join(", ")
 }
 
 #[cfg(test)]
@@ -135,54 +142,54 @@ mod tests {
         format!(r#"{{"entry":[{{"id":"1","changes":[{change}]}}]}}"#)
     }
 
-    fn landed(queue: &str, change: &str, reason: Option<&str>) -> ReceivedMessage {
+    fn message(queue: &str, change: &str, reason: Option<&str>) -> ReceivedMessage {
         let attributes = reason.map(|reason| ("unrouted_reason".to_owned(), reason.to_owned()));
         ReceivedMessage { queue: queue.to_owned(), body: body(change), attributes: attributes.into_iter().collect() }
     }
 
-    fn problems(sent: &str, landed: &[ReceivedMessage]) -> Vec<String> {
-        problems_of_landing(&fragments(body(sent).as_bytes()), landed, &StackQueues::of(&StackInfo::for_tests()))
+    fn problems(sent: &str, stored: &[ReceivedMessage]) -> Vec<String> {
+        storage_problems(&fragments(body(sent).as_bytes()), stored, &StackQueues::of(&StackInfo::for_tests()))
     }
 
     #[test]
-    fn a_change_on_the_queue_of_its_field_is_as_it_should_be() {
-        assert_eq!(problems(SECURITY, &[landed("security", SECURITY, None)]), Vec::<String>::new());
+    fn change_on_the_queue_of_its_field_is_no_problem() {
+        assert_eq!(problems(SECURITY, &[message("security", SECURITY, None)]), Vec::<String>::new());
     }
 
     #[test]
-    fn a_change_on_another_queue_is_a_problem() {
+    fn change_on_another_queue_is_a_problem() {
         assert_eq!(
-            problems(SECURITY, &[landed("unrouted", SECURITY, Some("no-route"))]),
-            ["landed on unrouted, not on security", "unrouted_reason is no-route, not none"]
+            problems(SECURITY, &[message("unrouted", SECURITY, Some("no-route"))]),
+            ["stored on unrouted, not on security", "unrouted_reason is no-route, not none"]
         );
     }
 
     #[test]
-    fn a_change_that_is_missing_is_a_problem() {
-        assert_eq!(problems(SECURITY, &[]), ["the message expected on security is missing or has other bytes"]);
+    fn missing_change_is_a_problem() {
+        assert_eq!(problems(SECURITY, &[]), ["no message on a queue has the expected bytes for security"]);
     }
 
     #[test]
-    fn a_change_that_was_written_anew_is_a_problem() {
+    fn reserialised_change_is_a_problem() {
         assert_eq!(
-            problems(SECURITY, &[landed("security", &SECURITY.replace(':', ": "), None)]),
-            ["the message expected on security is missing or has other bytes", "unexpected message on security"]
+            problems(SECURITY, &[message("security", &SECURITY.replace(':', ": "), None)]),
+            ["no message on a queue has the expected bytes for security", "unexpected message on security"]
         );
     }
 
     #[test]
-    fn a_change_that_is_there_twice_is_a_problem() {
-        let twice = [landed("security", SECURITY, None), landed("security", SECURITY, None)];
+    fn duplicate_change_is_a_problem() {
+        let twice = [message("security", SECURITY, None), message("security", SECURITY, None)];
 
         assert_eq!(problems(SECURITY, &twice), ["unexpected message on security"]);
-        assert_eq!(in_words(&twice), "security ×2");
+        assert_eq!(describe_queues(&twice), "security ×2");
     }
 
     #[test]
-    fn a_field_without_a_route_belongs_on_the_catch_all_with_its_reason() {
+    fn field_without_a_route_needs_a_reason() {
         let change = r#"{"field":"calls","value":{}}"#;
 
-        assert_eq!(problems(change, &[landed("unrouted", change, Some("no-route"))]), Vec::<String>::new());
-        assert_eq!(problems(change, &[landed("unrouted", change, None)]), ["unrouted_reason is none, not no-route"]);
+        assert_eq!(problems(change, &[message("unrouted", change, Some("no-route"))]), Vec::<String>::new());
+        assert_eq!(problems(change, &[message("unrouted", change, None)]), ["unrouted_reason is none, not no-route"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Samples: whole events of API Gateway (HTTP API, payload format 2.0), one a file.
+//! Samples: files with one event of API Gateway each (HTTP API, payload format 2.0).
 
 use std::{
     collections::BTreeMap,
@@ -13,79 +13,79 @@ use whatsapp_webhook::signature;
 
 use crate::endpoint_secrets::EndpointSecrets;
 
-/// The app secret that the samples are signed with.
+/// The app secret of the samples' signatures.
 pub const APP_SECRET: &str = "test-app-secret-of-the-samples";
-/// The verify token that the sample of the challenge carries.
+/// The verify token of the sample of a verification request.
 pub const VERIFY_TOKEN: &str = "test-verify-token-of-the-samples";
-/// What forged samples are signed with, whoever asks.
+/// The app secret of the forged samples' signatures, whatever the secret of the endpoint is.
 pub const FORGER_APP_SECRET: &str = "a-secret-that-meta-does-not-know";
 
-/// The secrets of a function that is to take the samples as they are.
+/// Returns the secrets of a function that accepts the samples as they are in the files.
 #[must_use]
 pub fn secrets() -> EndpointSecrets {
     EndpointSecrets { app_secret: APP_SECRET.to_owned(), verify_token: VERIFY_TOKEN.to_owned() }
 }
 
-/// One event, as the file has it and taken apart.
+/// One event.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// The file's name without `.json`.
     pub name: String,
-    /// Where it was read.
+    /// The path of the file.
     pub path: PathBuf,
-    /// The whole event as the file has it: what the function gets.
+    /// The event as it is in the file: the input of the function.
     pub text: String,
     /// The HTTP method.
     pub method: String,
-    /// The query as it stands in the URL, without `?`.
+    /// The query string as in the URL, without `?`.
     pub query: String,
     /// Header names in lower case, as API Gateway sends them.
     pub headers: BTreeMap<String, String>,
-    /// The bytes that Meta sent: decoded where the event has them in base64.
+    /// The bytes that Meta sent, decoded if the event contains them in base64.
     pub body: Vec<u8>,
 }
 
-/// Who signed a sample.
+/// The signer of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signer {
     /// Meta, with the app secret.
     Meta,
-    /// Somebody who does not have the app secret. The file's name starts with `forged`.
+    /// An attacker without the app secret. The file's name starts with `forged`.
     Forger,
     /// Nobody: there is no signature header.
     Nobody,
 }
 
-/// Why samples could not be had.
+/// Samples that cannot be read.
 #[derive(Debug, Error)]
 pub enum SampleError {
-    /// A file or folder could not be read.
+    /// A file or folder cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Unreadable {
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A file is no event.
-    #[error("{} is no event of an HTTP API: {source}", path.display())]
-    NoEvent {
+    /// A file is not an event.
+    #[error("{} is not an event of an HTTP API: {source}", path.display())]
+    InvalidEvent {
         /// The file.
         path: PathBuf,
-        /// What JSON says.
+        /// The error of the JSON parser.
         source: serde_json::Error,
     },
-    /// A body says that it is base64 and is not.
-    #[error("the body in {} is no base64: {source}", path.display())]
-    NoBase64 {
+    /// The event declares its body as base64, which it is not.
+    #[error("the body in {} is not base64: {source}", path.display())]
+    InvalidBase64 {
         /// The file.
         path: PathBuf,
-        /// What base64 says.
+        /// The error of the decoder.
         source: base64::DecodeError,
     },
-    /// A folder has no sample.
+    /// A folder contains no sample.
     #[error("no samples in {}", .0.display())]
-    None(PathBuf),
+    NoSamples(PathBuf),
 }
 
 impl Sample {
@@ -100,7 +100,7 @@ impl Sample {
             }
         }
         if paths.is_empty() {
-            return Err(SampleError::None(folder.to_owned()));
+            return Err(SampleError::NoSamples(folder.to_owned()));
         }
         paths.sort_by(|one, other| one.file_stem().cmp(&other.file_stem()));
         paths.iter().map(|path| Self::load(path)).collect()
@@ -113,14 +113,14 @@ impl Sample {
         Self::from_text(path, text)
     }
 
-    /// Takes apart an event; its name comes from `path`, which is not read.
+    /// Parses an event. `path` gives the sample its name and is not read.
     pub fn from_text(path: &Path, text: String) -> Result<Self, SampleError> {
-        let event: Event =
-            serde_json::from_str(&text).map_err(|source| SampleError::NoEvent { path: path.to_owned(), source })?;
+        let event: Event = serde_json::from_str(&text)
+            .map_err(|source| SampleError::InvalidEvent { path: path.to_owned(), source })?;
         let body = if event.is_base64_encoded {
             BASE64_STANDARD
                 .decode(&event.body)
-                .map_err(|source| SampleError::NoBase64 { path: path.to_owned(), source })?
+                .map_err(|source| SampleError::InvalidBase64 { path: path.to_owned(), source })?
         } else {
             event.body.into_bytes()
         };
@@ -135,7 +135,7 @@ impl Sample {
         })
     }
 
-    /// Says who signed it: by its name and the presence of the header, not by trying the signature.
+    /// Returns the signer by the sample's name and the presence of the header, without a check of the signature.
     #[must_use]
     pub fn signer(&self) -> Signer {
         if !self.headers.contains_key(signature::HEADER) {
@@ -147,7 +147,7 @@ impl Sample {
         }
     }
 
-    /// The value of one member of the query, decoded.
+    /// Returns the decoded value of a query parameter.
     #[must_use]
     pub fn query_value(&self, name: &str) -> Option<String> {
         form_urlencoded::parse(self.query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())

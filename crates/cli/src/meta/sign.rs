@@ -1,4 +1,4 @@
-//! The headers of a sample that follow from its body: both signatures and the length.
+//! The headers of a sample that depend on its body: both signatures and the length.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
@@ -6,12 +6,10 @@ use whatsapp_webhook::signature;
 
 use crate::meta::samples::{FORGER_APP_SECRET, Sample, Signer};
 
-/// The header with the signature of old, which Meta still sends and the function never reads.
+/// The header with the SHA-1 signature, which Meta still sends and the function never reads.
 pub const LEGACY_HEADER: &str = "x-hub-signature";
 
-/// What a request with the sample's body carries in its headers for signatures, signed as its [`Signer`] would.
-///
-/// Empty for a sample that nobody signed.
+/// Returns the signature headers of a sample, signed by its [`Signer`]; none for [`Signer::Nobody`].
 #[must_use]
 pub fn headers(sample: &Sample, app_secret: &str) -> Vec<(&'static str, String)> {
     let secret = match sample.signer() {
@@ -19,32 +17,33 @@ pub fn headers(sample: &Sample, app_secret: &str) -> Vec<(&'static str, String)>
         Signer::Forger => FORGER_APP_SECRET,
         Signer::Nobody => return Vec::new(),
     };
-    vec![(LEGACY_HEADER, legacy(secret, &sample.body)), (signature::HEADER, signature::sign(secret, &sample.body))]
+    vec![(LEGACY_HEADER, sign_sha1(secret, &sample.body)), (signature::HEADER, signature::sign(secret, &sample.body))]
 }
 
-/// The text of the sample's event with these headers anew, and everything else as it was, to the byte.
+/// Returns the text of the sample's event with new headers. All other bytes remain the same.
 #[must_use]
-pub fn resigned(sample: &Sample, app_secret: &str) -> String {
+pub fn sign_event(sample: &Sample, app_secret: &str) -> String {
     let length = ("content-length", sample.body.len().to_string());
     headers(sample, app_secret)
         .into_iter()
         .chain([length])
-        .fold(sample.text.clone(), |text, (name, value)| with_member(&text, name, &value))
+        .fold(sample.text.clone(), |text, (name, value)| replace_member(&text, name, &value))
 }
 
-/// Replaces the first member of this name, which must be a string, if there is one.
+/// Replaces the value of the first member with this name, which must be a string. Without such a member, returns the
+/// text unchanged.
 ///
-/// Neither names nor values of these headers have anything that JSON escapes; in the body, which is a JSON string,
-/// every quote is escaped, so a member that is found is never one of the body's.
-fn with_member(text: &str, name: &str, value: &str) -> String {
+/// The member is never part of the body, because the body is a JSON string, in which every quote is escaped. Names and
+/// values of the headers contain no character that JSON escapes.
+fn replace_member(text: &str, name: &str, value: &str) -> String {
     let opening = format!("\"{name}\": \"");
     let Some((before, rest)) = text.split_once(&opening) else { return text.to_owned() };
     let Some((_, after)) = rest.split_once('"') else { return text.to_owned() };
     format!("{before}{opening}{value}\"{after}")
 }
 
-fn legacy(secret: &str, body: &[u8]) -> String {
-    let mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
+fn sign_sha1(secret: &str, body: &[u8]) -> String {
+    let mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).expect("HMAC accepts keys of any length");
     format!("sha1={}", hex::encode(mac.chain_update(body).finalize().into_bytes()))
 }
 
@@ -73,9 +72,9 @@ mod tests {
 
     #[test]
     fn only_the_three_headers_change() {
-        let signed = resigned(&sample("text.json"), "secret");
+        let signed = sign_event(&sample("text.json"), "secret");
 
-        // Both computed by `openssl dgst -hmac secret` over the body.
+        // Computed with `openssl dgst -hmac secret` over the body.
         let expected = EVENT
             .replacen("\"1\"", "\"35\"", 1)
             .replacen("sha1=old", "sha1=fc0158301a2e5587e0c91c2024f0bc6033481cab", 1)
@@ -88,15 +87,15 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_sample_stays_forged_whatever_the_secret() {
+    fn forged_sample_remains_forged() {
         let forged = sample("forged.json");
 
-        assert_eq!(resigned(&forged, "one"), resigned(&forged, "another"));
-        assert_ne!(resigned(&forged, "one"), resigned(&sample("text.json"), "one"));
+        assert_eq!(sign_event(&forged, "one"), sign_event(&forged, "another"));
+        assert_ne!(sign_event(&forged, "one"), sign_event(&sample("text.json"), "one"));
     }
 
     #[test]
-    fn an_unsigned_sample_stays_unsigned() {
+    fn unsigned_sample_remains_unsigned() {
         let unsigned = EVENT.replace("    \"x-hub-signature\": \"sha1=old\",\n", "").replacen(
             ",\n    \"x-hub-signature-256\": \"sha256=old\"",
             "",
@@ -104,7 +103,7 @@ mod tests {
         );
         let unsigned = Sample::from_text(Path::new("unsigned.json"), unsigned).unwrap();
 
-        assert!(!resigned(&unsigned, "secret").contains("sha256=\""));
+        assert!(!sign_event(&unsigned, "secret").contains("sha256=\""));
         assert_eq!(headers(&unsigned, "secret"), []);
     }
 }

@@ -18,7 +18,7 @@ use whatsapp_webhook::{credentials::AppCredentials, signature};
 
 use crate::{
     meta::{
-        deliver::{DeliverError, Endpoint, Reply},
+        deliver::{DeliverError, Endpoint, TimedResponse},
         oddity::{self, Oddities, Oddity},
     },
     queues::catch_all::{CatchAllQueue, SearchResult},
@@ -154,7 +154,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut tell: impl FnMut(&Ch
     let challenge = format!("{}+<b>\"&%\u{e4}", random());
     let token = run.known.verify_token.clone();
     let answer = run.ask(&token, &challenge, "").await;
-    if let Err(DeliverError::NoAnswer { reason, .. }) = &answer {
+    if let Err(DeliverError::NoResponse { reason, .. }) = &answer {
         found(CONNECTION, Finding::Fails { detail: reason.clone(), diagnosis: diagnosis::of_connection(reason) });
         for check in after(CONNECTION) {
             found(check, skipped("there is no connection"));
@@ -246,14 +246,19 @@ impl Run<'_> {
     }
 
     /// Sends a challenge, with `odd` before the parameters.
-    async fn ask(&self, token: &str, challenge: &str, odd: &str) -> Result<Reply, DeliverError> {
+    async fn ask(&self, token: &str, challenge: &str, odd: &str) -> Result<TimedResponse, DeliverError> {
         let members = [("hub.mode", "subscribe"), ("hub.challenge", challenge), ("hub.verify_token", token)];
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(members).finish();
         let query = if odd.is_empty() { query } else { format!("{odd}&{query}") };
         self.target.endpoint.send(Method::GET, &query, HeaderMap::new(), Vec::new()).await
     }
 
-    async fn post(&self, body: &str, signature: Option<String>, oddity: &Oddity) -> Result<Reply, DeliverError> {
+    async fn post(
+        &self,
+        body: &str,
+        signature: Option<String>,
+        oddity: &Oddity,
+    ) -> Result<TimedResponse, DeliverError> {
         let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         if let Some(signature) = signature {
             headers.insert(signature::HEADER, signature.parse().expect("hex digits make a header"));
@@ -276,7 +281,7 @@ impl Run<'_> {
         expect(&answer, 401, asked)
     }
 
-    async fn deliver(&mut self, app_secret: &str, oddity: &Oddity) -> Result<Reply, DeliverError> {
+    async fn deliver(&mut self, app_secret: &str, oddity: &Oddity) -> Result<TimedResponse, DeliverError> {
         let body = self.notification();
         let answer = self.post(&body, Some(signature::sign(app_secret, body.as_bytes())), oddity).await;
         // One that got no answer may be stored too, and is looked for by its run.
@@ -369,7 +374,7 @@ fn joined(oddities: &Oddities, findings: Vec<Finding>) -> Finding {
     }
 }
 
-fn challenged(answer: &Result<Reply, DeliverError>, challenge: &str, asked: Asked) -> Finding {
+fn challenged(answer: &Result<TimedResponse, DeliverError>, challenge: &str, asked: Asked) -> Finding {
     match answer {
         Ok(answer) if answer.status == 200 && answer.body != challenge.as_bytes() => {
             Finding::Fails { detail: "200, with another text".to_owned(), diagnosis: diagnosis::of_challenge() }
@@ -378,14 +383,14 @@ fn challenged(answer: &Result<Reply, DeliverError>, challenge: &str, asked: Aske
     }
 }
 
-fn expect(answer: &Result<Reply, DeliverError>, status: u16, asked: Asked) -> Finding {
+fn expect(answer: &Result<TimedResponse, DeliverError>, status: u16, asked: Asked) -> Finding {
     match answer {
         Ok(answer) if answer.status == status => holds(status),
         Ok(answer) => Finding::Fails {
             detail: format!("{}, not {status}", answer.status),
             diagnosis: diagnosis::of_status(answer.status, !answer.body.is_empty(), asked),
         },
-        Err(DeliverError::NoAnswer { reason, .. }) => {
+        Err(DeliverError::NoResponse { reason, .. }) => {
             Finding::Fails { detail: reason.clone(), diagnosis: diagnosis::of_connection(reason) }
         }
         Err(error) => Finding::Fails { detail: error.to_string(), diagnosis: diagnosis::of_connection("") },

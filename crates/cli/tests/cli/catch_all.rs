@@ -38,10 +38,10 @@ const LATENCY: &str = "answers as fast as Meta asks for";
 const STORED: &str = "stored on the catch-all, nothing beside it";
 
 const ODD_CHECKS: [&str; 4] = [
-    "challenge with an odd query answered",
-    "odd header accepted",
-    "odd query accepted",
-    "doubled x-forwarded-proto accepted",
+    "challenge with an unusual query answered",
+    "unusual header accepted",
+    "unusual query accepted",
+    "duplicate x-forwarded-proto accepted",
 ];
 
 type Fate = fn(usize, &str) -> Becomes;

@@ -99,10 +99,10 @@ async fn the_answer_is_handed_back_whole() {
     let answer = ResponseTemplate::new(302).insert_header("location", "/elsewhere").set_body_string("over there");
     Mock::given(any()).respond_with(answer).mount(&server).await;
 
-    let reply = Endpoint::new(&server.uri()).unwrap().deliver(&sample("security"), &secrets()).await.unwrap();
+    let response = Endpoint::new(&server.uri()).unwrap().deliver(&sample("security"), &secrets()).await.unwrap();
 
-    assert_eq!((reply.status, reply.body.as_slice()), (302, b"over there".as_slice()));
-    assert_eq!(reply.headers["location"], "/elsewhere");
+    assert_eq!((response.status, response.body.as_slice()), (302, b"over there".as_slice()));
+    assert_eq!(response.headers["location"], "/elsewhere");
 }
 
 #[tokio::test]
@@ -125,12 +125,12 @@ async fn an_endpoint_that_is_not_there_is_named_with_the_cause() {
 
     let error = Endpoint::new(&url).unwrap().deliver(&sample("security"), &secrets()).await.unwrap_err();
 
-    assert_eq!(error.to_string(), format!("{url} did not answer: Connection refused (os error 111)"));
+    assert_eq!(error.to_string(), format!("no response from {url}: Connection refused (os error 111)"));
 }
 
 #[test]
 fn what_is_no_url_is_refused() {
     for url in ["", "webhook", "ftp://example.com/", "http://"] {
-        assert!(matches!(Endpoint::new(url), Err(DeliverError::Url { .. })), "{url}");
+        assert!(matches!(Endpoint::new(url), Err(DeliverError::InvalidUrl { .. })), "{url}");
     }
 }

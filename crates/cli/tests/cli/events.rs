@@ -47,7 +47,7 @@ fn told(fragment: &Fragment) -> String {
 #[test]
 fn every_signature_is_fresh() {
     for sample in all() {
-        assert_eq!(sign::resigned(&sample, APP_SECRET), sample.text, "{}", sample.name);
+        assert_eq!(sign::sign_event(&sample, APP_SECRET), sample.text, "{}", sample.name);
     }
 }
 

@@ -126,7 +126,7 @@ async fn all_holds_that_can_be_seen_without_a_stack() {
 async fn what_is_wrong_fails_alone_and_has_a_cause_and_a_remedy() {
     const FORGERIES: [&str; 3] =
         ["forged notification refused", "re-serialised notification refused", "unsigned notification refused"];
-    const ODD_CHALLENGE: &str = "challenge with an odd query answered";
+    const ODD_CHALLENGE: &str = "challenge with an unusual query answered";
     for (fault, expected, cause) in [
         (Fault::QuotesTheChallenge, &["challenge answered verbatim"][..], "quoted"),
         (

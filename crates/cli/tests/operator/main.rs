@@ -96,9 +96,9 @@ async fn a_deployed_stack_is_verified() {
             PLAIN,
             ("signed notification accepted", "another app secret"),
             ("answers as fast as Meta asks for", not_sent),
-            ("odd header accepted", not_sent),
-            ("odd query accepted", not_sent),
-            ("doubled x-forwarded-proto accepted", not_sent),
+            ("unusual header accepted", not_sent),
+            ("unusual query accepted", not_sent),
+            ("duplicate x-forwarded-proto accepted", not_sent),
             ("stored on the catch-all, nothing beside it", not_sent),
         ],
     );
@@ -108,7 +108,7 @@ async fn a_deployed_stack_is_verified() {
         &[
             PLAIN,
             ("challenge answered verbatim", "another verify token"),
-            ("challenge with an odd query answered", "no challenge is answered"),
+            ("challenge with an unusual query answered", "no challenge is answered"),
         ],
     );
 
