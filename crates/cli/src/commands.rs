@@ -157,18 +157,18 @@ pub(crate) async fn verify(
     let target =
         Target { endpoint: Endpoint::new(&url)?, secret, catch_all: info.as_ref().and_then(CatchAllQueue::of) };
     let stop = AtomicBool::new(false);
-    let holds = |checks: &[Check]| !stop.load(Ordering::Relaxed) && !checks.iter().any(Check::fails);
+    let passed = |checks: &[Check]| !stop.load(Ordering::Relaxed) && !checks.iter().any(Check::is_failed);
     let checks = if json {
         let checks = finished(verify::verify(&target, &stop, |_| ()), &stop).await?;
-        println!("{}", json!({ "url": url, "holds": holds(&checks), "checks": checks }));
+        println!("{}", json!({ "url": url, "passed": passed(&checks), "checks": checks }));
         checks
     } else {
         println!("{url}\n");
         let checks = finished(verify::verify(&target, &stop, report::check), &stop).await?;
-        report::verdict(&checks);
+        report::check_summary(&checks);
         checks
     };
-    Ok(holds(&checks))
+    Ok(passed(&checks))
 }
 
 /// Finishes what cleans up after itself: at the first signal it is told to stop, the second ends it at once.

@@ -104,27 +104,27 @@ pub(crate) fn log_tail(tail: &str) {
     eprintln!("\n{ASIDE}{tail}{ASIDE:#}");
 }
 
-/// Prints one finding about an endpoint, and for a failure what to do.
+/// Prints the result of a check, and for a failed one the likely cause and a fix.
 pub fn check(check: &Check) {
     let (style, word, detail) = match &check.finding {
-        Finding::Holds { detail } => (GOOD, "holds", detail),
-        Finding::Fails { detail, .. } => (BAD, "fails", detail),
+        Finding::Passed { detail } => (GOOD, "passed", detail),
+        Finding::Failed { detail, .. } => (BAD, "failed", detail),
         Finding::Skipped { detail } => (ASIDE, "skipped", detail),
     };
-    println!("{:42}  {style}{word:7}{style:#}  {detail}", check.check);
-    if let Finding::Fails { diagnosis, .. } = &check.finding {
-        println!("{:42}  {BAD}likely{BAD:#}   {}", "", diagnosis.cause);
-        println!("{:42}  {BAD}remedy{BAD:#}   {}", "", diagnosis.remedy);
+    println!("{:43}  {style}{word:7}{style:#}  {detail}", check.check);
+    if let Finding::Failed { diagnosis, .. } = &check.finding {
+        println!("{:43}  {BAD}cause{BAD:#}    {}", "", diagnosis.cause);
+        println!("{:43}  {BAD}fix{BAD:#}      {}", "", diagnosis.fix);
     }
 }
 
-/// Prints how many hold.
-pub fn verdict(checks: &[Check]) {
-    let fails = checks.iter().filter(|check| check.fails()).count();
+/// Prints the numbers of passed, failed and skipped checks.
+pub fn check_summary(checks: &[Check]) {
+    let failed = checks.iter().filter(|check| check.is_failed()).count();
     let skipped = checks.iter().filter(|check| matches!(check.finding, Finding::Skipped { .. })).count();
-    let holds = checks.len() - fails - skipped;
-    let style = if fails == 0 { GOOD } else { BAD };
-    println!("\n{style}{holds} of {} hold, {fails} fail{style:#}, {skipped} skipped", checks.len());
+    let passed = checks.len() - failed - skipped;
+    let style = if failed == 0 { GOOD } else { BAD };
+    println!("\n{style}{passed} of {} passed, {failed} failed{style:#}, {skipped} skipped", checks.len());
 }
 
 /// Prints what Meta sends for an app and what is to be done about it.

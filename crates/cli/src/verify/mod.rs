@@ -1,4 +1,4 @@
-//! Acts as Meta, and as a forger, against one endpoint, and says of each thing that Meta relies on whether it holds.
+//! Checks an endpoint with requests as Meta sends them, and with forged ones.
 
 pub mod diagnosis;
 
@@ -22,83 +22,84 @@ use crate::{
         oddity::{self, Oddities, Oddity},
     },
     queues::catch_all::{CatchAllQueue, SearchResult},
-    verify::diagnosis::{Asked, Diagnosis},
+    verify::diagnosis::{Diagnosis, RequestKind},
 };
 
-/// The field of the notifications that are sent: nobody's, so that no team's queue gets them.
+/// The field of the notifications. No stack has a route for it, so that no team's queue receives them.
 pub const FIELD: &str = "ingress_verify";
-/// How many notifications the latency is measured with.
-pub const MEASURED: usize = 20;
-/// How many notifications are sent with something odd each.
-pub const ODD: usize = oddity::HEADERS.all.len() + oddity::QUERIES.all.len() + oddity::FORWARDED.all.len();
-/// What Meta expects of the median, and of all but 1 %.
-const MEDIAN: Duration = Duration::from_millis(250);
-const SLOWEST: Duration = Duration::from_secs(1);
+/// The number of notifications that measure the latency.
+pub const LATENCY_SAMPLES: usize = 20;
+/// The number of notifications with an unusual part.
+pub const ODD_NOTIFICATIONS: usize =
+    oddity::HEADERS.all.len() + oddity::QUERIES.all.len() + oddity::FORWARDED.all.len();
+/// Meta's limits for the median latency, and for the latency of all but 1 % of the requests.
+const MAX_MEDIAN: Duration = Duration::from_millis(250);
+const MAX_LATENCY: Duration = Duration::from_secs(1);
 
-/// An endpoint, and what its function shares with Meta.
+/// An endpoint, and the secrets that its function shares with Meta.
 #[derive(Debug)]
 pub struct Target {
     /// The callback URL.
     pub endpoint: Endpoint,
     /// The JSON text of the secret, with verify token and app secrets.
     pub secret: String,
-    /// The queue where notifications of an unknown field land; without it none are sent.
+    /// The queue that stores notifications without a route. If `None`, no signed notification is sent.
     pub catch_all: Option<CatchAllQueue>,
 }
 
-/// One thing that Meta relies on.
+/// The result of one check.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
-    /// What should hold.
+    /// The name of the check.
     pub check: &'static str,
-    /// Whether it does.
+    /// The finding.
     #[serde(flatten)]
     pub finding: Finding,
 }
 
-/// Whether it holds.
+/// The finding of a check.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "result", rename_all = "lowercase")]
 pub enum Finding {
-    /// It does.
-    Holds {
-        /// How it was seen.
+    /// The endpoint behaves as Meta requires.
+    Passed {
+        /// The observation.
         detail: String,
     },
-    /// It does not.
-    Fails {
-        /// What was seen.
+    /// The endpoint does not behave as Meta requires.
+    Failed {
+        /// The observation.
         detail: String,
-        /// What is most likely wrong, and what to do about it.
+        /// The likely cause and a fix.
         #[serde(flatten)]
         diagnosis: Diagnosis,
     },
-    /// It could not be looked at.
+    /// The check was not made.
     Skipped {
-        /// Why not.
+        /// The reason.
         detail: String,
     },
 }
 
 impl Check {
-    /// Whether this is a failure.
+    /// Whether the check failed.
     #[must_use]
-    pub fn fails(&self) -> bool {
-        matches!(self.finding, Finding::Fails { .. })
+    pub fn is_failed(&self) -> bool {
+        matches!(self.finding, Finding::Failed { .. })
     }
 }
 
 const SECRET: &str = "app secret and verify token well-formed";
 const CONNECTION: &str = "certificate trusted, TLS 1.2 or later";
 const CHALLENGE: &str = "challenge answered verbatim";
-const WRONG_TOKEN: &str = "wrong verify token refused";
-const EMPTY_TOKEN: &str = "empty verify token refused";
-const FORGED: &str = "forged notification refused";
-const RESERIALISED: &str = "re-serialised notification refused";
-const UNSIGNED: &str = "unsigned notification refused";
+const WRONG_TOKEN: &str = "wrong verify token rejected";
+const EMPTY_TOKEN: &str = "empty verify token rejected";
+const FORGED: &str = "forged notification rejected";
+const RESERIALISED: &str = "re-serialised notification rejected";
+const UNSIGNED: &str = "unsigned notification rejected";
 const ACCEPTED: &str = "signed notification accepted";
-const LATENCY: &str = "answers as fast as Meta asks for";
-const STORED: &str = "stored on the catch-all, nothing beside it";
+const LATENCY: &str = "latency within Meta's limits";
+const STORED: &str = "stored on the catch-all queue, nothing else";
 const INTERRUPTED: &str = "interrupted";
 /// All checks, in their order.
 const CHECKS: [&str; 15] = [
@@ -119,115 +120,125 @@ const CHECKS: [&str; 15] = [
     STORED,
 ];
 
-/// Looks at everything, in order, and tells each finding as soon as it is there.
+/// Makes all checks in order, and passes each result to `on_check` at once.
 ///
-/// Once told to stop, it sends no more signed notifications, and only cleans up after those that it has sent.
-pub async fn verify(target: &Target, stop: &AtomicBool, mut tell: impl FnMut(&Check)) -> Vec<Check> {
+/// When `stop` is set, it sends no more signed notifications, and deletes the messages of those that it sent.
+pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut(&Check)) -> Vec<Check> {
     let mut checks = Vec::new();
-    let mut found = |check, finding| {
+    let mut report = |check, finding| {
         let check = Check { check, finding };
-        tell(&check);
+        on_check(&check);
         checks.push(check);
     };
 
-    let known = match AppCredentials::parse(&target.secret) {
-        Ok(known) => known,
+    let credentials = match AppCredentials::parse(&target.secret) {
+        Ok(credentials) => credentials,
         Err(error) => {
-            found(SECRET, Finding::Fails { detail: error.to_string(), diagnosis: diagnosis::of_secret() });
-            for check in after(SECRET) {
-                found(check, skipped("the function does not work with this secret"));
+            report(SECRET, Finding::Failed { detail: error.to_string(), diagnosis: diagnosis::of_secret() });
+            for check in checks_after(SECRET) {
+                report(check, skipped("the function does not accept this secret"));
             }
             return checks;
         }
     };
-    found(
+    report(
         SECRET,
-        if known.has_usual_app_secrets() {
-            holds("app_secret is 32 hexadecimal digits")
+        if credentials.has_usual_app_secrets() {
+            passed("app_secret is 32 hexadecimal digits")
         } else {
             let detail = "app_secret in the secret is not 32 hexadecimal digits".to_owned();
-            Finding::Fails { detail, diagnosis: diagnosis::of_app_secret() }
+            Finding::Failed { detail, diagnosis: diagnosis::of_app_secret() }
         },
     );
 
-    let mut run = Run { target, known, stop, id: random(), sent: Vec::new(), taken: 0 };
+    let mut run = Run { target, credentials, stop, id: random(), accepted_bodies: Vec::new(), accepted_forgeries: 0 };
     let challenge = format!("{}+<b>\"&%\u{e4}", random());
-    let token = run.known.verify_token.clone();
-    let answer = run.ask(&token, &challenge, "").await;
-    if let Err(DeliverError::NoResponse { reason, .. }) = &answer {
-        found(CONNECTION, Finding::Fails { detail: reason.clone(), diagnosis: diagnosis::of_connection(reason) });
-        for check in after(CONNECTION) {
-            found(check, skipped("there is no connection"));
+    let token = run.credentials.verify_token.clone();
+    let response = run.request_challenge(&token, &challenge, "").await;
+    if let Err(DeliverError::NoResponse { reason, .. }) = &response {
+        report(CONNECTION, Finding::Failed { detail: reason.clone(), diagnosis: diagnosis::of_connection(reason) });
+        for check in checks_after(CONNECTION) {
+            report(check, skipped("there is no connection"));
         }
         return checks;
     }
-    found(CONNECTION, run.connection());
-    let challenged = challenged(&answer, &challenge, Asked::Challenge);
-    let is_challenged = matches!(challenged, Finding::Holds { .. });
-    found(CHALLENGE, challenged);
-    let odd = if is_challenged { run.odd_challenges().await } else { skipped("no challenge is answered") };
-    found(oddity::CHALLENGE_QUERIES.check, odd);
-    found(WRONG_TOKEN, expect(&run.ask(&random(), "1", "").await, 403, Asked::WrongToken));
-    found(EMPTY_TOKEN, expect(&run.ask("", "1", "").await, 403, Asked::WrongToken));
+    report(CONNECTION, run.check_connection());
+    let finding = check_challenge(&response, &challenge, RequestKind::Challenge);
+    let has_challenge = matches!(finding, Finding::Passed { .. });
+    report(CHALLENGE, finding);
+    let odd =
+        if has_challenge { run.check_odd_challenges().await } else { skipped("the endpoint returns no challenge") };
+    report(oddity::CHALLENGE_QUERIES.check, odd);
+    report(WRONG_TOKEN, expect(&run.request_challenge(&random(), "1", "").await, 403, RequestKind::WrongToken));
+    report(EMPTY_TOKEN, expect(&run.request_challenge("", "1", "").await, 403, RequestKind::WrongToken));
 
     let body = run.notification();
-    let again = reserialised(&body);
+    let rewritten_body = reserialise(&body);
     let sign = |secret: &str, body: &str| Some(signature::sign(secret, body.as_bytes()));
-    let app_secret = &run.known.app_secrets[0].clone();
-    found(FORGED, run.refused(&body, sign(&random(), &body), Asked::Forged).await);
-    let finding = match run.refused(&again, sign(app_secret, &body), Asked::Reserialised).await {
-        // The other way round, as somebody would take it who hashes what was parsed.
-        Finding::Holds { .. } => run.refused(&body, sign(app_secret, &again), Asked::Reserialised).await,
+    let app_secret = &run.credentials.app_secrets[0].clone();
+    report(FORGED, run.send_forgery(&body, sign(&random(), &body), RequestKind::Forged).await);
+    let finding = match run.send_forgery(&rewritten_body, sign(app_secret, &body), RequestKind::Reserialised).await {
+        // The reverse: a server that hashes parsed JSON would accept this one.
+        Finding::Passed { .. } => {
+            run.send_forgery(&body, sign(app_secret, &rewritten_body), RequestKind::Reserialised).await
+        }
         finding => finding,
     };
-    found(RESERIALISED, finding);
-    found(UNSIGNED, run.refused(&body, None, Asked::Forged).await);
+    report(RESERIALISED, finding);
+    report(UNSIGNED, run.send_forgery(&body, None, RequestKind::Forged).await);
 
     let Some(catch_all) = &target.catch_all else {
-        for check in after(UNSIGNED) {
-            found(check, skipped("no stack is named whose catch-all queue to look at and to clean up"));
+        for check in checks_after(UNSIGNED) {
+            report(check, skipped("no stack is named, so that messages on the catch-all queue could not be deleted"));
         }
         return checks;
     };
-    let accepted = run.accepted().await;
-    let is_accepted = matches!(accepted, Finding::Holds { .. });
-    found(ACCEPTED, accepted);
-    let latency = if is_accepted { run.latency().await } else { skipped("no notification is accepted") };
-    found(LATENCY, if run.is_stopped() { skipped(INTERRUPTED) } else { latency });
+    let finding = run.check_acceptance().await;
+    let is_accepted = matches!(finding, Finding::Passed { .. });
+    report(ACCEPTED, finding);
+    let latency = if is_accepted { run.check_latency().await } else { skipped("the endpoint accepts no notification") };
+    report(LATENCY, if run.is_stopped() { skipped(INTERRUPTED) } else { latency });
     for oddities in oddity::SIGNED {
-        let odd =
-            if is_accepted { run.odd_notifications(&oddities).await } else { skipped("no notification is accepted") };
-        found(oddities.check, odd);
+        let odd = if is_accepted {
+            run.check_odd_notifications(&oddities).await
+        } else {
+            skipped("the endpoint accepts no notification")
+        };
+        report(oddities.check, odd);
     }
-    // In any case: what was taken and should not have been is to be found, and to be cleaned up.
-    let collected = catch_all.find_and_delete(&run.id, run.sent.len() + run.taken).await;
-    found(
+    // Also if no notification was accepted, because accepted forgeries have to be found and deleted.
+    let result = catch_all.find_and_delete(&run.id, run.accepted_bodies.len() + run.accepted_forgeries).await;
+    report(
         STORED,
-        match collected {
-            Ok(_) if run.sent.len() + run.taken == 0 => skipped("no notification is accepted"),
-            Ok(collected) => stored(&run.sent, collected),
-            Err(error) => {
-                Finding::Fails { detail: error.to_string(), diagnosis: diagnosis::of_queue(run.sent.len(), FIELD) }
+        match result {
+            Ok(_) if run.accepted_bodies.len() + run.accepted_forgeries == 0 => {
+                skipped("the endpoint accepts no notification")
             }
+            Ok(result) => check_storage(&run.accepted_bodies, result),
+            Err(error) => Finding::Failed {
+                detail: error.to_string(),
+                diagnosis: diagnosis::of_queue(run.accepted_bodies.len(), FIELD),
+            },
         },
     );
     checks
 }
 
-fn after(check: &str) -> impl Iterator<Item = &'static str> {
+/// Returns the names of the checks after this one.
+fn checks_after(check: &str) -> impl Iterator<Item = &'static str> {
     CHECKS.into_iter().skip_while(move |other| *other != check).skip(1)
 }
 
 struct Run<'t> {
     target: &'t Target,
-    known: AppCredentials,
+    credentials: AppCredentials,
     stop: &'t AtomicBool,
-    /// Marks the notifications of this run: another may be under way.
+    /// Marks the notifications of this run, because another run may send some at the same time.
     id: String,
-    /// The bodies that were answered with 200 and so should be stored.
-    sent: Vec<String>,
-    /// How many should have been refused and were answered with 200.
-    taken: usize,
+    /// The bodies whose response was 200, and which should therefore be stored.
+    accepted_bodies: Vec<String>,
+    /// The number of forgeries whose response was 200.
+    accepted_forgeries: usize,
 }
 
 impl Run<'_> {
@@ -235,18 +246,18 @@ impl Run<'_> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn connection(&self) -> Finding {
+    fn check_connection(&self) -> Finding {
         let endpoint = &self.target.endpoint;
         match endpoint.url().scheme() {
-            // The client takes no other: it has none of the older versions, and trusts what this computer trusts.
-            "https" => holds("as this computer trusts it"),
-            _ if endpoint.is_local() => skipped("plain HTTP on this computer; API Gateway has the certificate"),
-            _ => Finding::Fails { detail: "plain HTTP".to_owned(), diagnosis: diagnosis::of_plain_http() },
+            // The client supports no older version, and trusts the authorities of this computer.
+            "https" => passed("trusted by this computer"),
+            _ if endpoint.is_local() => skipped("plain HTTP on this computer; on AWS, API Gateway has the certificate"),
+            _ => Finding::Failed { detail: "plain HTTP".to_owned(), diagnosis: diagnosis::of_plain_http() },
         }
     }
 
-    /// Sends a challenge, with `odd` before the parameters.
-    async fn ask(&self, token: &str, challenge: &str, odd: &str) -> Result<TimedResponse, DeliverError> {
+    /// Sends a verification request, with `odd` before its own parameters.
+    async fn request_challenge(&self, token: &str, challenge: &str, odd: &str) -> Result<TimedResponse, DeliverError> {
         let members = [("hub.mode", "subscribe"), ("hub.challenge", challenge), ("hub.verify_token", token)];
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(members).finish();
         let query = if odd.is_empty() { query } else { format!("{odd}&{query}") };
@@ -261,159 +272,164 @@ impl Run<'_> {
     ) -> Result<TimedResponse, DeliverError> {
         let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         if let Some(signature) = signature {
-            headers.insert(signature::HEADER, signature.parse().expect("hex digits make a header"));
+            headers.insert(signature::HEADER, signature.parse().expect("hexadecimal digits are valid in a header"));
         }
         oddity.add_headers(&mut headers);
         self.target.endpoint.send(Method::POST, oddity.query, headers, body.as_bytes().to_vec()).await
     }
 
-    /// A notification as Meta writes one, with escapes that any other writer would write otherwise.
+    /// Returns a notification as Meta writes it, with escapes that most JSON libraries would write differently.
     fn notification(&self) -> String {
-        let (run, one) = (&self.id, random());
+        let (run, id) = (&self.id, random());
         format!(
-            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"0","changes":[{{"value":{{"run":"{run}","one":"{one}","text":"\u00e4 \/"}},"field":"{FIELD}"}}]}}]}}"#
+            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"0","changes":[{{"value":{{"run":"{run}","id":"{id}","text":"\u00e4 \/"}},"field":"{FIELD}"}}]}}]}}"#
         )
     }
 
-    async fn refused(&mut self, body: &str, signature: Option<String>, asked: Asked) -> Finding {
-        let answer = self.post(body, signature, &Oddity::NONE).await;
-        self.taken += usize::from(answer.as_ref().is_ok_and(|answer| answer.status == 200));
-        expect(&answer, 401, asked)
+    /// Sends a notification that the endpoint should reject.
+    async fn send_forgery(&mut self, body: &str, signature: Option<String>, kind: RequestKind) -> Finding {
+        let response = self.post(body, signature, &Oddity::NONE).await;
+        self.accepted_forgeries += usize::from(response.as_ref().is_ok_and(|response| response.status == 200));
+        expect(&response, 401, kind)
     }
 
     async fn deliver(&mut self, app_secret: &str, oddity: &Oddity) -> Result<TimedResponse, DeliverError> {
         let body = self.notification();
-        let answer = self.post(&body, Some(signature::sign(app_secret, body.as_bytes())), oddity).await;
-        // One that got no answer may be stored too, and is looked for by its run.
-        if answer.as_ref().is_ok_and(|answer| answer.status == 200) {
-            self.sent.push(body);
+        let response = self.post(&body, Some(signature::sign(app_secret, body.as_bytes())), oddity).await;
+        // A notification without a response may be stored too. The search finds it by the id of the run.
+        if response.as_ref().is_ok_and(|response| response.status == 200) {
+            self.accepted_bodies.push(body);
         }
-        answer
+        response
     }
 
-    async fn accepted(&mut self) -> Finding {
-        let secrets = self.known.app_secrets.clone();
-        for (at, secret) in secrets.iter().enumerate() {
+    async fn check_acceptance(&mut self) -> Finding {
+        let secrets = self.credentials.app_secrets.clone();
+        for (index, secret) in secrets.iter().enumerate() {
             if self.is_stopped() {
                 return skipped(INTERRUPTED);
             }
-            let answer = self.deliver(secret, &Oddity::NONE).await;
-            if let Finding::Fails { detail, diagnosis } = expect(&answer, 200, Asked::Signed) {
-                let which =
-                    if at == 0 { String::new() } else { format!(" with app secret {} of {}", at + 1, secrets.len()) };
-                return Finding::Fails { detail: detail + &which, diagnosis };
+            let response = self.deliver(secret, &Oddity::NONE).await;
+            if let Finding::Failed { detail, diagnosis } = expect(&response, 200, RequestKind::Signed) {
+                let suffix = match index {
+                    0 => String::new(),
+                    _ => format!(" with app secret {} of {}", index + 1, secrets.len()),
+                };
+                return Finding::Failed { detail: detail + &suffix, diagnosis };
             }
         }
         match secrets.len() {
-            1 => holds("200"),
-            several => holds(format!("200, with each of {several} app secrets")),
+            1 => passed("200"),
+            count => passed(format!("200, with each of {count} app secrets")),
         }
     }
 
-    async fn latency(&mut self) -> Finding {
+    async fn check_latency(&mut self) -> Finding {
         let mut times = Vec::new();
-        let secret = self.known.app_secrets[0].clone();
-        for _ in 0..MEASURED {
+        let secret = self.credentials.app_secrets[0].clone();
+        for _ in 0..LATENCY_SAMPLES {
             if self.is_stopped() {
                 return skipped(INTERRUPTED);
             }
             let started = Instant::now();
-            let answer = self.deliver(&secret, &Oddity::NONE).await;
+            let response = self.deliver(&secret, &Oddity::NONE).await;
             times.push(started.elapsed());
-            if let failed @ Finding::Fails { .. } = expect(&answer, 200, Asked::Signed) {
+            if let failed @ Finding::Failed { .. } = expect(&response, 200, RequestKind::Signed) {
                 return failed;
             }
         }
         times.sort();
-        let (median, slowest) = (times[MEASURED / 2], times[MEASURED - 1]);
-        let seen = format!("median {} ms, slowest {} ms of {MEASURED}", median.as_millis(), slowest.as_millis());
-        if median <= MEDIAN && slowest <= SLOWEST {
-            holds(seen)
+        let (median, slowest) = (times[LATENCY_SAMPLES / 2], times[LATENCY_SAMPLES - 1]);
+        let detail =
+            format!("median {} ms, slowest {} ms of {LATENCY_SAMPLES}", median.as_millis(), slowest.as_millis());
+        if median <= MAX_MEDIAN && slowest <= MAX_LATENCY {
+            passed(detail)
         } else {
-            Finding::Fails { detail: seen, diagnosis: diagnosis::of_latency() }
+            Finding::Failed { detail, diagnosis: diagnosis::of_latency() }
         }
     }
 
-    async fn odd_challenges(&self) -> Finding {
+    async fn check_odd_challenges(&self) -> Finding {
         let oddities = &oddity::CHALLENGE_QUERIES;
         let mut findings = Vec::new();
         for oddity in oddities.all {
             let challenge = random();
-            let answer = self.ask(&self.known.verify_token, &challenge, oddity.query).await;
-            findings.push(challenged(&answer, &challenge, Asked::Odd(oddities.fix)));
+            let response = self.request_challenge(&self.credentials.verify_token, &challenge, oddity.query).await;
+            findings.push(check_challenge(&response, &challenge, RequestKind::Odd(oddities.fix)));
         }
-        joined(oddities, findings)
+        merge(oddities, findings)
     }
 
-    async fn odd_notifications(&mut self, oddities: &Oddities) -> Finding {
-        let secret = self.known.app_secrets[0].clone();
+    async fn check_odd_notifications(&mut self, oddities: &Oddities) -> Finding {
+        let secret = self.credentials.app_secrets[0].clone();
         let mut findings = Vec::new();
         for oddity in oddities.all {
             if self.is_stopped() {
                 return skipped(INTERRUPTED);
             }
-            let answer = self.deliver(&secret, oddity).await;
-            findings.push(expect(&answer, 200, Asked::Odd(oddities.fix)));
+            let response = self.deliver(&secret, oddity).await;
+            findings.push(expect(&response, 200, RequestKind::Odd(oddities.fix)));
         }
-        joined(oddities, findings)
+        merge(oddities, findings)
     }
 }
 
-/// One finding for those of all oddities, with the diagnosis of the first that fails.
-fn joined(oddities: &Oddities, findings: Vec<Finding>) -> Finding {
+/// Merges the findings of all oddities into one, with the diagnosis of the first failure.
+fn merge(oddities: &Oddities, findings: Vec<Finding>) -> Finding {
     let (mut details, mut first) = (Vec::new(), None);
     for (oddity, finding) in oddities.all.iter().zip(findings) {
-        if let Finding::Fails { detail, diagnosis } = finding {
+        if let Finding::Failed { detail, diagnosis } = finding {
             details.push(format!("{detail} with {}", oddity.name));
             first.get_or_insert(diagnosis);
         }
     }
     match first {
-        None => holds("200"),
-        Some(diagnosis) => Finding::Fails { detail: details.join("; "), diagnosis },
+        None => passed("200"),
+        Some(diagnosis) => Finding::Failed { detail: details.join("; "), diagnosis },
     }
 }
 
-fn challenged(answer: &Result<TimedResponse, DeliverError>, challenge: &str, asked: Asked) -> Finding {
-    match answer {
-        Ok(answer) if answer.status == 200 && answer.body != challenge.as_bytes() => {
-            Finding::Fails { detail: "200, with another text".to_owned(), diagnosis: diagnosis::of_challenge() }
-        }
-        answer => expect(answer, 200, asked),
+fn check_challenge(response: &Result<TimedResponse, DeliverError>, challenge: &str, kind: RequestKind) -> Finding {
+    match response {
+        Ok(response) if response.status == 200 && response.body != challenge.as_bytes() => Finding::Failed {
+            detail: "200, but the body is not the challenge".to_owned(),
+            diagnosis: diagnosis::of_challenge(),
+        },
+        response => expect(response, 200, kind),
     }
 }
 
-fn expect(answer: &Result<TimedResponse, DeliverError>, status: u16, asked: Asked) -> Finding {
-    match answer {
-        Ok(answer) if answer.status == status => holds(status),
-        Ok(answer) => Finding::Fails {
-            detail: format!("{}, not {status}", answer.status),
-            diagnosis: diagnosis::of_status(answer.status, !answer.body.is_empty(), asked),
+fn expect(response: &Result<TimedResponse, DeliverError>, status: u16, kind: RequestKind) -> Finding {
+    match response {
+        Ok(response) if response.status == status => passed(status),
+        Ok(response) => Finding::Failed {
+            detail: format!("{}, not {status}", response.status),
+            diagnosis: diagnosis::of_status(response.status, !response.body.is_empty(), kind),
         },
         Err(DeliverError::NoResponse { reason, .. }) => {
-            Finding::Fails { detail: reason.clone(), diagnosis: diagnosis::of_connection(reason) }
+            Finding::Failed { detail: reason.clone(), diagnosis: diagnosis::of_connection(reason) }
         }
-        Err(error) => Finding::Fails { detail: error.to_string(), diagnosis: diagnosis::of_connection("") },
+        Err(error) => Finding::Failed { detail: error.to_string(), diagnosis: diagnosis::of_connection("") },
     }
 }
 
-fn stored(sent: &[String], collected: SearchResult) -> Finding {
-    let SearchResult { found, received, not_deleted } = collected;
+fn check_storage(accepted: &[String], result: SearchResult) -> Finding {
+    let SearchResult { found, received, not_deleted } = result;
     let mut problems = Vec::new();
-    let missing = sent.iter().filter(|body| !found.iter().any(|message| message.body == **body)).count();
+    let missing = accepted.iter().filter(|body| !found.iter().any(|message| message.body == **body)).count();
     if missing > 0 {
-        problems.push(format!("{missing} of {} not found among {received} messages", sent.len()));
+        problems.push(format!("{missing} of {} not found among {received} messages", accepted.len()));
     }
-    let strange = found.iter().filter(|message| !sent.contains(&message.body)).count();
-    if strange > 0 {
-        problems.push(format!("{strange} stored that were refused, or with other bytes"));
+    let unexpected = found.iter().filter(|message| !accepted.contains(&message.body)).count();
+    if unexpected > 0 {
+        problems.push(format!("{unexpected} unexpected: forged, rejected or with other bytes"));
     }
     let attributes = json!({ "field": FIELD, "unrouted_reason": "no-route" });
-    let wrong = |name: &str, of: &Value| {
-        found.iter().any(|message| message.attributes.get(name).map(String::as_str) != of.as_str())
+    let differs = |name: &str, value: &Value| {
+        found.iter().any(|message| message.attributes.get(name).map(String::as_str) != value.as_str())
     };
     for (name, value) in attributes.as_object().into_iter().flatten() {
-        if wrong(name, value) {
+        if differs(name, value) {
             problems.push(format!("the attribute {name} is not {value}"));
         }
     }
@@ -421,22 +437,22 @@ fn stored(sent: &[String], collected: SearchResult) -> Finding {
         problems.push(format!("{not_deleted} not deleted"));
     }
     if problems.is_empty() {
-        holds(format!("{} of {}, and deleted there", found.len(), sent.len()))
+        passed(format!("{} of {} found and deleted", found.len(), accepted.len()))
     } else {
-        Finding::Fails { detail: problems.join("; "), diagnosis: diagnosis::of_queue(sent.len(), FIELD) }
+        Finding::Failed { detail: problems.join("; "), diagnosis: diagnosis::of_queue(accepted.len(), FIELD) }
     }
 }
 
-fn holds(detail: impl Display) -> Finding {
-    Finding::Holds { detail: detail.to_string() }
+fn passed(detail: impl Display) -> Finding {
+    Finding::Passed { detail: detail.to_string() }
 }
 
-fn skipped(why: &str) -> Finding {
-    Finding::Skipped { detail: why.to_owned() }
+fn skipped(reason: &str) -> Finding {
+    Finding::Skipped { detail: reason.to_owned() }
 }
 
-/// The same JSON, as a program writes it that parsed it.
-fn reserialised(body: &str) -> String {
+/// Returns the same JSON, parsed and written again.
+fn reserialise(body: &str) -> String {
     serde_json::from_str::<Value>(body).expect("the notification is JSON").to_string()
 }
 

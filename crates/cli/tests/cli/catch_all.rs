@@ -15,7 +15,7 @@ use ingress_tools::{
     aws::stack_info::StackInfo,
     meta::deliver::Endpoint,
     queues::catch_all::CatchAllQueue,
-    verify::{self, Check, Finding, MEASURED, ODD, Target},
+    verify::{self, Check, Finding, LATENCY_SAMPLES, ODD_NOTIFICATIONS, Target},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -31,11 +31,11 @@ use crate::sqs::{Fault, Sqs, Stored, VERIFY_TOKEN, now};
 
 const SECRETS: [&str; 2] = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
 /// One shows that notifications are accepted; the next ones measure, the last ones are odd.
-const SENT: usize = 1 + MEASURED + ODD;
+const SENT: usize = 1 + LATENCY_SAMPLES + ODD_NOTIFICATIONS;
 
 const ACCEPTED: &str = "signed notification accepted";
-const LATENCY: &str = "answers as fast as Meta asks for";
-const STORED: &str = "stored on the catch-all, nothing beside it";
+const LATENCY: &str = "latency within Meta's limits";
+const STORED: &str = "stored on the catch-all queue, nothing else";
 
 const ODD_CHECKS: [&str; 4] = [
     "challenge with an unusual query answered",
@@ -136,15 +136,15 @@ impl World {
 
 #[track_caller]
 fn holds(finding: &Finding) -> &str {
-    let Finding::Holds { detail } = finding else { panic!("{finding:?}") };
+    let Finding::Passed { detail } = finding else { panic!("{finding:?}") };
     detail
 }
 
 /// What was seen, of what does not hold; with words on what to do.
 #[track_caller]
 fn fails(finding: &Finding) -> &str {
-    let Finding::Fails { detail, diagnosis } = finding else { panic!("{finding:?}") };
-    assert!(!diagnosis.cause.is_empty() && !diagnosis.remedy.is_empty());
+    let Finding::Failed { detail, diagnosis } = finding else { panic!("{finding:?}") };
+    assert!(!diagnosis.cause.is_empty() && !diagnosis.fix.is_empty());
     detail
 }
 
@@ -157,7 +157,7 @@ async fn what_was_sent_is_found_and_deleted_and_strangers_are_shown_again() {
 
     let found = world.verified().await;
 
-    assert_eq!(holds(&found[STORED]), "28 of 28, and deleted there");
+    assert_eq!(holds(&found[STORED]), "28 of 28 found and deleted");
     assert_eq!(world.genuine.load(Ordering::Relaxed), SENT);
     let left = world.left();
     assert_eq!(left.len(), 15);
@@ -196,7 +196,7 @@ async fn forgeries_that_are_refused_and_stored_are_found_behind_all_others() {
 
     let found = world.verified().await;
 
-    assert_eq!(fails(&found[STORED]), "4 stored that were refused, or with other bytes");
+    assert_eq!(fails(&found[STORED]), "4 unexpected: forged, rejected or with other bytes");
     assert_eq!(world.left().len(), 9, "they are deleted too");
 }
 
@@ -206,8 +206,8 @@ async fn forgeries_that_are_taken_are_found_and_deleted() {
 
     let found = world.verified().await;
 
-    assert_eq!(fails(&found[STORED]), "3 stored that were refused, or with other bytes");
-    assert_eq!(fails(&found["forged notification refused"]), "200, not 401");
+    assert_eq!(fails(&found[STORED]), "3 unexpected: forged, rejected or with other bytes");
+    assert_eq!(fails(&found["forged notification rejected"]), "200, not 401");
     assert!(world.left().is_empty());
 }
 
@@ -221,7 +221,7 @@ async fn forgeries_are_deleted_where_they_alone_are_taken() {
 
     let found = world.verified().await;
 
-    assert_eq!(fails(&found[STORED]), "3 stored that were refused, or with other bytes");
+    assert_eq!(fails(&found[STORED]), "3 unexpected: forged, rejected or with other bytes");
     assert!(world.left().is_empty());
 }
 
@@ -240,7 +240,7 @@ async fn other_bytes_than_those_sent_are_not_what_was_sent() {
 
     assert_eq!(
         fails(&found[STORED]),
-        "1 of 28 not found among 28 messages; 1 stored that were refused, or with other bytes"
+        "1 of 28 not found among 28 messages; 1 unexpected: forged, rejected or with other bytes"
     );
     assert!(world.left().is_empty());
 }
@@ -328,7 +328,7 @@ async fn a_slow_endpoint_is_too_slow_for_meta() {
 
         let detail = fails(&found[LATENCY]);
         assert!(detail.starts_with("median ") && detail.ends_with(" ms of 20"), "{detail}");
-        assert_eq!(holds(&found[STORED]), "28 of 28, and deleted there", "slow is not lost");
+        assert_eq!(holds(&found[STORED]), "28 of 28 found and deleted", "slow is not lost");
     }
 }
 
@@ -336,12 +336,12 @@ async fn a_slow_endpoint_is_too_slow_for_meta() {
 async fn every_app_secret_has_to_be_known() {
     let both = World::that_knows(&SECRETS, as_it_should).await.verified_with(&SECRETS).await;
     assert_eq!(holds(&both[ACCEPTED]), "200, with each of 2 app secrets");
-    assert_eq!(holds(&both[STORED]), "29 of 29, and deleted there");
+    assert_eq!(holds(&both[STORED]), "29 of 29 found and deleted");
 
     let world = World::that_knows(&SECRETS[..1], as_it_should).await;
     let first = world.verified_with(&SECRETS).await;
     assert_eq!(fails(&first[ACCEPTED]), "401, not 200 with app secret 2 of 2");
-    assert_eq!(holds(&first[STORED]), "1 of 1, and deleted there");
+    assert_eq!(holds(&first[STORED]), "1 of 1 found and deleted");
     assert!(world.left().is_empty());
 }
 
@@ -357,7 +357,7 @@ async fn odd_requests_arrive_unchanged() {
     let requests = world.server.received_requests().await.unwrap();
     let (gets, posts): (Vec<_>, Vec<_>) = requests.iter().partition(|request| request.method == "GET");
     let query = |request: &Request| request.url.query().unwrap_or_default().to_owned();
-    let odd_posts = &posts[posts.len() - ODD..];
+    let odd_posts = &posts[posts.len() - ODD_NOTIFICATIONS..];
     for odd in [r"odd=[a]{b}|c\d^e`f", "odd=%zz%ff%&%=%", "odd=%00%09%0A%0D%20%22%3C%3E%23%7F"] {
         let odd = odd.replace(r"\\", r"\");
         assert!(gets.iter().any(|get| query(get).starts_with(&format!("{odd}&hub.mode=subscribe&"))), "{odd}");
@@ -375,7 +375,7 @@ async fn odd_requests_arrive_unchanged() {
 
 #[tokio::test]
 async fn odd_request_that_fails_has_a_cause_and_a_fix() {
-    const FIRST: usize = SENT - ODD + 1;
+    const FIRST: usize = SENT - ODD_NOTIFICATIONS + 1;
     for (status, place, check, detail, cause, fix) in [
         (500, FIRST, 0, "a tab, quotes and non-ASCII characters in a header", "the deployed function fails", "deploy"),
         (400, FIRST + 1, 0, "a duplicate header", "the deployed function fails", "deploy"),
@@ -395,14 +395,14 @@ async fn odd_request_that_fails_has_a_cause_and_a_fix() {
         let found = world.verified().await;
 
         for (at, odd_check) in ODD_CHECKS[1..].iter().enumerate() {
-            let Finding::Fails { detail: seen, diagnosis } = &found[odd_check] else {
+            let Finding::Failed { detail: seen, diagnosis } = &found[odd_check] else {
                 assert_ne!(at, check, "{odd_check} holds with {status}");
                 continue;
             };
             assert_eq!((at, seen), (check, &format!("{status}, not 200 with {detail}")));
-            assert!(diagnosis.cause.contains(cause) && diagnosis.remedy.contains(fix), "{status}: {diagnosis:?}");
+            assert!(diagnosis.cause.contains(cause) && diagnosis.fix.contains(fix), "{status}: {diagnosis:?}");
         }
-        assert_eq!(holds(&found[STORED]), "27 of 27, and deleted there");
+        assert_eq!(holds(&found[STORED]), "27 of 27 found and deleted");
         assert!(world.left().is_empty());
     }
 }
@@ -464,7 +464,7 @@ async fn an_interrupted_run_cleans_up_what_it_sent() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"), "{output:?}");
     let sent = world.genuine.load(Ordering::Relaxed);
     assert!((5..SENT).contains(&sent), "{sent}");
-    assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("{sent} of {sent}, and deleted there")));
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("{sent} of {sent} found and deleted")));
     let left = world.left();
     assert_eq!(left.len(), 15);
     assert!(left.iter().all(|one| one.body.starts_with("a stranger") && one.hidden <= now()), "{left:#?}");

@@ -81,7 +81,7 @@ async fn endpoint(fault: Fault) -> MockServer {
 async fn verify(url: &str, environment: &[(&str, &str)]) -> (BTreeMap<String, Value>, bool) {
     let output = command(&["--url", url, "--no-stack", "--json"], environment).await;
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(told["holds"].as_bool().unwrap(), output.status.success());
+    assert_eq!(told["passed"].as_bool().unwrap(), output.status.success());
     let checks = told["checks"].as_array().unwrap().iter();
     (
         checks.map(|check| (check["check"].as_str().unwrap().to_owned(), check.clone())).collect(),
@@ -101,7 +101,7 @@ async fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
 }
 
 fn failed(checks: &BTreeMap<String, Value>) -> Vec<&str> {
-    let failing = checks.iter().filter(|(_, check)| check["result"] == "fails");
+    let failing = checks.iter().filter(|(_, check)| check["result"] == "failed");
     failing.map(|(name, _)| name.as_str()).collect()
 }
 
@@ -125,28 +125,28 @@ async fn all_holds_that_can_be_seen_without_a_stack() {
 #[tokio::test]
 async fn what_is_wrong_fails_alone_and_has_a_cause_and_a_remedy() {
     const FORGERIES: [&str; 3] =
-        ["forged notification refused", "re-serialised notification refused", "unsigned notification refused"];
+        ["forged notification rejected", "re-serialised notification rejected", "unsigned notification rejected"];
     const ODD_CHALLENGE: &str = "challenge with an unusual query answered";
     for (fault, expected, cause) in [
         (Fault::QuotesTheChallenge, &["challenge answered verbatim"][..], "quoted"),
         (
             Fault::AnswersAnyToken,
-            &["empty verify token refused", "wrong verify token refused"],
+            &["empty verify token rejected", "wrong verify token rejected"],
             "does not compare the verify token",
         ),
         (Fault::FailsOnPercentSequences, &[ODD_CHALLENGE], "the deployed function fails on such a request"),
         (Fault::DecodesTheQuery, &[ODD_CHALLENGE], "changes the request: its query"),
-        (Fault::AnswersAnEmptyToken, &["empty verify token refused"], "does not compare the verify token"),
+        (Fault::AnswersAnEmptyToken, &["empty verify token rejected"], "does not compare the verify token"),
         (Fault::TakesAnything, &FORGERIES, "does not check signatures"),
         (Fault::TakesTheUnsigned, &FORGERIES[2..], "does not check signatures"),
-        (Fault::HashesWhatItParsed, &FORGERIES[1..2], "parsed and written again"),
+        (Fault::HashesWhatItParsed, &FORGERIES[1..2], "parsed and serialized again"),
     ] {
         let (checks, holds) = verify(&endpoint(fault).await.uri(), &[]).await;
 
         assert_eq!((failed(&checks), holds), (expected.to_vec(), expected.is_empty()), "{fault:?}");
         if let Some(first) = expected.first() {
             assert!(checks[*first]["cause"].as_str().unwrap().contains(cause), "{fault:?}: {}", checks[*first]);
-            assert!(!checks[*first]["remedy"].as_str().unwrap().is_empty());
+            assert!(!checks[*first]["fix"].as_str().unwrap().is_empty());
         }
     }
 }
@@ -155,14 +155,14 @@ async fn what_is_wrong_fails_alone_and_has_a_cause_and_a_remedy() {
 async fn a_status_that_is_not_the_functions_own_has_its_likely_cause() {
     for (status, body, cause) in [
         (500, r#"{"message":"Internal Server Error"}"#, "placeholder"),
-        (503, r#"{"message":"Service Unavailable"}"#, "out of time"),
+        (503, r#"{"message":"Service Unavailable"}"#, "timed out"),
         (404, r#"{"message":"Not Found"}"#, "no route"),
         (403, "", "another verify token"),
-        (403, r#"{"message":"Forbidden"}"#, "something before the function"),
+        (403, r#"{"message":"Forbidden"}"#, "something in front of the function"),
         (429, r#"{"message":"Too Many Requests"}"#, "throttled"),
         (301, "", "does not follow"),
-        (202, "", "anything but 200"),
-        (200, "<html>", "changed on its way"),
+        (202, "", "only 200"),
+        (200, "<html>", "changed in the response"),
     ] {
         let (checks, holds) = verify(&endpoint(Fault::Says(status, body)).await.uri(), &[]).await;
         let check = &checks["challenge answered verbatim"];
@@ -179,7 +179,8 @@ async fn people_see_a_table_that_says_what_to_do() {
     let told = String::from_utf8(output.stdout).unwrap();
 
     assert!(!output.status.success());
-    for part in ["unsigned notification refused", "fails", "200, not 401", "likely", "remedy", "7 of 15 hold, 1 fail"] {
+    for part in ["unsigned notification rejected", "failed", "200, not 401", "cause", "fix", "7 of 15 passed, 1 failed"]
+    {
         assert!(told.contains(part), "{part}\n{told}");
     }
     assert!(!told.contains('\u{1b}'), "colours are for terminals");
@@ -199,7 +200,7 @@ async fn unusable_secret_is_reported_by_member() {
 
         assert_eq!((failed(&checks), is_ok), (vec![SECRET], false));
         assert_eq!(checks[SECRET]["detail"], detail);
-        assert!(checks[SECRET]["remedy"].as_str().unwrap().contains("write the secret again"));
+        assert!(checks[SECRET]["fix"].as_str().unwrap().contains("write the secret again"));
         assert_eq!(checks.values().filter(|check| check["result"] == "skipped").count(), 14);
     }
     assert!(server.received_requests().await.unwrap().is_empty());
@@ -213,8 +214,8 @@ async fn app_secret_of_another_form_is_reported() {
 
     assert_eq!((failed(&checks), is_ok), (vec![SECRET], false));
     assert_eq!(checks[SECRET]["detail"], "app_secret in the secret is not 32 hexadecimal digits");
-    assert!(checks[SECRET]["remedy"].as_str().unwrap().contains("App settings > Basic"));
-    assert_eq!(checks["challenge answered verbatim"]["result"], "holds");
+    assert!(checks[SECRET]["fix"].as_str().unwrap().contains("App settings > Basic"));
+    assert_eq!(checks["challenge answered verbatim"]["result"], "passed");
 }
 
 #[tokio::test]
@@ -282,7 +283,7 @@ async fn a_certificate_has_to_be_trusted_valid_and_of_this_name() {
         let (checks, holds) = verify(&url, &[("SSL_CERT_FILE", trusted.to_str().unwrap())]).await;
 
         let Some(cause) = cause else {
-            assert_eq!((checks[CONNECTION]["result"].as_str(), holds), (Some("holds"), true), "{checks:?}");
+            assert_eq!((checks[CONNECTION]["result"].as_str(), holds), (Some("passed"), true), "{checks:?}");
             continue;
         };
         assert_eq!((failed(&checks), holds), (vec![CONNECTION], false));
@@ -311,10 +312,10 @@ async fn a_server_without_tls_1_2_or_without_any_is_told_apart_from_none() {
     let plain = server_that_says(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
     let silent = server_that_says(b"").await;
     for (url, cause) in [
-        (old.as_str(), "does not speak TLS 1.2"),
-        (&plain, "does not speak TLS"),
-        (&silent, "closed or broken"),
-        ("https://127.0.0.1:1/webhook", "nothing listens"),
+        (old.as_str(), "does not support TLS 1.2"),
+        (&plain, "does not use TLS"),
+        (&silent, "closed or reset"),
+        ("https://127.0.0.1:1/webhook", "no server listens"),
         ("https://name.invalid/webhook", "does not resolve"),
     ] {
         let (checks, holds) = verify(url, &[]).await;

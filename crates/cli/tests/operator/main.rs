@@ -56,10 +56,10 @@ async fn verified(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)
     let output = ingress(stack, &[&["verify", "--json"], arguments].concat(), environment).await;
     let told: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    assert_eq!(told["holds"].as_bool().unwrap(), output.status.success());
+    assert_eq!(told["passed"].as_bool().unwrap(), output.status.success());
     let checks = told["checks"].as_array().unwrap().iter();
     checks
-        .filter(|check| check["result"] != "holds")
+        .filter(|check| check["result"] != "passed")
         .map(|check| (check["check"].as_str().unwrap().to_owned(), check.to_string()))
         .collect()
 }
@@ -89,17 +89,17 @@ async fn a_deployed_stack_is_verified() {
     assert_found(&verified(&stack, &["--url", &stack.info.callback_url], &[]).await, &[PLAIN]);
 
     let wrong = verified(&stack, &[], &[("APP_SECRET", "0123456789abcdef0123456789abcdef")]).await;
-    let not_sent = "no notification is accepted";
+    let not_sent = "the endpoint accepts no notification";
     assert_found(
         &wrong,
         &[
             PLAIN,
             ("signed notification accepted", "another app secret"),
-            ("answers as fast as Meta asks for", not_sent),
+            ("latency within Meta's limits", not_sent),
             ("unusual header accepted", not_sent),
             ("unusual query accepted", not_sent),
             ("duplicate x-forwarded-proto accepted", not_sent),
-            ("stored on the catch-all, nothing beside it", not_sent),
+            ("stored on the catch-all queue, nothing else", not_sent),
         ],
     );
     let wrong = verified(&stack, &[], &[("VERIFY_TOKEN", "another")]).await;
@@ -108,7 +108,7 @@ async fn a_deployed_stack_is_verified() {
         &[
             PLAIN,
             ("challenge answered verbatim", "another verify token"),
-            ("challenge with an unusual query answered", "no challenge is answered"),
+            ("challenge with an unusual query answered", "the endpoint returns no challenge"),
         ],
     );
 
