@@ -203,33 +203,33 @@ fn secret(info: Option<&StackInfo>) -> Result<String, CommandError> {
 
 pub(crate) async fn subscribe(arguments: Subscribe) -> Result<bool, CommandError> {
     let info = arguments.stack.info().await?;
-    let known = AppCredentials::parse(&secret(Some(&info))?).map_err(StackInfoError::from)?;
+    let credentials = AppCredentials::parse(&secret(Some(&info))?).map_err(StackInfoError::from)?;
     let access_token = variable("META_ACCESS_TOKEN");
     if !arguments.accounts.is_empty() && access_token.is_none() {
         return Err(CommandError::NoAccessToken);
     }
     let graph = Graph::new(&arguments.graph_url)?;
-    let tokens = Tokens::of(&graph, &arguments.app, &known, access_token.as_deref()).await?;
-    let wanted = subscribe::Wanted {
+    let tokens = Tokens::find(&graph, &arguments.app, &credentials, access_token.as_deref()).await?;
+    let goal = subscribe::Goal {
         app: arguments.app,
         accounts: arguments.accounts,
         callback_url: arguments.url.unwrap_or_else(|| info.callback_url.clone()),
         fields: arguments.fields,
         replace: arguments.replace,
-        routed: subscribe::Wanted::routed(&info),
+        queues_by_field: subscribe::Goal::queues_by_field(&info),
     };
-    let mut plan = wanted.plan(&graph, &tokens).await?;
+    let mut plan = goal.plan(&graph, &tokens).await?;
     let applied = arguments.apply && !plan.is_done();
     if applied {
-        plan.apply(&graph, &tokens, &known.verify_token).await?;
-        plan = wanted.plan(&graph, &tokens).await?;
+        plan.apply(&graph, &tokens, &credentials.verify_token).await?;
+        plan = goal.plan(&graph, &tokens).await?;
     }
     if arguments.json {
         println!("{}", json!({ "applied": applied, "done": plan.is_done(), "plan": plan }));
     } else {
         report::plan(&plan, applied);
     }
-    // A dry run that finds something to do is as it should be; a change that Meta does not show afterwards is not.
+    // A dry run succeeds. A change that Meta does not show afterwards is a failure.
     Ok(!applied || plan.is_done())
 }
 

@@ -18,7 +18,7 @@ use crate::{
         stack_queues::StackQueues,
         transfer::{MoveCounts, TransferReport},
     },
-    subscribe::{Plan, Step},
+    subscribe::{FieldAction, Plan},
     verify::{Check, Finding},
 };
 
@@ -127,48 +127,53 @@ pub fn check_summary(checks: &[Check]) {
     println!("\n{style}{passed} of {} passed, {failed} failed{style:#}, {skipped} skipped", checks.len());
 }
 
-/// Prints what Meta sends for an app and what is to be done about it.
+/// Prints the subscriptions of an app and the planned changes.
 pub fn plan(plan: &Plan, applied: bool) {
     println!("{TITLE}app{TITLE:#}           {}", plan.app);
-    match &plan.callback_url_now {
-        Some(now) if *now == plan.callback_url => println!("{TITLE}callback URL{TITLE:#}  {now}"),
-        Some(now) => {
-            println!("{TITLE}callback URL{TITLE:#}  {BAD}{now}{BAD:#}, to be replaced: what goes there now will go to");
+    match &plan.current_callback_url {
+        Some(current) if *current == plan.callback_url => println!("{TITLE}callback URL{TITLE:#}  {current}"),
+        Some(current) => {
+            println!("{TITLE}callback URL{TITLE:#}  {BAD}{current}{BAD:#}, to be replaced by");
             println!("              {GOOD}{}{GOOD:#}", plan.callback_url);
         }
-        None => println!("{TITLE}callback URL{TITLE:#}  none, to become {GOOD}{}{GOOD:#}", plan.callback_url),
+        None => println!("{TITLE}callback URL{TITLE:#}  none, to be set to {GOOD}{}{GOOD:#}", plan.callback_url),
     }
-    if plan.callback_url_now.is_some() && !plan.active_now {
-        println!("              {BAD}not active: Meta sends nothing there now{BAD:#}");
+    if plan.current_callback_url.is_some() && !plan.is_active {
+        println!("              {BAD}not active: Meta sends no events{BAD:#}");
     }
     let width = plan.fields.iter().map(|field| field.field.len()).max().unwrap_or_default();
-    println!("\n{TITLE}{:width$}  Meta sends it       queues{TITLE:#}", "field");
+    println!("\n{TITLE}{:width$}  subscribed              queues{TITLE:#}", "field");
     for field in &plan.fields {
-        let (style, step) = match field.step {
-            Step::Keep => (Style::new(), "yes"),
-            Step::Subscribe => (GOOD, "no, to be added"),
-            Step::Drop => (BAD, "yes, to be dropped"),
-            Step::Leave => (ASIDE, "no"),
+        let (style, state) = match field.action {
+            FieldAction::Keep => (Style::new(), "yes"),
+            FieldAction::Subscribe => (GOOD, "no, to be added"),
+            FieldAction::Unsubscribe => (BAD, "yes, to be removed"),
+            FieldAction::Leave => (ASIDE, "no"),
         };
-        let queues = if field.queues.is_empty() { "- (the catch-all)".to_owned() } else { field.queues.join(", ") };
-        println!("{:width$}  {style}{step:18}{style:#}  {queues}", field.field);
+        let queues =
+            if field.queues.is_empty() { "- (the catch-all queue)".to_owned() } else { field.queues.join(", ") };
+        println!("{:width$}  {style}{state:22}{style:#}  {queues}", field.field);
     }
     if !plan.accounts.is_empty() {
-        println!("\n{TITLE}{:16}  the app gets its events{TITLE:#}", "account");
+        println!("\n{TITLE}{:16}  subscribed{TITLE:#}", "account");
     }
     for account in &plan.accounts {
-        let (style, step) = if account.subscribed { (Style::new(), "yes") } else { (GOOD, "no, to be added") };
-        println!("{:16}  {style}{step}{style:#}", account.account.to_string());
-        if let Some(elsewhere) = &account.override_callback_uri {
-            println!("{:16}  {BAD}but those about messages go to {elsewhere}{BAD:#}", "");
+        let (style, state) = if account.is_subscribed { (Style::new(), "yes") } else { (GOOD, "no, to be added") };
+        println!("{:16}  {style}{state}{style:#}", account.account.to_string());
+        if let Some(url) = &account.override_callback_uri {
+            println!("{:16}  {BAD}but Meta sends events about messages to {url}{BAD:#}", "");
         }
     }
     println!();
     match (applied, plan.is_done()) {
         (true, true) => println!("{GOOD}done{GOOD:#}"),
-        (true, false) => println!("{BAD}Meta took it, and does not show all of it{BAD:#}: look again in a minute"),
+        (true, false) => {
+            println!("{BAD}Meta accepted the changes, but does not show all of them{BAD:#}: check again in a minute")
+        }
         (false, true) => println!("{GOOD}nothing to do{GOOD:#}"),
-        (false, false) => println!("nothing was changed: --apply (`make subscribe APPLY=1 ...`) does it"),
+        (false, false) => {
+            println!("nothing was changed: apply the changes with --apply (`make subscribe APPLY=1 ...`)")
+        }
     }
 }
 

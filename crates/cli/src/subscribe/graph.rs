@@ -1,4 +1,5 @@
-//! Meta's Graph API, as far as webhooks are subscribed to with it.
+//! The calls to Meta's [Graph API](https://developers.facebook.com/docs/graph-api/webhooks/subscriptions-edge) that subscribe
+//! to webhooks.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -9,17 +10,17 @@ use whatsapp_webhook::signature;
 
 use crate::{error::root_cause, http};
 
-/// Where Meta is, with the version of the API whose reference this was written by.
+/// The base URL, with the version of the API that this module was written for.
 pub const GRAPH_URL: &str = "https://graph.facebook.com/v25.0";
-/// What an app subscribes to for the events of its `WhatsApp` Business accounts.
+/// The object of subscriptions to the events of `WhatsApp` Business accounts.
 pub const OBJECT: &str = "whatsapp_business_account";
 
-/// Meta calls the challenge before it answers.
+/// Long, because Meta sends the verification request before it responds.
 const TIMEOUT: Duration = Duration::from_mins(1);
-/// Far more pages of accounts' apps than there are apps.
-const MOST_PAGES: usize = 100;
+/// The limit of pages of one list, against a list without an end.
+const MAX_PAGES: usize = 100;
 
-/// The id of an app or an account: digits alone.
+/// The id of an app or an account, which consists of digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Id(String);
@@ -29,7 +30,7 @@ impl FromStr for Id {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let is_id = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        is_id.then(|| Self(text.to_owned())).ok_or("an id of Meta's is digits alone")
+        is_id.then(|| Self(text.to_owned())).ok_or("an id of Meta consists of digits")
     }
 }
 
@@ -39,33 +40,34 @@ impl fmt::Display for Id {
     }
 }
 
-/// What a call is allowed by. It is never printed, and goes in no URL.
+/// An access token. It is never printed, and never part of a URL.
 #[derive(Clone)]
 pub struct Token {
     bearer: String,
-    /// Apps may ask that the owner of the app secret make the call: `appsecret_proof`.
+    /// The `appsecret_proof`, which [an app may require](https://developers.facebook.com/docs/graph-api/guides/secure-requests).
     proof: Option<String>,
-    /// What must not be told in an answer either.
+    /// The app secret, which is redacted in error messages.
     app_secret: String,
 }
 
 impl Token {
-    /// The app's own, which its subscriptions need.
+    /// Creates the token of an app, for its subscriptions.
     #[must_use]
     pub fn of_app(app: &Id, app_secret: &str) -> Self {
         Self { bearer: format!("{app}|{app_secret}"), proof: None, app_secret: app_secret.to_owned() }
     }
 
-    /// A system user's, which its accounts need, made for the app of this secret.
+    /// Wraps the access token of a system user, for accounts. The app of `app_secret` must have issued it.
     #[must_use]
     pub fn of_user(access_token: &str, app_secret: &str) -> Self {
         let proof = signature::sign(app_secret, access_token.as_bytes()).trim_start_matches("sha256=").to_owned();
         Self { bearer: access_token.to_owned(), proof: Some(proof), app_secret: app_secret.to_owned() }
     }
 
-    fn hide(&self, text: &str) -> String {
-        let hidden = [&self.bearer, &self.app_secret].into_iter().chain(&self.proof);
-        hidden.fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "…"))
+    /// Replaces all secrets in a text.
+    fn redact(&self, text: &str) -> String {
+        let secrets = [&self.bearer, &self.app_secret].into_iter().chain(&self.proof);
+        secrets.fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "…"))
     }
 }
 
@@ -75,92 +77,92 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What Meta sends for an app, and where to.
+/// A subscription of an app.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Subscription {
-    /// The kind of thing whose events are sent.
+    /// The kind of object whose events Meta sends.
     pub object: String,
-    /// Where to.
+    /// The URL that Meta sends events to.
     #[serde(default)]
     pub callback_url: String,
-    /// Whether they are sent at all.
+    /// Whether Meta sends events.
     #[serde(default)]
     pub active: bool,
-    /// Which of them.
+    /// The fields whose events Meta sends.
     #[serde(default)]
     pub fields: Vec<Field>,
 }
 
-/// One field that is subscribed to.
+/// A field of a subscription.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Field {
-    /// Its name.
+    /// The name of the field.
     pub name: String,
 }
 
-/// An app that an account's events are sent to.
+/// An app to which Meta sends the events of an account.
 #[derive(Debug, Clone, Deserialize)]
 pub struct SubscribedApp {
-    /// Which one.
+    /// The app.
     #[serde(rename = "whatsapp_business_api_data")]
     pub app: App,
-    /// Where the events about messages go instead of the app's callback URL.
+    /// The URL for events about messages, instead of the app's callback URL.
     #[serde(default)]
     pub override_callback_uri: Option<String>,
 }
 
-/// An app, as an account knows it.
+/// An app in a list of an account.
 #[derive(Debug, Clone, Deserialize)]
 pub struct App {
-    /// Its id.
+    /// The id of the app.
     pub id: String,
 }
 
-/// Why Meta did not do it.
+/// A call to Meta that failed.
 #[derive(Debug, Error)]
 pub enum GraphError {
-    /// The URL is none.
-    #[error("{0} is no URL of a Graph API")]
-    Url(String),
-    /// Meta is not there.
-    #[error("{call}: Meta did not answer: {reason}")]
-    NoAnswer {
+    /// The base URL is not valid.
+    #[error("{0} is not a URL of a Graph API")]
+    InvalidUrl(String),
+    /// There was no response.
+    #[error("{call}: no response from Meta: {reason}")]
+    NoResponse {
         /// Method and path.
         call: String,
-        /// The innermost cause.
+        /// The message of the root cause.
         reason: String,
     },
-    /// Meta says no.
-    #[error("{call}: Meta refused: {message} (code {code})\n  {advice}")]
-    Refused {
+    /// Meta rejected the call.
+    #[error("{call}: Meta rejected the call: {message} (code {code})\n  {advice}")]
+    Rejected {
         /// Method and path.
         call: String,
-        /// Meta's words.
+        /// Meta's message.
         message: String,
-        /// Meta's code.
+        /// Meta's error code.
         code: i64,
-        /// What it means here, and what to do.
+        /// The meaning of the code, and a fix.
         advice: &'static str,
     },
-    /// Not a Graph API answers.
-    #[error("{call}: the answer ({status}) is not understood")]
-    Garbled {
+    /// The response is not one of a Graph API.
+    #[error("{call}: unexpected response (status {status})")]
+    UnexpectedResponse {
         /// Method and path.
         call: String,
-        /// The status.
+        /// The status of the response.
         status: u16,
     },
 }
 
 impl GraphError {
-    /// Whether it is the token that Meta did not take.
+    /// Whether Meta rejected the access token.
     #[must_use]
-    pub fn is_of_token(&self) -> bool {
-        matches!(self, Self::Refused { code: 101 | 190, .. })
+    pub fn is_invalid_token(&self) -> bool {
+        matches!(self, Self::Rejected { code: 101 | 190, .. })
     }
 }
 
-/// A Graph API.
+/// A client for the Graph API.
 #[derive(Debug)]
 pub struct Graph {
     client: Client,
@@ -170,19 +172,19 @@ pub struct Graph {
 impl Graph {
     /// Prepares calls to a base URL, such as [`GRAPH_URL`].
     pub fn new(base: &str) -> Result<Self, GraphError> {
-        let wrong = || GraphError::Url(base.to_owned());
-        let client = http::client_builder().redirect(Policy::none()).timeout(TIMEOUT).build().map_err(|_| wrong())?;
-        Url::parse(base).ok().filter(|url| !url.cannot_be_a_base()).ok_or_else(wrong)?;
+        let invalid = || GraphError::InvalidUrl(base.to_owned());
+        let client = http::client_builder().redirect(Policy::none()).timeout(TIMEOUT).build().map_err(|_| invalid())?;
+        Url::parse(base).ok().filter(|url| !url.cannot_be_a_base()).ok_or_else(invalid)?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned() })
     }
 
-    /// What is sent for an app.
+    /// Returns the subscriptions of an app.
     pub async fn subscriptions(&self, app: &Id, token: &Token) -> Result<Vec<Subscription>, GraphError> {
         let page: Page<Subscription> = self.call(Method::GET, &format!("{app}/subscriptions"), token, &[]).await?;
         Ok(page.data)
     }
 
-    /// Has exactly these fields sent to a URL, which Meta asks for its challenge first.
+    /// Subscribes an app to exactly these fields. Meta sends the verification request to the URL first.
     pub async fn subscribe(
         &self,
         app: &Id,
@@ -191,24 +193,24 @@ impl Graph {
         verify_token: &str,
         fields: &[String],
     ) -> Result<(), GraphError> {
-        let members = [
+        let parameters = [
             ("object", OBJECT),
             ("callback_url", callback_url),
             ("verify_token", verify_token),
             ("fields", &fields.join(",")),
-            // Without it, Meta says what changed and not how.
+            // Without it, Meta sends the names of the changed fields without values.
             ("include_values", "true"),
         ];
-        self.done(&format!("{app}/subscriptions"), token, &members).await
+        self.post(&format!("{app}/subscriptions"), token, &parameters).await
     }
 
-    /// The apps that an account's events are sent to.
+    /// Returns the apps to which Meta sends the events of an account.
     pub async fn subscribed_apps(&self, account: &Id, token: &Token) -> Result<Vec<SubscribedApp>, GraphError> {
         let (mut apps, mut after) = (Vec::new(), String::new());
-        for _ in 0..MOST_PAGES {
-            let members: &[_] = if after.is_empty() { &[] } else { &[("after", after.as_str())] };
+        for _ in 0..MAX_PAGES {
+            let parameters: &[_] = if after.is_empty() { &[] } else { &[("after", after.as_str())] };
             let page: Page<SubscribedApp> =
-                self.call(Method::GET, &format!("{account}/subscribed_apps"), token, members).await?;
+                self.call(Method::GET, &format!("{account}/subscribed_apps"), token, parameters).await?;
             apps.extend(page.data);
             match page.paging {
                 Some(Paging { cursors: Some(Cursors { after: Some(next) }), next: Some(_) }) => after = next,
@@ -218,15 +220,15 @@ impl Graph {
         Ok(apps)
     }
 
-    /// Has an account's events sent to the token's app.
+    /// Subscribes the app of the token to the events of an account.
     pub async fn subscribe_account(&self, account: &Id, token: &Token) -> Result<(), GraphError> {
-        self.done(&format!("{account}/subscribed_apps"), token, &[]).await
+        self.post(&format!("{account}/subscribed_apps"), token, &[]).await
     }
 
-    async fn done(&self, path: &str, token: &Token, members: &[(&str, &str)]) -> Result<(), GraphError> {
-        let done: Done = self.call(Method::POST, path, token, members).await?;
+    async fn post(&self, path: &str, token: &Token, parameters: &[(&str, &str)]) -> Result<(), GraphError> {
+        let response: PostResponse = self.call(Method::POST, path, token, parameters).await?;
         let call = format!("POST /{path}");
-        if done.success { Ok(()) } else { Err(GraphError::Garbled { call, status: 200 }) }
+        if response.success { Ok(()) } else { Err(GraphError::UnexpectedResponse { call, status: 200 }) }
     }
 
     async fn call<T: DeserializeOwned>(
@@ -234,57 +236,58 @@ impl Graph {
         method: Method,
         path: &str,
         token: &Token,
-        members: &[(&str, &str)],
+        parameters: &[(&str, &str)],
     ) -> Result<T, GraphError> {
         let call = format!("{method} /{path}");
         let url = format!("{}/{path}", self.base);
         let proof = token.proof.as_deref().map(|proof| ("appsecret_proof", proof));
-        let members = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(members.iter().copied())
+        let parameters = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(parameters.iter().copied())
             .extend_pairs(proof)
             .finish();
         let request = if method == Method::GET {
-            self.client.get(if members.is_empty() { url } else { format!("{url}?{members}") })
+            self.client.get(if parameters.is_empty() { url } else { format!("{url}?{parameters}") })
         } else {
-            self.client.post(url).header("content-type", "application/x-www-form-urlencoded").body(members)
+            self.client.post(url).header("content-type", "application/x-www-form-urlencoded").body(parameters)
         };
-        let no_answer = |error: reqwest::Error| GraphError::NoAnswer {
+        let no_response = |error: reqwest::Error| GraphError::NoResponse {
             call: call.clone(),
-            reason: token.hide(&root_cause(&error.without_url())),
+            reason: token.redact(&root_cause(&error.without_url())),
         };
-        let answer = request.bearer_auth(&token.bearer).send().await.map_err(no_answer)?;
-        let status = answer.status().as_u16();
-        let body = answer.bytes().await.map_err(no_answer)?;
-        if let Ok(Failed { error }) = serde_json::from_slice(&body) {
-            let message = token.hide(&error.message);
-            return Err(GraphError::Refused { advice: advice(error.code, &message), call, message, code: error.code });
+        let response = request.bearer_auth(&token.bearer).send().await.map_err(no_response)?;
+        let status = response.status().as_u16();
+        let body = response.bytes().await.map_err(no_response)?;
+        if let Ok(ErrorResponse { error }) = serde_json::from_slice(&body) {
+            let message = token.redact(&error.message);
+            return Err(GraphError::Rejected { advice: advice(error.code, &message), call, message, code: error.code });
         }
-        serde_json::from_slice(&body).map_err(|_| GraphError::Garbled { call, status })
+        serde_json::from_slice(&body).map_err(|_| GraphError::UnexpectedResponse { call, status })
     }
 }
 
-/// What a code means to who subscribes, by Meta's reference of errors.
+/// Returns the meaning of an error code and a fix, by Meta's
+/// [reference of errors](https://developers.facebook.com/docs/graph-api/guides/error-handling).
 fn advice(code: i64, message: &str) -> &'static str {
     match code {
         100 if message.contains("appsecret_proof") => {
-            "META_ACCESS_TOKEN is of another app than the app secret: make one for this app"
+            "META_ACCESS_TOKEN belongs to another app than the app secret: create one for this app"
         }
         101 | 190 => {
-            "the token is not valid: for the app, app id and app secret have to belong together; for an account, \
-             META_ACCESS_TOKEN may have lapsed: make a new one for a system user"
+            "the token is not valid: for an app, app id and app secret must belong together; for an account, \
+             META_ACCESS_TOKEN may have expired: create a new one for a system user"
         }
         10 | 200..=299 => {
-            "the token lacks a permission: it needs whatsapp_business_management, and the system user needs the \
-             account among its assets"
+            "the token lacks a permission: it needs whatsapp_business_management, and the account must be assigned \
+             to the system user"
         }
         2200 => {
-            "Meta asked the URL for its challenge and did not get it: `make verify` tells what is wrong; a new secret \
-             or domain may need a minute"
+            "Meta did not receive its challenge from the URL: `make verify` shows the cause; a new secret or domain may \
+             need a minute"
         }
-        100 => "a value is not what Meta expects: see that the ids are right, and that there is a field of each name",
-        803 => "there is nothing of this id, or the token may not see it",
-        4 | 17 | 32 | 613 | 80008 => "too many calls for now: wait an hour",
-        1 | 2 => "Meta has a problem of its own: try again in some minutes",
+        100 => "Meta rejects a value: check the ids and the names of the fields",
+        803 => "no object has this id, or the token has no permission for it",
+        4 | 17 | 32 | 613 | 80008 => "throttled: wait an hour",
+        1 | 2 => "Meta has an internal error: try again in some minutes",
         _ => "see the code in Meta's reference of Graph API errors",
     }
 }
@@ -307,17 +310,17 @@ struct Cursors {
 }
 
 #[derive(Deserialize)]
-struct Done {
+struct PostResponse {
     success: bool,
 }
 
 #[derive(Deserialize)]
-struct Failed {
-    error: Failure,
+struct ErrorResponse {
+    error: ErrorBody,
 }
 
 #[derive(Deserialize)]
-struct Failure {
+struct ErrorBody {
     #[serde(default)]
     message: String,
     #[serde(default)]

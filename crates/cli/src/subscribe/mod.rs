@@ -1,4 +1,4 @@
-//! What an app has to be subscribed to so that a stack gets its events: the difference to what it is, and its making.
+//! Subscribes a Meta app to webhook fields: compares its subscriptions with the goal, and changes them.
 
 pub mod graph;
 
@@ -12,141 +12,142 @@ use crate::{
     subscribe::graph::{Graph, GraphError, Id, OBJECT, Subscription, Token},
 };
 
-/// What is wanted.
+/// The subscriptions that an app should have.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct Goal {
     /// The app.
     pub app: Id,
-    /// Accounts whose events the app is to get.
+    /// The accounts whose events Meta should send to the app.
     pub accounts: Vec<Id>,
-    /// Where the events are to go.
+    /// The callback URL that Meta should send events to.
     pub callback_url: String,
-    /// The fields; none means those that have a queue.
+    /// The fields to subscribe to. `None` means all fields with a queue.
     pub fields: Option<Vec<String>>,
-    /// Whether a field that is subscribed to and not wanted is dropped.
+    /// Whether to unsubscribe from all other fields.
     pub replace: bool,
-    /// The queues of each field that has any.
-    pub routed: BTreeMap<String, Vec<String>>,
+    /// The queues of each field with a queue.
+    pub queues_by_field: BTreeMap<String, Vec<String>>,
 }
 
-/// What is, and what is to be done about it.
+/// The current subscriptions, and the actions that lead to the goal.
 #[derive(Debug, Serialize)]
 pub struct Plan {
     /// The app.
     pub app: Id,
-    /// Where events go now, if they do.
-    pub callback_url_now: Option<String>,
-    /// Whether Meta sends any there now.
-    pub active_now: bool,
-    /// Where they are to go.
+    /// The callback URL that Meta sends events to now, if there is one.
+    pub current_callback_url: Option<String>,
+    /// Whether Meta sends events to the current callback URL.
+    pub is_active: bool,
+    /// The callback URL of the goal.
     pub callback_url: String,
-    /// Every field that has a queue, is subscribed to or wanted.
+    /// Every field that has a queue, a subscription, or belongs to the goal.
     pub fields: Vec<FieldPlan>,
     /// The accounts that were named.
     pub accounts: Vec<AccountPlan>,
 }
 
-/// One field.
+/// The plan for one field.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct FieldPlan {
-    /// Its name.
+    /// The name of the field.
     pub field: String,
-    /// The queues of its events; without any, they go to the catch-all.
+    /// The queues of the field. If it has none, its events are stored on the catch-all queue.
     pub queues: Vec<String>,
-    /// What is to be done about it.
-    pub step: Step,
+    /// The action that leads to the goal.
+    pub action: FieldAction,
 }
 
-/// What is to be done about a field.
+/// The action for a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Step {
-    /// Nothing: it is subscribed to.
+pub enum FieldAction {
+    /// Keep the subscription.
     Keep,
-    /// It has to be subscribed to.
+    /// Subscribe.
     Subscribe,
-    /// It is not wanted, and dropped.
-    Drop,
-    /// Nothing: it has a queue, but is neither wanted nor subscribed to.
+    /// Unsubscribe.
+    Unsubscribe,
+    /// Do nothing: the field has a queue, but no subscription, and does not belong to the goal.
     Leave,
 }
 
-/// One account.
+/// The plan for one account.
 #[derive(Debug, Serialize)]
 pub struct AccountPlan {
-    /// Its id.
+    /// The id of the account.
     pub account: Id,
-    /// Whether the app gets its events.
-    pub subscribed: bool,
-    /// Where its events about messages go, if elsewhere.
+    /// Whether Meta sends the events of the account to the app.
+    pub is_subscribed: bool,
+    /// Another callback URL for the account's events about messages, if one is set.
     pub override_callback_uri: Option<String>,
 }
 
-/// The app's own token, and the one for its accounts if there is any.
+/// The access tokens for calls to Meta.
 #[derive(Debug)]
 pub struct Tokens {
-    /// For the app.
+    /// The token of the app.
     pub app: Token,
-    /// For its accounts.
+    /// The token for the accounts, if there is one.
     pub accounts: Option<Token>,
 }
 
-impl Wanted {
-    /// The queues of each field, without the stack's name.
+impl Goal {
+    /// Returns the queues of each field, without the prefix of the stack.
     #[must_use]
-    pub fn routed(stack: &StackInfo) -> BTreeMap<String, Vec<String>> {
+    pub fn queues_by_field(stack: &StackInfo) -> BTreeMap<String, Vec<String>> {
         let prefix = format!("{}-", stack.stack);
-        let mut routed = BTreeMap::<_, Vec<_>>::new();
+        let mut queues_by_field = BTreeMap::<_, Vec<_>>::new();
         for (route, url) in stack.queue_urls.iter().filter(|(route, _)| *route != CATCH_ALL) {
             let field = route.split_once('.').map_or(route.as_str(), |(field, _)| field);
             let queue = url.rsplit('/').next().unwrap_or(url);
             let queue = queue.strip_prefix(&prefix).unwrap_or(queue);
-            routed.entry(field.to_owned()).or_default().push(queue.to_owned());
+            queues_by_field.entry(field.to_owned()).or_default().push(queue.to_owned());
         }
-        routed
+        queues_by_field
     }
 
-    /// Asks Meta what is, and compares.
+    /// Reads the current subscriptions and compares them with the goal.
     pub async fn plan(&self, graph: &Graph, tokens: &Tokens) -> Result<Plan, GraphError> {
-        let now = graph.subscriptions(&self.app, &tokens.app).await?;
-        let now = now.into_iter().find(|one| one.object == OBJECT);
+        let subscriptions = graph.subscriptions(&self.app, &tokens.app).await?;
+        let current = subscriptions.into_iter().find(|subscription| subscription.object == OBJECT);
         let mut accounts = Vec::new();
         for account in &self.accounts {
             let token = tokens.accounts.as_ref().unwrap_or(&tokens.app);
             let apps = graph.subscribed_apps(account, token).await?;
-            let ours = apps.into_iter().find(|one| one.app.id == self.app.to_string());
+            let own = apps.into_iter().find(|other| other.app.id == self.app.to_string());
             accounts.push(AccountPlan {
                 account: account.clone(),
-                subscribed: ours.is_some(),
-                override_callback_uri: ours.and_then(|ours| ours.override_callback_uri),
+                is_subscribed: own.is_some(),
+                override_callback_uri: own.and_then(|own| own.override_callback_uri),
             });
         }
         Ok(Plan {
             app: self.app.clone(),
-            fields: self.fields(now.as_ref()),
-            active_now: now.as_ref().is_some_and(|now| now.active),
-            callback_url_now: now.map(|now| now.callback_url),
+            fields: self.plan_fields(current.as_ref()),
+            is_active: current.as_ref().is_some_and(|current| current.active),
+            current_callback_url: current.map(|current| current.callback_url),
             callback_url: self.callback_url.clone(),
             accounts,
         })
     }
 
-    fn fields(&self, now: Option<&Subscription>) -> Vec<FieldPlan> {
-        let now: BTreeSet<_> = now.iter().flat_map(|now| &now.fields).map(|field| field.name.clone()).collect();
-        let wanted: BTreeSet<_> = self
+    fn plan_fields(&self, current: Option<&Subscription>) -> Vec<FieldPlan> {
+        let current: BTreeSet<_> =
+            current.iter().flat_map(|current| &current.fields).map(|field| field.name.clone()).collect();
+        let goal: BTreeSet<_> = self
             .fields
             .as_ref()
-            .map_or_else(|| self.routed.keys().cloned().collect(), |fields| fields.iter().cloned().collect());
-        let all: BTreeSet<_> = self.routed.keys().chain(&now).chain(&wanted).collect();
+            .map_or_else(|| self.queues_by_field.keys().cloned().collect(), |fields| fields.iter().cloned().collect());
+        let all: BTreeSet<_> = self.queues_by_field.keys().chain(&current).chain(&goal).collect();
         all.into_iter()
             .map(|field| FieldPlan {
                 field: field.clone(),
-                queues: self.routed.get(field).cloned().unwrap_or_default(),
-                step: match (now.contains(field), wanted.contains(field)) {
-                    (true, false) if self.replace => Step::Drop,
-                    (true, _) => Step::Keep,
-                    (false, true) => Step::Subscribe,
-                    (false, false) => Step::Leave,
+                queues: self.queues_by_field.get(field).cloned().unwrap_or_default(),
+                action: match (current.contains(field), goal.contains(field)) {
+                    (true, false) if self.replace => FieldAction::Unsubscribe,
+                    (true, _) => FieldAction::Keep,
+                    (false, true) => FieldAction::Subscribe,
+                    (false, false) => FieldAction::Leave,
                 },
             })
             .collect()
@@ -154,28 +155,28 @@ impl Wanted {
 }
 
 impl Plan {
-    /// Whether the app's subscription is as wanted.
+    /// Whether the app's subscription is as it should be.
     #[must_use]
-    pub fn app_is_done(&self) -> bool {
-        let is_done = |field: &FieldPlan| matches!(field.step, Step::Keep | Step::Leave);
-        let goes_here = self.active_now && self.callback_url_now.as_ref() == Some(&self.callback_url);
-        goes_here && self.fields.iter().all(is_done)
+    pub fn is_app_done(&self) -> bool {
+        let is_done = |field: &FieldPlan| matches!(field.action, FieldAction::Keep | FieldAction::Leave);
+        let sends_to_url = self.is_active && self.current_callback_url.as_ref() == Some(&self.callback_url);
+        sends_to_url && self.fields.iter().all(is_done)
     }
 
-    /// Whether there is nothing to do.
+    /// Whether app and accounts are as they should be.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.app_is_done() && self.accounts.iter().all(|account| account.subscribed)
+        self.is_app_done() && self.accounts.iter().all(|account| account.is_subscribed)
     }
 
-    /// Does it: the app first, since accounts that are subscribed to nothing would send nothing.
+    /// Applies the plan. Subscribes the app before its accounts, because an account sends only the fields of the app.
     pub async fn apply(&self, graph: &Graph, tokens: &Tokens, verify_token: &str) -> Result<(), GraphError> {
-        if !self.app_is_done() {
-            let of = |field: &&FieldPlan| matches!(field.step, Step::Keep | Step::Subscribe);
-            let fields: Vec<_> = self.fields.iter().filter(of).map(|field| field.field.clone()).collect();
+        if !self.is_app_done() {
+            let belongs = |field: &&FieldPlan| matches!(field.action, FieldAction::Keep | FieldAction::Subscribe);
+            let fields: Vec<_> = self.fields.iter().filter(belongs).map(|field| field.field.clone()).collect();
             graph.subscribe(&self.app, &tokens.app, &self.callback_url, verify_token, &fields).await?;
         }
-        for account in self.accounts.iter().filter(|account| !account.subscribed) {
+        for account in self.accounts.iter().filter(|account| !account.is_subscribed) {
             let token = tokens.accounts.as_ref().unwrap_or(&tokens.app);
             graph.subscribe_account(&account.account, token).await?;
         }
@@ -184,24 +185,24 @@ impl Plan {
 }
 
 impl Tokens {
-    /// Those of the app whose secret is among the stack's: several apps may share one.
-    pub async fn of(
+    /// Finds the app's secret among those of the stack, which several apps may share, and creates the tokens.
+    pub async fn find(
         graph: &Graph,
         app: &Id,
-        known: &AppCredentials,
+        credentials: &AppCredentials,
         access_token: Option<&str>,
     ) -> Result<Self, GraphError> {
-        let secrets = &known.app_secrets;
-        let mut at = 0;
+        let secrets = &credentials.app_secrets;
+        let mut index = 0;
         loop {
-            let token = Token::of_app(app, &secrets[at]);
+            let token = Token::of_app(app, &secrets[index]);
             match graph.subscriptions(app, &token).await {
-                Err(error) if error.is_of_token() && at + 1 < secrets.len() => at += 1,
-                answer => {
-                    answer?;
+                Err(error) if error.is_invalid_token() && index + 1 < secrets.len() => index += 1,
+                response => {
+                    response?;
                     return Ok(Self {
                         app: token,
-                        accounts: access_token.map(|user| Token::of_user(user, &secrets[at])),
+                        accounts: access_token.map(|user| Token::of_user(user, &secrets[index])),
                     });
                 }
             }
@@ -214,14 +215,14 @@ mod tests {
     use super::*;
     use crate::subscribe::graph::Field;
 
-    fn wanted(fields: Option<&[&str]>, replace: bool) -> Wanted {
-        Wanted {
+    fn goal(fields: Option<&[&str]>, replace: bool) -> Goal {
+        Goal {
             app: "1".parse().unwrap(),
             accounts: Vec::new(),
             callback_url: "https://new.example/webhook".to_owned(),
             fields: fields.map(|fields| fields.iter().map(|&field| field.to_owned()).collect()),
             replace,
-            routed: Wanted::routed(&StackInfo {
+            queues_by_field: Goal::queues_by_field(&StackInfo {
                 queue_urls: ["*", "messages", "messages.statuses", "security"]
                     .map(|route| (route.to_owned(), format!("https://sqs/1/a-stack-{}", route.replace('.', "-"))))
                     .into(),
@@ -230,50 +231,64 @@ mod tests {
         }
     }
 
-    fn steps(wanted: &Wanted, now: &[&str]) -> Vec<(String, Step)> {
-        let fields = now.iter().map(|&name| Field { name: name.to_owned() }).collect();
-        let now = Subscription { object: OBJECT.to_owned(), callback_url: String::new(), active: true, fields };
-        wanted.fields(Some(&now)).into_iter().map(|plan| (plan.field, plan.step)).collect()
+    fn actions(goal: &Goal, current: &[&str]) -> Vec<(String, FieldAction)> {
+        let fields = current.iter().map(|&name| Field { name: name.to_owned() }).collect();
+        let current = Subscription { object: OBJECT.to_owned(), callback_url: String::new(), active: true, fields };
+        goal.plan_fields(Some(&current)).into_iter().map(|plan| (plan.field, plan.action)).collect()
     }
 
-    fn expected(steps: &[(&str, Step)]) -> Vec<(String, Step)> {
-        steps.iter().map(|&(field, step)| (field.to_owned(), step)).collect()
-    }
-
-    #[test]
-    fn what_has_a_queue_is_subscribed_to_and_what_is_subscribed_to_is_kept() {
-        let steps = steps(&wanted(None, false), &["calls", "messages"]);
-
-        assert_eq!(steps, expected(&[("calls", Step::Keep), ("messages", Step::Keep), ("security", Step::Subscribe)]));
+    fn expected(actions: &[(&str, FieldAction)]) -> Vec<(String, FieldAction)> {
+        actions.iter().map(|&(field, action)| (field.to_owned(), action)).collect()
     }
 
     #[test]
-    fn named_fields_are_added_and_the_others_shown() {
-        let steps = steps(&wanted(Some(&["flows"]), false), &["calls"]);
+    fn fields_with_a_queue_are_added() {
+        let actions = actions(&goal(None, false), &["calls", "messages"]);
 
         assert_eq!(
-            steps,
+            actions,
             expected(&[
-                ("calls", Step::Keep),
-                ("flows", Step::Subscribe),
-                ("messages", Step::Leave),
-                ("security", Step::Leave)
+                ("calls", FieldAction::Keep),
+                ("messages", FieldAction::Keep),
+                ("security", FieldAction::Subscribe)
             ])
         );
     }
 
     #[test]
-    fn only_who_asks_for_it_drops_a_field() {
-        let steps = steps(&wanted(Some(&["messages"]), true), &["calls", "messages"]);
+    fn named_fields_are_added_and_others_remain() {
+        let actions = actions(&goal(Some(&["flows"]), false), &["calls"]);
 
-        assert_eq!(steps, expected(&[("calls", Step::Drop), ("messages", Step::Keep), ("security", Step::Leave)]));
+        assert_eq!(
+            actions,
+            expected(&[
+                ("calls", FieldAction::Keep),
+                ("flows", FieldAction::Subscribe),
+                ("messages", FieldAction::Leave),
+                ("security", FieldAction::Leave)
+            ])
+        );
     }
 
     #[test]
-    fn a_field_has_the_queues_of_all_its_routes() {
-        let plans = wanted(None, false).fields(None);
+    fn replace_unsubscribes_from_other_fields() {
+        let actions = actions(&goal(Some(&["messages"]), true), &["calls", "messages"]);
+
+        assert_eq!(
+            actions,
+            expected(&[
+                ("calls", FieldAction::Unsubscribe),
+                ("messages", FieldAction::Keep),
+                ("security", FieldAction::Leave)
+            ])
+        );
+    }
+
+    #[test]
+    fn field_has_the_queues_of_all_its_routes() {
+        let plans = goal(None, false).plan_fields(None);
 
         assert_eq!(plans[0].queues, ["messages", "messages-statuses"]);
-        assert_eq!(plans[0].step, Step::Subscribe);
+        assert_eq!(plans[0].action, FieldAction::Subscribe);
     }
 }

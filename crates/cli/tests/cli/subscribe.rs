@@ -104,7 +104,7 @@ async fn names_of_fields_may_be_apart_from_their_commas() {
     assert!(applied.status.success(), "{applied:?}");
     assert_eq!(meta.posted(), ["calls,messages,security"]);
     let plan: Value = serde_json::from_slice(&applied.stdout).unwrap();
-    assert_eq!((&plan["plan"]["active_now"], &plan["done"]), (&json!(true), &json!(true)));
+    assert_eq!((&plan["plan"]["is_active"], &plan["done"]), (&json!(true), &json!(true)));
 }
 
 #[tokio::test]

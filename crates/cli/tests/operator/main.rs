@@ -179,9 +179,9 @@ async fn an_app_is_subscribed_to_what_has_a_queue() {
     let dry = subscribe(&stack, &uri, &["--fields", "messages,security", "--json"]).await;
     let told: Value = serde_json::from_str(&dry.0).unwrap();
     assert_eq!((&told["applied"], &told["done"]), (&json!(false), &json!(false)));
-    assert_eq!(told["plan"]["callback_url_now"], "https://other.example/hook");
-    let steps: Vec<_> = told["plan"]["fields"].as_array().unwrap().iter().map(|field| &field["step"]).collect();
-    assert_eq!(steps.iter().filter(|step| **step == "leave").count(), 6);
+    assert_eq!(told["plan"]["current_callback_url"], "https://other.example/hook");
+    let actions: Vec<_> = told["plan"]["fields"].as_array().unwrap().iter().map(|field| &field["action"]).collect();
+    assert_eq!(actions.iter().filter(|action| **action == "leave").count(), 6);
     let applied = subscribe(&stack, &uri, &["--fields", "messages,security", "--apply"]).await;
     assert_told(applied, true, &["calls", "done"]);
     assert_eq!(meta.lock().unwrap().fields, ["calls", "messages", "security"].map(str::to_owned).into());
@@ -200,18 +200,18 @@ async fn refusals(stack: &Stack, uri: &str, meta: &Mutex<Meta>) {
     let changes = meta.lock().unwrap().changes;
     let elsewhere = stack.info.callback_url.replace("/webhook", "/elsewhere");
     let unverified = subscribe(stack, uri, &["--url", &elsewhere, "--apply"]).await;
-    assert_told(unverified, false, &["HTTP Status Code = 404", "`make verify` tells"]);
+    assert_told(unverified, false, &["HTTP Status Code = 404", "`make verify` shows"]);
     let unknown = subscribe(stack, uri, &["--fields", "mesages", "--apply"]).await;
-    assert_told(unknown, false, &["mesages", "a field of each name"]);
+    assert_told(unknown, false, &["mesages", "the names of the fields"]);
     let strange = subscribe(stack, uri, &["--account", "12"]).await;
-    assert_told(strange, false, &["nothing of this id"]);
+    assert_told(strange, false, &["no object has this id"]);
 
     meta.lock().unwrap().is_others_token = true;
     let others = subscribe(stack, uri, &["--account", ACCOUNT, "--apply"]).await;
-    assert_told(others, false, &["of another app than the app secret"]);
+    assert_told(others, false, &["to another app than the app secret"]);
     "another".clone_into(&mut meta.lock().unwrap().app_secret);
-    assert_told(subscribe(stack, uri, &[]).await, false, &["have to belong together", "Invalid OAuth access token …"]);
-    assert_told(subscribe(stack, "http://127.0.0.1:1", &[]).await, false, &["did not answer"]);
+    assert_told(subscribe(stack, uri, &[]).await, false, &["must belong together", "Invalid OAuth access token …"]);
+    assert_told(subscribe(stack, "http://127.0.0.1:1", &[]).await, false, &["no response from Meta"]);
     assert_eq!(meta.lock().unwrap().changes, changes);
 
     let output = ingress(stack, &["subscribe", "--app", APP, "--account", ACCOUNT], &[]).await;
