@@ -10,7 +10,7 @@ use std::{
 };
 
 use ingress_tools::{
-    local::stack::{Setup, Stack},
+    local::stack::{Stack, StackOptions},
     meta::{
         deliver::{Endpoint, Response},
         outcome::Outcome,
@@ -26,8 +26,8 @@ const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A stack that takes the samples as they are signed.
 async fn stack() -> Stack {
-    let setup = Setup { secrets: Some(samples::secrets()), ..Setup::default() };
-    Stack::start_as(&setup, root(), &tool("python")).await.unwrap()
+    let options = StackOptions { secrets: Some(samples::secrets()), ..StackOptions::default() };
+    Stack::start_with(&options, root(), &tool("python")).await.unwrap()
 }
 
 /// cargo-lambda, with the credentials and the endpoint of the stack.

@@ -6,7 +6,7 @@ use crate::corpus;
 use fake_aws::event::event;
 use ingress_tools::{
     endpoint_secrets::EndpointSecrets,
-    local::{run::Local, stack::Stack},
+    local::{run::LocalRun, stack::Stack},
     meta::deliver::Endpoint,
     queues::stack_queues::{ReceivedMessage, StackQueues},
 };
@@ -51,7 +51,7 @@ impl Deployed {
 #[tokio::test]
 async fn every_sample_is_answered_and_lands_as_it_should() {
     let _turn = TURN.lock().await;
-    let local = Local::deploy_and_deliver(root(), &root().join("events"), &tool("python")).await.unwrap();
+    let local = LocalRun::deploy_and_deliver(root(), &root().join("events"), &tool("python")).await.unwrap();
     assert!(local.is_as_expected());
 }
 

@@ -53,7 +53,7 @@ async fn the_api_answers_the_challenge_and_takes_the_largest_notification() {
         sample("unsigned", &event("POST", "", &[], largest.as_bytes())),
         sample("largest", &event("POST", "", &signature, largest.as_bytes())),
     ] {
-        let outcome = sam_local.outcome(&sample, &api).await.unwrap();
+        let outcome = sam_local.deliver(&sample, &api).await.unwrap();
         assert_eq!(outcome.problems, Vec::<String>::new(), "{}", outcome.sample);
     }
 }

@@ -18,7 +18,7 @@ use ingress_tools::{
     },
     endpoint_secrets::variable,
     local::{
-        run::{Local, RunError},
+        run::{LocalRun, RunError},
         sam_local::{SamError, SamLocal},
     },
     meta::{
@@ -128,7 +128,7 @@ pub(crate) async fn deliver(event: &Path, url: Option<String>) -> Result<bool, C
 
 pub(crate) async fn run(once: bool, events: &Path, python: &Path) -> Result<bool, CommandError> {
     let local = tokio::select! {
-        local = Local::deploy_and_deliver(Path::new("."), events, python) => local?,
+        local = LocalRun::deploy_and_deliver(Path::new("."), events, python) => local?,
         stopped = stopped() => return stopped.and(Err(CommandError::Interrupted)),
     };
     let as_expected = local.is_as_expected();
@@ -136,7 +136,7 @@ pub(crate) async fn run(once: bool, events: &Path, python: &Path) -> Result<bool
         return Ok(as_expected);
     }
     tokio::select! {
-        failed = local.keep_up() => match failed? {},
+        failed = local.watch() => match failed? {},
         stopped = stopped() => stopped.map(|()| true),
     }
 }
@@ -300,8 +300,8 @@ async fn carry_out(all: &[Transfer], wanted: &Wanted) -> Result<bool, CommandErr
 
 pub(crate) async fn sam_local(events: &[PathBuf], python: &Path) -> Result<bool, CommandError> {
     let samples = load(events)?;
-    let invoked = SamLocal::start(Path::new("."), python).await?.invoke_all(&samples).await?;
-    Ok(invoked.iter().all(|invoked| invoked.outcome.is_as_expected()))
+    let invocations = SamLocal::start(Path::new("."), python).await?.invoke_all(&samples).await?;
+    Ok(invocations.iter().all(|invocation| invocation.outcome.is_as_expected()))
 }
 
 /// Waits for the signals that end a program, so that it ends what it started first.

@@ -1,4 +1,4 @@
-//! What containers need here: the image of Lambda's runtime, and a way back to this computer.
+//! The image of Lambda's runtime, and the address at which containers reach this computer.
 
 use std::{
     io,
@@ -19,68 +19,71 @@ pub(crate) const HOST_GATEWAY: &str = "host-gateway";
 /// The image that the function runs in.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Image {
-    /// Its name and tag.
+    /// The name and tag of the image.
     pub image: String,
-    /// Why it is not AWS's own.
+    /// The reason why it is not AWS's own image.
     pub stand_in_because: Option<String>,
 }
 
-/// Why there are no containers.
+/// Containers that cannot be started.
 #[derive(Debug, Error)]
 pub enum DockerError {
-    /// There is no engine to talk to.
-    #[error("Docker cannot be used: {0}. Install Docker, start its engine, and see that `docker info` works")]
+    /// The Docker engine is not available.
+    #[error("Docker is not available: {0}. Install Docker, start its engine, and check that `docker info` works")]
     NoEngine(String),
-    /// Neither AWS's image nor a stand-in.
-    #[error("no image to run the function in: {0}")]
+    /// Neither AWS's image nor a stand-in is available.
+    #[error("no image for the function: {0}")]
     NoImage(String),
 }
 
-/// Gets AWS's image, or makes the stand-in.
-pub(crate) async fn image(root: &Path, python: &Path) -> Result<Image, DockerError> {
+/// Pulls AWS's image, or builds the stand-in.
+pub(crate) async fn prepare_image(root: &Path, python: &Path) -> Result<Image, DockerError> {
     docker(&["info"]).await?;
-    let made = Command::new(python).arg(IMAGE_SCRIPT).current_dir(root).output().await;
-    let told = text_of(made).map_err(DockerError::NoImage)?;
-    serde_json::from_str(&told).map_err(|error| DockerError::NoImage(error.to_string()))
+    let output = Command::new(python).arg(IMAGE_SCRIPT).current_dir(root).output().await;
+    let image = standard_output(output).map_err(DockerError::NoImage)?;
+    serde_json::from_str(&image).map_err(|error| DockerError::NoImage(error.to_string()))
 }
 
-/// An address of this computer that containers reach as [`HOST_NAME`].
+/// Returns the address of this computer that containers reach as [`HOST_NAME`].
 ///
-/// Where the engine is on this computer, that is its bridge's; where it is in a virtual machine, as Docker Desktop's,
-/// there is no such address here, and the name leads to loopback.
-pub(crate) async fn address() -> Result<IpAddr, DockerError> {
-    let told = docker(&["network", "inspect", "bridge", "--format", "{{json .IPAM.Config}}"]).await?;
-    let ranges: Vec<Range> = serde_json::from_str(&told).map_err(|error| DockerError::NoEngine(error.to_string()))?;
-    let mut bridges = ranges.into_iter().filter_map(Range::gateway);
-    let here = bridges.find(|address| TcpListener::bind((*address, 0)).is_ok());
-    Ok(here.unwrap_or(Ipv4Addr::LOCALHOST.into()))
+/// If the engine runs on this computer, this is the address of its bridge. If it runs in a virtual machine, as Docker
+/// Desktop's does, this computer has no such address, and the name leads to loopback.
+pub(crate) async fn host_address() -> Result<IpAddr, DockerError> {
+    let configs = docker(&["network", "inspect", "bridge", "--format", "{{json .IPAM.Config}}"]).await?;
+    let configs: Vec<IpamConfig> =
+        serde_json::from_str(&configs).map_err(|error| DockerError::NoEngine(error.to_string()))?;
+    let mut gateways = configs.into_iter().filter_map(IpamConfig::gateway);
+    let local = gateways.find(|address| TcpListener::bind((*address, 0)).is_ok());
+    Ok(local.unwrap_or(Ipv4Addr::LOCALHOST.into()))
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Range {
+struct IpamConfig {
     #[serde(default)]
     subnet: String,
     #[serde(default)]
     gateway: String,
 }
 
-impl Range {
-    /// Older engines do not tell it unless it was set; it is the first address then.
+impl IpamConfig {
+    /// Returns the address of the bridge. Older engines report it only if it was set. Otherwise it is the first address of
+    /// the subnet.
     fn gateway(self) -> Option<IpAddr> {
-        let first = || {
+        let first_address = || {
             let network: Ipv4Addr = self.subnet.split_once('/')?.0.parse().ok()?;
             Some(Ipv4Addr::from(u32::from(network) + 1).into())
         };
-        self.gateway.parse().ok().or_else(first)
+        self.gateway.parse().ok().or_else(first_address)
     }
 }
 
 async fn docker(arguments: &[&str]) -> Result<String, DockerError> {
-    text_of(Command::new("docker").args(arguments).output().await).map_err(DockerError::NoEngine)
+    standard_output(Command::new("docker").args(arguments).output().await).map_err(DockerError::NoEngine)
 }
 
-fn text_of(output: io::Result<Output>) -> Result<String, String> {
+/// Returns the standard output of a command, or the standard error if the command failed.
+fn standard_output(output: io::Result<Output>) -> Result<String, String> {
     let output = output.map_err(|error| error.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
@@ -91,11 +94,11 @@ mod tests {
     use super::*;
 
     fn gateway(config: &str) -> Option<String> {
-        Some(serde_json::from_str::<Range>(config).unwrap().gateway()?.to_string())
+        Some(serde_json::from_str::<IpamConfig>(config).unwrap().gateway()?.to_string())
     }
 
     #[test]
-    fn the_bridge_has_the_address_that_docker_names_or_the_first_of_its_range() {
+    fn gateway_is_reported_or_first_address_of_subnet() {
         assert_eq!(gateway(r#"{"Subnet":"172.17.0.0/16","Gateway":"172.17.0.9"}"#).as_deref(), Some("172.17.0.9"));
         assert_eq!(gateway(r#"{"Subnet":"172.17.0.0/16"}"#).as_deref(), Some("172.17.0.1"));
         assert_eq!(gateway(r#"{"Subnet":"fd00::/64"}"#), None);

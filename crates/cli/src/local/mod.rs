@@ -2,7 +2,8 @@
 //!
 //! - [`stack`] deploys it to a local AWS.
 //! - [`run`] delivers every sample to that stack.
-//! - [`sam_local`] runs it in Docker by `sam local`, with the help of [`docker`].
+//! - [`sam_local`] runs it in Docker with `sam local`, on the image of [`docker`].
+//! - `logs` reads the logs of the function and of the local AWS.
 
 pub mod docker;
 mod logs;

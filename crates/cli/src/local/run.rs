@@ -1,4 +1,4 @@
-//! The whole way on this computer: deploys, acts as Meta with every sample, and looks at what came of it.
+//! Deploys the function on this computer, delivers every sample to it, and compares the results with the expected ones.
 
 use std::{convert::Infallible, path::Path, process::ExitStatus, time::Duration};
 
@@ -22,12 +22,12 @@ use crate::{
     report,
 };
 
-const WATCH_PAUSE: Duration = Duration::from_secs(1);
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 const LOG_LINES: usize = 20;
 
-/// A running stack that every sample was delivered to.
+/// A running stack, and the outcomes of the samples.
 #[derive(Debug)]
-pub struct Local {
+pub struct LocalRun {
     stack: Stack,
     queues: StackQueues,
     endpoint: Endpoint,
@@ -41,21 +41,21 @@ pub enum RunError {
     /// The samples cannot be read.
     #[error(transparent)]
     Sample(#[from] SampleError),
-    /// The stack did not come up.
+    /// The stack did not start.
     #[error(transparent)]
     Stack(#[from] StackError),
-    /// The endpoint does not answer.
+    /// The endpoint does not respond.
     #[error(transparent)]
     Deliver(#[from] DeliverError),
-    /// The queues cannot be looked at.
+    /// A call to SQS failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// The stack ended while it should have stayed up.
-    #[error("the local stack ended by itself ({0})")]
-    Down(ExitStatus),
+    /// The stack exited while this program was using it.
+    #[error("the local stack exited unexpectedly ({0})")]
+    StackExited(ExitStatus),
 }
 
-impl Local {
+impl LocalRun {
     /// Deploys the stack and delivers every sample to it, one after another.
     ///
     /// Receives each message once, compares it with the sample, and releases it at the end.
@@ -70,36 +70,36 @@ impl Local {
             outcomes: Vec::new(),
             stack,
         };
-        let played = local.play(&samples).await;
-        if played.is_err() || !local.is_as_expected() {
+        let result = local.deliver_all(&samples).await;
+        if result.is_err() || !local.is_as_expected() {
             local.show_log().await;
         }
-        played.map(|()| local)
+        result.map(|()| local)
     }
 
-    /// Whether every sample was answered and landed as it should.
+    /// Whether the outcome of every sample is as expected.
     #[must_use]
     pub fn is_as_expected(&self) -> bool {
         self.outcomes.iter().all(Outcome::is_as_expected)
     }
 
-    /// Says how to call the stack, keeps it up and tells what comes to its queues. Returns only when something is wrong.
-    pub async fn keep_up(mut self) -> Result<Infallible, RunError> {
+    /// Prints how to call the stack, and then each change of the message counts. Returns only with an error.
+    pub async fn watch(mut self) -> Result<Infallible, RunError> {
         self.print_usage();
         tokio::select! {
-            // It has told why itself.
-            status = self.stack.ended() => Err(RunError::Down(status?)),
-            watched = watch(&self.queues) => {
+            // The stack itself printed the reason.
+            status = self.stack.wait_for_exit() => Err(RunError::StackExited(status?)),
+            result = watch_counts(&self.queues) => {
                 self.show_log().await;
-                watched
+                result
             }
         }
     }
 
-    async fn play(&mut self, samples: &[Sample]) -> Result<(), RunError> {
+    async fn deliver_all(&mut self, samples: &[Sample]) -> Result<(), RunError> {
         let table = report::Deliveries::start(samples.iter().map(|sample| sample.name.as_str()));
         for sample in samples {
-            let outcome = self.delivered(sample).await?;
+            let outcome = self.deliver(sample).await?;
             table.line(&outcome);
             self.outcomes.push(outcome);
         }
@@ -109,7 +109,7 @@ impl Local {
         Ok(())
     }
 
-    async fn delivered(&mut self, sample: &Sample) -> Result<Outcome, RunError> {
+    async fn deliver(&mut self, sample: &Sample) -> Result<Outcome, RunError> {
         let response = self.endpoint.deliver(sample, &self.secrets).await?;
         Ok(Outcome::of(sample, &response.untimed(), response.elapsed, &mut self.queues).await?)
     }
@@ -130,10 +130,10 @@ impl Local {
     }
 }
 
-async fn watch(queues: &StackQueues) -> Result<Infallible, RunError> {
+async fn watch_counts(queues: &StackQueues) -> Result<Infallible, RunError> {
     let mut before = queues.counts().await?;
     loop {
-        sleep(WATCH_PAUSE).await;
+        sleep(WATCH_INTERVAL).await;
         let now = queues.counts().await?;
         for ((queue, before), now) in queues.all.iter().zip(&before).zip(&now) {
             if before.visible != now.visible {
@@ -144,7 +144,7 @@ async fn watch(queues: &StackQueues) -> Result<Infallible, RunError> {
     }
 }
 
-/// A command that delivers a message of its own, as it can be pasted.
+/// Returns a shell command that delivers a signed notification.
 fn curl(endpoint: &Endpoint, secrets: &EndpointSecrets) -> String {
     const BODY: &str = r#"{"object":"whatsapp_business_account","entry":[{"id":"0","changes":[{"field":"messages","value":{"messaging_product":"whatsapp","messages":[{"from":"12025550101","id":"wamid.by-hand","type":"text","text":{"body":"Hello"}}]}}]}]}"#;
     let url = endpoint.url();

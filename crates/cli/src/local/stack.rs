@@ -1,4 +1,4 @@
-//! The function deployed on this computer: a child process that ends with this one.
+//! The function deployed on this computer, in a child process that ends with this one.
 
 use std::{
     io,
@@ -21,23 +21,23 @@ use crate::{
     endpoint_secrets::EndpointSecrets,
 };
 
-/// Start and deployment take about 10 s; this is far above the sum of the script's own bounds.
+/// Start and deployment take about 10 s. The timeout is longer than the sum of the script's own timeouts.
 const READY_TIMEOUT: Duration = Duration::from_mins(5);
-/// The script gives each of its own children 5 s to end.
+/// The script waits 5 s for the exit of each of its child processes.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const SCRIPT: &str = "infra/local_stack.py";
 
-/// A stack that is up. It ends when this is dropped, or when this process does, however that happens.
+/// A running stack. It ends when this is dropped, or when this process ends in any way.
 #[derive(Debug)]
 pub struct Stack {
     script: Script,
     secrets: EndpointSecrets,
-    _running: RunningStackFile,
-    /// What the stack says of itself.
+    _file: RunningStackFile,
+    /// The description of the stack.
     pub info: StackInfo,
 }
 
-/// Why there is no stack.
+/// A stack that did not start, or whose script failed.
 #[derive(Debug, Error)]
 pub enum StackError {
     /// The script did not start.
@@ -45,41 +45,41 @@ pub enum StackError {
     NotStarted {
         /// The interpreter.
         python: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The script ended before it was ready; it has told why.
-    #[error("the local stack ended before it was ready ({0})")]
-    Ended(ExitStatus),
-    /// The script is still busy after a long time.
-    #[error("the local stack was not ready in time (at most {} s)", READY_TIMEOUT.as_secs())]
-    Late,
-    /// The script's line is not the one agreed upon.
-    #[error("the local stack says what is not understood: {0}")]
-    Garbled(serde_json::Error),
-    /// Its secret cannot be used, or others cannot be told of it.
+    /// The script exited before the stack was ready. It printed the reason.
+    #[error("the local stack exited before it was ready ({0})")]
+    Exited(ExitStatus),
+    /// The stack was not ready in time.
+    #[error("the local stack was not ready within {} s", READY_TIMEOUT.as_secs())]
+    Timeout,
+    /// The line that the script printed is not a description.
+    #[error("cannot parse the description of the local stack: {0}")]
+    InvalidDescription(serde_json::Error),
+    /// The secret of the stack cannot be used, or its description cannot be written.
     #[error(transparent)]
     StackInfo(#[from] StackInfoError),
     /// A pipe failed.
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot {action}: {source}")]
     Io {
-        /// What was tried.
-        doing: &'static str,
-        /// What the system says.
+        /// The operation that failed.
+        action: &'static str,
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// How a stack differs from the one that `make run` shows.
+/// The options of a stack. The default is the stack of `make run`.
 #[derive(Debug, Clone)]
-pub struct Setup {
-    /// Where the local AWS listens: loopback, or the address of a bridge that containers are at.
+pub struct StackOptions {
+    /// The address on which the local AWS listens: loopback, or that of the bridge to containers.
     pub address: IpAddr,
-    /// The secrets of the function; without them, ones that nobody knows.
+    /// The secrets of the function. If `None`, the script generates random ones.
     pub secrets: Option<EndpointSecrets>,
 }
 
-impl Default for Setup {
+impl Default for StackOptions {
     fn default() -> Self {
         Self { address: Ipv4Addr::LOCALHOST.into(), secrets: None }
     }
@@ -88,62 +88,62 @@ impl Default for Setup {
 impl Stack {
     /// Deploys the built template on this computer. Progress goes to standard error.
     pub async fn start(root: &Path, python: &Path) -> Result<Self, StackError> {
-        Self::start_as(&Setup::default(), root, python).await
+        Self::start_with(&StackOptions::default(), root, python).await
     }
 
-    /// The same, set up in another way.
-    pub async fn start_as(setup: &Setup, root: &Path, python: &Path) -> Result<Self, StackError> {
-        let (mut script, output) = Script::start(setup, root, python)?;
+    /// Deploys the built template on this computer with these options. Progress goes to standard error.
+    pub async fn start_with(options: &StackOptions, root: &Path, python: &Path) -> Result<Self, StackError> {
+        let (mut script, output) = Script::start(options, root, python)?;
         let line = timeout(READY_TIMEOUT, BufReader::new(output).lines().next_line())
             .await
-            .map_err(|_| StackError::Late)?
-            .map_err(|source| StackError::Io { doing: "read what the local stack says", source })?;
+            .map_err(|_| StackError::Timeout)?
+            .map_err(|source| StackError::Io { action: "read the description of the local stack", source })?;
         let Some(line) = line else {
-            let status = timeout(STOP_TIMEOUT, script.ended()).await.map_err(|_| StackError::Late)??;
-            return Err(StackError::Ended(status));
+            let status = timeout(STOP_TIMEOUT, script.wait_for_exit()).await.map_err(|_| StackError::Timeout)??;
+            return Err(StackError::Exited(status));
         };
-        let info: StackInfo = serde_json::from_str(&line).map_err(StackError::Garbled)?;
+        let info: StackInfo = serde_json::from_str(&line).map_err(StackError::InvalidDescription)?;
         let secrets = info.secrets()?;
-        let running = info.publish(root)?;
-        Ok(Self { script, secrets, _running: running, info })
+        let file = info.publish(root)?;
+        Ok(Self { script, secrets, _file: file, info })
     }
 
-    /// The secrets that its function shares with Meta.
+    /// Returns the secrets that the function shares with Meta.
     #[must_use]
     pub fn secrets(&self) -> EndpointSecrets {
         self.secrets.clone()
     }
 
-    /// Waits until the stack ends by itself, which it does only when something is wrong.
-    pub async fn ended(&mut self) -> Result<ExitStatus, StackError> {
-        self.script.ended().await
+    /// Waits until the stack exits, which it does only after an error.
+    pub async fn wait_for_exit(&mut self) -> Result<ExitStatus, StackError> {
+        self.script.wait_for_exit().await
     }
 }
 
-/// The child process, which ends with its input.
+/// The child process, which exits at the end of its standard input.
 #[derive(Debug)]
 struct Script {
     child: Child,
-    /// Apart from the child, whose `wait` would close it.
+    /// Separate from `child`, because `Child::wait` would close it.
     input: Option<ChildStdin>,
 }
 
 impl Script {
-    fn start(setup: &Setup, root: &Path, python: &Path) -> Result<(Self, ChildStdout), StackError> {
-        // In the environment: arguments can be read by every process of this computer.
-        let secrets = setup.secrets.iter();
+    fn start(options: &StackOptions, root: &Path, python: &Path) -> Result<(Self, ChildStdout), StackError> {
+        // Passed in the environment, because every process of this computer can read arguments.
+        let secrets = options.secrets.iter();
         let secrets =
             secrets.flat_map(|secrets| [("APP_SECRET", &secrets.app_secret), ("VERIFY_TOKEN", &secrets.verify_token)]);
         let mut child = Command::new(python)
             .arg(SCRIPT)
-            .args(["--address", &setup.address.to_string()])
+            .args(["--address", &options.address.to_string()])
             .env_remove("APP_SECRET")
             .env_remove("VERIFY_TOKEN")
             .envs(secrets)
             .current_dir(root)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // Ctrl-C in a terminal goes to the whole group, and the script is to end when told, not before.
+            // Ctrl-C in a terminal goes to the whole process group. The script exits at the end of its input instead.
             .process_group(0)
             .spawn()
             .map_err(|source| StackError::NotStarted { python: python.to_owned(), source })?;
@@ -151,8 +151,8 @@ impl Script {
         Ok((Self { input: child.stdin.take(), child }, output))
     }
 
-    async fn ended(&mut self) -> Result<ExitStatus, StackError> {
-        self.child.wait().await.map_err(|source| StackError::Io { doing: "wait for the local stack", source })
+    async fn wait_for_exit(&mut self) -> Result<ExitStatus, StackError> {
+        self.child.wait().await.map_err(|source| StackError::Io { action: "wait for the local stack", source })
     }
 }
 
@@ -162,7 +162,7 @@ impl Drop for Script {
         let deadline = Instant::now() + STOP_TIMEOUT;
         while matches!(self.child.try_wait(), Ok(None)) {
             if Instant::now() > deadline {
-                // Its own children end with their input, which it holds.
+                // Its child processes end too, because the script holds their standard input.
                 let _ = self.child.start_kill();
                 return;
             }

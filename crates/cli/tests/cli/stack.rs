@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use ingress_tools::{
     aws::stack_info::{StackInfo, StackInfoError},
     endpoint_secrets::EndpointSecrets,
-    local::stack::{Setup, Stack, StackError},
+    local::stack::{Stack, StackError, StackOptions},
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -33,7 +33,7 @@ async fn a_stack_is_up_until_it_is_dropped() {
 
     assert_eq!(stack.secrets().app_secret, "s");
     assert_eq!(StackInfo::running(root.path()).unwrap().callback_url, "http://api.localhost:1/webhook");
-    assert!(timeout(Duration::from_millis(100), stack.ended()).await.is_err(), "waiting for its end ended it");
+    assert!(timeout(Duration::from_millis(100), stack.wait_for_exit()).await.is_err(), "waiting for its end ended it");
     assert!(!root.path().join("ended").exists());
 
     drop(stack);
@@ -46,8 +46,8 @@ async fn a_stack_is_up_until_it_is_dropped() {
 async fn secrets_are_no_arguments() {
     let root = root(&[r#"echo "$*" > arguments; echo "$APP_SECRET $VERIFY_TOKEN" > secrets"#, READY, UNTIL_INPUT_ENDS]);
     let secrets = EndpointSecrets { app_secret: "the-secret".to_owned(), verify_token: "the-token".to_owned() };
-    let setup = Setup { secrets: Some(secrets), ..Setup::default() };
-    Stack::start_as(&setup, root.path(), Path::new("/bin/sh")).await.unwrap();
+    let options = StackOptions { secrets: Some(secrets), ..StackOptions::default() };
+    Stack::start_with(&options, root.path(), Path::new("/bin/sh")).await.unwrap();
 
     let told = |name| fs::read_to_string(root.path().join(name)).unwrap();
     assert_eq!(told("arguments"), "--address 127.0.0.1\n");
@@ -62,27 +62,27 @@ async fn a_stack_that_ends_by_itself_is_noticed() {
     let root = root(&[READY, "exit 3"]);
     let mut stack = start(&root).await.unwrap();
 
-    assert_eq!(stack.ended().await.unwrap().code(), Some(3));
+    assert_eq!(stack.wait_for_exit().await.unwrap().code(), Some(3));
 }
 
 #[tokio::test]
 async fn a_stack_that_dies_before_it_is_ready_is_an_error_at_once() {
     let error = start(&root(&["exit 1"])).await.unwrap_err();
 
-    assert_eq!(error.to_string(), "the local stack ended before it was ready (exit status: 1)");
+    assert_eq!(error.to_string(), "the local stack exited before it was ready (exit status: 1)");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stack_that_says_nothing_is_given_up_and_ended() {
     let root = root(&[UNTIL_INPUT_ENDS]);
 
-    assert!(matches!(start(&root).await, Err(StackError::Late)));
+    assert!(matches!(start(&root).await, Err(StackError::Timeout)));
     assert!(root.path().join("ended").exists());
 }
 
 #[tokio::test]
 async fn a_line_that_is_not_understood_is_an_error() {
-    assert!(matches!(start(&root(&["echo ready", UNTIL_INPUT_ENDS])).await, Err(StackError::Garbled(_))));
+    assert!(matches!(start(&root(&["echo ready", UNTIL_INPUT_ENDS])).await, Err(StackError::InvalidDescription(_))));
 }
 
 #[tokio::test]
