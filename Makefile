@@ -80,7 +80,7 @@ subscribe: ## lists the subscriptions of APP=…; APPLY=1 subscribes the fields 
 queues: ## counts the messages of each queue, and lists queues that the stack does not have: [STACK=…] [JSON=1]
 	$(INGRESS) queues $(if $(STACK),--stack "$(STACK)") $(if $(JSON),--json)
 
-MOVE = --field "$(FIELD)" $(if $(APPLY),--apply) $(if $(RATE),--rate "$(RATE)") $(if $(MOST),--most "$(MOST)") \
+MOVE = --field "$(FIELD)" $(if $(APPLY),--apply) $(if $(RATE),--rate "$(RATE)") $(if $(MOST),--max-messages "$(MOST)") \
 	$(if $(STACK),--stack "$(STACK)") $(if $(JSON),--json)
 
 .PHONY: redrive

@@ -1,4 +1,4 @@
-//! The arguments of the command line, and its help.
+//! The arguments of the command line, and their help texts.
 
 use std::path::{Path, PathBuf};
 
@@ -15,43 +15,48 @@ use ingress_tools::{
 
 const SECRETS_HELP: &str = "\
 Environment:
-  APP_SECRET    what to sign with
-  VERIFY_TOKEN  what the challenge carries
-Where they are unset or empty, those of the local stack or, with --url, those of the samples are taken.";
+  APP_SECRET    signs the sample
+  VERIFY_TOKEN  is the verify token of a verification request
+The default is the secret of the local stack or, with --url, that of the samples.";
 
-/// The name in samconfig.toml.
-const STACK: &str = "whatsapp-ingress";
+/// The stack's name in samconfig.toml.
+const DEFAULT_STACK: &str = "whatsapp-ingress";
 
 const VERIFY_HELP: &str = "\
 Sends 28 signed notifications of the field ingress_verify, for which no stack has a queue, finds them on the
-catch-all queue and deletes them there. Seven of them have an odd header or query, because only a real account
-shows what API Gateway passes on. Without URL and stack, the command checks the running local stack.
+catch-all queue and deletes them there. Seven of them have an unusual header or query, because only a real account
+shows how API Gateway passes these on.
+
+Without URL and stack, the command checks the running local stack. With a URL alone, it uses the deployed stack
+whatsapp-ingress.
 
 Environment:
   AWS_PROFILE, AWS_REGION ...  for the AWS CLI, which reads the stack, and for the catch-all queue
-  APP_SECRET, VERIFY_TOKEN     instead of those in the stack's secret";
+  APP_SECRET, VERIFY_TOKEN     override the stack's secret";
 
 const QUEUES_HELP: &str = "\
 Also lists queues whose names begin with the stack's name and `-`, and to which no route of the stack leads. Another
-stack may own such a queue. No message is received. Without a stack, the command uses the running local stack.";
+stack may own such a queue. The command receives no message. Without a stack, it uses the running local stack.";
 
 const SUBSCRIBE_HELP: &str = "\
+Without a stack, the command uses the deployed stack whatsapp-ingress.
+
 Environment:
-  META_ACCESS_TOKEN            of a system user, for the accounts; the app's own token is made of its secret
+  META_ACCESS_TOKEN            access token of a system user, for the accounts
   AWS_PROFILE, AWS_REGION ...  for the AWS CLI, which reads the stack
-  APP_SECRET, VERIFY_TOKEN     instead of those in the stack's secret";
+  APP_SECRET, VERIFY_TOKEN     override the stack's secret";
 
 const MOVE_HELP: &str = "\
-Each message is received, sent and then deleted: nothing is lost however this is interrupted, and at worst a message
-is on both queues, with the same event_id. Without --apply nothing is received, only counted. Without a stack, that
-of the local AWS that is up is looked at.
+The command receives each message, sends it, and then deletes it. If it is interrupted, no message is lost: at most
+ten are on both queues, with the same event_id. Without --apply, it receives no message and prints the counts.
+Without a stack, it uses the running local stack.
 
 Environment:
   AWS_PROFILE, AWS_REGION ...  for the AWS CLI, which reads the stack, and for its queues";
 
 /// Signs and delivers samples of Meta's webhooks, and runs the function on this computer.
 ///
-/// Exit code 0: as expected. 1: not as expected, or it could not be done. 2: wrong arguments.
+/// Exit status 0: the result is as expected. 1: it is not, or the command failed. 2: invalid arguments.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Arguments {
@@ -61,133 +66,133 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Regenerates in samples what follows from their body: signatures and content-length.
+    /// Updates the signatures and the content-length of samples.
     Sign {
-        /// The samples; without any, all of events/.
+        /// The samples; by default all of events/.
         files: Vec<PathBuf>,
-        /// Change nothing; exit with 1 if a sample is stale.
+        /// Change nothing; exit with status 1 if a sample is outdated.
         #[arg(long)]
         check: bool,
     },
-    /// Signs one sample anew and delivers it over HTTP, as Meta would.
+    /// Signs a sample and delivers it over HTTP, as Meta would.
     #[command(after_help = SECRETS_HELP)]
     Deliver {
         /// The sample, such as events/messages-text.json.
         event: PathBuf,
-        /// The callback URL; without it, that of the local stack that is up.
+        /// The callback URL; by default that of the running local stack.
         #[arg(long)]
         url: Option<String>,
     },
-    /// Deploys what `sam build` built on this computer, delivers every sample, and shows where it landed.
+    /// Deploys the output of `sam build` on this computer, delivers every sample, and prints the queues that stored it.
     Run {
-        /// End after the samples, instead of staying up until Ctrl-C.
+        /// Exit after the samples, instead of running until Ctrl-C.
         #[arg(long)]
         once: bool,
-        /// The folder with the samples.
+        /// The folder of the samples.
         #[arg(long, default_value = "events")]
         events: PathBuf,
-        /// The interpreter that has the local AWS.
+        /// The Python interpreter, with the local AWS installed.
         #[arg(long, default_value = ".venv/bin/python")]
         python: PathBuf,
     },
-    /// Checks an endpoint with requests as Meta sends them and as a forger does.
+    /// Checks an endpoint with requests as Meta sends them, and with forged ones.
     #[command(after_help = VERIFY_HELP)]
     Verify {
-        /// The callback URL; without it, that of the stack.
+        /// The callback URL; by default that of the stack.
         #[arg(long)]
         url: Option<String>,
         #[command(flatten)]
         stack: NamedStack,
-        /// Ask AWS for nothing: both secrets are those of the environment, and no notification is sent.
+        /// Do not call AWS: read both secrets from the environment, and send no signed notification.
         #[arg(long, requires = "url", conflicts_with = "stack")]
         no_stack: bool,
-        /// Print the findings as JSON.
+        /// Print the results as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Has Meta send an app's events to a stack, and says what it sends and what has a queue. Changes nothing unless told.
+    /// Subscribes an app to the fields that have a queue, and lists its subscriptions. Changes nothing without --apply.
     #[command(after_help = SUBSCRIBE_HELP)]
-    Subscribe(Subscribe),
+    Subscribe(SubscribeArguments),
     /// Counts the messages of each queue of a stack and its dead-letter queue, with the age of the oldest.
     #[command(after_help = QUEUES_HELP)]
     Queues {
         #[command(flatten)]
         stack: NamedStack,
-        /// Print it as JSON.
+        /// Print the counts as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Moves dead letters of a field back to its queue. Moves nothing unless told.
+    /// Moves dead letters of a field back to its queue. Moves nothing without --apply.
     #[command(after_help = MOVE_HELP)]
     Redrive {
         #[command(flatten)]
-        wanted: Wanted,
-        /// Instead of the dead letters, what is on this queue, such as one that was replaced.
+        arguments: MoveArguments,
+        /// Move the messages of this queue, such as a replaced one, instead of dead letters.
         #[arg(long)]
         from: Option<String>,
     },
-    /// Moves what waits on the catch-all for a field to the queue that it has by now. Moves nothing unless told.
+    /// Moves messages of a field from the catch-all queue to the field's queue. Moves nothing without --apply.
     #[command(after_help = MOVE_HELP)]
     Reroute {
         #[command(flatten)]
-        wanted: Wanted,
+        arguments: MoveArguments,
     },
-    /// Runs the function in Docker, as `sam local invoke` does, on queues and a secret of a local AWS.
+    /// Runs the function in Docker with `sam local invoke`, on queues and a secret of a local AWS.
     SamLocal {
-        /// The samples, such as events/messages-text.json; without any, all of events/.
+        /// The samples, such as events/messages-text.json; by default all of events/.
         events: Vec<PathBuf>,
-        /// The interpreter that has SAM CLI and the local AWS.
+        /// The Python interpreter, with SAM CLI and the local AWS installed.
         #[arg(long, default_value = ".venv/bin/python")]
         python: PathBuf,
     },
 }
 
-/// What is to be moved.
+/// The arguments of a move.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Wanted {
-    /// The field, with all its routes; or one kind of it, such as messages.statuses.
+pub(crate) struct MoveArguments {
+    /// The field with all its queues, or one kind of it, such as messages.statuses.
     #[arg(long)]
     pub(crate) field: Field,
-    /// Do it, instead of saying what would be done.
+    /// Move the messages; by default only print the counts.
     #[arg(long)]
     pub(crate) apply: bool,
-    /// Messages in a second, at most.
+    /// The maximum number of messages per second.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: u32,
-    /// Messages in all of each queue, at most.
+    /// The maximum number of messages to move from each queue.
     #[arg(long)]
-    pub(crate) most: Option<usize>,
+    pub(crate) max_messages: Option<usize>,
     #[command(flatten)]
     pub(crate) stack: NamedStack,
-    /// Print what was done as JSON.
+    /// Print the result as JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// What an app is to be subscribed to.
+/// The arguments of `subscribe`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Subscribe {
-    /// Id of the app.
+pub(crate) struct SubscribeArguments {
+    /// The id of the app.
     #[arg(long)]
     pub(crate) app: Id,
-    /// Ids of WhatsApp Business accounts whose events the app is to get.
+    /// The ids of WhatsApp Business accounts whose events the app should receive.
     #[arg(long = "account", value_delimiter = ',')]
     pub(crate) accounts: Vec<Id>,
-    /// The fields to subscribe to; without any, those that have a queue.
-    #[arg(long, value_delimiter = ',', value_parser = field_name)]
+    /// The fields to subscribe to; by default all with a queue.
+    #[arg(long, value_delimiter = ',', value_parser = parse_field_name)]
     pub(crate) fields: Option<Vec<String>>,
-    /// Drop the other fields, which are kept otherwise.
+    /// Unsubscribe from all other fields; by default they are kept.
     #[arg(long)]
     pub(crate) replace: bool,
-    /// Do it, instead of saying what would be done.
+    /// Apply the changes; by default only print them.
     #[arg(long)]
     pub(crate) apply: bool,
-    /// The callback URL; without it, that of the stack.
-    #[arg(long, value_parser = callback_url)]
+    /// The callback URL; by default that of the stack.
+    #[arg(long, value_parser = parse_callback_url)]
     pub(crate) url: Option<String>,
     #[command(flatten)]
     pub(crate) stack: NamedStack,
-    /// Print what is and what is to be done as JSON.
+    /// Print the subscriptions and the changes as JSON.
     #[arg(long)]
     pub(crate) json: bool,
     /// The Graph API, with its version.
@@ -195,38 +200,38 @@ pub(crate) struct Subscribe {
     pub(crate) graph_url: String,
 }
 
-/// The name of a field, which may have spaces around it.
-fn field_name(text: &str) -> Result<String, &'static str> {
+/// Parses the name of a field, without the spaces around it.
+fn parse_field_name(text: &str) -> Result<String, &'static str> {
     let name = text.trim();
     let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    is_name.then(|| name.to_owned()).ok_or("a field of Meta's is letters, digits and _")
+    is_name.then(|| name.to_owned()).ok_or("a field consists of letters, digits and _")
 }
 
-/// A URL that Meta may take, or one of a local stack, which has no certificate.
-fn callback_url(text: &str) -> Result<String, String> {
+/// Checks a callback URL: HTTPS, or plain HTTP to a local stack, which has no certificate.
+fn parse_callback_url(text: &str) -> Result<String, String> {
     let endpoint = Endpoint::new(text).map_err(|error| error.to_string())?;
     if endpoint.url().scheme() != "https" && !endpoint.is_local() {
-        return Err("Meta refuses plain HTTP".to_owned());
+        return Err("Meta rejects plain HTTP".to_owned());
     }
     Ok(text.to_owned())
 }
 
-/// A deployed stack.
+/// The name of a deployed stack.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NamedStack {
-    /// Name of the stack; by default that of samconfig.toml.
+    /// The name of the stack.
     #[arg(long)]
     pub(crate) stack: Option<String>,
 }
 
 impl NamedStack {
-    /// Describes the named stack; without a name, the one that runs on this computer.
+    /// Describes the named stack, or without a name the running local stack.
     pub(crate) async fn info_or_running(&self) -> Result<StackInfo, StackInfoError> {
         if self.stack.is_none() { StackInfo::running(Path::new(".")) } else { self.info().await }
     }
 
-    /// Describes the named stack; without a name, the deployed one with the default name.
+    /// Describes the named stack, or without a name the deployed stack with the default name.
     pub(crate) async fn info(&self) -> Result<StackInfo, StackInfoError> {
-        StackInfo::deployed(&AwsCli::default(), self.stack.as_deref().unwrap_or(STACK)).await
+        StackInfo::deployed(&AwsCli::default(), self.stack.as_deref().unwrap_or(DEFAULT_STACK)).await
     }
 }

@@ -1,4 +1,4 @@
-//! What each command does, up to what it prints.
+//! The commands. Each returns whether the result is as expected.
 
 use std::{
     fs, io,
@@ -44,14 +44,14 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use whatsapp_webhook::credentials::AppCredentials;
 
-use crate::arguments::{NamedStack, Subscribe, Wanted};
+use crate::arguments::{MoveArguments, NamedStack, SubscribeArguments};
 
 #[derive(Debug, Error)]
 pub(crate) enum CommandError {
     #[error(transparent)]
     Sample(#[from] SampleError),
     #[error("cannot write {}: {source}", path.display())]
-    Unwritable { path: PathBuf, source: io::Error },
+    WriteSample { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Deliver(#[from] DeliverError),
     #[error(transparent)]
@@ -60,10 +60,10 @@ pub(crate) enum CommandError {
     Run(#[from] RunError),
     #[error(transparent)]
     SamLocal(#[from] SamError),
-    #[error("neither APP_SECRET and VERIFY_TOKEN are set, nor is a stack named")]
+    #[error("name a stack, or set APP_SECRET and VERIFY_TOKEN")]
     MissingSecrets,
-    #[error("META_ACCESS_TOKEN is not set, which accounts need: the access token of a system user")]
-    NoAccessToken,
+    #[error("META_ACCESS_TOKEN is not set: accounts require the access token of a system user")]
+    MissingAccessToken,
     #[error(transparent)]
     Graph(#[from] GraphError),
     #[error(transparent)]
@@ -77,8 +77,8 @@ pub(crate) enum CommandError {
 }
 
 pub(crate) fn sign(files: &[PathBuf], check: bool) -> Result<bool, CommandError> {
-    let samples = load(files)?;
-    let mut fresh = true;
+    let samples = load_samples(files)?;
+    let mut is_up_to_date = true;
     for sample in samples {
         let signed = sign::sign_event(&sample, samples::APP_SECRET);
         if signed == sample.text {
@@ -86,18 +86,18 @@ pub(crate) fn sign(files: &[PathBuf], check: bool) -> Result<bool, CommandError>
         }
         let path = sample.path;
         if check {
-            fresh = false;
-            println!("{}: stale", path.display());
+            is_up_to_date = false;
+            println!("{}: outdated", path.display());
         } else {
-            fs::write(&path, signed).map_err(|source| CommandError::Unwritable { path: path.clone(), source })?;
+            fs::write(&path, signed).map_err(|source| CommandError::WriteSample { path: path.clone(), source })?;
             println!("{}: signed", path.display());
         }
     }
-    Ok(fresh)
+    Ok(is_up_to_date)
 }
 
-/// Reads the samples that were named, or all of them.
-fn load(files: &[PathBuf]) -> Result<Vec<Sample>, SampleError> {
+/// Reads these samples, or all of `events/` if there are none.
+fn load_samples(files: &[PathBuf]) -> Result<Vec<Sample>, SampleError> {
     if files.is_empty() {
         Sample::load_all(Path::new("events"))
     } else {
@@ -129,15 +129,15 @@ pub(crate) async fn deliver(event: &Path, url: Option<String>) -> Result<bool, C
 pub(crate) async fn run(once: bool, events: &Path, python: &Path) -> Result<bool, CommandError> {
     let local = tokio::select! {
         local = LocalRun::deploy_and_deliver(Path::new("."), events, python) => local?,
-        stopped = stopped() => return stopped.and(Err(CommandError::Interrupted)),
+        signal = wait_for_signal() => return signal.and(Err(CommandError::Interrupted)),
     };
     let as_expected = local.is_as_expected();
     if once || !as_expected {
         return Ok(as_expected);
     }
     tokio::select! {
-        failed = local.watch() => match failed? {},
-        stopped = stopped() => stopped.map(|()| true),
+        result = local.watch() => match result? {},
+        signal = wait_for_signal() => signal.map(|()| true),
     }
 }
 
@@ -159,54 +159,53 @@ pub(crate) async fn verify(
     let stop = AtomicBool::new(false);
     let passed = |checks: &[Check]| !stop.load(Ordering::Relaxed) && !checks.iter().any(Check::is_failed);
     let checks = if json {
-        let checks = finished(verify::verify(&target, &stop, |_| ()), &stop).await?;
+        let checks = run_with_cleanup(verify::verify(&target, &stop, |_| ()), &stop).await?;
         println!("{}", json!({ "url": url, "passed": passed(&checks), "checks": checks }));
         checks
     } else {
         println!("{url}\n");
-        let checks = finished(verify::verify(&target, &stop, report::check), &stop).await?;
+        let checks = run_with_cleanup(verify::verify(&target, &stop, report::check), &stop).await?;
         report::check_summary(&checks);
         checks
     };
     Ok(passed(&checks))
 }
 
-/// Finishes what cleans up after itself: at the first signal it is told to stop, the second ends it at once.
-async fn finished<T>(work: impl Future<Output = T>, stop: &AtomicBool) -> Result<T, CommandError> {
+/// Runs a future that cleans up when `stop` is set. The first signal sets it, the second ends the future at once.
+async fn run_with_cleanup<T>(work: impl Future<Output = T>, stop: &AtomicBool) -> Result<T, CommandError> {
     let mut work = pin!(work);
     tokio::select! {
-        done = &mut work => return Ok(done),
-        stopped = stopped() => stopped?,
+        result = &mut work => return Ok(result),
+        signal = wait_for_signal() => signal?,
     }
     stop.store(true, Ordering::Relaxed);
-    eprintln!("ingress: interrupted; cleans up, which takes a minute at most (once more: ends at once)");
+    eprintln!("ingress: interrupted: cleaning up, which takes up to a minute; interrupt again to exit at once");
     tokio::select! {
-        done = work => Ok(done),
-        stopped = stopped() => stopped.and(Err(CommandError::Interrupted)),
+        result = work => Ok(result),
+        signal = wait_for_signal() => signal.and(Err(CommandError::Interrupted)),
     }
 }
 
-/// Returns the JSON text of the stack's secret, in which `APP_SECRET` and `VERIFY_TOKEN` of the environment replace the
-/// members.
+/// Returns the JSON text of the stack's secret, whose members `APP_SECRET` and `VERIFY_TOKEN` of the environment replace.
 fn secret(info: Option<&StackInfo>) -> Result<String, CommandError> {
     let members = [("app_secret", "APP_SECRET"), ("verify_token", "VERIFY_TOKEN")];
-    let set: Vec<_> = members.into_iter().filter_map(|(member, name)| Some((member, variable(name)?))).collect();
+    let overrides: Vec<_> = members.into_iter().filter_map(|(member, name)| Some((member, variable(name)?))).collect();
     let mut secret = match info {
-        Some(info) if set.is_empty() => return Ok(info.secret.clone()),
+        Some(info) if overrides.is_empty() => return Ok(info.secret.clone()),
         Some(info) => serde_json::from_str::<Map<String, Value>>(&info.secret).unwrap_or_default(),
-        None if set.len() < members.len() => return Err(CommandError::MissingSecrets),
+        None if overrides.len() < members.len() => return Err(CommandError::MissingSecrets),
         None => Map::new(),
     };
-    secret.extend(set.into_iter().map(|(member, value)| (member.to_owned(), value.into())));
+    secret.extend(overrides.into_iter().map(|(member, value)| (member.to_owned(), value.into())));
     Ok(Value::from(secret).to_string())
 }
 
-pub(crate) async fn subscribe(arguments: Subscribe) -> Result<bool, CommandError> {
+pub(crate) async fn subscribe(arguments: SubscribeArguments) -> Result<bool, CommandError> {
     let info = arguments.stack.info().await?;
     let credentials = AppCredentials::parse(&secret(Some(&info))?).map_err(StackInfoError::from)?;
     let access_token = variable("META_ACCESS_TOKEN");
     if !arguments.accounts.is_empty() && access_token.is_none() {
-        return Err(CommandError::NoAccessToken);
+        return Err(CommandError::MissingAccessToken);
     }
     let graph = Graph::new(&arguments.graph_url)?;
     let tokens = Tokens::find(&graph, &arguments.app, &credentials, access_token.as_deref()).await?;
@@ -244,68 +243,68 @@ pub(crate) async fn queues(stack: &NamedStack, json: bool) -> Result<bool, Comma
     Ok(true)
 }
 
-pub(crate) async fn redrive(wanted: &Wanted, from: Option<&str>) -> Result<bool, CommandError> {
-    let info = wanted.stack.info_or_running().await?;
-    let moves = match from {
-        Some(queue) => vec![redrive::drain(&info, &wanted.field, queue)?],
-        None => redrive::redrive(&info, &wanted.field).await?,
+pub(crate) async fn redrive(arguments: &MoveArguments, from: Option<&str>) -> Result<bool, CommandError> {
+    let info = arguments.stack.info_or_running().await?;
+    let transfers = match from {
+        Some(queue) => vec![redrive::drain(&info, &arguments.field, queue)?],
+        None => redrive::redrive(&info, &arguments.field).await?,
     };
-    carry_out(&moves, wanted).await
+    run_transfers(&transfers, arguments).await
 }
 
-pub(crate) async fn reroute(wanted: &Wanted) -> Result<bool, CommandError> {
-    let info = wanted.stack.info_or_running().await?;
-    carry_out(&[redrive::reroute(&info, &wanted.field)?], wanted).await
+pub(crate) async fn reroute(arguments: &MoveArguments) -> Result<bool, CommandError> {
+    let info = arguments.stack.info_or_running().await?;
+    run_transfers(&[redrive::reroute(&info, &arguments.field)?], arguments).await
 }
 
-/// Moves messages, or only counts what waits.
-async fn carry_out(all: &[Transfer], wanted: &Wanted) -> Result<bool, CommandError> {
-    if !wanted.apply {
-        let mut waits = Vec::new();
-        for one in all {
-            waits.push(one.counts().await?);
+/// Moves the messages. Without `apply`, only prints the message counts.
+async fn run_transfers(transfers: &[Transfer], arguments: &MoveArguments) -> Result<bool, CommandError> {
+    if !arguments.apply {
+        let mut moves = Vec::new();
+        for transfer in transfers {
+            moves.push(transfer.counts().await?);
         }
-        if wanted.json {
-            println!("{}", json!({ "applied": false, "moves": waits }));
+        if arguments.json {
+            println!("{}", json!({ "applied": false, "moves": moves }));
         } else {
-            report::dry_run(&waits, &wanted.field);
+            report::dry_run(&moves, &arguments.field);
         }
         return Ok(true);
     }
     let stop = Arc::new(AtomicBool::new(false));
     let is_stopped = Arc::clone(&stop);
     tokio::spawn(async move {
-        // Without signals to listen for, the run is ended as any program is, which loses nothing either.
-        if stopped().await.is_ok() {
+        // If it cannot listen for signals, they end the process at once, which loses no message either.
+        if wait_for_signal().await.is_ok() {
             is_stopped.store(true, Ordering::Relaxed);
         }
     });
-    let limits = TransferLimits { rate: wanted.rate, max_messages: wanted.most.unwrap_or(usize::MAX) };
-    let mut done = Vec::new();
-    for one in all {
+    let limits = TransferLimits { rate: arguments.rate, max_messages: arguments.max_messages.unwrap_or(usize::MAX) };
+    let mut reports = Vec::new();
+    for transfer in transfers {
         let mut progress = report::Progress::start();
-        let moved = one.run(limits, &stop, |moved| progress.show(moved)).await;
-        progress.end();
-        if !wanted.json {
-            report::transfer(&moved);
+        let report = transfer.run(limits, &stop, |report| progress.update(report)).await;
+        progress.clear();
+        if !arguments.json {
+            report::transfer(&report);
         }
-        done.push(moved);
+        reports.push(report);
     }
-    let is_done = done.iter().all(TransferReport::is_success);
-    if wanted.json {
-        println!("{}", json!({ "applied": true, "done": is_done, "moves": done }));
+    let is_success = reports.iter().all(TransferReport::is_success);
+    if arguments.json {
+        println!("{}", json!({ "applied": true, "done": is_success, "moves": reports }));
     }
-    Ok(is_done)
+    Ok(is_success)
 }
 
 pub(crate) async fn sam_local(events: &[PathBuf], python: &Path) -> Result<bool, CommandError> {
-    let samples = load(events)?;
+    let samples = load_samples(events)?;
     let invocations = SamLocal::start(Path::new("."), python).await?.invoke_all(&samples).await?;
     Ok(invocations.iter().all(|invocation| invocation.outcome.is_as_expected()))
 }
 
-/// Waits for the signals that end a program, so that it ends what it started first.
-pub(crate) async fn stopped() -> Result<(), CommandError> {
+/// Waits for a signal to end, so that the caller can first stop the child processes that it started.
+pub(crate) async fn wait_for_signal() -> Result<(), CommandError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CommandError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(CommandError::Signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(CommandError::Signals)?;

@@ -1,4 +1,4 @@
-//! The command line: reads arguments and environment, and turns outcomes into exit codes.
+//! The command line: parses the arguments, runs the command, and exits with its result.
 
 mod arguments;
 mod commands;
@@ -10,26 +10,28 @@ use clap::Parser;
 
 use crate::{
     arguments::{Arguments, Command},
-    commands::{CommandError, deliver, queues, redrive, reroute, run, sam_local, sign, stopped, subscribe, verify},
+    commands::{
+        CommandError, deliver, queues, redrive, reroute, run, sam_local, sign, subscribe, verify, wait_for_signal,
+    },
 };
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
+    let result = match Arguments::parse().command {
         Command::Sign { files, check } => sign(&files, check),
         Command::Deliver { event, url } => deliver(&event, url).await,
         Command::Run { once, events, python } => run(once, &events, &python).await,
         Command::Verify { url, stack, no_stack, json } => verify(url, &stack, no_stack, json).await,
-        Command::Subscribe(wanted) => subscribe(wanted).await,
+        Command::Subscribe(arguments) => subscribe(arguments).await,
         Command::Queues { stack, json } => queues(&stack, json).await,
-        Command::Redrive { wanted, from } => redrive(&wanted, from.as_deref()).await,
-        Command::Reroute { wanted } => reroute(&wanted).await,
+        Command::Redrive { arguments, from } => redrive(&arguments, from.as_deref()).await,
+        Command::Reroute { arguments } => reroute(&arguments).await,
         Command::SamLocal { events, python } => tokio::select! {
-            done = sam_local(&events, &python) => done,
-            stopped = stopped() => stopped.and(Err(CommandError::Interrupted)),
+            result = sam_local(&events, &python) => result,
+            signal = wait_for_signal() => signal.and(Err(CommandError::Interrupted)),
         },
     };
-    match done {
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

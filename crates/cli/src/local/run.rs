@@ -97,10 +97,10 @@ impl LocalRun {
     }
 
     async fn deliver_all(&mut self, samples: &[Sample]) -> Result<(), RunError> {
-        let table = report::Deliveries::start(samples.iter().map(|sample| sample.name.as_str()));
+        let table = report::DeliveryTable::start(samples.iter().map(|sample| sample.name.as_str()));
         for sample in samples {
             let outcome = self.deliver(sample).await?;
-            table.line(&outcome);
+            table.print_row(&outcome);
             self.outcomes.push(outcome);
         }
         self.queues.release().await?;
@@ -137,7 +137,7 @@ async fn watch_counts(queues: &StackQueues) -> Result<Infallible, RunError> {
         let now = queues.counts().await?;
         for ((queue, before), now) in queues.all.iter().zip(&before).zip(&now) {
             if before.visible != now.visible {
-                report::change(&queue.label, before.visible, now.visible);
+                report::count_change(&queue.label, before.visible, now.visible);
             }
         }
         before = now;

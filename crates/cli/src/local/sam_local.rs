@@ -156,11 +156,11 @@ impl SamLocal {
     /// Runs the function on each sample in a new container, and prints a table of the results.
     pub async fn invoke_all(&mut self, samples: &[Sample]) -> Result<Vec<Invocation>, SamError> {
         report::image(&self.image.image, self.image.stand_in_because.as_deref());
-        let table = report::Deliveries::start(samples.iter().map(|sample| sample.name.as_str()));
+        let table = report::DeliveryTable::start(samples.iter().map(|sample| sample.name.as_str()));
         let mut invocations = Vec::new();
         for sample in samples {
             let invocation = self.invoke(sample).await?;
-            table.line(&invocation.outcome);
+            table.print_row(&invocation.outcome);
             if samples.len() == 1 || !invocation.outcome.is_as_expected() {
                 report::log_tail(&invocation.log);
             }

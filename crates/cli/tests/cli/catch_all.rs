@@ -479,7 +479,7 @@ async fn a_second_interrupt_ends_a_run_that_cannot_clean_up() {
     world.sqs.kills.notified().await;
     verifying.interrupt().await;
     let first = told.next_line().await.unwrap().unwrap();
-    assert!(first.contains("interrupted; cleans up"), "{first}");
+    assert!(first.contains("interrupted: cleaning up"), "{first}");
     verifying.interrupt().await;
 
     // The queue is waited for a little longer than this.

@@ -110,7 +110,7 @@ async fn messages_are_counted_and_brought_back() {
     other_queues(&stack, &sqs).await;
 
     let dry = told(&stack, &["redrive", "--field", "security"]).await;
-    assert_told(dry, true, &["whatsapp-ingress-security-dead: 14 waiting", "whatsapp-ingress-security: 3 waiting"]);
+    assert_told(dry, true, &["whatsapp-ingress-security-dead: 14 visible", "whatsapp-ingress-security: 3 visible"]);
     let dry = told(&stack, &["reroute", "--field", "security", "--json"]).await;
     let counted: Value = serde_json::from_str(&dry.0).unwrap();
     assert_eq!((&counted["applied"], &counted["moves"][0]["from"]["visible"]), (&json!(false), &json!(17)));
