@@ -1,4 +1,4 @@
-//! The other ways in: `cargo lambda watch` and `invoke` on the samples, and `cargo lambda deploy` to a stack that is up.
+//! `cargo lambda watch` and `invoke` with the samples, and `cargo lambda deploy` to a running stack.
 
 use std::{
     fs,
@@ -24,13 +24,13 @@ use crate::{TURN, root, tool};
 
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A stack that takes the samples as they are signed.
+/// Starts a stack that accepts the signatures of the samples.
 async fn stack() -> Stack {
     let options = StackOptions { secrets: Some(samples::secrets()), ..StackOptions::default() };
     Stack::start_with(&options, root(), &tool("python")).await.unwrap()
 }
 
-/// cargo-lambda, with the credentials and the endpoint of the stack.
+/// Returns a command of cargo-lambda with the credentials and the endpoint of the stack.
 fn cargo_lambda(stack: &Stack, verb: &str) -> Command {
     let mut command = Command::new(tool("cargo-lambda"));
     command.current_dir(root()).stdin(Stdio::null()).args(["lambda", verb]);
@@ -41,13 +41,14 @@ fn cargo_lambda(stack: &Stack, verb: &str) -> Command {
     command
 }
 
-fn succeeded(command: &mut Command) -> Output {
+/// Runs a command, which must succeed.
+fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     output
 }
 
-/// `cargo lambda watch`, until it is dropped.
+/// A running `cargo lambda watch`, which ends when this is dropped.
 struct Watch {
     process: Child,
     address: SocketAddr,
@@ -55,8 +56,8 @@ struct Watch {
 
 impl Watch {
     fn start(stack: &Stack) -> Self {
-        // What it would do with the first request, which would not wait for so long.
-        succeeded(Command::new(env!("CARGO")).current_dir(root()).args(["build", "--package", "whatsapp-ingress"]));
+        // Otherwise it builds at the first request, which would time out.
+        run(Command::new(env!("CARGO")).current_dir(root()).args(["build", "--package", "whatsapp-ingress"]));
         let address = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
         let log = fs::File::create(root().join(".local/watch.log")).unwrap();
         let mut command = cargo_lambda(stack, "watch");
@@ -65,7 +66,7 @@ impl Watch {
         command.env("SECRET_ID", &stack.info.outputs["SecretArn"]);
         command.env("PAYLOAD_BUCKET", &stack.info.outputs["PayloadBucket"]);
         command.env("QUEUE_URLS", json!(stack.info.queue_urls).to_string());
-        // A group of its own, since what it starts does not end with it.
+        // In its own process group, because its child processes do not end with it.
         command.stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
         let watch = Self { process: command.spawn().unwrap(), address };
         let deadline = Instant::now() + START_TIMEOUT;
@@ -86,7 +87,7 @@ impl Drop for Watch {
 }
 
 #[tokio::test]
-async fn watch_serves_every_sample_over_http_and_by_invoke() {
+async fn watch_handles_every_sample_by_http_and_invoke() {
     let _turn = TURN.lock().await;
     let stack = stack().await;
     let mut queues = StackQueues::of(&stack.info);
@@ -100,8 +101,8 @@ async fn watch_serves_every_sample_over_http_and_by_invoke() {
 
         let mut invoke = cargo_lambda(&stack, "invoke");
         invoke.args(["whatsapp-ingress", "--invoke-address", "127.0.0.1", "--invoke-port", &port]);
-        let told = succeeded(invoke.arg("--data-file").arg(&sample.path));
-        let answer: Value = serde_json::from_slice(&told.stdout).unwrap();
+        let output = run(invoke.arg("--data-file").arg(&sample.path));
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
         let status = u16::try_from(answer["statusCode"].as_u64().unwrap()).unwrap();
         let answer = Response { status, body: answer["body"].as_str().unwrap().into() };
         let outcome = Outcome::of(&sample, &answer, Duration::ZERO, &mut queues).await.unwrap();
@@ -110,7 +111,7 @@ async fn watch_serves_every_sample_over_http_and_by_invoke() {
 }
 
 #[tokio::test]
-async fn deploy_replaces_the_code_of_a_stacks_function_and_nothing_else() {
+async fn deploy_replaces_only_the_code_of_the_function() {
     let _turn = TURN.lock().await;
     let stack = stack().await;
     let mut queues = StackQueues::of(&stack.info);
@@ -122,7 +123,7 @@ async fn deploy_replaces_the_code_of_a_stacks_function_and_nothing_else() {
 
     let mut deploy = cargo_lambda(&stack, "deploy");
     deploy.args(["--endpoint-url", &stack.info.aws_endpoint, "--binary-name", "whatsapp-ingress", "--alias", "live"]);
-    succeeded(deploy.arg(&stack.info.outputs["FunctionName"]));
+    run(deploy.arg(&stack.info.outputs["FunctionName"]));
 
     let after = configuration(&stack);
     assert_ne!(before["CodeSha256"], after["CodeSha256"]);
@@ -136,7 +137,7 @@ async fn deploy_replaces_the_code_of_a_stacks_function_and_nothing_else() {
     assert_eq!(outcome.problems, Vec::<String>::new());
 }
 
-/// Puts a program in the function's place that ends at once.
+/// Replaces the function's code by a program that exits at once.
 fn break_code(stack: &Stack) {
     let script = "
 import io, sys, zipfile
@@ -156,7 +157,7 @@ fn configuration(stack: &Stack) -> Value {
     serde_json::from_slice(&python(stack, script).stdout).unwrap()
 }
 
-/// Runs a script that has a client of Lambda, and the function's name as its argument.
+/// Runs a script with a client of Lambda, and the function's name as argument.
 fn python(stack: &Stack, script: &str) -> Output {
     let script = format!("import boto3\nfunctions = boto3.client('lambda')\n{script}");
     let mut command = Command::new(tool("python"));
@@ -164,5 +165,5 @@ fn python(stack: &Stack, script: &str) -> Output {
     command.env("AWS_ENDPOINT_URL", &stack.info.aws_endpoint).env("AWS_DEFAULT_REGION", &stack.info.region);
     command.env("AWS_ACCESS_KEY_ID", &stack.info.access_key_id);
     command.env("AWS_SECRET_ACCESS_KEY", &stack.info.secret_access_key);
-    succeeded(command.env_remove("AWS_PROFILE").env_remove("AWS_SESSION_TOKEN"))
+    run(command.env_remove("AWS_PROFILE").env_remove("AWS_SESSION_TOKEN"))
 }

@@ -30,8 +30,8 @@ use whatsapp_webhook::{message::event_id, notification::split};
 
 use crate::{TURN, root, tool};
 
-/// What a consumer may take for its work, its start included.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// The limit for the start and the work of a consumer.
+const CONSUMER_TIMEOUT: Duration = Duration::from_secs(90);
 
 fn python() -> Command {
     Command::new(tool("python"))
@@ -46,8 +46,7 @@ fn load(name: &str) -> Sample {
     Sample::load(&root().join(format!("events/{name}.json"))).unwrap()
 }
 
-/// The sample as Meta sends it since people have a business-scoped user id: it comes with every contact, and a
-/// receipt comes with a contact.
+/// Adds business-scoped user ids, as Meta sends them: each contact has one, and each receipt has a contact.
 fn with_user_ids(mut sample: Sample) -> Sample {
     fn add(value: &mut Value) {
         if let Some(object) = value.as_object_mut() {
@@ -68,14 +67,14 @@ fn with_user_ids(mut sample: Sample) -> Sample {
     sample
 }
 
-/// A message whose body is too large for SQS.
+/// Makes the message's body too large for SQS.
 fn large(mut sample: Sample) -> Sample {
     let body = String::from_utf8(sample.body).unwrap();
     sample.body = body.replace("in stock?", &"in stock? ".repeat(110_000)).into_bytes();
     sample
 }
 
-/// One that no consumer can read: its message has no id and no type.
+/// Returns a notification that no consumer can read, because its message has no id and no type.
 fn unreadable() -> Sample {
     let mut sample = load("messages-text");
     let mut body: Value = serde_json::from_slice(&sample.body).unwrap();
@@ -122,30 +121,31 @@ impl Deployed {
         &self.stack.info.queue_urls["messages"]
     }
 
-    /// How many messages the queue gives out, and how many it has given out and not seen deleted.
+    /// Returns the numbers of visible messages and of messages in flight.
     async fn depth(&self, queue_url: &str) -> (String, String) {
-        const WAITING: QueueAttributeName = QueueAttributeName::ApproximateNumberOfMessages;
-        const TAKEN: QueueAttributeName = QueueAttributeName::ApproximateNumberOfMessagesNotVisible;
-        let asked = self.sqs.get_queue_attributes().queue_url(queue_url);
-        let told = asked.attribute_names(WAITING).attribute_names(TAKEN).send().await.unwrap().attributes.unwrap();
-        (told[&WAITING].clone(), told[&TAKEN].clone())
+        const VISIBLE: QueueAttributeName = QueueAttributeName::ApproximateNumberOfMessages;
+        const IN_FLIGHT: QueueAttributeName = QueueAttributeName::ApproximateNumberOfMessagesNotVisible;
+        let call = self.sqs.get_queue_attributes().queue_url(queue_url);
+        let attributes =
+            call.attribute_names(VISIBLE).attribute_names(IN_FLIGHT).send().await.unwrap().attributes.unwrap();
+        (attributes[&VISIBLE].clone(), attributes[&IN_FLIGHT].clone())
     }
 
-    /// Waits until nothing is left to take, and this many were taken and not deleted.
-    async fn wait_for(&self, not_deleted: usize) {
-        self.wait_for_on(self.queue_url(), not_deleted).await;
+    /// Waits until no message is visible, and this many are in flight.
+    async fn wait_for(&self, in_flight: usize) {
+        self.wait_for_on(self.queue_url(), in_flight).await;
     }
 
-    async fn wait_for_on(&self, queue_url: &str, not_deleted: usize) {
-        let expected = ("0".to_owned(), not_deleted.to_string());
-        let deadline = Instant::now() + PATIENCE;
+    async fn wait_for_on(&self, queue_url: &str, in_flight: usize) {
+        let expected = ("0".to_owned(), in_flight.to_string());
+        let deadline = Instant::now() + CONSUMER_TIMEOUT;
         while self.depth(queue_url).await != expected {
             assert!(Instant::now() < deadline, "{:?} instead of {expected:?}", self.depth(queue_url).await);
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
-    /// The environment in which AWS's libraries find the local AWS, and nothing else.
+    /// Returns the environment variables with which AWS's libraries use the local AWS.
     fn environment(&self) -> [(&'static str, &str); 5] {
         let info = &self.stack.info;
         [
@@ -157,37 +157,37 @@ impl Deployed {
         ]
     }
 
-    fn start(&self, command: &mut Command) -> Running {
+    fn start(&self, command: &mut Command) -> RunningConsumer {
         let command = command.env("QUEUE_URL", self.queue_url()).envs(self.environment());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let (send, lines) = channel();
         let output = BufReader::new(child.stdout.take().unwrap());
         thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
-        Running { child, lines }
+        RunningConsumer { child, lines }
     }
 }
 
-/// A consumer at work, and what it says.
-struct Running {
+/// A running consumer, and the lines that it prints.
+struct RunningConsumer {
     child: Child,
     lines: Receiver<String>,
 }
 
-impl Running {
-    /// The next lines, in the order of the alphabet: a standard queue has none.
+impl RunningConsumer {
+    /// Returns the next lines, sorted, because a standard queue has no order.
     fn lines(&self, count: usize) -> Vec<String> {
-        let mut lines: Vec<_> = (0..count).map(|_| self.lines.recv_timeout(PATIENCE).unwrap()).collect();
+        let mut lines: Vec<_> = (0..count).map(|_| self.lines.recv_timeout(CONSUMER_TIMEOUT).unwrap()).collect();
         lines.sort_unstable();
         lines
     }
 
-    /// Asks it to end; it must do so by itself, and say nothing more.
-    fn end(mut self) {
-        let told = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        assert!(told.success());
+    /// Sends SIGTERM. The consumer must exit with status 0 and print no more lines.
+    fn terminate(mut self) {
+        let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(status.success());
         let deadline = Instant::now() + Duration::from_secs(40);
         while self.child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < deadline, "it does not end");
+            assert!(Instant::now() < deadline, "the consumer does not exit");
             thread::sleep(Duration::from_millis(50));
         }
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
@@ -195,41 +195,41 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningConsumer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What the pollers get: four messages to work on, one of them from S3, and one that they cannot read.
-fn for_pollers() -> [Sample; 5] {
+/// Returns the notifications for the pollers: four messages, one of them with its body in S3, and one unreadable message.
+fn poller_samples() -> [Sample; 5] {
     let sent = [load("messages-text"), load("messages-image"), load("messages-errors")];
     let [text, image, errors] = sent;
     [text.clone(), unreadable(), image, errors, large(text)]
 }
 
-#[allow(clippy::explicit_write, reason = "what the macro prints is captured, and nobody would see the skipping")]
-fn skipped(why: &str) {
-    writeln!(std::io::stderr(), "SKIPPED: {why}").unwrap();
+#[allow(clippy::explicit_write, reason = "the test harness captures the output of the macro")]
+fn report_skipped(reason: &str) {
+    writeln!(std::io::stderr(), "SKIPPED: {reason}").unwrap();
 }
 
 fn has_node() -> bool {
     let version = Command::new("node").args(["--print", "Number(process.versions.node.split('.')[0])"]).output();
-    let version = version.ok().and_then(|told| String::from_utf8(told.stdout).ok()?.trim().parse::<u32>().ok());
+    let version = version.ok().and_then(|output| String::from_utf8(output.stdout).ok()?.trim().parse::<u32>().ok());
     let has = version.is_some_and(|version| version >= 20);
     if !has {
-        skipped("Node.js 20 or later is not installed");
+        report_skipped("Node.js 20 or later is not installed");
     }
-    // Where it is, what it runs must have been built.
+    // If Node.js is installed, the poller must be built.
     assert!(!has || root().join("examples/node-poller/node_modules").is_dir(), "run `make consumers` first");
     has
 }
 
 #[tokio::test]
-async fn the_rust_poller_handles_deletes_and_fetches_what_is_large() {
+async fn rust_poller_handles_messages_and_large_bodies() {
     let deployed = Deployed::new().await;
-    deployed.deliver(for_pollers()).await;
+    deployed.deliver(poller_samples()).await;
     let poller = deployed.start(&mut Command::new(poller()));
     let handled: Vec<_> = poller.lines(4).iter().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect();
     let handled =
@@ -244,7 +244,7 @@ async fn the_rust_poller_handles_deletes_and_fetches_what_is_large() {
         ]
     );
     deployed.wait_for(1).await;
-    poller.end();
+    poller.terminate();
 }
 
 fn sorted<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {
@@ -253,7 +253,7 @@ fn sorted<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {
     all
 }
 
-/// Built with the tests of its package, and so with those of the workspace, into the folder above this test's.
+/// Returns the poller, which the tests of the workspace build into the folder above that of this test.
 fn poller() -> PathBuf {
     let poller = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("whatsapp-poller");
     assert!(poller.exists(), "run `cargo test --workspace`, or `cargo build --package whatsapp-poller` before");
@@ -261,23 +261,23 @@ fn poller() -> PathBuf {
 }
 
 #[tokio::test]
-async fn the_node_poller_handles_deletes_and_fetches_what_is_large() {
+async fn node_poller_handles_messages_and_large_bodies() {
     if !has_node() {
         return;
     }
     let deployed = Deployed::new().await;
-    deployed.deliver(for_pollers()).await;
+    deployed.deliver(poller_samples()).await;
     let poller = deployed.start(Command::new("node").arg(root().join("examples/node-poller/poller.js")));
     let handled: Vec<Value> = poller.lines(4).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(handled.iter().all(|line| line["event_id"].as_str().unwrap().len() == 64));
     let what = |line: &Value| line.get("type").or(line.get("title")).unwrap().as_str().unwrap().to_owned();
     assert_eq!(sorted(handled.iter().map(what)), ["Rate limit hit", "image", "text", "text"]);
     deployed.wait_for(1).await;
-    poller.end();
+    poller.terminate();
 }
 
 #[tokio::test]
-async fn the_extended_client_reads_a_body_over_one_mebibyte_like_any_other() {
+async fn extended_client_reads_large_bodies() {
     let deployed = Deployed::new().await;
     let [text, large] = [load("messages-text"), large(load("messages-text"))];
     // Copies of a large body have an object each.
@@ -293,12 +293,12 @@ async fn the_extended_client_reads_a_body_over_one_mebibyte_like_any_other() {
     deployed.wait_for(0).await;
 }
 
-/// Written from docs/contract.md alone: whoever knows the page can read every queue.
+/// The script uses only docs/contract.md, so the page is sufficient to read every queue.
 #[tokio::test]
-async fn a_shell_script_works_off_every_queue_the_catch_all_too() {
+async fn shell_worker_handles_every_queue() {
     let tools = ["curl", "jq"].map(|tool| Command::new(tool).arg("--version").output().is_ok());
     if tools != [true, true] {
-        skipped("curl and jq are not both installed");
+        report_skipped("curl and jq are not both installed");
         return;
     }
     let deployed = Deployed::new().await;
@@ -326,7 +326,7 @@ async fn a_shell_script_works_off_every_queue_the_catch_all_too() {
     let bytes: Vec<_> = worked.iter().filter_map(|line| line["bytes"].as_u64()).collect();
     assert_eq!(sorted(bytes.into_iter()), [4, 43]);
     let fields = worked.iter().filter(|line| line["field"].is_string()).count();
-    assert_eq!(worked.len() - fields, 5, "two are bytes, two no notifications, one has no field");
+    assert_eq!(worked.len() - fields, 5, "two are not JSON, two are not notifications, one has no field");
     for url in deployed.stack.info.queue_urls.values() {
         deployed.wait_for_on(url, 0).await;
     }
@@ -341,8 +341,8 @@ mod lambda {
 
     const FOLDER: &str = "examples/python-lambda";
 
-    /// What is in the table of handled events, and what the function logged of its work.
-    const LOOK: &str = r#"
+    /// Prints the contents of the table of handled events, and the number of log lines of handled messages.
+    const READ_RESULTS: &str = r#"
 import boto3, json, sys
 items = boto3.client("dynamodb").scan(TableName=sys.argv[1])["Items"]
 log = boto3.client("logs").filter_log_events(logGroupName=sys.argv[2])["events"]
@@ -357,7 +357,7 @@ print(json.dumps({
     fn deploy(deployed: &Deployed) {
         let folder = root().join(".local/consumers");
         fs::create_dir_all(&folder).unwrap();
-        // A date of the last look for a newer version, without which SAM CLI asks the network at its end.
+        // Without a date of the last check, SAM CLI checks for a newer version on the network.
         fs::write(folder.join("metadata.json"), r#"{"lastVersionCheck": 4000000000}"#).unwrap();
         let version =
             python().args(["-c", "import sys; print('python%d.%d' % sys.version_info[:2])"]).output().unwrap();
@@ -375,19 +375,19 @@ print(json.dumps({
             .arg(format!("QueueArn={}", info.outputs["QueueArnMessages"]))
             .arg(format!("PayloadBucket={}", info.outputs["PayloadBucket"]))
             .arg(format!("Runtime={}", String::from_utf8(version.stdout).unwrap().trim()))
-            // The local AWS does not look into arrays, as AWS's own filters do, and would delete everything.
+            // The filters of the local AWS do not match elements of arrays, and would delete every message.
             .arg("FilterByKind=false")
             .current_dir(root().join(FOLDER))
             .envs(deployed.environment())
             .envs([("SAM_CLI_TELEMETRY", "0"), ("__SAM_CLI_APP_DIR", folder.to_str().unwrap()), ("COLUMNS", "240")])
             .output()
             .unwrap();
-        let told = [sam.stdout, sam.stderr].concat();
-        assert!(sam.status.success(), "{}", String::from_utf8_lossy(&told));
+        let output = [sam.stdout, sam.stderr].concat();
+        assert!(sam.status.success(), "{}", String::from_utf8_lossy(&output));
     }
 
     #[tokio::test]
-    async fn handles_each_message_once_and_reports_the_one_it_cannot_read() {
+    async fn handles_messages_once_and_reports_unreadable_one() {
         let deployed = Deployed::new().await;
         let text = with_user_ids(load("messages-text"));
         let sent = [
@@ -409,7 +409,7 @@ print(json.dumps({
             .unwrap();
         let table = String::from_utf8(outputs.stdout).unwrap().trim().to_owned();
         let look = python()
-            .args(["-c", LOOK, &table, "/aws/lambda/a-consumer"])
+            .args(["-c", READ_RESULTS, &table, "/aws/lambda/a-consumer"])
             .envs(deployed.environment())
             .output()
             .unwrap();
@@ -420,27 +420,29 @@ print(json.dumps({
         assert_eq!(found, expected);
     }
 
-    /// The patterns of the template, which AWS applies to a message's body before the function sees it.
+    /// Returns the filter patterns of the template, which AWS applies to a message before it invokes the function.
     fn patterns() -> Vec<Value> {
         let template = fs::read_to_string(root().join(FOLDER).join("template.yaml")).unwrap();
         let lines = template.lines().filter_map(|line| line.trim().strip_prefix("- Pattern: '")?.strip_suffix('\''));
         lines.map(|pattern| serde_json::from_str(pattern).unwrap()).collect()
     }
 
-    /// Whether a pattern lets an event through, as `EventBridge` and Lambda have it: a path goes through the elements of
-    /// arrays, and `exists` asks whether it ends at a value.
-    fn lets_through(pattern: &Value, event: &[&Value]) -> bool {
+    /// Whether a pattern matches an event by the rules of `EventBridge` and Lambda: a path matches elements of arrays too,
+    /// and `exists` requires a value at its end, or none.
+    fn matches_pattern(pattern: &Value, event: &[&Value]) -> bool {
         pattern.as_object().unwrap().iter().all(|(name, rest)| {
             let flat = event
                 .iter()
                 .flat_map(|value| value.as_array().map_or_else(|| vec![*value], |all| all.iter().collect()));
             let found: Vec<_> = flat.filter_map(|value| value.get(name)).collect();
-            rest[0]["exists"].as_bool().map_or_else(|| lets_through(rest, &found), |exists| exists != found.is_empty())
+            rest[0]["exists"]
+                .as_bool()
+                .map_or_else(|| matches_pattern(rest, &found), |exists| exists != found.is_empty())
         })
     }
 
     #[test]
-    fn is_kept_from_receipts_and_errors_and_from_nothing_else() {
+    fn filter_excludes_only_receipts_and_errors() {
         assert_eq!(patterns().len(), 2);
         let contract = fs::read_to_string(root().join("docs/contract.md")).unwrap();
         assert!(patterns().iter().all(|pattern| {
@@ -451,13 +453,13 @@ print(json.dumps({
             for fragment in oracle::fragments(&sample.body) {
                 let Ok(change) = serde_json::from_slice::<Value>(fragment.inner()) else { continue };
                 let body = json!({"body": {"object": "o", "entry": [{"id": "1", "changes": [change]}]}});
-                let through = patterns().iter().any(|pattern| lets_through(pattern, &[&body]));
+                let through = patterns().iter().any(|pattern| matches_pattern(pattern, &[&body]));
                 assert_eq!(through, !matches!(fragment.kind(), Some("statuses" | "errors")), "{}", sample.name);
                 *seen.entry((fragment.kind(), through)).or_default() += 1;
             }
         }
         assert!(seen.len() >= 4, "{seen:?}");
         let claim_check = json!({"body": ["software.amazon.payloadoffloading.PayloadS3Pointer", {"s3BucketName": "b", "s3Key": "k"}]});
-        assert!(patterns().iter().any(|pattern| lets_through(pattern, &[&claim_check])));
+        assert!(patterns().iter().any(|pattern| matches_pattern(pattern, &[&claim_check])));
     }
 }

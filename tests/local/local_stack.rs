@@ -1,6 +1,6 @@
-//! The built function as `template.yaml` deploys it, on the local AWS: in at the callback URL, out at the queues.
+//! The built function, deployed with `template.yaml` on the local AWS, from the callback URL to the queues.
 //!
-//! Every call is judged by the policies of the template: what the function may not do fails here.
+//! The local AWS enforces the policies of the template, so a missing permission fails here.
 
 use crate::corpus;
 use fake_aws::event::event;
@@ -38,25 +38,25 @@ impl Deployed {
     }
 
     async fn deliver(&self, body: &str, secrets: &EndpointSecrets) -> u16 {
-        // The endpoint signs it.
+        // `Endpoint::deliver` replaces the signature.
         let unsigned = event("POST", "", &[("x-hub-signature-256", "")], body.as_bytes());
         self.endpoint.deliver(&sample("test", &unsigned), secrets).await.unwrap().status
     }
 
-    async fn landed(&mut self) -> Vec<ReceivedMessage> {
+    async fn receive_all(&mut self) -> Vec<ReceivedMessage> {
         self.queues.receive_all().await.unwrap()
     }
 }
 
 #[tokio::test]
-async fn every_sample_is_answered_and_lands_as_it_should() {
+async fn every_sample_has_the_expected_outcome() {
     let _turn = TURN.lock().await;
     let local = LocalRun::deploy_and_deliver(root(), &root().join("events"), &tool("python")).await.unwrap();
     assert!(local.is_as_expected());
 }
 
 #[tokio::test]
-async fn every_change_of_every_public_payload_lands_on_its_queue_with_its_bytes() {
+async fn changes_of_public_payloads_are_stored_unchanged() {
     let Some(folder) = corpus::folder() else { return };
     let mut deployed = Deployed::new().await;
     let mut expected = Vec::new();
@@ -70,17 +70,18 @@ async fn every_change_of_every_public_payload_lands_on_its_queue_with_its_bytes(
             ));
         }
     }
-    let mut landed: Vec<_> = deployed.landed().await.into_iter().map(|message| (message.queue, message.body)).collect();
+    let mut stored: Vec<_> =
+        deployed.receive_all().await.into_iter().map(|message| (message.queue, message.body)).collect();
     assert!(expected.len() > 200);
     for message in expected {
-        let at = landed.iter().position(|found| *found == message);
-        landed.remove(at.unwrap_or_else(|| panic!("{message:?} is missing")));
+        let index = stored.iter().position(|found| *found == message);
+        stored.remove(index.unwrap_or_else(|| panic!("{message:?} is missing")));
     }
-    assert_eq!(landed, []);
+    assert_eq!(stored, []);
 }
 
 #[tokio::test]
-async fn what_meta_did_not_sign_leaves_nothing_on_any_queue() {
+async fn forged_notifications_are_not_stored() {
     let mut deployed = Deployed::new().await;
     let body =
         r#"{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[{"field":"security","value":{}}]}]}"#;
@@ -98,9 +99,9 @@ async fn what_meta_did_not_sign_leaves_nothing_on_any_queue() {
     }
     let others = EndpointSecrets { app_secret: "another".to_owned(), ..deployed.secrets.clone() };
     assert_eq!(deployed.deliver(body, &others).await, 401);
-    assert_eq!(deployed.landed().await.len(), 0);
+    assert_eq!(deployed.receive_all().await.len(), 0);
 
     let post = client.post(url).header("X-Hub-Signature-256", &signature).body(body);
     assert_eq!(post.send().await.unwrap().status(), 200);
-    assert_eq!(deployed.landed().await.len(), 1);
+    assert_eq!(deployed.receive_all().await.len(), 1);
 }

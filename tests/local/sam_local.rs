@@ -1,4 +1,4 @@
-//! The function in Docker, as `sam local` runs it, in the image and under the emulator of Lambda's Runtime API.
+//! The function in Docker with `sam local`: in its image, with the emulator of Lambda's Runtime API.
 
 use fake_aws::event::event;
 use ingress_tools::{local::sam_local::SamLocal, meta::samples::Sample};
@@ -13,7 +13,7 @@ async fn sam_local() -> SamLocal {
 
 #[tokio::test]
 #[ignore = "needs Docker"]
-async fn every_sample_is_answered_and_lands_as_it_should() {
+async fn every_sample_has_the_expected_outcome() {
     let _turn = TURN.lock().await;
     let samples = Sample::load_all(&root().join("events")).unwrap();
     let invoked = sam_local().await.invoke_all(&samples).await.unwrap();
@@ -25,7 +25,7 @@ async fn every_sample_is_answered_and_lands_as_it_should() {
 
 #[tokio::test]
 #[ignore = "needs Docker"]
-async fn the_api_answers_the_challenge_and_takes_the_largest_notification() {
+async fn api_handles_challenge_and_largest_notification() {
     let _turn = TURN.lock().await;
     let mut sam_local = sam_local().await;
     let api = sam_local.start_api().await.unwrap();

@@ -1,4 +1,4 @@
-//! `ingress verify` against endpoints that take notifications and do one thing wrong with them, over an SQS of its own.
+//! `ingress verify` against endpoints with one fault each in how they accept and store notifications.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 use crate::sqs::{Fault, Sqs, Stored, VERIFY_TOKEN, now};
 
 const SECRETS: [&str; 2] = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
-/// One shows that notifications are accepted; the next ones measure, the last ones are odd.
+/// The first notification checks acceptance, the next ones measure the latency, and the last ones are unusual.
 const SENT: usize = 1 + LATENCY_SAMPLES + ODD_NOTIFICATIONS;
 
 const ACCEPTED: &str = "signed notification accepted";
@@ -44,26 +44,29 @@ const ODD_CHECKS: [&str; 4] = [
     "duplicate x-forwarded-proto accepted",
 ];
 
-type Fate = fn(usize, &str) -> Becomes;
+/// Returns the reaction to a notification by its number and its body.
+///
+/// Genuine notifications have the numbers from 1, forged ones have 0.
+type Handler = fn(usize, &str) -> Reaction;
 
-/// What becomes of a notification: an answer, after a while, and what is stored.
-struct Becomes {
+/// The reaction to a notification: a response after a delay, and the stored messages.
+struct Reaction {
     status: u16,
-    after: Duration,
+    delay: Duration,
     stored: Vec<Stored>,
 }
 
-/// As the function does it.
-fn as_it_should(place: usize, body: &str) -> Becomes {
-    let (status, stored) = if place == 0 { (401, Vec::new()) } else { (200, vec![message(body)]) };
-    Becomes { status, after: Duration::ZERO, stored }
+/// Reacts as the function does.
+fn correct_reaction(number: usize, body: &str) -> Reaction {
+    let (status, stored) = if number == 0 { (401, Vec::new()) } else { (200, vec![message(body)]) };
+    Reaction { status, delay: Duration::ZERO, stored }
 }
 
 fn message(body: &str) -> Stored {
-    with(body, &[("field", "ingress_verify"), ("unrouted_reason", "no-route")])
+    message_with(body, &[("field", "ingress_verify"), ("unrouted_reason", "no-route")])
 }
 
-fn with(body: &str, attributes: &[(&str, &str)]) -> Stored {
+fn message_with(body: &str, attributes: &[(&str, &str)]) -> Stored {
     let attributes: serde_json::Map<String, Value> = attributes
         .iter()
         .map(|&(name, value)| (name.to_owned(), json!({ "DataType": "String", "StringValue": value })))
@@ -71,42 +74,43 @@ fn with(body: &str, attributes: &[(&str, &str)]) -> Stored {
     Stored { body: body.to_owned(), attributes: attributes.into(), ..Stored::default() }
 }
 
-/// An endpoint, with the queue behind it.
-struct World {
+/// An endpoint and its catch-all queue.
+struct TestEndpoint {
     server: MockServer,
     sqs: Arc<Sqs>,
+    /// The number of genuine notifications.
     genuine: Arc<AtomicUsize>,
 }
 
-impl World {
-    async fn new(fate: impl Fn(usize, &str) -> Becomes + Send + Sync + 'static) -> Self {
-        Self::that_knows(&SECRETS[..1], fate).await
+impl TestEndpoint {
+    async fn new(handler: impl Fn(usize, &str) -> Reaction + Send + Sync + 'static) -> Self {
+        Self::with_secrets(&SECRETS[..1], handler).await
     }
 
-    /// The fate of a notification: by its place among the genuine ones from 1, or 0 for a forgery.
-    async fn that_knows(
+    /// Starts an endpoint that accepts the signatures of these secrets.
+    async fn with_secrets(
         secrets: &'static [&'static str],
-        fate: impl Fn(usize, &str) -> Becomes + Send + Sync + 'static,
+        handler: impl Fn(usize, &str) -> Reaction + Send + Sync + 'static,
     ) -> Self {
         let sqs = Arc::new(Sqs::start(&["unrouted"]).await);
         let genuine = Arc::new(AtomicUsize::new(0));
         let server = MockServer::start().await;
         let (queue, count) = (Arc::clone(&sqs), Arc::clone(&genuine));
-        let answer = move |request: &Request| {
+        let respond = move |request: &Request| {
             if request.method == "GET" {
                 return challenge::answer(request.url.query().unwrap_or_default(), VERIFY_TOKEN)
                     .map_or(ResponseTemplate::new(403), |text| ResponseTemplate::new(200).set_body_string(text));
             }
             let header = request.headers.get(signature::HEADER).map(|value| value.as_bytes().to_vec());
             let is_genuine = signature::verify(secrets.iter().copied(), &request.body, header.as_deref()).is_ok();
-            let place = if is_genuine { 1 + count.fetch_add(1, Ordering::Relaxed) } else { 0 };
-            let becomes = fate(place, std::str::from_utf8(&request.body).unwrap());
-            for message in becomes.stored {
+            let number = if is_genuine { 1 + count.fetch_add(1, Ordering::Relaxed) } else { 0 };
+            let reaction = handler(number, std::str::from_utf8(&request.body).unwrap());
+            for message in reaction.stored {
                 queue.put("unrouted", message);
             }
-            ResponseTemplate::new(becomes.status).set_delay(becomes.after)
+            ResponseTemplate::new(reaction.status).set_delay(reaction.delay)
         };
-        Mock::given(any()).respond_with(answer).mount(&server).await;
+        Mock::given(any()).respond_with(respond).mount(&server).await;
         Self { server, sqs, genuine }
     }
 
@@ -115,11 +119,11 @@ impl World {
         StackInfo { callback_url: self.server.uri(), secret, ..self.sqs.info(&[("*", "unrouted")]) }
     }
 
-    async fn verified(&self) -> BTreeMap<&'static str, Finding> {
-        self.verified_with(&SECRETS[..1]).await
+    async fn verify(&self) -> BTreeMap<&'static str, Finding> {
+        self.verify_with(&SECRETS[..1]).await
     }
 
-    async fn verified_with(&self, secrets: &[&str]) -> BTreeMap<&'static str, Finding> {
+    async fn verify_with(&self, secrets: &[&str]) -> BTreeMap<&'static str, Finding> {
         let target = Target {
             endpoint: Endpoint::new(&self.server.uri()).unwrap(),
             secret: json!({ "verify_token": VERIFY_TOKEN, "app_secret": secrets }).to_string(),
@@ -135,226 +139,233 @@ impl World {
 }
 
 #[track_caller]
-fn holds(finding: &Finding) -> &str {
+fn passed(finding: &Finding) -> &str {
     let Finding::Passed { detail } = finding else { panic!("{finding:?}") };
     detail
 }
 
-/// What was seen, of what does not hold; with words on what to do.
+/// Returns the detail of a failed check, which must have a cause and a fix.
 #[track_caller]
-fn fails(finding: &Finding) -> &str {
+fn failed(finding: &Finding) -> &str {
     let Finding::Failed { detail, diagnosis } = finding else { panic!("{finding:?}") };
     assert!(!diagnosis.cause.is_empty() && !diagnosis.fix.is_empty());
     detail
 }
 
 #[tokio::test]
-async fn what_was_sent_is_found_and_deleted_and_strangers_are_shown_again() {
-    let world = World::new(as_it_should).await;
-    for stranger in 0..15 {
-        world.sqs.put("unrouted", with(&format!("a stranger {stranger}"), &[("field", "flows")]));
+async fn own_messages_are_deleted_and_others_released() {
+    let endpoint = TestEndpoint::new(correct_reaction).await;
+    for index in 0..15 {
+        endpoint.sqs.put("unrouted", message_with(&format!("another message {index}"), &[("field", "flows")]));
     }
 
-    let found = world.verified().await;
+    let found = endpoint.verify().await;
 
-    assert_eq!(holds(&found[STORED]), "28 of 28 found and deleted");
-    assert_eq!(world.genuine.load(Ordering::Relaxed), SENT);
-    let left = world.left();
+    assert_eq!(passed(&found[STORED]), "28 of 28 found and deleted");
+    assert_eq!(endpoint.genuine.load(Ordering::Relaxed), SENT);
+    let left = endpoint.left();
     assert_eq!(left.len(), 15);
-    assert!(left.iter().all(|one| one.body.starts_with("a stranger") && one.receives == 1 && one.hidden <= now()));
+    assert!(
+        left.iter()
+            .all(|one| one.body.starts_with("another message") && one.receives == 1 && one.hidden_until <= now())
+    );
 }
 
 #[tokio::test]
-async fn a_notification_that_is_lost_is_missed() {
-    let world = World::new(|place, body| match place {
-        7 => Becomes { stored: Vec::new(), ..as_it_should(place, body) },
-        _ => as_it_should(place, body),
+async fn lost_notification_is_reported() {
+    let endpoint = TestEndpoint::new(|number, body| match number {
+        7 => Reaction { stored: Vec::new(), ..correct_reaction(number, body) },
+        _ => correct_reaction(number, body),
     })
     .await;
 
-    let found = world.verified().await;
+    let found = endpoint.verify().await;
 
-    assert_eq!(fails(&found[STORED]), "1 of 28 not found among 27 messages");
+    assert_eq!(failed(&found[STORED]), "1 of 28 not found among 27 messages");
 }
 
 #[tokio::test]
-async fn forgeries_that_are_refused_and_stored_are_found_behind_all_others() {
+async fn rejected_but_stored_forgeries_are_found() {
     let forgeries = Mutex::new(Vec::new());
-    let world = World::new(move |place, body| {
-        let mut becomes = as_it_should(place, body);
-        match place {
+    let endpoint = TestEndpoint::new(move |number, body| {
+        let mut reaction = correct_reaction(number, body);
+        match number {
             0 => forgeries.lock().unwrap().push(message(body)),
-            SENT => becomes.stored.append(&mut forgeries.lock().unwrap()),
+            SENT => reaction.stored.append(&mut forgeries.lock().unwrap()),
             _ => (),
         }
-        becomes
+        reaction
     })
     .await;
-    for stranger in 0..9 {
-        world.sqs.put("unrouted", with(&format!("a stranger {stranger}"), &[]));
+    for index in 0..9 {
+        endpoint.sqs.put("unrouted", message_with(&format!("another message {index}"), &[]));
     }
 
-    let found = world.verified().await;
+    let found = endpoint.verify().await;
 
-    assert_eq!(fails(&found[STORED]), "4 unexpected: forged, rejected or with other bytes");
-    assert_eq!(world.left().len(), 9, "they are deleted too");
+    assert_eq!(failed(&found[STORED]), "4 unexpected: forged, rejected or with other bytes");
+    assert_eq!(endpoint.left().len(), 9, "they are deleted too");
 }
 
 #[tokio::test]
-async fn forgeries_that_are_taken_are_found_and_deleted() {
-    let world = World::new(|place, body| as_it_should(place.max(1), body)).await;
+async fn accepted_forgeries_are_found_and_deleted() {
+    let endpoint = TestEndpoint::new(|number, body| correct_reaction(number.max(1), body)).await;
 
-    let found = world.verified().await;
+    let found = endpoint.verify().await;
 
-    assert_eq!(fails(&found[STORED]), "3 unexpected: forged, rejected or with other bytes");
-    assert_eq!(fails(&found["forged notification rejected"]), "200, not 401");
-    assert!(world.left().is_empty());
+    assert_eq!(failed(&found[STORED]), "3 unexpected: forged, rejected or with other bytes");
+    assert_eq!(failed(&found["forged notification rejected"]), "200, not 401");
+    assert!(endpoint.left().is_empty());
 }
 
 #[tokio::test]
-async fn forgeries_are_deleted_where_they_alone_are_taken() {
-    let world = World::new(|place, body| Becomes {
-        status: if place == 0 { 200 } else { 401 },
-        ..as_it_should(usize::from(place == 0), body)
+async fn forgeries_are_deleted_if_only_they_are_accepted() {
+    let endpoint = TestEndpoint::new(|number, body| Reaction {
+        status: if number == 0 { 200 } else { 401 },
+        ..correct_reaction(usize::from(number == 0), body)
     })
     .await;
 
-    let found = world.verified().await;
+    let found = endpoint.verify().await;
 
-    assert_eq!(fails(&found[STORED]), "3 unexpected: forged, rejected or with other bytes");
-    assert!(world.left().is_empty());
+    assert_eq!(failed(&found[STORED]), "3 unexpected: forged, rejected or with other bytes");
+    assert!(endpoint.left().is_empty());
 }
 
 #[tokio::test]
-async fn other_bytes_than_those_sent_are_not_what_was_sent() {
-    let world = World::new(|place, body| match place {
+async fn changed_bytes_are_reported() {
+    let endpoint = TestEndpoint::new(|number, body| match number {
         3 => {
             let same: Value = serde_json::from_str(body).unwrap();
-            Becomes { stored: vec![message(&same.to_string())], ..as_it_should(place, body) }
+            Reaction { stored: vec![message(&same.to_string())], ..correct_reaction(number, body) }
         }
-        _ => as_it_should(place, body),
+        _ => correct_reaction(number, body),
     })
     .await;
 
-    let found = world.verified().await;
+    let found = endpoint.verify().await;
 
     assert_eq!(
-        fails(&found[STORED]),
+        failed(&found[STORED]),
         "1 of 28 not found among 28 messages; 1 unexpected: forged, rejected or with other bytes"
     );
-    assert!(world.left().is_empty());
+    assert!(endpoint.left().is_empty());
 }
 
 #[tokio::test]
-async fn each_message_says_what_it_is_and_why_it_is_there() {
-    let wrong: [(Fate, &str); 2] = [
+async fn wrong_attribute_is_reported() {
+    let wrong: [(Handler, &str); 2] = [
         (
-            |place, body| match place {
-                5 => Becomes {
-                    stored: vec![with(body, &[("field", "messages"), ("unrouted_reason", "no-route")])],
-                    ..as_it_should(place, body)
+            |number, body| match number {
+                5 => Reaction {
+                    stored: vec![message_with(body, &[("field", "messages"), ("unrouted_reason", "no-route")])],
+                    ..correct_reaction(number, body)
                 },
-                _ => as_it_should(place, body),
+                _ => correct_reaction(number, body),
             },
             r#"the attribute field is not "ingress_verify""#,
         ),
         (
-            |place, body| match place {
-                5 => Becomes { stored: vec![with(body, &[("field", "ingress_verify")])], ..as_it_should(place, body) },
-                _ => as_it_should(place, body),
+            |number, body| match number {
+                5 => Reaction {
+                    stored: vec![message_with(body, &[("field", "ingress_verify")])],
+                    ..correct_reaction(number, body)
+                },
+                _ => correct_reaction(number, body),
             },
             r#"the attribute unrouted_reason is not "no-route""#,
         ),
     ];
-    for (fate, detail) in wrong {
-        let found = World::new(fate).await.verified().await;
+    for (handler, detail) in wrong {
+        let found = TestEndpoint::new(handler).await.verify().await;
 
-        assert_eq!(fails(&found[STORED]), detail);
+        assert_eq!(failed(&found[STORED]), detail);
     }
 }
 
 #[tokio::test]
-async fn what_cannot_be_deleted_is_told() {
-    for fault in [Fault::Refused(vec![0], "InternalError", false), Fault::Error(403, "AccessDenied")] {
-        let world = World::new(as_it_should).await;
+async fn failed_deletion_is_reported() {
+    for fault in [Fault::Rejected(vec![0], "InternalError", false), Fault::Error(403, "AccessDenied")] {
+        let endpoint = TestEndpoint::new(correct_reaction).await;
         let mut deletions = 0;
-        world.sqs.script(move |_, call, _| {
+        endpoint.sqs.script(move |_, call, _| {
             deletions += usize::from(call == "DeleteMessageBatch");
             (call == "DeleteMessageBatch" && deletions <= 2).then(|| fault.clone())
         });
 
-        let found = world.verified().await;
+        let found = endpoint.verify().await;
 
-        assert_eq!(fails(&found[STORED]), "2 not deleted");
-        assert_eq!(world.left().len(), 2);
+        assert_eq!(failed(&found[STORED]), "2 not deleted");
+        assert_eq!(endpoint.left().len(), 2);
     }
 }
 
 #[tokio::test]
-async fn a_queue_that_cannot_be_read_on_is_told_and_strangers_are_shown_again() {
-    let world = World::new(as_it_should).await;
-    for stranger in 0..15 {
-        world.sqs.put("unrouted", with(&format!("a stranger {stranger}"), &[]));
+async fn failed_receive_releases_other_messages() {
+    let endpoint = TestEndpoint::new(correct_reaction).await;
+    for index in 0..15 {
+        endpoint.sqs.put("unrouted", message_with(&format!("another message {index}"), &[]));
     }
-    world.sqs.script(|number, call, _| {
+    endpoint.sqs.script(|number, call, _| {
         (number > 0 && call == "ReceiveMessage").then_some(Fault::Error(403, "AccessDenied"))
     });
 
-    let found = world.verified().await;
+    let found = endpoint.verify().await;
 
-    assert_eq!(fails(&found[STORED]), "cannot receive from a-stack-unrouted: AccessDenied: as told");
-    assert!(world.left().iter().all(|one| one.hidden <= now()), "{:#?}", world.left());
+    assert_eq!(failed(&found[STORED]), "cannot receive from a-stack-unrouted: AccessDenied: scripted");
+    assert!(endpoint.left().iter().all(|one| one.hidden_until <= now()), "{:#?}", endpoint.left());
 }
 
 #[tokio::test]
-async fn a_queue_that_is_not_there_is_named_with_the_innermost_cause() {
-    let world = World::new(as_it_should).await;
-    let elsewhere = StackInfo { aws_endpoint: "http://127.0.0.1:1".to_owned(), ..world.info() };
+async fn unreachable_queue_is_reported_with_root_cause() {
+    let endpoint = TestEndpoint::new(correct_reaction).await;
+    let unreachable = StackInfo { aws_endpoint: "http://127.0.0.1:1".to_owned(), ..endpoint.info() };
 
-    let error = CatchAllQueue::of(&elsewhere).unwrap().find_and_delete("a marker", 1).await.unwrap_err();
+    let error = CatchAllQueue::of(&unreachable).unwrap().find_and_delete("a marker", 1).await.unwrap_err();
 
     assert_eq!(error.to_string(), "cannot receive from a-stack-unrouted: Connection refused (os error 111)");
 }
 
 #[tokio::test]
-async fn a_slow_endpoint_is_too_slow_for_meta() {
-    let usually: Fate = |place, body| Becomes { after: Duration::from_millis(270), ..as_it_should(place, body) };
-    let once: Fate = |place, body| match place {
-        9 => Becomes { after: Duration::from_millis(1050), ..as_it_should(place, body) },
-        _ => as_it_should(place, body),
+async fn slow_endpoint_fails_the_latency_check() {
+    let always_slow: Handler =
+        |number, body| Reaction { delay: Duration::from_millis(270), ..correct_reaction(number, body) };
+    let slow_once: Handler = |number, body| match number {
+        9 => Reaction { delay: Duration::from_millis(1050), ..correct_reaction(number, body) },
+        _ => correct_reaction(number, body),
     };
-    for fate in [usually, once] {
-        let found = World::new(fate).await.verified().await;
+    for handler in [always_slow, slow_once] {
+        let found = TestEndpoint::new(handler).await.verify().await;
 
-        let detail = fails(&found[LATENCY]);
+        let detail = failed(&found[LATENCY]);
         assert!(detail.starts_with("median ") && detail.ends_with(" ms of 20"), "{detail}");
-        assert_eq!(holds(&found[STORED]), "28 of 28 found and deleted", "slow is not lost");
+        assert_eq!(passed(&found[STORED]), "28 of 28 found and deleted", "all slow notifications are stored");
     }
 }
 
 #[tokio::test]
-async fn every_app_secret_has_to_be_known() {
-    let both = World::that_knows(&SECRETS, as_it_should).await.verified_with(&SECRETS).await;
-    assert_eq!(holds(&both[ACCEPTED]), "200, with each of 2 app secrets");
-    assert_eq!(holds(&both[STORED]), "29 of 29 found and deleted");
+async fn endpoint_must_accept_every_app_secret() {
+    let both = TestEndpoint::with_secrets(&SECRETS, correct_reaction).await.verify_with(&SECRETS).await;
+    assert_eq!(passed(&both[ACCEPTED]), "200, with each of 2 app secrets");
+    assert_eq!(passed(&both[STORED]), "29 of 29 found and deleted");
 
-    let world = World::that_knows(&SECRETS[..1], as_it_should).await;
-    let first = world.verified_with(&SECRETS).await;
-    assert_eq!(fails(&first[ACCEPTED]), "401, not 200 with app secret 2 of 2");
-    assert_eq!(holds(&first[STORED]), "1 of 1 found and deleted");
-    assert!(world.left().is_empty());
+    let endpoint = TestEndpoint::with_secrets(&SECRETS[..1], correct_reaction).await;
+    let first = endpoint.verify_with(&SECRETS).await;
+    assert_eq!(failed(&first[ACCEPTED]), "401, not 200 with app secret 2 of 2");
+    assert_eq!(passed(&first[STORED]), "1 of 1 found and deleted");
+    assert!(endpoint.left().is_empty());
 }
 
 #[tokio::test]
-async fn odd_requests_arrive_unchanged() {
-    let world = World::new(as_it_should).await;
+async fn unusual_requests_arrive_unchanged() {
+    let endpoint = TestEndpoint::new(correct_reaction).await;
 
-    let found = world.verified().await;
+    let found = endpoint.verify().await;
 
     for check in ODD_CHECKS {
-        assert_eq!(holds(&found[check]), "200");
+        assert_eq!(passed(&found[check]), "200");
     }
-    let requests = world.server.received_requests().await.unwrap();
+    let requests = endpoint.server.received_requests().await.unwrap();
     let (gets, posts): (Vec<_>, Vec<_>) = requests.iter().partition(|request| request.method == "GET");
     let query = |request: &Request| request.url.query().unwrap_or_default().to_owned();
     let odd_posts = &posts[posts.len() - ODD_NOTIFICATIONS..];
@@ -374,9 +385,9 @@ async fn odd_requests_arrive_unchanged() {
 }
 
 #[tokio::test]
-async fn odd_request_that_fails_has_a_cause_and_a_fix() {
+async fn failed_unusual_request_has_a_cause_and_a_fix() {
     const FIRST: usize = SENT - ODD_NOTIFICATIONS + 1;
-    for (status, place, check, detail, cause, fix) in [
+    for (status, number, check, detail, cause, fix) in [
         (500, FIRST, 0, "a tab, quotes and non-ASCII characters in a header", "the deployed function fails", "deploy"),
         (400, FIRST + 1, 0, "a duplicate header", "the deployed function fails", "deploy"),
         (431, FIRST + 2, 0, "an empty header", "in front of it, rejects", "Meta sends no such request"),
@@ -386,104 +397,104 @@ async fn odd_request_that_fails_has_a_cause_and_a_fix() {
         (502, FIRST + 6, 2, "x-forwarded-proto: https,http", "the deployed function fails", "log group"),
         (413, FIRST + 6, 2, "x-forwarded-proto: https,http", "in front of it, rejects", "replace x-forwarded-proto"),
     ] {
-        let world = World::new(move |at, body| match at {
-            _ if at == place => Becomes { status, stored: Vec::new(), ..as_it_should(at, body) },
-            _ => as_it_should(at, body),
+        let endpoint = TestEndpoint::new(move |at, body| match at {
+            _ if at == number => Reaction { status, stored: Vec::new(), ..correct_reaction(at, body) },
+            _ => correct_reaction(at, body),
         })
         .await;
 
-        let found = world.verified().await;
+        let found = endpoint.verify().await;
 
         for (at, odd_check) in ODD_CHECKS[1..].iter().enumerate() {
             let Finding::Failed { detail: seen, diagnosis } = &found[odd_check] else {
-                assert_ne!(at, check, "{odd_check} holds with {status}");
+                assert_ne!(at, check, "{odd_check} passed with {status}");
                 continue;
             };
             assert_eq!((at, seen), (check, &format!("{status}, not 200 with {detail}")));
             assert!(diagnosis.cause.contains(cause) && diagnosis.fix.contains(fix), "{status}: {diagnosis:?}");
         }
-        assert_eq!(holds(&found[STORED]), "27 of 27 found and deleted");
-        assert!(world.left().is_empty());
+        assert_eq!(passed(&found[STORED]), "27 of 27 found and deleted");
+        assert!(endpoint.left().is_empty());
     }
 }
 
 #[tokio::test]
-async fn odd_notification_that_is_lost_is_missed() {
-    let world = World::new(|place, body| match place {
-        SENT => Becomes { stored: Vec::new(), ..as_it_should(place, body) },
-        _ => as_it_should(place, body),
+async fn lost_unusual_notification_is_reported() {
+    let endpoint = TestEndpoint::new(|number, body| match number {
+        SENT => Reaction { stored: Vec::new(), ..correct_reaction(number, body) },
+        _ => correct_reaction(number, body),
     })
     .await;
 
-    assert_eq!(fails(&world.verified().await[STORED]), "1 of 28 not found among 27 messages");
+    assert_eq!(failed(&endpoint.verify().await[STORED]), "1 of 28 not found among 27 messages");
 }
 
-/// The command itself, where this stack is the one that is up.
-struct Verifying {
+/// A process of `ingress verify` against a running stack.
+struct VerifyProcess {
     child: Child,
     _folder: TempDir,
 }
 
-impl Verifying {
-    fn start(world: &World) -> Self {
+impl VerifyProcess {
+    fn start(endpoint: &TestEndpoint) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join(".local")).unwrap();
-        fs::write(folder.path().join(".local/running.json"), serde_json::to_vec(&world.info()).unwrap()).unwrap();
+        fs::write(folder.path().join(".local/running.json"), serde_json::to_vec(&endpoint.info()).unwrap()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ingress"));
         command.arg("verify").current_dir(folder.path()).env_remove("APP_SECRET").env_remove("VERIFY_TOKEN");
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         Self { child, _folder: folder }
     }
 
-    /// Ctrl-C.
+    /// Sends SIGINT.
     async fn interrupt(&self) {
         let id = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().await.unwrap().success());
     }
 
-    async fn ended(self) -> Output {
+    async fn output(self) -> Output {
         timeout(Duration::from_secs(15), self.child.wait_with_output()).await.unwrap().unwrap()
     }
 }
 
 #[tokio::test]
-async fn an_interrupted_run_cleans_up_what_it_sent() {
-    let slowly: Fate = |place, body| Becomes { after: Duration::from_millis(200), ..as_it_should(place, body) };
-    let world = World::new(slowly).await;
-    for stranger in 0..15 {
-        world.sqs.put("unrouted", with(&format!("a stranger {stranger}"), &[]));
+async fn interrupted_run_deletes_its_messages() {
+    let slow: Handler = |number, body| Reaction { delay: Duration::from_millis(200), ..correct_reaction(number, body) };
+    let endpoint = TestEndpoint::new(slow).await;
+    for index in 0..15 {
+        endpoint.sqs.put("unrouted", message_with(&format!("another message {index}"), &[]));
     }
-    let verifying = Verifying::start(&world);
-    while world.genuine.load(Ordering::Relaxed) < 5 {
+    let process = VerifyProcess::start(&endpoint);
+    while endpoint.genuine.load(Ordering::Relaxed) < 5 {
         sleep(Duration::from_millis(10)).await;
     }
-    verifying.interrupt().await;
-    let output = verifying.ended().await;
+    process.interrupt().await;
+    let output = process.output().await;
 
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"), "{output:?}");
-    let sent = world.genuine.load(Ordering::Relaxed);
+    let sent = endpoint.genuine.load(Ordering::Relaxed);
     assert!((5..SENT).contains(&sent), "{sent}");
     assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("{sent} of {sent} found and deleted")));
-    let left = world.left();
+    let left = endpoint.left();
     assert_eq!(left.len(), 15);
-    assert!(left.iter().all(|one| one.body.starts_with("a stranger") && one.hidden <= now()), "{left:#?}");
+    assert!(left.iter().all(|one| one.body.starts_with("another message") && one.hidden_until <= now()), "{left:#?}");
 }
 
 #[tokio::test]
-async fn a_second_interrupt_ends_a_run_that_cannot_clean_up() {
-    let world = World::new(as_it_should).await;
-    world.sqs.script(|_, call, _| (call == "ReceiveMessage").then_some(Fault::KilledBefore));
-    let mut verifying = Verifying::start(&world);
-    let mut told = BufReader::new(verifying.child.stderr.take().unwrap()).lines();
-    world.sqs.kills.notified().await;
-    verifying.interrupt().await;
-    let first = told.next_line().await.unwrap().unwrap();
+async fn second_interrupt_skips_the_cleanup() {
+    let endpoint = TestEndpoint::new(correct_reaction).await;
+    endpoint.sqs.script(|_, call, _| (call == "ReceiveMessage").then_some(Fault::KilledBefore));
+    let mut process = VerifyProcess::start(&endpoint);
+    let mut lines = BufReader::new(process.child.stderr.take().unwrap()).lines();
+    endpoint.sqs.kills.notified().await;
+    process.interrupt().await;
+    let first = lines.next_line().await.unwrap().unwrap();
     assert!(first.contains("interrupted: cleaning up"), "{first}");
-    verifying.interrupt().await;
+    process.interrupt().await;
 
-    // The queue is waited for a little longer than this.
-    let output = timeout(Duration::from_secs(10), verifying.ended()).await.unwrap();
+    // Shorter than the timeout of the call that the run waits for.
+    let output = timeout(Duration::from_secs(10), process.output()).await.unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(told.next_line().await.unwrap().unwrap(), "ingress: interrupted");
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "ingress: interrupted");
 }

@@ -1,4 +1,4 @@
-//! Delivers samples to a server on loopback and looks at what it was sent.
+//! Delivers samples to a server on loopback, and checks the requests that it received.
 
 use std::path::Path;
 
@@ -21,7 +21,8 @@ fn secrets() -> EndpointSecrets {
     EndpointSecrets { app_secret: "an app secret".to_owned(), verify_token: "a verify token: 50 % & more".to_owned() }
 }
 
-async fn sent(name: &str) -> Request {
+/// Delivers a sample, and returns the request that the server received.
+async fn deliver(name: &str) -> Request {
     let server = MockServer::start().await;
     Mock::given(any()).respond_with(ResponseTemplate::new(200)).mount(&server).await;
     let endpoint = Endpoint::new(&format!("{}/webhook", server.uri())).unwrap();
@@ -41,8 +42,8 @@ fn query(request: &Request, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_notification_is_signed_anew_over_the_bytes_of_the_sample() {
-    let request = sent("escaped-unicode").await;
+async fn notification_is_signed_with_the_given_secret() {
+    let request = deliver("escaped-unicode").await;
 
     assert_eq!(request.method.as_str(), "POST");
     assert_eq!(request.url.path(), "/webhook");
@@ -54,31 +55,31 @@ async fn a_notification_is_signed_anew_over_the_bytes_of_the_sample() {
 }
 
 #[tokio::test]
-async fn a_body_in_base64_is_sent_decoded() {
-    let request = sent("base64").await;
+async fn base64_body_is_sent_decoded() {
+    let request = deliver("base64").await;
 
     assert!(request.body.starts_with(br#"{"object":"whatsapp_business_account""#));
     assert!(is_signed_with("an app secret", &request));
 }
 
 #[tokio::test]
-async fn a_forged_notification_stays_forged() {
-    let request = sent("forged").await;
+async fn forged_notification_remains_forged() {
+    let request = deliver("forged").await;
 
     assert!(is_signed_with(samples::FORGER_APP_SECRET, &request));
 }
 
 #[tokio::test]
-async fn an_unsigned_notification_stays_unsigned() {
-    let request = sent("unsigned").await;
+async fn unsigned_notification_remains_unsigned() {
+    let request = deliver("unsigned").await;
 
     assert_eq!(request.headers.get(signature::HEADER), None);
     assert_eq!(request.headers.get("x-hub-signature"), None);
 }
 
 #[tokio::test]
-async fn the_challenge_carries_the_token_of_the_endpoint() {
-    let request = sent("challenge").await;
+async fn challenge_has_the_token_of_the_endpoint() {
+    let request = deliver("challenge").await;
 
     assert_eq!(request.method.as_str(), "GET");
     assert_eq!(query(&request, "hub.mode"), "subscribe");
@@ -87,17 +88,17 @@ async fn the_challenge_carries_the_token_of_the_endpoint() {
 }
 
 #[tokio::test]
-async fn a_wrong_token_stays_wrong() {
-    let request = sent("challenge-wrong-token").await;
+async fn wrong_token_remains_wrong() {
+    let request = deliver("challenge-wrong-token").await;
 
     assert_eq!(query(&request, "hub.verify_token"), "some-token-that-nobody-set");
 }
 
 #[tokio::test]
-async fn the_answer_is_handed_back_whole() {
+async fn response_is_returned_unchanged() {
     let server = MockServer::start().await;
-    let answer = ResponseTemplate::new(302).insert_header("location", "/elsewhere").set_body_string("over there");
-    Mock::given(any()).respond_with(answer).mount(&server).await;
+    let template = ResponseTemplate::new(302).insert_header("location", "/elsewhere").set_body_string("over there");
+    Mock::given(any()).respond_with(template).mount(&server).await;
 
     let response = Endpoint::new(&server.uri()).unwrap().deliver(&sample("security"), &secrets()).await.unwrap();
 
@@ -106,7 +107,7 @@ async fn the_answer_is_handed_back_whole() {
 }
 
 #[tokio::test]
-async fn a_host_under_localhost_is_this_computer() {
+async fn localhost_subdomain_resolves_to_loopback() {
     let server = MockServer::start().await;
     Mock::given(any()).respond_with(ResponseTemplate::new(200)).mount(&server).await;
     let host = format!("an-api.execute-api.localhost:{}", server.address().port());
@@ -118,7 +119,7 @@ async fn a_host_under_localhost_is_this_computer() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_not_there_is_named_with_the_cause() {
+async fn refused_connection_is_reported_with_url() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/webhook", listener.local_addr().unwrap());
     drop(listener);
@@ -129,7 +130,7 @@ async fn an_endpoint_that_is_not_there_is_named_with_the_cause() {
 }
 
 #[test]
-fn what_is_no_url_is_refused() {
+fn invalid_url_is_rejected() {
     for url in ["", "webhook", "ftp://example.com/", "http://"] {
         assert!(matches!(Endpoint::new(url), Err(DeliverError::InvalidUrl { .. })), "{url}");
     }

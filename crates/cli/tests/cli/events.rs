@@ -1,4 +1,4 @@
-//! The samples of `events/` are what their names, their table and their signatures say.
+//! Checks the samples of `events/`: their signatures, their escapes, and the table of their README.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,7 @@ use ingress_tools::meta::{
 use oracle::Fragment;
 use whatsapp_webhook::{routes::CATCH_ALL, signature};
 
-/// The eight fields of the first page of Meta's, and the kinds that are split off.
+/// The routes of the default template.
 const ROUTES: [&str; 9] = [
     "account_review_update",
     "account_update",
@@ -31,12 +31,12 @@ fn events() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../events")
 }
 
-fn all() -> Vec<Sample> {
+fn samples() -> Vec<Sample> {
     Sample::load_all(&events()).unwrap()
 }
 
-/// A row of the table: what the sample is answered, and where it lands.
-fn told(fragment: &Fragment) -> String {
+/// Formats the route of a fragment as the table does.
+fn format_route(fragment: &Fragment) -> String {
     let route = fragment.route(|route| ROUTES.contains(&route));
     match fragment.unrouted_reason(&route) {
         Some(reason) => format!("`{route}` ({reason})"),
@@ -45,33 +45,33 @@ fn told(fragment: &Fragment) -> String {
 }
 
 #[test]
-fn every_signature_is_fresh() {
-    for sample in all() {
+fn every_signature_is_up_to_date() {
+    for sample in samples() {
         assert_eq!(sign::sign_event(&sample, APP_SECRET), sample.text, "{}", sample.name);
     }
 }
 
 #[test]
-fn only_what_meta_signed_passes_the_function_s_own_check() {
-    for sample in all().iter().filter(|sample| sample.method == "POST") {
+fn only_samples_signed_by_meta_are_verified() {
+    for sample in samples().iter().filter(|sample| sample.method == "POST") {
         let header = sample.headers.get(signature::HEADER).map(String::as_bytes);
-        let verdict = signature::verify([APP_SECRET], &sample.body, header);
-        assert_eq!(verdict.is_ok(), sample.signer() == Signer::Meta, "{}", sample.name);
+        let result = signature::verify([APP_SECRET], &sample.body, header);
+        assert_eq!(result.is_ok(), sample.signer() == Signer::Meta, "{}", sample.name);
     }
 }
 
 #[test]
-fn bodies_are_as_meta_writes_them() {
-    for sample in all() {
+fn bodies_are_escaped_as_meta_does() {
+    for sample in samples() {
         let body = String::from_utf8(sample.body).unwrap();
-        assert!(body.is_ascii(), "{}: literally not ASCII", sample.name);
-        assert!(!body.replace("\\/", "").contains('/'), "{}: a slash that is not escaped", sample.name);
+        assert!(body.is_ascii(), "{}: not ASCII", sample.name);
+        assert!(!body.replace("\\/", "").contains('/'), "{}: unescaped slash", sample.name);
     }
 }
 
 #[test]
 fn every_route_has_a_sample() {
-    let routes: BTreeSet<_> = all()
+    let routes: BTreeSet<_> = samples()
         .iter()
         .flat_map(|sample| Expected::of(sample).fragments)
         .map(|fragment| fragment.route(|route| ROUTES.contains(&route)))
@@ -81,7 +81,7 @@ fn every_route_has_a_sample() {
 }
 
 #[test]
-fn the_table_says_of_every_sample_what_comes_of_it() {
+fn readme_has_the_result_of_every_sample() {
     let readme = fs::read_to_string(events().join("README.md")).unwrap();
     let rows: Vec<Vec<_>> = readme
         .lines()
@@ -90,18 +90,18 @@ fn the_table_says_of_every_sample_what_comes_of_it() {
         .collect();
     let table: BTreeSet<_> = rows.iter().map(|row| (row[0].to_owned(), row[2].to_owned(), row[3].to_owned())).collect();
 
-    let computed: BTreeSet<_> = all()
+    let computed: BTreeSet<_> = samples()
         .iter()
         .map(|sample| {
             let expected = Expected::of(sample);
-            let mut landings: Vec<String> = Vec::new();
-            for landing in expected.fragments.iter().map(told) {
-                if !landings.contains(&landing) {
-                    landings.push(landing);
+            let mut routes: Vec<String> = Vec::new();
+            for route in expected.fragments.iter().map(format_route) {
+                if !routes.contains(&route) {
+                    routes.push(route);
                 }
             }
-            let landing = if landings.is_empty() { "-".to_owned() } else { landings.join(", ") };
-            (format!("`{}.json`", sample.name), expected.status.to_string(), landing)
+            let routes = if routes.is_empty() { "-".to_owned() } else { routes.join(", ") };
+            (format!("`{}.json`", sample.name), expected.status.to_string(), routes)
         })
         .collect();
     assert_eq!(table, computed);

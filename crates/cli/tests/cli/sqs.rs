@@ -1,4 +1,4 @@
-//! SQS as a mover sees it, over HTTP: hides what was received, keeps FIFO groups together, and fails when told to.
+//! A minimal SQS over HTTP: hides received messages, blocks the groups of FIFO queues, and fails by script.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,50 +24,53 @@ pub(crate) struct Stored {
     pub(crate) deduplication: Option<String>,
     pub(crate) trace: Option<String>,
     pub(crate) sent: u64,
-    pub(crate) hidden: u64,
+    /// The time until which the message is hidden, in milliseconds since 1970.
+    pub(crate) hidden_until: u64,
     pub(crate) receives: usize,
-    /// The longest time, in seconds, that somebody asked it to be hidden for.
-    pub(crate) longest: u64,
+    /// The longest visibility timeout of a `ChangeMessageVisibility` call, in seconds.
+    pub(crate) longest_timeout: u64,
 }
 
-/// What goes wrong with a call.
+/// A fault of a call.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
-    /// The whole call, before it takes effect.
+    /// The call fails with a status and a code, without effect.
     Error(u16, &'static str),
-    /// The entries at these places, with a code and `SenderFault`.
-    Refused(Vec<usize>, &'static str, bool),
-    /// The entries at these places, of which the answer says nothing.
-    Unmentioned(Vec<usize>),
-    /// The call takes effect, and its caller is killed before it hears of it.
-    Killed,
+    /// The entries at these indices fail with a code and `SenderFault`.
+    Rejected(Vec<usize>, &'static str, bool),
+    /// The entries at these indices fail, and the response omits them.
+    Omitted(Vec<usize>),
+    /// The call takes effect, and the caller is killed before it receives the response.
+    KilledAfter,
     /// The caller is killed before the call takes effect.
     KilledBefore,
 }
 
-/// Places of entries that are not stored, with code and `SenderFault` if the answer mentions them.
-type Refused = (Vec<usize>, Option<(&'static str, bool)>);
+/// The indices of failed entries, with code and `SenderFault` unless the response omits them.
+type FailedEntries = (Vec<usize>, Option<(&'static str, bool)>);
 
-/// When something goes wrong: by the number of the call, its name and its entries.
+/// Returns the fault of a call by its number, its name and its entries.
 type Script = Box<dyn FnMut(usize, &str, &[Value]) -> Option<Fault> + Send>;
 
-/// Everything there is.
+/// The state of the account.
 #[derive(Default)]
 pub(crate) struct Account {
     pub(crate) queues: BTreeMap<String, Vec<Stored>>,
-    /// Name and bytes of every call.
+    /// The name and the bytes of every call.
     pub(crate) calls: Vec<(String, usize)>,
-    dead: BTreeMap<String, String>,
-    seen: BTreeSet<(String, String)>,
+    /// The dead-letter queue of each queue that has one.
+    dead_letter_queues: BTreeMap<String, String>,
+    /// The queue and the deduplication id of each message on a FIFO queue.
+    deduplicated: BTreeSet<(String, String)>,
     script: Option<Script>,
-    ids: usize,
+    last_id: usize,
 }
 
-/// The server, which ends with this.
+/// The server. It ends when this is dropped.
 pub(crate) struct Sqs {
     server: MockServer,
     account: Arc<Mutex<Account>>,
-    /// Told when a fault kills the caller.
+    /// Notified when a fault kills the caller.
     pub(crate) kills: Arc<Notify>,
 }
 
@@ -76,7 +79,7 @@ pub(crate) fn now() -> u64 {
 }
 
 impl Sqs {
-    /// With these queues; one named `…-dead` is the dead-letter queue of the other.
+    /// Starts a server with these queues. `x-dead` is the dead-letter queue of `x`.
     pub(crate) async fn start(queues: &[&str]) -> Self {
         let server = MockServer::start().await;
         let account = Arc::new(Mutex::new(Account::default()));
@@ -85,26 +88,26 @@ impl Sqs {
             let name = format!("{STACK}-{name}");
             let mut account = account.lock().unwrap();
             if let Some(of) = name.strip_suffix("-dead") {
-                account.dead.insert(of.to_owned(), name.clone());
+                account.dead_letter_queues.insert(of.to_owned(), name.clone());
             } else if let Some(of) = name.strip_suffix("-dead.fifo") {
-                account.dead.insert(format!("{of}.fifo"), name.clone());
+                account.dead_letter_queues.insert(format!("{of}.fifo"), name.clone());
             }
             account.queues.insert(name, Vec::new());
         }
-        let (at, told) = (Arc::clone(&account), Arc::clone(&kills));
-        let answer = move |request: &Request| {
+        let (state, kills_of_server) = (Arc::clone(&account), Arc::clone(&kills));
+        let response = move |request: &Request| {
             let killed = || {
-                told.notify_one();
+                kills_of_server.notify_one();
                 ResponseTemplate::new(200).set_delay(Duration::from_hours(1))
             };
-            match at.lock().unwrap().answer(request) {
-                Ok(answer) => ResponseTemplate::new(200).set_body_json(answer),
+            match state.lock().unwrap().respond(request) {
+                Ok(response) => ResponseTemplate::new(200).set_body_json(response),
                 Err(Fault::Error(status, code)) => ResponseTemplate::new(status)
-                    .set_body_json(json!({ "__type": format!("com.amazonaws.sqs#{code}"), "message": "as told" })),
+                    .set_body_json(json!({ "__type": format!("com.amazonaws.sqs#{code}"), "message": "scripted" })),
                 Err(_) => killed(),
             }
         };
-        Mock::given(any()).respond_with(answer).mount(&server).await;
+        Mock::given(any()).respond_with(response).mount(&server).await;
         Self { server, account, kills }
     }
 
@@ -118,11 +121,11 @@ impl Sqs {
         account.script = Some(Box::new(script));
     }
 
-    pub(crate) fn mend(&self) {
+    pub(crate) fn clear_script(&self) {
         self.account().script = None;
     }
 
-    /// A stack with these routes.
+    /// Returns the description of a stack with these routes.
     pub(crate) fn info(&self, routes: &[(&str, &str)]) -> StackInfo {
         let url = |name: &str| format!("{}/123456789012/{STACK}-{name}", self.server.uri());
         let routes: BTreeMap<_, _> = routes.iter().map(|(route, queue)| (*route, url(queue))).collect();
@@ -135,31 +138,32 @@ impl Sqs {
         .unwrap()
     }
 
-    /// Puts a message on a queue, as sent a while ago.
+    /// Puts a message on a queue, by default as sent an hour ago.
     pub(crate) fn put(&self, queue: &str, message: Stored) {
         let mut account = self.account();
-        account.ids += 1;
-        let id = format!("id-{}", account.ids);
+        account.last_id += 1;
+        let id = format!("id-{}", account.last_id);
         let sent = if message.sent == 0 { now() - 3_600_000 } else { message.sent };
         account.queue(queue).push(Stored { id, sent, ..message });
     }
 
+    /// Returns the messages on a queue.
     pub(crate) fn on(&self, queue: &str) -> Vec<Stored> {
         self.account().queue(queue).clone()
     }
 
-    /// The event ids on a queue, in order.
+    /// Returns the event ids of the messages on a queue, in order.
     pub(crate) fn events(&self, queue: &str) -> Vec<String> {
         self.on(queue).iter().map(|message| text(&message.attributes, "event_id")).collect()
     }
 
-    /// Lets so much time go by that everything is in sight again.
+    /// Makes all messages visible, as after the longest visibility timeout.
     pub(crate) fn show_all(&self) {
-        self.account().queues.values_mut().flatten().for_each(|message| message.hidden = 0);
+        self.account().queues.values_mut().flatten().for_each(|message| message.hidden_until = 0);
     }
 }
 
-/// The text of a message attribute.
+/// Returns the value of a string attribute.
 pub(crate) fn text(attributes: &Value, name: &str) -> String {
     attributes[name]["StringValue"].as_str().unwrap_or_default().to_owned()
 }
@@ -169,35 +173,42 @@ impl Account {
         self.queues.get_mut(&format!("{STACK}-{name}")).unwrap()
     }
 
-    fn answer(&mut self, request: &Request) -> Result<Value, Fault> {
+    fn respond(&mut self, request: &Request) -> Result<Value, Fault> {
         let target = request.headers["x-amz-target"].to_str().unwrap().trim_start_matches("AmazonSQS.").to_owned();
-        let asked: Value = serde_json::from_slice(&request.body).unwrap();
+        let request_body: Value = serde_json::from_slice(&request.body).unwrap();
         let number = self.calls.len();
         self.calls.push((target.clone(), request.body.len()));
-        let entries = asked["Entries"].as_array().cloned().unwrap_or_default();
+        let entries = request_body["Entries"].as_array().cloned().unwrap_or_default();
         let fault = self.script.as_mut().and_then(|script| script(number, &target, &entries));
-        let refused = match &fault {
-            Some(Fault::Refused(places, code, sender)) => (places.clone(), Some((*code, *sender))),
-            Some(Fault::Unmentioned(places)) => (places.clone(), None),
+        let failed_entries = match &fault {
+            Some(Fault::Rejected(indices, code, sender)) => (indices.clone(), Some((*code, *sender))),
+            Some(Fault::Omitted(indices)) => (indices.clone(), None),
             Some(Fault::Error(..) | Fault::KilledBefore) => return Err(fault.unwrap()),
             _ => (Vec::new(), None),
         };
         if target == "ListQueues" {
-            return Ok(self.page(&asked, &format!("http://{}/123456789012", request.headers["host"].to_str().unwrap())));
+            return Ok(
+                self.page(&request_body, &format!("http://{}/123456789012", request.headers["host"].to_str().unwrap()))
+            );
         }
-        let queue = asked["QueueUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
-        let answer = match target.as_str() {
+        let queue = request_body["QueueUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+        let response = match target.as_str() {
             "GetQueueAttributes" => self.attributes(&queue),
-            "ReceiveMessage" => self.receive(&queue, &asked),
-            name => self.batch(name, &queue, &entries, &refused),
+            "ReceiveMessage" => self.receive(&queue, &request_body),
+            name => self.batch(name, &queue, &entries, &failed_entries),
         };
-        if matches!(fault, Some(Fault::Killed)) { Err(Fault::Killed) } else { Ok(answer) }
+        if matches!(fault, Some(Fault::KilledAfter)) { Err(Fault::KilledAfter) } else { Ok(response) }
     }
 
-    /// Lists at most two queues, so that a caller has to follow the token. SQS gives none without `MaxResults`.
-    fn page(&self, asked: &Value, account_url: &str) -> Value {
-        assert!((1..=1000).contains(&asked["MaxResults"].as_u64().expect("SQS lists 1,000 queues without MaxResults")));
-        let (prefix, after) = (asked["QueueNamePrefix"].as_str().unwrap(), asked["NextToken"].as_str().unwrap_or(""));
+    /// Lists at most two queues, so that the caller must request the next page. SQS returns no token without
+    /// `MaxResults`.
+    fn page(&self, request_body: &Value, account_url: &str) -> Value {
+        assert!(
+            (1..=1000)
+                .contains(&request_body["MaxResults"].as_u64().expect("SQS lists 1,000 queues without MaxResults"))
+        );
+        let (prefix, after) =
+            (request_body["QueueNamePrefix"].as_str().unwrap(), request_body["NextToken"].as_str().unwrap_or(""));
         let mut names = self.queues.keys().filter(|name| name.starts_with(prefix) && name.as_str() > after);
         let page: Vec<_> = names.by_ref().take(2).collect();
         let urls: Vec<_> = page.iter().map(|name| format!("{account_url}/{name}")).collect();
@@ -206,13 +217,13 @@ impl Account {
     }
 
     fn attributes(&self, queue: &str) -> Value {
-        let hidden = self.queues[queue].iter().filter(|message| message.hidden > now()).count();
+        let hidden = self.queues[queue].iter().filter(|message| message.hidden_until > now()).count();
         let mut attributes = json!({
             "ApproximateNumberOfMessages": (self.queues[queue].len() - hidden).to_string(),
             "ApproximateNumberOfMessagesNotVisible": hidden.to_string(),
             "ApproximateNumberOfMessagesDelayed": "0",
         });
-        if let Some(dead) = self.dead.get(queue) {
+        if let Some(dead) = self.dead_letter_queues.get(queue) {
             let arn = format!("arn:aws:sqs:us-east-1:123456789012:{dead}");
             attributes["RedrivePolicy"] =
                 json!({ "deadLetterTargetArn": arn, "maxReceiveCount": 5 }).to_string().into();
@@ -220,18 +231,19 @@ impl Account {
         json!({ "Attributes": attributes })
     }
 
-    fn receive(&mut self, queue: &str, asked: &Value) -> Value {
-        let most = usize::try_from(asked["MaxNumberOfMessages"].as_u64().unwrap()).unwrap();
-        assert!((1..=10).contains(&most), "SQS gives out 1 to 10 messages, not {most}");
-        let hidden = now() + asked["VisibilityTimeout"].as_u64().unwrap() * 1000;
+    fn receive(&mut self, queue: &str, request_body: &Value) -> Value {
+        let max = usize::try_from(request_body["MaxNumberOfMessages"].as_u64().unwrap()).unwrap();
+        assert!((1..=10).contains(&max), "SQS returns 1 to 10 messages, not {max}");
+        let hidden_until = now() + request_body["VisibilityTimeout"].as_u64().unwrap() * 1000;
         let fifo = is_fifo(queue);
         let messages = self.queues.get_mut(queue).unwrap();
         let blocked: BTreeSet<_> =
-            messages.iter().filter(|one| fifo && one.hidden > now()).map(|one| one.group.clone()).collect();
-        let free = messages.iter_mut().filter(|one| one.hidden <= now() && !blocked.contains(&one.group)).take(most);
-        let received: Vec<_> = free
+            messages.iter().filter(|one| fifo && one.hidden_until > now()).map(|one| one.group.clone()).collect();
+        let available =
+            messages.iter_mut().filter(|one| one.hidden_until <= now() && !blocked.contains(&one.group)).take(max);
+        let received: Vec<_> = available
             .map(|message| {
-                message.hidden = hidden;
+                message.hidden_until = hidden_until;
                 message.receives += 1;
                 let mut system = json!({ "SentTimestamp": message.sent.to_string() });
                 for (name, value) in [("MessageGroupId", &message.group), ("AWSTraceHeader", &message.trace)] {
@@ -248,13 +260,13 @@ impl Account {
         json!({ "Messages": received })
     }
 
-    fn batch(&mut self, name: &str, queue: &str, entries: &[Value], refused: &Refused) -> Value {
+    fn batch(&mut self, name: &str, queue: &str, entries: &[Value], failed_entries: &FailedEntries) -> Value {
         assert!((1..=10).contains(&entries.len()), "{name} with {} entries", entries.len());
         let (mut successful, mut failed) = (Vec::new(), Vec::new());
-        for (place, entry) in entries.iter().enumerate() {
-            if refused.0.contains(&place) {
+        for (index, entry) in entries.iter().enumerate() {
+            if failed_entries.0.contains(&index) {
                 let error = |(code, sender)| json!({ "Id": entry["Id"], "Code": code, "SenderFault": sender });
-                failed.extend(refused.1.map(error));
+                failed.extend(failed_entries.1.map(error));
                 continue;
             }
             match name {
@@ -264,10 +276,11 @@ impl Account {
                     let seconds = entry["VisibilityTimeout"].as_u64().unwrap();
                     let messages = self.queues.get_mut(queue).unwrap().iter_mut();
                     for one in messages.filter(|one| is_receipt(one, entry)) {
-                        (one.hidden, one.longest) = (now() + seconds * 1000, one.longest.max(seconds));
+                        (one.hidden_until, one.longest_timeout) =
+                            (now() + seconds * 1000, one.longest_timeout.max(seconds));
                     }
                 }
-                _ => panic!("{name} is not done here"),
+                _ => panic!("{name} is not supported"),
             }
             successful.push(json!({ "Id": entry["Id"], "MessageId": "sent", "MD5OfMessageBody": "" }));
         }
@@ -286,16 +299,16 @@ impl Account {
             ..Stored::default()
         };
         if is_fifo(queue) {
-            assert!(message.group.is_some(), "a FIFO queue wants a group");
-            let id = message.deduplication.clone().expect("a FIFO queue wants a deduplication id");
-            if !self.seen.insert((queue.to_owned(), id)) {
+            assert!(message.group.is_some(), "a FIFO queue requires a group");
+            let id = message.deduplication.clone().expect("a FIFO queue requires a deduplication id");
+            if !self.deduplicated.insert((queue.to_owned(), id)) {
                 return;
             }
         } else {
-            assert_eq!(message.deduplication, None, "a standard queue refuses a deduplication id");
+            assert_eq!(message.deduplication, None, "a standard queue rejects a deduplication id");
         }
-        self.ids += 1;
-        let id = format!("id-{}", self.ids);
+        self.last_id += 1;
+        let id = format!("id-{}", self.last_id);
         self.queues.get_mut(queue).unwrap().push(Stored { id, ..message });
     }
 }

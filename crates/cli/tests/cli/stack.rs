@@ -1,4 +1,4 @@
-//! Starts and ends a stack whose script is a few lines of shell.
+//! Starts and stops stacks whose scripts are a few lines of shell.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -27,13 +27,16 @@ async fn start(root: &TempDir) -> Result<Stack, StackError> {
 }
 
 #[tokio::test]
-async fn a_stack_is_up_until_it_is_dropped() {
+async fn stack_runs_until_it_is_dropped() {
     let root = root(&[READY, UNTIL_INPUT_ENDS]);
     let mut stack = start(&root).await.unwrap();
 
     assert_eq!(stack.secrets().app_secret, "s");
     assert_eq!(StackInfo::running(root.path()).unwrap().callback_url, "http://api.localhost:1/webhook");
-    assert!(timeout(Duration::from_millis(100), stack.wait_for_exit()).await.is_err(), "waiting for its end ended it");
+    assert!(
+        timeout(Duration::from_millis(100), stack.wait_for_exit()).await.is_err(),
+        "the stack exited while it was waited for"
+    );
     assert!(!root.path().join("ended").exists());
 
     drop(stack);
@@ -41,24 +44,24 @@ async fn a_stack_is_up_until_it_is_dropped() {
     assert!(matches!(StackInfo::running(root.path()), Err(StackInfoError::NotRunning)));
 }
 
-/// Every process of this computer can read the arguments of another.
+/// Every process of this computer can read the arguments of the others.
 #[tokio::test]
-async fn secrets_are_no_arguments() {
+async fn secrets_are_not_passed_as_arguments() {
     let root = root(&[r#"echo "$*" > arguments; echo "$APP_SECRET $VERIFY_TOKEN" > secrets"#, READY, UNTIL_INPUT_ENDS]);
     let secrets = EndpointSecrets { app_secret: "the-secret".to_owned(), verify_token: "the-token".to_owned() };
     let options = StackOptions { secrets: Some(secrets), ..StackOptions::default() };
     Stack::start_with(&options, root.path(), Path::new("/bin/sh")).await.unwrap();
 
-    let told = |name| fs::read_to_string(root.path().join(name)).unwrap();
-    assert_eq!(told("arguments"), "--address 127.0.0.1\n");
-    assert_eq!(told("secrets"), "the-secret the-token\n");
+    let read = |name| fs::read_to_string(root.path().join(name)).unwrap();
+    assert_eq!(read("arguments"), "--address 127.0.0.1\n");
+    assert_eq!(read("secrets"), "the-secret the-token\n");
 
     start(&root).await.unwrap();
-    assert_eq!(told("secrets"), " \n");
+    assert_eq!(read("secrets"), " \n");
 }
 
 #[tokio::test]
-async fn a_stack_that_ends_by_itself_is_noticed() {
+async fn unexpected_exit_is_returned() {
     let root = root(&[READY, "exit 3"]);
     let mut stack = start(&root).await.unwrap();
 
@@ -66,14 +69,14 @@ async fn a_stack_that_ends_by_itself_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_stack_that_dies_before_it_is_ready_is_an_error_at_once() {
+async fn exit_before_ready_is_an_error() {
     let error = start(&root(&["exit 1"])).await.unwrap_err();
 
     assert_eq!(error.to_string(), "the local stack exited before it was ready (exit status: 1)");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stack_that_says_nothing_is_given_up_and_ended() {
+async fn silent_stack_is_stopped_at_the_timeout() {
     let root = root(&[UNTIL_INPUT_ENDS]);
 
     assert!(matches!(start(&root).await, Err(StackError::Timeout)));
@@ -81,12 +84,12 @@ async fn a_stack_that_says_nothing_is_given_up_and_ended() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_not_understood_is_an_error() {
+async fn invalid_description_is_an_error() {
     assert!(matches!(start(&root(&["echo ready", UNTIL_INPUT_ENDS])).await, Err(StackError::InvalidDescription(_))));
 }
 
 #[tokio::test]
-async fn an_interpreter_that_is_not_there_is_named() {
+async fn missing_interpreter_is_named() {
     let error = Stack::start(root(&[]).path(), Path::new("no/such/python")).await.unwrap_err();
 
     assert!(error.to_string().starts_with("cannot run no/such/python: "), "{error}");

@@ -15,7 +15,7 @@ use crate::aws::{DescribedStack, path_with, write_aws};
 
 const CALLBACK_URL: &str = "https://api.example/webhook";
 
-/// Meta, with what it sends for the app, and what was posted to change that.
+/// A Graph API with one subscription, and the requests that changed it.
 struct Meta {
     server: MockServer,
     posted: Arc<Mutex<Vec<BTreeMap<String, String>>>>,
@@ -23,29 +23,29 @@ struct Meta {
 }
 
 impl Meta {
-    async fn that_sends(fields: &[&str], active: bool) -> Self {
+    async fn with_fields(fields: &[&str], active: bool) -> Self {
         let fields: Vec<_> = fields.iter().map(|name| json!({ "name": name, "version": "v25.0" })).collect();
         let subscription = json!({
             "object": "whatsapp_business_account", "callback_url": CALLBACK_URL, "active": active, "fields": fields,
         });
         let posted = Arc::new(Mutex::new(Vec::<BTreeMap<String, String>>::new()));
-        let told = Arc::clone(&posted);
-        let answer = move |request: &Request| {
-            let mut posted = told.lock().unwrap();
+        let requests = Arc::clone(&posted);
+        let respond = move |request: &Request| {
+            let mut posted = requests.lock().unwrap();
             if request.method == "POST" {
                 posted.push(form_urlencoded::parse(&request.body).into_owned().collect());
                 return ResponseTemplate::new(200).set_body_json(json!({ "success": true }));
             }
-            let mut now = subscription.clone();
+            let mut current = subscription.clone();
             if let Some(last) = posted.last() {
-                now["active"] = json!(true);
-                now["fields"] = last["fields"].split(',').map(|name| json!({ "name": name })).collect();
+                current["active"] = json!(true);
+                current["fields"] = last["fields"].split(',').map(|name| json!({ "name": name })).collect();
             }
-            ResponseTemplate::new(200).set_body_json(json!({ "data": [now] }))
+            ResponseTemplate::new(200).set_body_json(json!({ "data": [current] }))
         };
         let server = MockServer::start().await;
-        Mock::given(any()).respond_with(answer).mount(&server).await;
-        Self { server, posted, folder: described() }
+        Mock::given(any()).respond_with(respond).mount(&server).await;
+        Self { server, posted, folder: folder_with_aws_cli() }
     }
 
     async fn subscribe(&self, arguments: &[&str]) -> Output {
@@ -59,14 +59,14 @@ impl Meta {
         command.args(["--graph-url", &self.server.uri()]).args(arguments).output().await.unwrap()
     }
 
-    /// The fields of each change that was posted.
+    /// Returns the fields of each change.
     fn posted(&self) -> Vec<String> {
         self.posted.lock().unwrap().iter().map(|form| form["fields"].clone()).collect()
     }
 }
 
-/// A folder with an AWS CLI that describes a stack with queues for two fields.
-fn described() -> TempDir {
+/// Creates a folder with an AWS CLI that describes a stack with queues for two fields.
+fn folder_with_aws_cli() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let queues = r#"{"*":"https://sqs.example/123456789012/a-stack-unrouted","messages":"a-stack-messages","security":"a-stack-security"}"#;
     write_aws(
@@ -76,28 +76,28 @@ fn described() -> TempDir {
     folder
 }
 
-fn told(output: &Output) -> String {
+fn text(output: &Output) -> String {
     String::from_utf8([output.stdout.as_slice(), &output.stderr].concat()).unwrap()
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_not_active_keeps_its_fields_and_is_made_active() {
-    let meta = Meta::that_sends(&["calls", "flows", "messages", "security"], false).await;
+async fn inactive_subscription_is_activated() {
+    let meta = Meta::with_fields(&["calls", "flows", "messages", "security"], false).await;
 
-    let dry = told(&meta.subscribe(&[]).await);
+    let dry = text(&meta.subscribe(&[]).await);
     assert!(dry.contains(CALLBACK_URL) && dry.contains("not active") && dry.contains("nothing was changed"), "{dry}");
     assert_eq!(meta.posted(), [""; 0]);
 
     let applied = meta.subscribe(&["--apply"]).await;
-    assert!(applied.status.success() && told(&applied).contains("done"), "{applied:?}");
-    assert!(!told(&applied).contains("not active"), "{applied:?}");
+    assert!(applied.status.success() && text(&applied).contains("done"), "{applied:?}");
+    assert!(!text(&applied).contains("not active"), "{applied:?}");
     assert_eq!(meta.posted(), ["calls,flows,messages,security"]);
-    assert!(told(&meta.subscribe(&["--apply"]).await).contains("nothing to do"));
+    assert!(text(&meta.subscribe(&["--apply"]).await).contains("nothing to do"));
 }
 
 #[tokio::test]
-async fn names_of_fields_may_be_apart_from_their_commas() {
-    let meta = Meta::that_sends(&["calls"], true).await;
+async fn spaces_around_field_names_are_ignored() {
+    let meta = Meta::with_fields(&["calls"], true).await;
 
     let applied = meta.subscribe(&["--fields", "messages , security", "--apply", "--json"]).await;
 
@@ -108,9 +108,9 @@ async fn names_of_fields_may_be_apart_from_their_commas() {
 }
 
 #[tokio::test]
-async fn what_meta_could_not_mean_is_refused_before_it_is_asked() {
-    let meta = Meta::that_sends(&["calls"], true).await;
-    for wrong in [
+async fn invalid_arguments_are_rejected_without_a_call() {
+    let meta = Meta::with_fields(&["calls"], true).await;
+    for invalid in [
         &["--fields", "messages,"][..],
         &["--fields", "", "--replace"],
         &["--fields", "messages, ,security"],
@@ -119,9 +119,9 @@ async fn what_meta_could_not_mean_is_refused_before_it_is_asked() {
         &["--url", "http://api.example/webhook"],
         &["--url", ""],
     ] {
-        let refused = meta.subscribe(&[wrong, &["--apply"]].concat()).await;
+        let output = meta.subscribe(&[invalid, &["--apply"]].concat()).await;
 
-        assert_eq!(refused.status.code(), Some(2), "{wrong:?}: {refused:?}");
+        assert_eq!(output.status.code(), Some(2), "{invalid:?}: {output:?}");
     }
     assert_eq!(meta.server.received_requests().await.unwrap().len(), 0);
     // A local stack has no certificate.

@@ -1,4 +1,4 @@
-//! Moves messages over an SQS that fails in the ways that SQS does, and that kills the mover between any two calls.
+//! Moves messages with a scripted SQS that fails in various ways, and that kills the run between any two calls.
 
 use std::{
     sync::atomic::AtomicBool,
@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 
 use crate::sqs::{Fault, Sqs, Stored, VERIFY_TOKEN, now, text};
 
-const FAST: TransferLimits = TransferLimits { rate: 1_000_000, max_messages: usize::MAX };
-static GOING_ON: AtomicBool = AtomicBool::new(false);
+const UNLIMITED: TransferLimits = TransferLimits { rate: 1_000_000, max_messages: usize::MAX };
+static NOT_STOPPED: AtomicBool = AtomicBool::new(false);
 const ROUTES: [(&str, &str); 4] =
     [("*", "unrouted"), ("calls", "calls"), ("messages", "messages"), ("messages.statuses", "messages-statuses")];
 
@@ -33,8 +33,8 @@ fn field(text: &str) -> Field {
     text.parse().unwrap()
 }
 
-async fn run(one: &Transfer) -> TransferReport {
-    one.run(FAST, &GOING_ON, |_| ()).await
+async fn run(transfer: &Transfer) -> TransferReport {
+    transfer.run(UNLIMITED, &NOT_STOPPED, |_| ()).await
 }
 
 async fn redriven(stack: &StackInfo, name: &str) -> TransferReport {
@@ -73,7 +73,7 @@ fn numbered(prefix: &str, count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn only_the_reason_is_dropped() {
+async fn only_unrouted_reason_is_removed() {
     let sqs = sqs().await;
     let mut sent = misplaced("e", "calls", "");
     sent.attributes["own"] = json!({ "DataType": "Binary.own", "BinaryValue": "AAH/" });
@@ -93,7 +93,7 @@ async fn only_the_reason_is_dropped() {
 }
 
 #[tokio::test]
-async fn what_is_not_for_the_field_is_received_once_and_shown_again() {
+async fn other_messages_are_received_once_and_released() {
     let sqs = sqs().await;
     for event in numbered("other-", 45) {
         sqs.put("unrouted", misplaced(&event, "flows", ""));
@@ -110,12 +110,15 @@ async fn what_is_not_for_the_field_is_received_once_and_shown_again() {
     assert_eq!(sorted(sqs.events("calls")), ["diverted", "wanted"]);
     let left = sqs.on("unrouted");
     assert_eq!(left.len(), 48);
-    assert!(left.iter().all(|message| message.receives == 1 && message.hidden <= now()), "{left:#?}");
-    assert!(left.iter().all(|message| message.longest > 120), "for as long as the pass may take: {left:#?}");
+    assert!(left.iter().all(|message| message.receives == 1 && message.hidden_until <= now()), "{left:#?}");
+    assert!(
+        left.iter().all(|message| message.longest_timeout > 120),
+        "hidden until the deadline of the pass: {left:#?}"
+    );
 }
 
 #[tokio::test]
-async fn a_field_with_two_queues_is_told_apart_by_kind() {
+async fn kind_determines_the_queue() {
     let sqs = sqs().await;
     let stack = sqs.info(&ROUTES);
     sqs.put("unrouted", misplaced("written", "messages", "messages"));
@@ -131,7 +134,7 @@ async fn a_field_with_two_queues_is_told_apart_by_kind() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_goes_back_to_the_queue_that_gave_it_up() {
+async fn dead_letter_returns_to_its_queue() {
     let sqs = sqs().await;
     let stack = sqs.info(&[("*", "unrouted"), ("calls", "calls"), ("flows", "calls")]);
     sqs.put("calls-dead", dead("ours"));
@@ -143,11 +146,11 @@ async fn a_dead_letter_goes_back_to_the_queue_that_gave_it_up() {
     assert_eq!((report.moved, report.not_selected), (2, 1), "{report:?}");
     assert_eq!(sqs.events("calls"), ["ours", "by-hand"]);
     let kind = redriven(&stack, "flows.messages").await;
-    assert_eq!((kind.moved, kind.not_selected), (0, 1), "a kind leaves what is not of it");
+    assert_eq!((kind.moved, kind.not_selected), (0, 1), "messages of no kind stay");
 }
 
 #[tokio::test]
-async fn what_has_no_queue_is_not_touched() {
+async fn field_without_a_queue_is_an_error() {
     let sqs = sqs().await;
     let stack = sqs.info(&ROUTES);
 
@@ -159,37 +162,37 @@ async fn what_has_no_queue_is_not_touched() {
 }
 
 #[tokio::test]
-async fn a_count_receives_nothing() {
+async fn count_receives_no_message() {
     let sqs = sqs().await;
     sqs.put("calls-dead", dead("e"));
 
     let moves = redrive::redrive(&sqs.info(&ROUTES), &field("calls")).await.unwrap();
-    let waits = moves[0].counts().await.unwrap();
-    assert_eq!((waits.from.counts.visible, waits.to[0].queue.as_str()), (1, "a-stack-calls"));
+    let counts = moves[0].counts().await.unwrap();
+    assert_eq!((counts.from.counts.visible, counts.to[0].queue.as_str()), (1, "a-stack-calls"));
 
     assert!(sqs.account().calls.iter().all(|(call, _)| call == "GetQueueAttributes"));
     assert_eq!(sqs.on("calls-dead")[0].receives, 0);
 }
 
 #[tokio::test]
-async fn queues_are_counted_even_where_no_age_is_told() {
+async fn counts_remain_without_the_aws_cli() {
     let sqs = Sqs::start(&["unrouted", "calls", "calls-dead"]).await;
     let stack = sqs.info(&[("*", "unrouted"), ("calls", "calls"), ("flows", "calls")]);
     sqs.put("calls", dead("waiting"));
-    sqs.put("calls", Stored { hidden: now() + 60_000, ..dead("in-flight") });
+    sqs.put("calls", Stored { hidden_until: now() + 60_000, ..dead("in-flight") });
     sqs.put("calls-dead", dead("dead"));
 
-    let told = backlogs(&stack).await;
+    let backlogs = backlogs(&stack).await;
 
-    let [calls, unrouted] = told.queues.as_slice() else { panic!("{told:?}") };
+    let [calls, unrouted] = backlogs.queues.as_slice() else { panic!("{backlogs:?}") };
     let counts = |visible, in_flight| Counts { visible, in_flight, delayed: 0 };
     assert_eq!((calls.depth.queue.as_str(), calls.depth.counts), ("a-stack-calls", counts(1, 1)));
     assert_eq!(calls.routes, ["calls", "flows"]);
     let dead = calls.dead_letter_queue.as_ref().unwrap();
     assert_eq!((dead.queue.as_str(), dead.counts), ("a-stack-calls-dead", counts(1, 0)));
     assert_eq!((unrouted.depth.counts.total(), &unrouted.dead_letter_queue), (0, &None));
-    assert!(told.has_unknown_age() && told.ages_error.unwrap().starts_with("the AWS CLI is not installed"));
-    assert!(told.other_queues.is_empty() && told.other_queues_error.is_none());
+    assert!(backlogs.has_unknown_age() && backlogs.ages_error.unwrap().starts_with("the AWS CLI is not installed"));
+    assert!(backlogs.other_queues.is_empty() && backlogs.other_queues_error.is_none());
     let is_count = |call: &str| call == "GetQueueAttributes" || call == "ListQueues";
     assert!(sqs.account().calls.iter().all(|(call, _)| is_count(call)));
 }
@@ -205,7 +208,7 @@ async fn queues_without_a_route_are_listed() {
     sqs.account().queues.insert("a-stacked-calls".to_owned(), Vec::new());
     let stack = sqs.info(&[("*", "unrouted"), ("calls", "calls")]);
     sqs.put("flows", dead("left"));
-    sqs.put("flows", Stored { hidden: now() + 60_000, ..dead("in-flight") });
+    sqs.put("flows", Stored { hidden_until: now() + 60_000, ..dead("in-flight") });
 
     let backlogs = backlogs(&stack).await;
 
@@ -230,7 +233,7 @@ async fn counts_remain_if_queues_cannot_be_listed() {
 
     assert_eq!(backlogs.queues[0].depth.counts.visible, 1);
     let reason = backlogs.other_queues_error.unwrap();
-    assert_eq!(reason, "cannot list the queues with the prefix a-stack-: AccessDenied: as told");
+    assert_eq!(reason, "cannot list the queues with the prefix a-stack-: AccessDenied: scripted");
 }
 
 #[tokio::test]
@@ -246,11 +249,11 @@ async fn other_queue_without_permission_has_no_counts() {
     assert_eq!((other.queue.as_str(), &other.counts), ("a-stack-staging-calls", &None));
 }
 
-/// Whatever call is the last one, done or not, and however often.
+/// Kills the run at each of its calls, before and after the call takes effect.
 #[tokio::test]
-async fn killed_between_any_two_calls_it_loses_nothing() {
+async fn kill_between_any_two_calls_loses_nothing() {
     const MESSAGES: usize = 23;
-    for done in [true, false] {
+    for takes_effect in [true, false] {
         for last in 0.. {
             let sqs = sqs().await;
             let stack = sqs.info(&ROUTES);
@@ -259,16 +262,16 @@ async fn killed_between_any_two_calls_it_loses_nothing() {
                 sqs.put("unrouted", misplaced(event, field, ""));
             }
             let before = sqs.events("unrouted");
-            let fault = if done { Fault::Killed } else { Fault::KilledBefore };
+            let fault = if takes_effect { Fault::KilledAfter } else { Fault::KilledBefore };
             sqs.script(move |number, _, _| (number == last).then(|| fault.clone()));
             let one = redrive::reroute(&stack, &field("calls")).unwrap();
             let finished = tokio::select! {
                 report = run(&one) => Some(report),
                 () = sqs.kills.notified() => None,
             };
-            sqs.mend();
-            let everywhere = sorted([sqs.events("unrouted"), sqs.events("calls")].concat());
-            assert!(before.iter().all(|event| everywhere.contains(event)), "lost at call {last}: {everywhere:?}");
+            sqs.clear_script();
+            let all = sorted([sqs.events("unrouted"), sqs.events("calls")].concat());
+            assert!(before.iter().all(|event| all.contains(event)), "lost at call {last}: {all:?}");
             if let Some(report) = finished {
                 assert_eq!((report.moved, report.not_selected, last > 12), (18, 5, true), "{report:?}");
                 break;
@@ -276,7 +279,7 @@ async fn killed_between_any_two_calls_it_loses_nothing() {
             sqs.show_all();
             assert!(rerouted(&stack, "calls").await.is_success());
             let mut arrived = sorted(sqs.events("calls"));
-            assert!(arrived.len() <= 18 + 10, "at max_messages one batch is doubled: {arrived:?}");
+            assert!(arrived.len() <= 18 + 10, "at most one batch is duplicated: {arrived:?}");
             arrived.dedup();
             assert_eq!((arrived.len(), sqs.on("unrouted").len()), (18, 5));
         }
@@ -284,14 +287,14 @@ async fn killed_between_any_two_calls_it_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_message_that_its_queue_refuses_stays_and_the_others_go() {
+async fn rejected_message_stays_and_others_are_moved() {
     let sqs = sqs().await;
     for event in numbered("e-", 12) {
         sqs.put("calls-dead", dead(&event));
     }
     sqs.script(|_, name, entries| {
         let place = entries.iter().position(|entry| entry["MessageBody"] == "body of e-004")?;
-        (name == "SendMessageBatch").then_some(Fault::Refused(vec![place], "InvalidMessageContents", true))
+        (name == "SendMessageBatch").then_some(Fault::Rejected(vec![place], "InvalidMessageContents", true))
     });
 
     let report = redriven(&sqs.info(&ROUTES), "calls").await;
@@ -300,11 +303,11 @@ async fn a_message_that_its_queue_refuses_stays_and_the_others_go() {
     assert_eq!(report.rejected.get("InvalidMessageContents"), Some(&1));
     let [left] = sqs.on("calls-dead").try_into().unwrap();
     assert_eq!((text(&left.attributes, "event_id").as_str(), left.receives), ("e-004", 1));
-    assert!(left.hidden <= now());
+    assert!(left.hidden_until <= now());
 }
 
 #[tokio::test]
-async fn what_fails_for_the_moment_is_tried_again() {
+async fn transient_errors_are_retried() {
     let sqs = sqs().await;
     for event in numbered("e-", 12) {
         sqs.put("calls-dead", dead(&event));
@@ -314,15 +317,15 @@ async fn what_fails_for_the_moment_is_tried_again() {
     sqs.script(move |_, name, _| match name {
         "SendMessageBatch" => {
             sends += 1;
-            // The client itself tries a throttled call three times.
-            [Fault::Refused(vec![2, 7], "InternalError", false), Fault::Unmentioned(vec![0])]
+            // The client itself makes three attempts of a throttled call.
+            [Fault::Rejected(vec![2, 7], "InternalError", false), Fault::Omitted(vec![0])]
                 .into_iter()
                 .chain((0..3).map(|_| Fault::Error(400, "RequestThrottled")))
                 .nth(sends - 1)
         }
         "DeleteMessageBatch" => {
             deletions += 1;
-            [Fault::Refused(vec![0, 1], "InternalError", false), Fault::Error(500, "InternalError")]
+            [Fault::Rejected(vec![0, 1], "InternalError", false), Fault::Error(500, "InternalError")]
                 .get(deletions - 1)
                 .cloned()
         }
@@ -336,7 +339,7 @@ async fn what_fails_for_the_moment_is_tried_again() {
     assert!(sqs.on("calls-dead").is_empty());
 }
 
-/// SQS flags such entries as the sender's fault, although the same message may be stored a moment later.
+/// SQS flags such entries as the sender's fault, although a retry may succeed.
 #[tokio::test]
 async fn throttled_entry_is_retried() {
     for code in ["ThrottlingException", "RequestThrottled", "KMS.ThrottlingException", "ServiceUnavailable"] {
@@ -347,7 +350,7 @@ async fn throttled_entry_is_retried() {
         let mut throttled = 2;
         sqs.script(move |_, name, _| {
             throttled -= i32::from(name == "SendMessageBatch");
-            (name == "SendMessageBatch" && throttled >= 0).then(|| Fault::Refused(vec![1, 4], code, true))
+            (name == "SendMessageBatch" && throttled >= 0).then(|| Fault::Rejected(vec![1, 4], code, true))
         });
 
         let report = redriven(&sqs.info(&ROUTES), "calls").await;
@@ -366,7 +369,7 @@ async fn entry_error_of_the_queue_ends_the_run() {
             sqs.put("calls-dead", dead(&event));
         }
         sqs.script(move |_, name, _| {
-            (name == "SendMessageBatch").then(|| Fault::Refused((1..10).collect(), code, true))
+            (name == "SendMessageBatch").then(|| Fault::Rejected((1..10).collect(), code, true))
         });
 
         let report = redriven(&sqs.info(&ROUTES), "calls").await;
@@ -376,7 +379,7 @@ async fn entry_error_of_the_queue_ends_the_run() {
         let sends = sqs.account().calls.iter().filter(|(call, _)| call == "SendMessageBatch").count();
         assert_eq!((sends, sqs.on("calls").len()), (1, 1));
         let left = sqs.on("calls-dead");
-        assert!(left.len() == 24 && left.iter().all(|one| one.hidden <= now()), "{left:#?}");
+        assert!(left.len() == 24 && left.iter().all(|one| one.hidden_until <= now()), "{left:#?}");
     }
 }
 
@@ -397,7 +400,7 @@ async fn server_error_of_a_call_is_retried() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_deleted_ends_the_run_before_more_is_doubled() {
+async fn failed_deletion_ends_the_run() {
     let sqs = sqs().await;
     for event in numbered("e-", 25) {
         sqs.put("calls-dead", dead(&event));
@@ -412,7 +415,7 @@ async fn what_cannot_be_deleted_ends_the_run_before_more_is_doubled() {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_not_there_ends_the_run_at_once() {
+async fn missing_queue_ends_the_run() {
     let sqs = sqs().await;
     sqs.put("calls-dead", dead("e"));
     sqs.script(|_, name, _| (name == "SendMessageBatch").then_some(Fault::Error(400, "QueueDoesNotExist")));
@@ -421,11 +424,11 @@ async fn a_queue_that_is_not_there_ends_the_run_at_once() {
 
     assert!(report.stop_reason.unwrap().contains("cannot send to a-stack-calls: "));
     let sends = sqs.account().calls.iter().filter(|(call, _)| call == "SendMessageBatch").count();
-    assert_eq!((sends, sqs.on("calls-dead")[0].hidden <= now()), (1, true), "shown again");
+    assert_eq!((sends, sqs.on("calls-dead")[0].hidden_until <= now()), (1, true), "visible again");
 }
 
 #[tokio::test]
-async fn large_messages_go_in_calls_that_sqs_takes() {
+async fn batches_stay_below_the_size_limit() {
     let sqs = sqs().await;
     for event in numbered("e-", 10) {
         sqs.put("calls-dead", Stored { body: "x".repeat(400_000), ..dead(&event) });
@@ -441,7 +444,7 @@ async fn large_messages_go_in_calls_that_sqs_takes() {
 }
 
 #[tokio::test]
-async fn what_fails_again_meanwhile_does_not_go_round() {
+async fn message_that_arrives_during_the_run_stays() {
     let sqs = sqs().await;
     for event in numbered("e-", 3) {
         sqs.put("calls-dead", dead(&event));
@@ -455,22 +458,22 @@ async fn what_fails_again_meanwhile_does_not_go_round() {
 }
 
 #[tokio::test]
-async fn no_more_go_than_are_asked_for_nor_faster() {
+async fn rate_and_max_messages_are_limits() {
     let sqs = sqs().await;
     for event in numbered("e-", 40) {
         sqs.put("calls-dead", dead(&event));
     }
-    let all = redrive::redrive(&sqs.info(&ROUTES), &field("calls")).await.unwrap();
-    let began = Instant::now();
+    let transfers = redrive::redrive(&sqs.info(&ROUTES), &field("calls")).await.unwrap();
+    let started = Instant::now();
 
-    let report = all[0].run(TransferLimits { rate: 20, max_messages: 25 }, &GOING_ON, |_| ()).await;
+    let report = transfers[0].run(TransferLimits { rate: 20, max_messages: 25 }, &NOT_STOPPED, |_| ()).await;
 
     assert_eq!((report.moved, sqs.on("calls").len(), sqs.on("calls-dead").len()), (25, 25, 15));
-    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
-async fn who_stops_it_finds_everything_in_sight() {
+async fn interrupted_run_releases_all_messages() {
     let sqs = sqs().await;
     for event in numbered("e-", 30) {
         sqs.put("unrouted", misplaced(&event, if event.ends_with('5') { "calls" } else { "flows" }, ""));
@@ -479,10 +482,10 @@ async fn who_stops_it_finds_everything_in_sight() {
     let one = redrive::reroute(&sqs.info(&ROUTES), &field("calls")).unwrap();
 
     let report =
-        one.run(FAST, &stop, |report| stop.store(report.moved > 0, std::sync::atomic::Ordering::Relaxed)).await;
+        one.run(UNLIMITED, &stop, |report| stop.store(report.moved > 0, std::sync::atomic::Ordering::Relaxed)).await;
 
     assert_eq!((report.moved, report.stop_reason.as_deref()), (1, Some("interrupted")));
-    assert!(sqs.on("unrouted").iter().all(|message| message.hidden <= now()));
+    assert!(sqs.on("unrouted").iter().all(|message| message.hidden_until <= now()));
 }
 
 fn conversation(number: &str, contact: &str) -> String {
@@ -492,7 +495,7 @@ fn conversation(number: &str, contact: &str) -> String {
 }
 
 #[tokio::test]
-async fn on_a_fifo_queue_a_message_is_in_its_conversation() {
+async fn fifo_message_has_the_group_of_its_conversation() {
     const NUMBER: &str = "106540352242922";
     let sqs = Sqs::start(&["unrouted", "messages.fifo"]).await;
     let stack = sqs.info(&[("*", "unrouted"), ("messages", "messages.fifo")]);
@@ -518,7 +521,7 @@ async fn on_a_fifo_queue_a_message_is_in_its_conversation() {
 }
 
 #[tokio::test]
-async fn what_a_replaced_fifo_queue_holds_is_drained_into_a_standard_one() {
+async fn replaced_fifo_queue_drains_into_standard_queue() {
     let sqs = Sqs::start(&["unrouted", "messages", "messages.fifo"]).await;
     let stack = sqs.info(&[("*", "unrouted"), ("messages", "messages")]);
     for event in numbered("e-", 15) {
@@ -533,11 +536,11 @@ async fn what_a_replaced_fifo_queue_holds_is_drained_into_a_standard_one() {
     assert!(sqs.on("messages").iter().all(|one| one.group.as_deref() == Some("106540352242922")));
     assert!(sqs.on("messages.fifo").is_empty());
     let itself = redrive::drain(&stack, &field("messages"), "a-stack-messages");
-    assert!(matches!(itself, Err(RedriveError::NoRoute(_))), "a queue is not drained into itself");
+    assert!(matches!(itself, Err(RedriveError::NoRoute(_))), "a queue cannot be drained into itself");
 }
 
 #[tokio::test]
-async fn order_in_a_conversation_is_kept_when_one_of_it_fails() {
+async fn retry_keeps_the_order_of_a_group() {
     let sqs = Sqs::start(&["unrouted", "calls.fifo", "calls-dead.fifo"]).await;
     let stack = sqs.info(&[("*", "unrouted"), ("calls", "calls.fifo")]);
     for event in numbered("e-", 12) {
@@ -548,7 +551,7 @@ async fn order_in_a_conversation_is_kept_when_one_of_it_fails() {
     sqs.script(move |_, name, entries| {
         let place = entries.iter().position(|entry| entry["MessageBody"] == "body of e-003")?;
         failures -= i32::from(name == "SendMessageBatch");
-        (name == "SendMessageBatch" && failures >= 0).then_some(Fault::Refused(vec![place], "InternalError", false))
+        (name == "SendMessageBatch" && failures >= 0).then_some(Fault::Rejected(vec![place], "InternalError", false))
     });
 
     let report = redriven(&stack, "calls").await;
@@ -562,7 +565,7 @@ async fn order_in_a_conversation_is_kept_when_one_of_it_fails() {
 }
 
 #[tokio::test]
-async fn nothing_overtakes_a_message_of_its_conversation_that_is_refused() {
+async fn rejected_message_blocks_its_group() {
     let sqs = Sqs::start(&["unrouted", "calls.fifo", "calls-dead.fifo"]).await;
     let stack = sqs.info(&[("*", "unrouted"), ("calls", "calls.fifo")]);
     for event in numbered("e-", 6) {
@@ -571,7 +574,7 @@ async fn nothing_overtakes_a_message_of_its_conversation_that_is_refused() {
     }
     sqs.script(|_, name, entries| {
         let place = entries.iter().position(|entry| entry["MessageBody"] == "body of e-001")?;
-        (name == "SendMessageBatch").then_some(Fault::Refused(vec![place], "InvalidMessageContents", true))
+        (name == "SendMessageBatch").then_some(Fault::Rejected(vec![place], "InvalidMessageContents", true))
     });
 
     let report = redriven(&stack, "calls").await;
@@ -582,7 +585,7 @@ async fn nothing_overtakes_a_message_of_its_conversation_that_is_refused() {
 }
 
 #[tokio::test]
-async fn what_a_queue_still_has_from_before_a_split_goes_to_the_new_one() {
+async fn drain_after_split_moves_only_the_kind() {
     let sqs = sqs().await;
     let stack = sqs.info(&ROUTES);
     sqs.put("messages", message("written", &[("field", "messages"), ("kind", "messages")]));
@@ -597,9 +600,9 @@ async fn what_a_queue_still_has_from_before_a_split_goes_to_the_new_one() {
     );
 }
 
-/// SQS would answer that it has stored it, and drop it: what was deleted then would be lost.
+/// SQS would confirm the message and drop it as a duplicate, so that its deletion would lose it.
 #[tokio::test]
-async fn a_dead_letter_whose_id_a_fifo_queue_still_remembers_stays() {
+async fn recent_dead_letter_of_fifo_queue_stays() {
     let sqs = Sqs::start(&["unrouted", "calls.fifo", "calls-dead.fifo"]).await;
     let stack = sqs.info(&[("*", "unrouted"), ("calls", "calls.fifo")]);
     sqs.put("calls-dead.fifo", Stored { group: Some("one".to_owned()), ..dead("old") });

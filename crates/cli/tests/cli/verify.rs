@@ -1,4 +1,4 @@
-//! `ingress verify` against endpoints that do one thing wrong each.
+//! `ingress verify` against endpoints with one fault each.
 
 use std::{collections::BTreeMap, fs, io, net::SocketAddr, process::Output, sync::Arc};
 
@@ -24,65 +24,67 @@ use wiremock::{Mock, MockServer, Request, ResponseTemplate, http::HeaderValue, m
 const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
 const VERIFY_TOKEN: &str = "the-verify-token-of-this-test";
 
-/// What an endpoint does wrong.
+/// The fault of an endpoint.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
-    Nothing,
-    QuotesTheChallenge,
-    AnswersAnyToken,
-    AnswersAnEmptyToken,
+    None,
+    QuotesChallenge,
+    AcceptsAnyToken,
+    AcceptsEmptyToken,
     FailsOnPercentSequences,
-    DecodesTheQuery,
-    TakesAnything,
-    TakesTheUnsigned,
-    HashesWhatItParsed,
-    Says(u16, &'static str),
+    DecodesQuery,
+    AcceptsAnything,
+    AcceptsUnsigned,
+    HashesParsedJson,
+    Responds(u16, &'static str),
 }
 
-fn answer(fault: Fault, request: &Request) -> ResponseTemplate {
+fn respond(fault: Fault, request: &Request) -> ResponseTemplate {
     let challenge = |token: &str| challenge::answer(request.url.query().unwrap_or_default(), token).ok();
     let header = request.headers.get(signature::HEADER).map(|value| value.as_bytes().to_vec());
     let is_signed = |body: &[u8]| signature::verify([APP_SECRET], body, header.as_deref()).is_ok();
     let parsed = || serde_json::from_slice::<Value>(&request.body).unwrap().to_string();
-    let asked =
+    let parameter =
         |name: &str| request.url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
     match (fault, request.method.as_str()) {
-        (Fault::Says(status, body), _) => ResponseTemplate::new(status).set_body_string(body),
-        (Fault::AnswersAnyToken, "GET") => ResponseTemplate::new(200).set_body_string(asked("hub.challenge").unwrap()),
-        (Fault::AnswersAnEmptyToken, "GET") if asked("hub.verify_token").unwrap().is_empty() => {
+        (Fault::Responds(status, body), _) => ResponseTemplate::new(status).set_body_string(body),
+        (Fault::AcceptsAnyToken, "GET") => {
+            ResponseTemplate::new(200).set_body_string(parameter("hub.challenge").unwrap())
+        }
+        (Fault::AcceptsEmptyToken, "GET") if parameter("hub.verify_token").unwrap().is_empty() => {
             ResponseTemplate::new(200)
         }
         (Fault::FailsOnPercentSequences, "GET") if request.url.query().is_some_and(|query| query.contains("%zz")) => {
             ResponseTemplate::new(500).set_body_string(r#"{"message":"Internal Server Error"}"#)
         }
         // Cut off at the first `#` of the decoded query.
-        (Fault::DecodesTheQuery, "GET") if request.url.query().is_some_and(|query| query.contains("%23")) => {
+        (Fault::DecodesQuery, "GET") if request.url.query().is_some_and(|query| query.contains("%23")) => {
             ResponseTemplate::new(403)
         }
-        (Fault::QuotesTheChallenge, "GET") => challenge(VERIFY_TOKEN)
+        (Fault::QuotesChallenge, "GET") => challenge(VERIFY_TOKEN)
             .map_or(ResponseTemplate::new(403), |text| ResponseTemplate::new(200).set_body_json(text)),
         (_, "GET") => challenge(VERIFY_TOKEN)
             .map_or(ResponseTemplate::new(403), |text| ResponseTemplate::new(200).set_body_string(text)),
-        (Fault::TakesAnything, _) => ResponseTemplate::new(200),
-        (Fault::TakesTheUnsigned, _) if header.is_none() => ResponseTemplate::new(200),
-        (Fault::HashesWhatItParsed, _) if is_signed(parsed().as_bytes()) => ResponseTemplate::new(200),
-        (Fault::HashesWhatItParsed, _) => ResponseTemplate::new(401),
+        (Fault::AcceptsAnything, _) => ResponseTemplate::new(200),
+        (Fault::AcceptsUnsigned, _) if header.is_none() => ResponseTemplate::new(200),
+        (Fault::HashesParsedJson, _) if is_signed(parsed().as_bytes()) => ResponseTemplate::new(200),
+        (Fault::HashesParsedJson, _) => ResponseTemplate::new(401),
         _ => ResponseTemplate::new(if is_signed(&request.body) { 200 } else { 401 }),
     }
 }
 
 async fn endpoint(fault: Fault) -> MockServer {
     let server = MockServer::start().await;
-    Mock::given(any()).respond_with(move |request: &Request| answer(fault, request)).mount(&server).await;
+    Mock::given(any()).respond_with(move |request: &Request| respond(fault, request)).mount(&server).await;
     server
 }
 
-/// The command's findings by what they are about, and whether it says that all is well.
+/// Runs the command. Returns the checks by name, and whether all passed.
 async fn verify(url: &str, environment: &[(&str, &str)]) -> (BTreeMap<String, Value>, bool) {
     let output = command(&["--url", url, "--no-stack", "--json"], environment).await;
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(told["passed"].as_bool().unwrap(), output.status.success());
-    let checks = told["checks"].as_array().unwrap().iter();
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["passed"].as_bool().unwrap(), output.status.success());
+    let checks = json["checks"].as_array().unwrap().iter();
     (
         checks.map(|check| (check["check"].as_str().unwrap().to_owned(), check.clone())).collect(),
         output.status.success(),
@@ -106,40 +108,47 @@ fn failed(checks: &BTreeMap<String, Value>) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn all_holds_that_can_be_seen_without_a_stack() {
-    let server = endpoint(Fault::Nothing).await;
+async fn checks_without_a_stack_pass() {
+    let server = endpoint(Fault::None).await;
     let (checks, holds) = verify(&server.uri(), &[]).await;
 
     assert!(holds);
     let skipped = checks.values().filter(|check| check["result"] == "skipped").count();
-    assert_eq!((checks.len(), skipped), (15, 7), "plain HTTP of this computer, and what needs the queue");
+    assert_eq!(
+        (checks.len(), skipped),
+        (15, 7),
+        "the connection, because of plain HTTP, and the checks that need the queue"
+    );
     let posts: Vec<_> =
         server.received_requests().await.unwrap().into_iter().filter(|sent| sent.method == "POST").collect();
     assert_eq!(posts.len(), 4);
     for post in posts {
         let header = post.headers.get(signature::HEADER).map(HeaderValue::as_bytes);
-        assert!(signature::verify([APP_SECRET], &post.body, header).is_err(), "nobody would clean up what is stored");
+        assert!(
+            signature::verify([APP_SECRET], &post.body, header).is_err(),
+            "a stored message would remain on the queue"
+        );
     }
 }
 
 #[tokio::test]
-async fn what_is_wrong_fails_alone_and_has_a_cause_and_a_remedy() {
+async fn each_fault_fails_its_checks_with_a_cause() {
     const FORGERIES: [&str; 3] =
         ["forged notification rejected", "re-serialised notification rejected", "unsigned notification rejected"];
     const ODD_CHALLENGE: &str = "challenge with an unusual query answered";
     for (fault, expected, cause) in [
-        (Fault::QuotesTheChallenge, &["challenge answered verbatim"][..], "quoted"),
+        (Fault::QuotesChallenge, &["challenge answered verbatim"][..], "quoted"),
         (
-            Fault::AnswersAnyToken,
+            Fault::AcceptsAnyToken,
             &["empty verify token rejected", "wrong verify token rejected"],
             "does not compare the verify token",
         ),
         (Fault::FailsOnPercentSequences, &[ODD_CHALLENGE], "the deployed function fails on such a request"),
-        (Fault::DecodesTheQuery, &[ODD_CHALLENGE], "changes the request: its query"),
-        (Fault::AnswersAnEmptyToken, &["empty verify token rejected"], "does not compare the verify token"),
-        (Fault::TakesAnything, &FORGERIES, "does not check signatures"),
-        (Fault::TakesTheUnsigned, &FORGERIES[2..], "does not check signatures"),
-        (Fault::HashesWhatItParsed, &FORGERIES[1..2], "parsed and serialized again"),
+        (Fault::DecodesQuery, &[ODD_CHALLENGE], "changes the request: its query"),
+        (Fault::AcceptsEmptyToken, &["empty verify token rejected"], "does not compare the verify token"),
+        (Fault::AcceptsAnything, &FORGERIES, "does not check signatures"),
+        (Fault::AcceptsUnsigned, &FORGERIES[2..], "does not check signatures"),
+        (Fault::HashesParsedJson, &FORGERIES[1..2], "parsed and serialized again"),
     ] {
         let (checks, holds) = verify(&endpoint(fault).await.uri(), &[]).await;
 
@@ -152,7 +161,7 @@ async fn what_is_wrong_fails_alone_and_has_a_cause_and_a_remedy() {
 }
 
 #[tokio::test]
-async fn a_status_that_is_not_the_functions_own_has_its_likely_cause() {
+async fn unexpected_status_has_a_likely_cause() {
     for (status, body, cause) in [
         (500, r#"{"message":"Internal Server Error"}"#, "placeholder"),
         (503, r#"{"message":"Service Unavailable"}"#, "timed out"),
@@ -164,7 +173,7 @@ async fn a_status_that_is_not_the_functions_own_has_its_likely_cause() {
         (202, "", "only 200"),
         (200, "<html>", "changed in the response"),
     ] {
-        let (checks, holds) = verify(&endpoint(Fault::Says(status, body)).await.uri(), &[]).await;
+        let (checks, holds) = verify(&endpoint(Fault::Responds(status, body)).await.uri(), &[]).await;
         let check = &checks["challenge answered verbatim"];
 
         assert!(!holds);
@@ -173,23 +182,23 @@ async fn a_status_that_is_not_the_functions_own_has_its_likely_cause() {
 }
 
 #[tokio::test]
-async fn people_see_a_table_that_says_what_to_do() {
-    let server = endpoint(Fault::TakesTheUnsigned).await;
+async fn table_shows_cause_and_fix() {
+    let server = endpoint(Fault::AcceptsUnsigned).await;
     let output = command(&["--url", &server.uri(), "--no-stack"], &[]).await;
-    let told = String::from_utf8(output.stdout).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
 
     assert!(!output.status.success());
     for part in ["unsigned notification rejected", "failed", "200, not 401", "cause", "fix", "7 of 15 passed, 1 failed"]
     {
-        assert!(told.contains(part), "{part}\n{told}");
+        assert!(text.contains(part), "{part}\n{text}");
     }
-    assert!(!told.contains('\u{1b}'), "colours are for terminals");
+    assert!(!text.contains('\u{1b}'), "colours are for terminals");
 }
 
-/// The function would not start with it, so nothing is sent.
+/// The function would not start with such a secret, so the command sends nothing.
 #[tokio::test]
 async fn unusable_secret_is_reported_by_member() {
-    let server = endpoint(Fault::Nothing).await;
+    let server = endpoint(Fault::None).await;
     let (spaced, quoted) = (format!(" {APP_SECRET}"), format!("\"{VERIFY_TOKEN}\""));
     for (variable, value, detail) in [
         ("APP_SECRET", spaced.as_str(), "app_secret in the secret has white space around it"),
@@ -208,7 +217,7 @@ async fn unusable_secret_is_reported_by_member() {
 
 #[tokio::test]
 async fn app_secret_of_another_form_is_reported() {
-    let server = endpoint(Fault::Nothing).await;
+    let server = endpoint(Fault::None).await;
 
     let (checks, is_ok) = verify(&server.uri(), &[("APP_SECRET", "106540352242922")]).await;
 
@@ -219,28 +228,28 @@ async fn app_secret_of_another_form_is_reported() {
 }
 
 #[tokio::test]
-async fn without_a_stack_both_secrets_are_asked_for() {
+async fn missing_secret_without_stack_is_reported() {
     let output = command(&["--url", "http://127.0.0.1:1", "--no-stack"], &[("APP_SECRET", "")]).await;
 
     assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("name a stack, or set APP_SECRET and VERIFY_TOKEN"), "{told}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("name a stack, or set APP_SECRET and VERIFY_TOKEN"), "{text}");
 }
 
 const SECRET: &str = "app secret and verify token well-formed";
 const CONNECTION: &str = "certificate trusted, TLS 1.2 or later";
 
-/// An authority and, for this name, a server in front of `backend`.
-async fn tls(folder: &TempDir, name: &str, days_of: (i32, i32), backend: SocketAddr) -> io::Result<u16> {
+/// Starts a TLS proxy in front of `backend`, with a certificate for `name` of a new authority.
+async fn tls(folder: &TempDir, name: &str, years: (i32, i32), backend: SocketAddr) -> io::Result<u16> {
     let mut authority = CertificateParams::new([]).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    // Another name each, as two authorities have.
+    // A distinct name, so that certificates of other authorities are not accepted.
     authority.distinguished_name.push(DnType::CommonName, folder.path().to_str().unwrap());
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     fs::write(folder.path().join("ca.pem"), authority.pem())?;
     let key = KeyPair::generate().unwrap();
     let mut leaf = CertificateParams::new([name.to_owned()]).unwrap();
-    (leaf.not_before, leaf.not_after) = (rcgen::date_time_ymd(days_of.0, 1, 1), rcgen::date_time_ymd(days_of.1, 1, 1));
+    (leaf.not_before, leaf.not_after) = (rcgen::date_time_ymd(years.0, 1, 1), rcgen::date_time_ymd(years.1, 1, 1));
     let certificate = leaf.signed_by(&key, &authority).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
@@ -266,8 +275,8 @@ async fn tls(folder: &TempDir, name: &str, days_of: (i32, i32), backend: SocketA
 }
 
 #[tokio::test]
-async fn a_certificate_has_to_be_trusted_valid_and_of_this_name() {
-    let server = endpoint(Fault::Nothing).await;
+async fn untrusted_or_invalid_certificate_fails() {
+    let server = endpoint(Fault::None).await;
     for (name, years, is_trusted, cause) in [
         ("localhost", (2020, 2090), true, None),
         ("localhost", (2020, 2090), false, Some("self-signed")),
@@ -292,25 +301,25 @@ async fn a_certificate_has_to_be_trusted_valid_and_of_this_name() {
     }
 }
 
-/// A server that says the same to everybody, whatever they say, and closes.
-async fn server_that_says(words: &'static [u8]) -> String {
+/// Starts a server that sends the same bytes to every client and closes the connection.
+async fn start_raw_server(response: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             let _ = client.read(&mut [0; 4096]).await;
-            let _ = client.write_all(words).await;
+            let _ = client.write_all(response).await;
         }
     });
     format!("https://{address}/webhook")
 }
 
 #[tokio::test]
-async fn a_server_without_tls_1_2_or_without_any_is_told_apart_from_none() {
-    // A fatal alert, protocol_version (70), as a server sends it that knows only older versions.
-    let old = server_that_says(b"\x15\x03\x01\x00\x02\x02\x46").await;
-    let plain = server_that_says(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
-    let silent = server_that_says(b"").await;
+async fn connection_errors_have_distinct_causes() {
+    // A fatal alert, protocol_version (70), as a server sends it that supports only older versions.
+    let old = start_raw_server(b"\x15\x03\x01\x00\x02\x02\x46").await;
+    let plain = start_raw_server(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+    let silent = start_raw_server(b"").await;
     for (url, cause) in [
         (old.as_str(), "does not support TLS 1.2"),
         (&plain, "does not use TLS"),

@@ -1,4 +1,4 @@
-//! A Graph API with one app and one account, which calls the challenge back before it believes a callback URL.
+//! A Graph API with one app and one account. It sends a verification request before it accepts a callback URL.
 
 use std::{
     collections::BTreeSet,
@@ -31,7 +31,7 @@ const FIELDS: [&str; 10] = [
     "flows",
 ];
 
-/// What Meta knows.
+/// The state of the Graph API.
 #[derive(Debug, Default)]
 pub(crate) struct Meta {
     pub(crate) app_secret: String,
@@ -39,10 +39,10 @@ pub(crate) struct Meta {
     pub(crate) fields: BTreeSet<String>,
     pub(crate) account_is_subscribed: bool,
     pub(crate) changes: usize,
-    /// Every URL that was asked for.
+    /// The URL of every request.
     pub(crate) urls: Vec<String>,
-    /// Whom the access token was made for.
-    pub(crate) is_others_token: bool,
+    /// Whether another app issued the access token.
+    pub(crate) is_token_of_other_app: bool,
 }
 
 pub(crate) async fn graph(meta: &Arc<Mutex<Meta>>) -> MockServer {
@@ -74,7 +74,7 @@ impl Meta {
         let accounts = format!("/v25.0/{ACCOUNT}/subscribed_apps");
         match (request.method.as_str(), request.url.path()) {
             (_, path) if path == apps && bearer != format!("{APP}|{}", self.app_secret) => {
-                // Meta has been seen to quote what it was given.
+                // Meta quotes tokens in some errors.
                 Err((190, format!("Invalid OAuth access token {bearer}")))
             }
             ("GET", path) if path == apps => Ok(json!({ "data": self.subscriptions() })),
@@ -82,11 +82,11 @@ impl Meta {
                 let member = |name: &str| form.iter().find(|(key, _)| key == name).unwrap().1.clone();
                 assert_eq!((member("object").as_str(), member("include_values").as_str()), (OBJECT, "true"));
                 let fields: BTreeSet<_> = member("fields").split(',').map(str::to_owned).collect();
-                if let Some(strange) = fields.iter().find(|field| !FIELDS.contains(&field.as_str())) {
-                    return Err((100, format!("(#100) Param fields must be one of the known, not {strange}")));
+                if let Some(unknown) = fields.iter().find(|field| !FIELDS.contains(&field.as_str())) {
+                    return Err((100, format!("(#100) Param fields must be one of the known, not {unknown}")));
                 }
-                verified(&member("callback_url"), &member("verify_token")).map_err(|why| {
-                    (2200, format!("(#2200) Callback verification failed with the following errors: {why}"))
+                verify_callback(&member("callback_url"), &member("verify_token")).map_err(|error| {
+                    (2200, format!("(#2200) Callback verification failed with the following errors: {error}"))
                 })?;
                 self.callback_url = Some(member("callback_url"));
                 self.fields = fields;
@@ -97,7 +97,7 @@ impl Meta {
                 Err((190, format!("Error validating access token: {bearer}")))
             }
             (_, path) if path == accounts => {
-                let secret = if self.is_others_token { "another app's" } else { &self.app_secret };
+                let secret = if self.is_token_of_other_app { "another app's" } else { &self.app_secret };
                 let proof = signature::sign(secret, ACCESS_TOKEN.as_bytes());
                 if format!("sha256={}", member("appsecret_proof")) != proof {
                     return Err((100, "Invalid appsecret_proof provided in the API argument".to_owned()));
@@ -123,7 +123,7 @@ impl Meta {
         [page].into_iter().chain(ours).collect()
     }
 
-    /// In two pages, ours on the second.
+    /// Returns one of two pages. The app of the test is on the second.
     fn apps_of_account(&self, is_first: bool) -> Value {
         let app =
             |id| json!({ "whatsapp_business_api_data": { "id": id, "link": "https://example.com", "name": "n" } });
@@ -136,20 +136,20 @@ impl Meta {
     }
 }
 
-/// Asks a callback URL for its challenge, as Meta does, and says what is wrong with the answer.
-fn verified(callback_url: &str, verify_token: &str) -> Result<(), String> {
+/// Sends a verification request to a callback URL, as Meta does. Returns the error of the response.
+fn verify_callback(callback_url: &str, verify_token: &str) -> Result<(), String> {
     let mut url = Url::parse(callback_url).map_err(|error| error.to_string())?;
     let challenge = "1158201444";
     let members = [("hub.mode", "subscribe"), ("hub.challenge", challenge), ("hub.verify_token", verify_token)];
     url.query_pairs_mut().extend_pairs(members);
-    let ask = async {
+    let request = async {
         let client = client_builder().no_proxy().resolve(url.host_str().unwrap(), ([127, 0, 0, 1], 0).into()).build();
-        let answer = client.unwrap().get(url.clone()).send().await.map_err(|_| "connection failed".to_owned())?;
-        let status = answer.status().as_u16();
-        let body = answer.text().await.unwrap_or_default();
+        let response = client.unwrap().get(url.clone()).send().await.map_err(|_| "connection failed".to_owned())?;
+        let status = response.status().as_u16();
+        let body = response.text().await.unwrap_or_default();
         if status == 200 && body == challenge { Ok(()) } else { Err(format!("HTTP Status Code = {status}")) }
     };
-    // The mock answers without waiting, so that what has to be waited for is on a thread of its own.
-    let asked = || Builder::new_current_thread().enable_all().build().unwrap().block_on(ask);
-    thread::scope(|scope| scope.spawn(asked).join().unwrap())
+    // The mock responds synchronously, so the request runs on another thread.
+    let verification = || Builder::new_current_thread().enable_all().build().unwrap().block_on(request);
+    thread::scope(|scope| scope.spawn(verification).join().unwrap())
 }

@@ -1,4 +1,4 @@
-//! What an operator runs against a deployed stack, against one on the local AWS.
+//! The commands for a deployed stack, tested against a stack on the local AWS.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod graph;
@@ -21,14 +21,14 @@ use tokio::{process::Command, sync::Mutex as AsyncMutex};
 
 use crate::graph::{ACCESS_TOKEN, ACCOUNT, APP, Meta, graph};
 
-/// One stack at a time: each is a whole AWS, and two would share the queues' names.
+/// Locked by each test, because two stacks would share the names of their queues.
 static TURN: AsyncMutex<()> = AsyncMutex::const_new(());
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
 
-/// The command, in an environment where AWS is the local one and nothing else is set.
+/// Runs the command in an environment that only contains the local AWS. Fails if the output contains a secret.
 async fn ingress(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ingress"));
     command.args(arguments).current_dir(root());
@@ -43,21 +43,21 @@ async fn ingress(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)]
     command.env("AWS_ACCESS_KEY_ID", &info.access_key_id).env("AWS_SECRET_ACCESS_KEY", &info.secret_access_key);
     let output = command.envs(environment.iter().copied()).output().await.unwrap();
     for stream in [&output.stdout, &output.stderr] {
-        let told = String::from_utf8_lossy(stream);
+        let output_text = String::from_utf8_lossy(stream);
         for secret in [stack.secrets().app_secret.as_str(), &stack.secrets().verify_token, ACCESS_TOKEN] {
-            assert!(!told.contains(secret), "{arguments:?} tells a secret: {told}");
+            assert!(!output_text.contains(secret), "{arguments:?} prints a secret: {output_text}");
         }
     }
     output
 }
 
-/// Each check's result, and cause and remedy where it fails.
-async fn verified(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)]) -> Vec<(String, String)> {
+/// Returns the name and the JSON of each check that did not pass.
+async fn failed_checks(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)]) -> Vec<(String, String)> {
     let output = ingress(stack, &[&["verify", "--json"], arguments].concat(), environment).await;
-    let told: Value = serde_json::from_slice(&output.stdout)
+    let json: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    assert_eq!(told["passed"].as_bool().unwrap(), output.status.success());
-    let checks = told["checks"].as_array().unwrap().iter();
+    assert_eq!(json["passed"].as_bool().unwrap(), output.status.success());
+    let checks = json["checks"].as_array().unwrap().iter();
     checks
         .filter(|check| check["result"] != "passed")
         .map(|check| (check["check"].as_str().unwrap().to_owned(), check.to_string()))
@@ -65,45 +65,45 @@ async fn verified(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)
 }
 
 #[track_caller]
-fn assert_found(found: &[(String, String)], expected: &[(&str, &str)]) {
+fn assert_not_passed(found: &[(String, String)], expected: &[(&str, &str)]) {
     assert_eq!(found.len(), expected.len(), "{found:#?}");
-    for ((check, told), (name, words)) in found.iter().zip(expected) {
+    for ((check, json), (name, text)) in found.iter().zip(expected) {
         assert_eq!(check, name);
-        assert!(told.contains(words), "{told}");
+        assert!(json.contains(text), "{json}");
     }
 }
 
 const PLAIN: (&str, &str) = ("certificate trusted, TLS 1.2 or later", "plain HTTP on this computer");
 
 #[tokio::test]
-async fn a_deployed_stack_is_verified() {
+async fn deployed_stack_is_verified() {
     let _turn = TURN.lock().await;
     let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
     let endpoint = Endpoint::new(&stack.info.callback_url).unwrap();
     let others = Sample::load(&root().join("events/unknown-field.json")).unwrap();
     assert_eq!(endpoint.deliver(&others, &stack.secrets()).await.unwrap().status, 200);
 
-    // The stack that is up here; and one that AWS is asked for, by its name and by its URL.
-    assert_found(&verified(&stack, &[], &[]).await, &[PLAIN]);
-    assert_found(&verified(&stack, &["--stack", "whatsapp-ingress"], &[]).await, &[PLAIN]);
-    assert_found(&verified(&stack, &["--url", &stack.info.callback_url], &[]).await, &[PLAIN]);
+    // The running local stack, then a stack that is described by AWS, by its name and by its URL.
+    assert_not_passed(&failed_checks(&stack, &[], &[]).await, &[PLAIN]);
+    assert_not_passed(&failed_checks(&stack, &["--stack", "whatsapp-ingress"], &[]).await, &[PLAIN]);
+    assert_not_passed(&failed_checks(&stack, &["--url", &stack.info.callback_url], &[]).await, &[PLAIN]);
 
-    let wrong = verified(&stack, &[], &[("APP_SECRET", "0123456789abcdef0123456789abcdef")]).await;
-    let not_sent = "the endpoint accepts no notification";
-    assert_found(
+    let wrong = failed_checks(&stack, &[], &[("APP_SECRET", "0123456789abcdef0123456789abcdef")]).await;
+    let no_notification = "the endpoint accepts no notification";
+    assert_not_passed(
         &wrong,
         &[
             PLAIN,
             ("signed notification accepted", "another app secret"),
-            ("latency within Meta's limits", not_sent),
-            ("unusual header accepted", not_sent),
-            ("unusual query accepted", not_sent),
-            ("duplicate x-forwarded-proto accepted", not_sent),
-            ("stored on the catch-all queue, nothing else", not_sent),
+            ("latency within Meta's limits", no_notification),
+            ("unusual header accepted", no_notification),
+            ("unusual query accepted", no_notification),
+            ("duplicate x-forwarded-proto accepted", no_notification),
+            ("stored on the catch-all queue, nothing else", no_notification),
         ],
     );
-    let wrong = verified(&stack, &[], &[("VERIFY_TOKEN", "another")]).await;
-    assert_found(
+    let wrong = failed_checks(&stack, &[], &[("VERIFY_TOKEN", "another")]).await;
+    assert_not_passed(
         &wrong,
         &[
             PLAIN,
@@ -113,8 +113,8 @@ async fn a_deployed_stack_is_verified() {
     );
 
     let elsewhere = stack.info.callback_url.replace("/webhook", "/webhooks");
-    let wrong = verified(&stack, &["--url", &elsewhere], &[]).await;
-    assert_found(&wrong[1..2], &[("challenge answered verbatim", "no route")]);
+    let wrong = failed_checks(&stack, &["--url", &elsewhere], &[]).await;
+    assert_not_passed(&wrong[1..2], &[("challenge answered verbatim", "no route")]);
 
     let unknown = ingress(&stack, &["verify", "--stack", "no-such"], &[]).await;
     assert_eq!(unknown.status.code(), Some(1));
@@ -125,29 +125,29 @@ async fn a_deployed_stack_is_verified() {
     let mut queues = StackQueues::of(&stack.info);
     let left: Vec<_> =
         queues.receive_all().await.unwrap().into_iter().map(|message| message.attributes["field"].clone()).collect();
-    assert_eq!(left.len(), 1, "what was sent is gone, and what others sent is there: {left:?}");
+    assert_eq!(left.len(), 1, "only the message of the other sender is left: {left:?}");
     assert_ne!(left[0], "ingress_verify");
 }
 
-/// Runs `ingress subscribe` and gives what it prints, and whether it succeeded.
+/// Runs `ingress subscribe`. Returns its output, and whether it succeeded.
 async fn subscribe(stack: &Stack, graph: &str, arguments: &[&str]) -> (String, bool) {
     let graph = format!("{graph}/v25.0");
     let arguments = [&["subscribe", "--stack", "whatsapp-ingress", "--graph-url", &graph, "--app", APP], arguments];
     let output = ingress(stack, &arguments.concat(), &[("META_ACCESS_TOKEN", ACCESS_TOKEN)]).await;
-    let told = [output.stdout, output.stderr].concat();
-    (String::from_utf8(told).unwrap(), output.status.success())
+    let output_text = [output.stdout, output.stderr].concat();
+    (String::from_utf8(output_text).unwrap(), output.status.success())
 }
 
 #[track_caller]
-fn assert_told((told, succeeded): (String, bool), success: bool, parts: &[&str]) {
-    assert_eq!(succeeded, success, "{told}");
+fn assert_output((output_text, succeeded): (String, bool), success: bool, parts: &[&str]) {
+    assert_eq!(succeeded, success, "{output_text}");
     for part in parts {
-        assert!(told.contains(part), "{part}\n{told}");
+        assert!(output_text.contains(part), "{part}\n{output_text}");
     }
 }
 
 #[tokio::test]
-async fn an_app_is_subscribed_to_what_has_a_queue() {
+async fn app_is_subscribed_to_fields_with_a_queue() {
     let _turn = TURN.lock().await;
     let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
     let url = stack.info.callback_url.clone();
@@ -157,65 +157,65 @@ async fn an_app_is_subscribed_to_what_has_a_queue() {
     let account = ["--account", ACCOUNT];
 
     let dry = subscribe(&stack, &uri, &account).await;
-    assert_told(dry, true, &["callback URL  none", "messages, messages-statuses", "nothing was changed"]);
+    assert_output(dry, true, &["callback URL  none", "messages, messages-statuses", "nothing was changed"]);
     assert_eq!(meta.lock().unwrap().changes, 0);
 
     let applied = subscribe(&stack, &uri, &["--account", ACCOUNT, "--apply"]).await;
-    assert_told(applied, true, &["done"]);
+    assert_output(applied, true, &["done"]);
     {
         let meta = meta.lock().unwrap();
         assert_eq!((meta.callback_url.as_ref(), meta.changes, meta.account_is_subscribed), (Some(&url), 2, true));
         assert_eq!(meta.fields.len(), 8);
     }
-    assert_told(subscribe(&stack, &uri, &["--account", ACCOUNT, "--apply"]).await, true, &["nothing to do"]);
+    assert_output(subscribe(&stack, &uri, &["--account", ACCOUNT, "--apply"]).await, true, &["nothing to do"]);
     assert_eq!(meta.lock().unwrap().changes, 2);
 
-    // A field that nobody has a queue for, kept; another's URL, replaced.
+    // A field without a queue is kept, and the URL of another endpoint is replaced.
     {
         let mut meta = meta.lock().unwrap();
         meta.fields = ["calls", "messages"].map(str::to_owned).into();
         meta.callback_url = Some("https://other.example/hook".to_owned());
     }
     let dry = subscribe(&stack, &uri, &["--fields", "messages,security", "--json"]).await;
-    let told: Value = serde_json::from_str(&dry.0).unwrap();
-    assert_eq!((&told["applied"], &told["done"]), (&json!(false), &json!(false)));
-    assert_eq!(told["plan"]["current_callback_url"], "https://other.example/hook");
-    let actions: Vec<_> = told["plan"]["fields"].as_array().unwrap().iter().map(|field| &field["action"]).collect();
+    let json: Value = serde_json::from_str(&dry.0).unwrap();
+    assert_eq!((&json["applied"], &json["done"]), (&json!(false), &json!(false)));
+    assert_eq!(json["plan"]["current_callback_url"], "https://other.example/hook");
+    let actions: Vec<_> = json["plan"]["fields"].as_array().unwrap().iter().map(|field| &field["action"]).collect();
     assert_eq!(actions.iter().filter(|action| **action == "leave").count(), 6);
     let applied = subscribe(&stack, &uri, &["--fields", "messages,security", "--apply"]).await;
-    assert_told(applied, true, &["calls", "done"]);
+    assert_output(applied, true, &["calls", "done"]);
     assert_eq!(meta.lock().unwrap().fields, ["calls", "messages", "security"].map(str::to_owned).into());
     let dropped = subscribe(&stack, &uri, &["--fields", "messages", "--replace", "--apply"]).await;
-    assert_told(dropped, true, &["done"]);
+    assert_output(dropped, true, &["done"]);
     assert_eq!(meta.lock().unwrap().fields, ["messages".to_owned()].into());
 
-    refusals(&stack, &uri, &meta).await;
+    assert_rejections(&stack, &uri, &meta).await;
     let tokens = [stack.secrets().app_secret, stack.secrets().verify_token, ACCESS_TOKEN.to_owned()];
     let urls = meta.lock().unwrap().urls.clone();
     assert!(urls.iter().all(|url| tokens.iter().all(|token| !url.contains(token))), "{urls:#?}");
 }
 
-/// What Meta refuses changes nothing, and is told in words that help.
-async fn refusals(stack: &Stack, uri: &str, meta: &Mutex<Meta>) {
+/// Calls that Meta rejects change nothing, and their errors name a fix.
+async fn assert_rejections(stack: &Stack, uri: &str, meta: &Mutex<Meta>) {
     let changes = meta.lock().unwrap().changes;
     let elsewhere = stack.info.callback_url.replace("/webhook", "/elsewhere");
     let unverified = subscribe(stack, uri, &["--url", &elsewhere, "--apply"]).await;
-    assert_told(unverified, false, &["HTTP Status Code = 404", "`make verify` shows"]);
+    assert_output(unverified, false, &["HTTP Status Code = 404", "`make verify` shows"]);
     let unknown = subscribe(stack, uri, &["--fields", "mesages", "--apply"]).await;
-    assert_told(unknown, false, &["mesages", "the names of the fields"]);
+    assert_output(unknown, false, &["mesages", "the names of the fields"]);
     let strange = subscribe(stack, uri, &["--account", "12"]).await;
-    assert_told(strange, false, &["no object has this id"]);
+    assert_output(strange, false, &["no object has this id"]);
 
-    meta.lock().unwrap().is_others_token = true;
+    meta.lock().unwrap().is_token_of_other_app = true;
     let others = subscribe(stack, uri, &["--account", ACCOUNT, "--apply"]).await;
-    assert_told(others, false, &["to another app than the app secret"]);
+    assert_output(others, false, &["to another app than the app secret"]);
     "another".clone_into(&mut meta.lock().unwrap().app_secret);
-    assert_told(subscribe(stack, uri, &[]).await, false, &["must belong together", "Invalid OAuth access token …"]);
-    assert_told(subscribe(stack, "http://127.0.0.1:1", &[]).await, false, &["no response from Meta"]);
+    assert_output(subscribe(stack, uri, &[]).await, false, &["must belong together", "Invalid OAuth access token …"]);
+    assert_output(subscribe(stack, "http://127.0.0.1:1", &[]).await, false, &["no response from Meta"]);
     assert_eq!(meta.lock().unwrap().changes, changes);
 
     let output = ingress(stack, &["subscribe", "--app", APP, "--account", ACCOUNT], &[]).await;
-    assert_told((String::from_utf8(output.stderr).unwrap(), output.status.success()), false, &["META_ACCESS_TOKEN"]);
+    assert_output((String::from_utf8(output.stderr).unwrap(), output.status.success()), false, &["META_ACCESS_TOKEN"]);
     let output = ingress(stack, &["subscribe", "--app", "1/2"], &[]).await;
     assert_eq!(output.status.code(), Some(2));
 }

@@ -1,4 +1,4 @@
-//! Messages that wait, were given up or have gone astray: counted, and moved to where they belong.
+//! Counts and moves messages, dead letters and unrouted messages of a stack on the local AWS.
 
 use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
@@ -11,10 +11,10 @@ use ingress_tools::{aws::stack_info::StackInfo, local::stack::Stack};
 use serde_json::{Value, json};
 use tokio::{process::Command, time::sleep};
 
-use crate::{TURN, assert_told, ingress, root};
+use crate::{TURN, assert_output, ingress, root};
 
-/// Longer than what a killed run has received stays hidden.
-const IN_SIGHT: Duration = Duration::from_secs(32);
+/// Longer than the visibility timeout of the messages that a killed run received.
+const REAPPEARED_AFTER: Duration = Duration::from_secs(32);
 
 fn client(info: &StackInfo) -> Client {
     let key = Credentials::new(&info.access_key_id, &info.secret_access_key, None, None, "test");
@@ -22,7 +22,7 @@ fn client(info: &StackInfo) -> Client {
     Client::from_conf(config.endpoint_url(&info.aws_endpoint).credentials_provider(key).build())
 }
 
-/// The URL of one of the stack's queues.
+/// Returns the URL of a queue of the stack.
 fn url(info: &StackInfo, name: &str) -> String {
     let (account, _) = info.queue_urls["*"].rsplit_once('/').unwrap();
     format!("{account}/whatsapp-ingress-{name}")
@@ -44,20 +44,20 @@ async fn put(client: &Client, url: &str, events: &[String], attributes: &[(&str,
     }
 }
 
-/// Receives what is on a queue, deletes it, and gives event id, reason and group of each.
-async fn take(client: &Client, url: &str) -> Vec<(String, Option<String>, Option<String>)> {
-    let mut taken = Vec::new();
+/// Receives and deletes all messages of a queue. Returns event id, reason and group of each.
+async fn receive_and_delete(client: &Client, url: &str) -> Vec<(String, Option<String>, Option<String>)> {
+    let mut received = Vec::new();
     loop {
         let receive = client.receive_message().queue_url(url).max_number_of_messages(10).message_attribute_names("All");
         let receive = receive.message_system_attribute_names(MessageSystemAttributeName::All);
         let messages = receive.send().await.unwrap().messages.unwrap_or_default();
         if messages.is_empty() {
-            return taken;
+            return received;
         }
         for message in messages {
             let text = |name| message.message_attributes.as_ref()?.get(name)?.string_value.clone();
             let group = message.attributes.as_ref().unwrap().get(&MessageSystemAttributeName::MessageGroupId).cloned();
-            taken.push((text("event_id").unwrap(), text("unrouted_reason"), group));
+            received.push((text("event_id").unwrap(), text("unrouted_reason"), group));
             client
                 .delete_message()
                 .queue_url(url)
@@ -71,22 +71,22 @@ async fn take(client: &Client, url: &str) -> Vec<(String, Option<String>, Option
 
 async fn depth(client: &Client, url: &str) -> usize {
     const COUNT: QueueAttributeName = QueueAttributeName::ApproximateNumberOfMessages;
-    let told = client.get_queue_attributes().queue_url(url).attribute_names(COUNT).send().await.unwrap();
-    told.attributes.unwrap()[&COUNT].parse().unwrap()
+    let response = client.get_queue_attributes().queue_url(url).attribute_names(COUNT).send().await.unwrap();
+    response.attributes.unwrap()[&COUNT].parse().unwrap()
 }
 
 fn numbered(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{prefix}{number:03}")).collect()
 }
 
-async fn told(stack: &Stack, arguments: &[&str]) -> (String, bool) {
+async fn run(stack: &Stack, arguments: &[&str]) -> (String, bool) {
     let output = ingress(stack, arguments, &[]).await;
-    let told = [output.stdout, output.stderr].concat();
-    (String::from_utf8(told).unwrap(), output.status.success())
+    let text = [output.stdout, output.stderr].concat();
+    (String::from_utf8(text).unwrap(), output.status.success())
 }
 
 #[tokio::test]
-async fn messages_are_counted_and_brought_back() {
+async fn messages_are_counted_and_moved() {
     let _turn = TURN.lock().await;
     let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
     let sqs = client(&stack.info);
@@ -95,10 +95,10 @@ async fn messages_are_counted_and_brought_back() {
     put(&sqs, &at("security"), &numbered("waiting-", 3), &[("field", "security")]).await;
     put(&sqs, &at("security-dead"), &numbered("dead-", 14), &[("field", "security")]).await;
     put(&sqs, &at("unrouted"), &numbered("others-", 5), &[("field", "calls"), ("unrouted_reason", "no-route")]).await;
-    put(&sqs, &at("unrouted"), &numbered("astray-", 12), &misplaced).await;
+    put(&sqs, &at("unrouted"), &numbered("diverted-", 12), &misplaced).await;
 
-    let table = told(&stack, &["queues"]).await;
-    assert_told(table.clone(), true, &["messages.statuses", "CloudWatch has no age"]);
+    let table = run(&stack, &["queues"]).await;
+    assert_output(table.clone(), true, &["messages.statuses", "CloudWatch has no age"]);
     let lines: Vec<Vec<&str>> = table.0.lines().map(|line| line.split_whitespace().collect()).collect();
     let line = |name: &str| lines.iter().find(|line| line.first() == Some(&name)).unwrap().clone();
     assert_eq!(
@@ -106,34 +106,34 @@ async fn messages_are_counted_and_brought_back() {
         ["whatsapp-ingress-security", "3", "0", "0", "-", "14", "-", "security"]
     );
     assert_eq!(line("whatsapp-ingress-unrouted"), ["whatsapp-ingress-unrouted", "17", "0", "0", "-", "-", "-", "*"]);
-    ages(&stack).await;
-    other_queues(&stack, &sqs).await;
+    assert_ages(&stack).await;
+    assert_other_queues(&stack, &sqs).await;
 
-    let dry = told(&stack, &["redrive", "--field", "security"]).await;
-    assert_told(dry, true, &["whatsapp-ingress-security-dead: 14 visible", "whatsapp-ingress-security: 3 visible"]);
-    let dry = told(&stack, &["reroute", "--field", "security", "--json"]).await;
+    let dry = run(&stack, &["redrive", "--field", "security"]).await;
+    assert_output(dry, true, &["whatsapp-ingress-security-dead: 14 visible", "whatsapp-ingress-security: 3 visible"]);
+    let dry = run(&stack, &["reroute", "--field", "security", "--json"]).await;
     let counted: Value = serde_json::from_str(&dry.0).unwrap();
     assert_eq!((&counted["applied"], &counted["moves"][0]["from"]["visible"]), (&json!(false), &json!(17)));
-    assert_told(told(&stack, &["reroute", "--field", "calls", "--apply"]).await, false, &["calls has no queue"]);
-    assert_told(told(&stack, &["redrive", "--field", "messages.x"]).await, false, &["messages.x has no queue"]);
-    assert_told(told(&stack, &["redrive", "--field", ""]).await, false, &["the field is empty"]);
+    assert_output(run(&stack, &["reroute", "--field", "calls", "--apply"]).await, false, &["calls has no queue"]);
+    assert_output(run(&stack, &["redrive", "--field", "messages.x"]).await, false, &["messages.x has no queue"]);
+    assert_output(run(&stack, &["redrive", "--field", ""]).await, false, &["the field is empty"]);
 
-    let redrive = told(&stack, &["redrive", "--field", "security", "--apply", "--stack", "whatsapp-ingress"]).await;
-    assert_told(redrive, true, &["14 moved"]);
-    let reroute = told(&stack, &["reroute", "--field", "security", "--apply"]).await;
-    assert_told(reroute, true, &["12 moved", "5 not moved"]);
+    let redrive = run(&stack, &["redrive", "--field", "security", "--apply", "--stack", "whatsapp-ingress"]).await;
+    assert_output(redrive, true, &["14 moved"]);
+    let reroute = run(&stack, &["reroute", "--field", "security", "--apply"]).await;
+    assert_output(reroute, true, &["12 moved", "5 not moved"]);
 
-    let arrived = take(&sqs, &at("security")).await;
+    let arrived = receive_and_delete(&sqs, &at("security")).await;
     let events: BTreeSet<_> = arrived.iter().map(|(event, ..)| event.clone()).collect();
     assert_eq!((arrived.len(), events.len()), (29, 29));
     assert!(arrived.iter().all(|(_, reason, group)| reason.is_none() && group.as_deref() == Some("106540352242922")));
     assert_eq!((depth(&sqs, &at("security-dead")).await, depth(&sqs, &at("unrouted")).await), (0, 5));
 
-    drained(&stack, &sqs).await;
+    assert_drained(&stack, &sqs).await;
 }
 
-/// Ages are `CloudWatch`'s; the local one has those that somebody puts there.
-async fn ages(stack: &Stack) {
+/// Puts ages into the local `CloudWatch`, which computes none, and checks that the command prints them.
+async fn assert_ages(stack: &Stack) {
     let script = "import boto3, datetime as d; boto3.client('cloudwatch').put_metric_data(Namespace='AWS/SQS', MetricData=[\
         {'MetricName': 'ApproximateAgeOfOldestMessage', 'Value': v, 'Timestamp': d.datetime.now(d.timezone.utc) - \
         d.timedelta(minutes=m), 'Dimensions': [{'Name': 'QueueName', 'Value': 'whatsapp-ingress-security' + q}]} \
@@ -145,35 +145,36 @@ async fn ages(stack: &Stack) {
     assert!(python.status().await.unwrap().success());
 
     let output = ingress(stack, &["queues", "--json", "--stack", "whatsapp-ingress"], &[]).await;
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let queues = told["queues"].as_array().unwrap();
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let queues = json["queues"].as_array().unwrap();
     let security = queues.iter().find(|queue| queue["queue"] == "whatsapp-ingress-security").unwrap();
     assert_eq!(
         (&security["oldest_seconds"], &security["dead_letter_queue"]["oldest_seconds"]),
         (&json!(7260), &json!(266_400))
     );
-    assert_eq!((queues[0]["oldest_seconds"].clone(), &told["ages_error"]), (Value::Null, &Value::Null));
+    assert_eq!((queues[0]["oldest_seconds"].clone(), &json["ages_error"]), (Value::Null, &Value::Null));
 }
 
-async fn other_queues(stack: &Stack, sqs: &Client) {
-    assert!(!told(stack, &["queues"]).await.0.contains("other queues"), "each queue of the stack is known");
+/// Queues with the stack's prefix but without a route are listed.
+async fn assert_other_queues(stack: &Stack, sqs: &Client) {
+    assert!(!run(stack, &["queues"]).await.0.contains("other queues"), "each queue of the stack is known");
     for name in ["whatsapp-ingress-left-behind", "whatsapp-ingress2-messages"] {
         sqs.create_queue().queue_name(name).send().await.unwrap();
     }
     put(sqs, &url(&stack.info, "left-behind"), &numbered("left-", 2), &[]).await;
 
-    let (table, _) = told(stack, &["queues"]).await;
+    let (table, _) = run(stack, &["queues"]).await;
     let line = table.lines().find(|line| line.contains("left-behind")).unwrap();
     assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["whatsapp-ingress-left-behind", "2", "0", "0"]);
     assert!(table.contains("Another stack named whatsapp-ingress-… may own one"), "{table}");
-    let (json, _) = told(stack, &["queues", "--json", "--stack", "whatsapp-ingress"]).await;
+    let (json, _) = run(stack, &["queues", "--json", "--stack", "whatsapp-ingress"]).await;
     let others = serde_json::from_str::<Value>(&json).unwrap()["other_queues"].clone();
     assert_eq!((&others[0]["queue"], &others[0]["visible"]), (&json!("whatsapp-ingress-left-behind"), &json!(2)));
     assert_eq!(others.as_array().unwrap().len(), 1);
 }
 
-/// A queue that no route leads to any more, and one that became FIFO.
-async fn drained(stack: &Stack, sqs: &Client) {
+/// The messages of a FIFO queue without a route are moved to a standard queue.
+async fn assert_drained(stack: &Stack, sqs: &Client) {
     let old = sqs.create_queue().queue_name("an-old-queue.fifo").attributes(QueueAttributeName::FifoQueue, "true");
     let old = old.send().await.unwrap().queue_url.unwrap();
     for event in numbered("old-", 3) {
@@ -185,16 +186,16 @@ async fn drained(stack: &Stack, sqs: &Client) {
         sent.send().await.unwrap();
     }
     let arguments = ["redrive", "--field", "security", "--from", "an-old-queue.fifo", "--apply"];
-    assert_told(told(stack, &arguments).await, true, &["3 moved"]);
-    let arrived = take(sqs, &url(&stack.info, "security")).await;
+    assert_output(run(stack, &arguments).await, true, &["3 moved"]);
+    let arrived = receive_and_delete(sqs, &url(&stack.info, "security")).await;
     assert_eq!(arrived.len(), 3);
     assert!(arrived.iter().all(|(_, _, group)| group.as_deref() == Some("123")), "{arrived:?}");
     assert_eq!(depth(sqs, &old).await, 0);
 }
 
-/// Whenever it is killed, every message is on one of the two queues; run to its end, on the right one.
+/// After each kill, every message is on one of the two queues. After a complete run, it is on the right one.
 #[tokio::test]
-async fn a_redrive_that_is_killed_again_and_again_loses_nothing() {
+async fn killed_redrive_loses_nothing() {
     const KILLS: usize = 8;
     let _turn = TURN.lock().await;
     let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
@@ -209,28 +210,31 @@ async fn a_redrive_that_is_killed_again_and_again_loses_nothing() {
         redrive.args(["redrive", "--field", "security", "--apply", "--rate", "100000"]).current_dir(root());
         let mut redrive = redrive.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let before = depth(&sqs, &queue).await;
-        // It is at work: killed some calls after its first message arrived.
+        // Kills the run some calls after its first message arrived.
         while depth(&sqs, &queue).await <= before && redrive.try_wait().unwrap().is_none() {
             sleep(Duration::from_millis(5)).await;
         }
         sleep(Duration::from_millis(fastrand::u64(0..120))).await;
         redrive.kill().await.unwrap();
-        arrived.extend(take(&sqs, &queue).await.into_iter().map(|(event, ..)| event));
+        arrived.extend(receive_and_delete(&sqs, &queue).await.into_iter().map(|(event, ..)| event));
     }
     let moved_by_killed = arrived.iter().collect::<BTreeSet<_>>().len();
-    assert!((1..events.len()).contains(&moved_by_killed), "it was never killed at work: {moved_by_killed} moved");
+    assert!(
+        (1..events.len()).contains(&moved_by_killed),
+        "no run was killed while it moved messages: {moved_by_killed} moved"
+    );
 
-    sleep(IN_SIGHT).await;
-    assert_told(
-        told(&stack, &["redrive", "--field", "security", "--apply", "--rate", "100000"]).await,
+    sleep(REAPPEARED_AFTER).await;
+    assert_output(
+        run(&stack, &["redrive", "--field", "security", "--apply", "--rate", "100000"]).await,
         true,
         &["moved"],
     );
-    arrived.extend(take(&sqs, &queue).await.into_iter().map(|(event, ..)| event));
+    arrived.extend(receive_and_delete(&sqs, &queue).await.into_iter().map(|(event, ..)| event));
     let (copies, count) = (arrived.len(), events.len());
     assert_eq!(arrived.into_iter().collect::<BTreeSet<_>>(), events.into_iter().collect());
-    assert!(copies - count <= KILLS * 10, "{} doubled", copies - count);
+    assert!(copies - count <= KILLS * 10, "{} duplicates", copies - count);
     assert_eq!(depth(&sqs, &dead).await, 0);
-    assert!(take(&sqs, &dead).await.is_empty());
-    eprintln!("{moved_by_killed} moved by runs that were killed, {} doubled", copies - count);
+    assert!(receive_and_delete(&sqs, &dead).await.is_empty());
+    eprintln!("{moved_by_killed} moved by killed runs, {} duplicates", copies - count);
 }
