@@ -112,7 +112,7 @@ CHECKOV := .local/checkov/bin/checkov
 	touch $@
 
 # Names that were replaced, see docs/glossary.md.
-RETIRED_NAMES := Doubled|Framed|Known|Lane|MOST_BLAMED|NO_GROUP|Origin|Piece|Rejection|Sending
+RETIRED_NAMES := Choice|Doubled|FORGERS_SECRET|Framed|Garbled|Invoked|Known|Lane|MOST_BLAMED|NO_GROUP|Origin|Pace|Piece|Rejection|Sending|Wanted
 
 .PHONY: check
 check: validate-template ## formatting, lints, types, dependencies, docs, template

@@ -137,7 +137,7 @@ impl Endpoint {
     /// Sends a sample with the secrets of the endpoint: signs a notification again, and replaces the verify token of a
     /// verification request.
     ///
-    /// A forged, an unsigned or a wrong sample remains one.
+    /// A forged sample remains forged, an unsigned one unsigned, and a wrong verify token wrong.
     pub async fn deliver(&self, sample: &Sample, secrets: &EndpointSecrets) -> Result<TimedResponse, DeliverError> {
         let method = Method::from_bytes(sample.method.as_bytes())
             .map_err(|_| DeliverError::InvalidMethod(sample.method.clone()))?;

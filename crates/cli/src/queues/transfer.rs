@@ -83,7 +83,7 @@ pub struct TransferReport {
     pub visible_at_start: usize,
     /// Messages that were moved.
     pub moved: usize,
-    /// Of these, those whose body is in S3.
+    /// Moved messages whose body is in S3.
     pub claim_checks: usize,
     /// Messages that were not selected.
     pub not_selected: usize,
