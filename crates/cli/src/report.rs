@@ -140,7 +140,7 @@ pub fn plan(plan: &Plan, applied: bool) {
             println!("              {SUCCESS}{}{SUCCESS:#}", plan.callback_url);
         }
         None => {
-            println!("{HEADING}callback URL{HEADING:#}  none, to be set to {SUCCESS}{}{SUCCESS:#}", plan.callback_url)
+            println!("{HEADING}callback URL{HEADING:#}  none, to be set to {SUCCESS}{}{SUCCESS:#}", plan.callback_url);
         }
     }
     if plan.current_callback_url.is_some() && !plan.is_active {
@@ -175,11 +175,11 @@ pub fn plan(plan: &Plan, applied: bool) {
         (true, false) => {
             println!(
                 "{FAILURE}Meta accepted the changes, but does not show all of them{FAILURE:#}: check again in a minute"
-            )
+            );
         }
         (false, true) => println!("{SUCCESS}nothing to do{SUCCESS:#}"),
         (false, false) => {
-            println!("nothing was changed: apply the changes with --apply (`make subscribe APPLY=1 ...`)")
+            println!("nothing was changed: apply the changes with --apply (`make subscribe APPLY=1 ...`)");
         }
     }
 }

@@ -267,7 +267,7 @@ impl<'p> Pass<'p> {
         let _ = self.transfer.source.change_visibility(&receipts, until_deadline).await;
     }
 
-    /// Sends messages to a queue and deletes those that it stored.
+    /// Sends messages to a queue, and deletes those that SQS stored there.
     ///
     /// A batch for a FIFO queue has one message of each group, so that none overtakes one that is not stored.
     async fn send_and_delete(
@@ -304,7 +304,7 @@ impl<'p> Pass<'p> {
                         skipped.push((message, SkipReason::Rejected(code)));
                     }
                     Err(EntryError { class, code }) => {
-                        // An unavailable queue ends the run, also if other entries have transient errors.
+                        // An unavailable queue ends the run, even if other entries have transient errors.
                         if result.as_ref().err().is_none_or(|error: &QueueError| error.is_transient) {
                             let error = QueueError::new("send to", queue_name(target), code);
                             let is_transient = class == ErrorClass::Transient;
@@ -342,7 +342,7 @@ impl<'p> Pass<'p> {
         let entries = batch.iter().enumerate().map(|(id, message)| resend::entry(id, message, context)).collect();
         let call = self.transfer.source.client.send_message_batch().queue_url(target).set_entries(Some(entries));
         let response = call.send().await.map_err(QueueError::from_sdk("send to", queue_name(target)))?;
-        let code = "the response of SQS lacks a message".to_owned();
+        let code = "the response of SQS has no result for a message".to_owned();
         let missing = EntryError { class: ErrorClass::Transient, code };
         let failed = response.failed().iter().map(|entry| {
             let class = classify(entry.code(), entry.sender_fault());

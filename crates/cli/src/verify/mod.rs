@@ -166,9 +166,9 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
     let finding = check_challenge(&response, &challenge, RequestKind::Challenge);
     let has_challenge = matches!(finding, Finding::Passed { .. });
     report(CHALLENGE, finding);
-    let odd =
+    let finding =
         if has_challenge { run.check_odd_challenges().await } else { skipped("the endpoint returns no challenge") };
-    report(oddity::CHALLENGE_QUERIES.check, odd);
+    report(oddity::CHALLENGE_QUERIES.check, finding);
     report(WRONG_TOKEN, expect(&run.request_challenge(&random(), "1", "").await, 403, RequestKind::WrongToken));
     report(EMPTY_TOKEN, expect(&run.request_challenge("", "1", "").await, 403, RequestKind::WrongToken));
 
@@ -199,12 +199,12 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
     let latency = if is_accepted { run.check_latency().await } else { skipped("the endpoint accepts no notification") };
     report(LATENCY, if run.is_stopped() { skipped(INTERRUPTED) } else { latency });
     for oddities in oddity::SIGNED {
-        let odd = if is_accepted {
+        let finding = if is_accepted {
             run.check_odd_notifications(&oddities).await
         } else {
             skipped("the endpoint accepts no notification")
         };
-        report(oddities.check, odd);
+        report(oddities.check, finding);
     }
     // Also if no notification was accepted, because accepted forgeries have to be found and deleted.
     let result = catch_all.find_and_delete(&run.id, run.accepted_bodies.len() + run.accepted_forgeries).await;
@@ -229,6 +229,7 @@ fn checks_after(check: &str) -> impl Iterator<Item = &'static str> {
     CHECKS.into_iter().skip_while(move |other| *other != check).skip(1)
 }
 
+/// The state of one run of the checks.
 struct Run<'t> {
     target: &'t Target,
     credentials: AppCredentials,
