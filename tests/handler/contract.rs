@@ -61,7 +61,7 @@ fn attributes(message: &Message) -> Attributes {
 async fn delivered(sample: &Sample, script: impl Fn(&[Entry]) -> Reply + Send + Sync + 'static) -> Vec<Entry> {
     let webhook = Webhook::scripted(&ROUTES, script).await;
     assert_eq!(
-        crate::support::status(&webhook.send_text(&sign::resigned(sample, APP_SECRET)).await),
+        crate::support::status(&webhook.send_text(&sign::sign_event(sample, APP_SECRET)).await),
         200,
         "{}",
         sample.name
