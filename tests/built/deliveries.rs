@@ -1,4 +1,4 @@
-//! Deliveries with nothing in the way: where changes land, in which batches, over how many connections.
+//! Deliveries without faults: queues, batches and connections.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -7,12 +7,12 @@ use serde_json::json;
 
 use crate::{
     notification::{Notification, message, status},
-    stored::Copy::{Own, Unrouted},
+    stored::Placement::{Own, Unrouted},
     webhook::{APP_SECRET, LAMBDA_TIMEOUT, VERIFY_TOKEN, Webhook, event, signed},
 };
 
 #[tokio::test]
-async fn every_change_is_on_the_queue_of_its_field_once() {
+async fn change_is_stored_once_on_its_queue() {
     let webhook = Webhook::start();
     let sent = Notification::of(&["messages", "messages.statuses", "security", "account_update", "calls", "messages"]);
     assert_eq!(webhook.deliver(&sent.body).await.status, 200);
@@ -20,7 +20,7 @@ async fn every_change_is_on_the_queue_of_its_field_once() {
 }
 
 #[tokio::test]
-async fn what_is_no_signed_post_is_answered_and_stores_nothing() {
+async fn other_requests_get_a_response_and_store_nothing() {
     let webhook = Webhook::start();
     let challenge = webhook.challenge(VERIFY_TOKEN).await;
     assert_eq!((challenge.status, challenge.body.as_str()), (200, "1158201444"));
@@ -37,63 +37,63 @@ async fn what_is_no_signed_post_is_answered_and_stores_nothing() {
         (altered, 401),
         (event("PUT", "", &[], body.as_bytes()), 405),
     ] {
-        let answer = webhook.send(event).await;
-        assert_eq!((answer.status, answer.body.as_str()), (status, ""));
+        let response = webhook.send(event).await;
+        assert_eq!((response.status, response.body.as_str()), (status, ""));
     }
-    assert_eq!(webhook.stored().len(), 0);
+    assert_eq!(webhook.stored_messages().len(), 0);
 }
 
 #[tokio::test]
-async fn the_largest_notification_that_meta_sends_goes_out_in_full_batches_at_most_32_at_a_time() {
+async fn largest_notification_is_sent_in_full_batches() {
     let webhook = Webhook::start();
     webhook.aws.sqs().set_latency(Duration::from_millis(40));
     let text = "x".repeat(3_400);
-    let sent = Notification::new((0..1000).map(|at| match at % 5 {
-        0 => ("messages", message(at, &text)),
-        1 => ("messages", status(at)),
-        2 => ("security", format!(r#"["{text}",{at}]"#)),
-        3 => ("account_update", format!(r#"["{text}",{at}]"#)),
-        _ => ("flows", format!(r#"["{text}",{at}]"#)),
+    let sent = Notification::new((0..1000).map(|index| match index % 5 {
+        0 => ("messages", message(index, &text)),
+        1 => ("messages", status(index)),
+        2 => ("security", format!(r#"["{text}",{index}]"#)),
+        3 => ("account_update", format!(r#"["{text}",{index}]"#)),
+        _ => ("flows", format!(r#"["{text}",{index}]"#)),
     }));
     assert!(sent.body.len() > 2_700_000 && sent.body.len() < 3_000_000);
-    // Unoptimised and on a busy machine, megabytes take their time.
+    // Without optimization and on a busy machine, a body of megabytes takes long.
     assert_eq!(webhook.deliver_within(&sent.body, 3 * LAMBDA_TIMEOUT).await.status, 200);
     let copies = webhook.copies(&sent);
-    for (at, copies) in copies.iter().enumerate() {
-        assert_eq!(copies[..], [if at % 5 == 4 { Unrouted } else { Own }], "{at}");
+    for (index, copies) in copies.iter().enumerate() {
+        assert_eq!(copies[..], [if index % 5 == 4 { Unrouted } else { Own }], "{index}");
     }
-    let sends = webhook.sends();
+    let sends = webhook.send_calls();
     assert_eq!(sends.len(), 100, "{:?}", sends.iter().map(|call| call.entries).collect::<Vec<_>>());
     assert!(sends.iter().all(|call| call.entries == 10));
     assert!(webhook.aws.peak_calls() <= 32, "{}", webhook.aws.peak_calls());
-    // hyper finishes a connection that it has begun when another one came free first: a few more than calls.
+    // hyper completes a started connection even if another one becomes idle first. So there are a few more connections than calls.
     assert!(webhook.aws.peak_connections() < 40, "{}", webhook.aws.peak_connections());
 }
 
 #[tokio::test]
-async fn the_batches_of_one_queue_do_not_wait_for_each_other() {
+async fn batches_of_one_queue_are_sent_concurrently() {
     let webhook = Webhook::start();
     webhook.aws.sqs().set_latency(Duration::from_millis(300));
     let sent = Notification::of(&["messages"; 160]);
-    let answer = webhook.deliver(&sent.body).await;
-    assert_eq!((answer.status, webhook.copies(&sent)), (200, vec![vec![Own]; 160]));
+    let response = webhook.deliver(&sent.body).await;
+    assert_eq!((response.status, webhook.copies(&sent)), (200, vec![vec![Own]; 160]));
     assert_eq!(webhook.aws.peak_calls(), 16);
 }
 
 #[tokio::test]
-async fn batches_are_full_in_bytes_or_in_entries_and_never_more() {
+async fn batches_are_limited_by_size() {
     let webhook = Webhook::start();
-    // Four of these fit into a mebibyte, five do not.
+    // A batch of one mebibyte holds four of these, not five.
     let large = "ä".repeat(115_000);
-    let sent = Notification::new((0..8).map(|at| ("messages", message(at, &large))));
+    let sent = Notification::new((0..8).map(|index| ("messages", message(index, &large))));
     assert_eq!(webhook.deliver(&sent.body).await.status, 200);
     assert_eq!(webhook.copies(&sent), vec![vec![Own]; 8]);
-    let sends: Vec<_> = webhook.sends().iter().map(|call| call.entries).collect();
+    let sends: Vec<_> = webhook.send_calls().iter().map(|call| call.entries).collect();
     assert_eq!(sends, [4, 4]);
 }
 
 #[tokio::test]
-async fn one_client_serves_secrets_queues_and_bucket() {
+async fn services_share_connections() {
     let webhook = Webhook::start();
     for _ in 0..3 {
         assert_eq!(webhook.deliver(Notification::of(&["messages"]).body).await.status, 200);
@@ -104,6 +104,6 @@ async fn one_client_serves_secrets_queues_and_bucket() {
     let services: Vec<_> = webhook.aws.calls().iter().map(|call| call.service).collect();
     let start: HashSet<_> = services[..2].iter().collect();
     assert_eq!((start, &services[2..]), (HashSet::from([&Secrets, &Sqs]), &[Sqs, Sqs, Sqs, S3, Sqs, Secrets][..]));
-    // The two calls of the start are made at the same time.
+    // The two calls at the start are concurrent.
     assert_eq!(webhook.aws.accepted_connections(), 2);
 }

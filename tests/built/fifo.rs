@@ -1,49 +1,49 @@
-//! FIFO queues: order within a conversation, and one copy, whatever fails.
+//! FIFO queues: with every fault, messages of a conversation keep their order and are stored once.
 
 use std::{
     collections::{BTreeMap, HashSet},
     time::Duration,
 };
 
-use fake_aws::{FakeAws, Fault, Times};
+use fake_aws::{FakeAws, Fault, Frequency};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::{notification::Notification, stored::Copy::Diverted, webhook::Webhook};
+use crate::{notification::Notification, stored::Placement::Diverted, webhook::Webhook};
 
-fn start() -> Webhook {
+fn start_with_fifo_queue() -> Webhook {
     let aws = FakeAws::start();
     let queues = ["messages.fifo", "unrouted"].map(|name| (name.to_owned(), aws.queue(name)));
     let urls = json!({"*": aws.queue("unrouted").url(), "messages": "messages.fifo"});
-    Webhook::routed(aws, queues.into(), &urls, &[])
+    Webhook::with_routes(aws, queues.into(), &urls, &[])
 }
 
-/// Messages of seven people, numbered.
+/// Makes `count` numbered messages, alternating between seven conversations.
 fn conversations(count: usize) -> Notification {
-    Notification::new((0..count).map(|at| {
+    Notification::new((0..count).map(|index| {
         let value = format!(
-            r#"{{"metadata":{{"phone_number_id":"106540352242922"}},"messages":[{{"from":"1650555{}","id":"{at}"}}]}}"#,
-            at % 7
+            r#"{{"metadata":{{"phone_number_id":"106540352242922"}},"messages":[{{"from":"1650555{}","id":"{index}"}}]}}"#,
+            index % 7
         );
         ("messages", value)
     }))
 }
 
 #[tokio::test]
-async fn order_is_kept_within_a_conversation_and_each_message_is_there_once() {
+async fn conversation_keeps_order_without_duplicates() {
     let faults = [
-        Fault::refuse_entry(5),
-        Fault::refuse_all_entries(),
+        Fault::reject_entry(5),
+        Fault::reject_all_entries(),
         Fault::internal_error(),
         Fault::drop_connection(),
-        Fault::store_and_drop(),
-        Fault::store_and_truncate(),
-        Fault::store_and_garble(),
-        Fault::store_and_answer(200, "{}"),
+        Fault::commit_then_drop(),
+        Fault::commit_then_truncate(),
+        Fault::commit_then_garble(),
+        Fault::commit_then_respond(200, "{}"),
     ];
     join_all(faults.map(async |fault| {
-        let webhook = start();
-        webhook.queue("messages.fifo").fault(fault.clone(), Times::when(|call| call.nth % 3 == 1));
+        let webhook = start_with_fifo_queue();
+        webhook.queue("messages.fifo").inject_fault(fault.clone(), Frequency::when(|call| call.nth % 3 == 1));
         let sent = conversations(150);
         assert_eq!(webhook.deliver(&sent.body).await.status, 200, "{}", fault.name());
         let messages = webhook.queue("messages.fifo").messages();
@@ -52,13 +52,13 @@ async fn order_is_kept_within_a_conversation_and_each_message_is_there_once() {
         assert_eq!((messages.len(), webhook.queue("unrouted").messages().len()), (150, 0), "{}", fault.name());
         let mut groups = BTreeMap::<_, Vec<_>>::new();
         for message in &messages {
-            let at = sent.changes.iter().position(|change| change.text == message.body).unwrap();
-            groups.entry(message.group_id.clone().unwrap()).or_default().push(at);
+            let index = sent.changes.iter().position(|change| change.text == message.body).unwrap();
+            groups.entry(message.group_id.clone().unwrap()).or_default().push(index);
             assert_eq!(message.deduplication_id.as_deref(), message.attribute("event_id"));
         }
         assert_eq!(groups.len(), 7);
-        // Entries of one call that is answered are not undone by an earlier one that is refused: SQS says so.
-        if fault.name() != "entries refused" {
+        // If SQS rejects an entry, it still stores the later entries of the same call.
+        if fault.name() != "entries rejected" {
             assert!(groups.values().all(|group| group.is_sorted()), "{}: {groups:?}", fault.name());
         }
     }))
@@ -66,8 +66,8 @@ async fn order_is_kept_within_a_conversation_and_each_message_is_there_once() {
 }
 
 #[tokio::test]
-async fn a_redelivered_notification_leaves_no_second_copy() {
-    let webhook = start();
+async fn redelivery_leaves_no_second_copy() {
+    let webhook = start_with_fifo_queue();
     let sent = conversations(30);
     for _ in 0..2 {
         assert_eq!(webhook.deliver(&sent.body).await.status, 200);
@@ -76,12 +76,12 @@ async fn a_redelivered_notification_leaves_no_second_copy() {
 }
 
 #[tokio::test]
-async fn a_fifo_queue_that_fails_is_diverted_to_a_standard_catch_all() {
-    let webhook = start();
+async fn fifo_queue_is_diverted_to_a_standard_catch_all() {
+    let webhook = start_with_fifo_queue();
     let sent = conversations(30);
     for fault in [Fault::queue_does_not_exist(), Fault::hang()] {
         webhook.reset();
-        webhook.queue("messages.fifo").fault(fault, Times::Always);
+        webhook.queue("messages.fifo").inject_fault(fault, Frequency::Always);
         assert_eq!(webhook.deliver_within(&sent.body, Duration::from_secs(4)).await.status, 200);
         assert_eq!(webhook.copies(&sent), vec![[Diverted]; 30]);
     }

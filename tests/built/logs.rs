@@ -1,19 +1,19 @@
-//! The log at its finest: nothing of a payload, a header, a secret or a person is in it.
+//! The log at every level contains no part of a payload, header or secret, and no personal data.
 
 use std::time::Duration;
 
-use fake_aws::{Fault, Times};
+use fake_aws::{Fault, Frequency};
 use futures_util::future::join_all;
 use serde_json::json;
 use whatsapp_webhook::signature::sign;
 
 use crate::{
-    line,
+    log_line,
     notification::{Notification, message},
     webhook::{APP_SECRET, SECRET_ID, VERIFY_TOKEN, Webhook, event, secret, signed},
 };
 
-/// In payloads, headers and secrets of these tests.
+/// Texts in the payloads, headers and secrets of these tests.
 const PRIVATE: [&str; 22] = [
     APP_SECRET,
     VERIFY_TOKEN,
@@ -40,29 +40,29 @@ const PRIVATE: [&str; 22] = [
 ];
 
 #[tokio::test]
-async fn no_line_at_any_level_has_a_word_of_what_came_in() {
+async fn log_contains_no_private_text_at_any_level() {
     join_all(["TRACE", "INFO"].map(async |level| {
-        let webhook = Webhook::with(&[
+        let webhook = Webhook::with_variables(&[
             ("AWS_LAMBDA_LOG_LEVEL", level),
             ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
             ("RUST_LOG", "trace"),
             ("RUST_BACKTRACE", "1"),
         ]);
-        let signatures = requests_of_every_kind(&webhook).await;
+        let signatures = send_every_kind_of_request(&webhook).await;
         let lines = webhook.function.stop();
         assert!(lines.len() > 20, "{lines:#?}");
         for line in &lines {
             for private in PRIVATE.into_iter().chain(signatures.iter().map(String::as_str)) {
                 assert!(!line.contains(private), "{private} in {line}");
             }
-            line::read(line);
+            log_line::parse(line);
         }
     }))
     .await;
 }
 
-/// Sends what succeeds, what is refused, and what fails; gives the signatures that were sent.
-async fn requests_of_every_kind(webhook: &Webhook) -> Vec<String> {
+/// Sends requests that succeed, are rejected, or fail. Returns their signatures.
+async fn send_every_kind_of_request(webhook: &Webhook) -> Vec<String> {
     let deadline = Duration::from_secs(3);
     let sent = Notification::of(&["messages", "messages.statuses", "security", "calls", "messages"]);
     let large = Notification::new([("messages", message(0, &"Sesame".repeat(180_000)))]);
@@ -86,8 +86,8 @@ async fn requests_of_every_kind(webhook: &Webhook) -> Vec<String> {
 
     let echo = format!("<html>{}</html>", sent.body);
     for (fault, status) in [
-        (Fault::refuse_all_entries().senders_fault(), 503),
-        (Fault::refuse_all_entries().code("InvalidMessageContents").senders_fault(), 503),
+        (Fault::reject_all_entries().sender_fault(), 503),
+        (Fault::reject_all_entries().code("InvalidMessageContents").sender_fault(), 503),
         (Fault::internal_error(), 503),
         (Fault::throttled(), 503),
         (Fault::access_denied(), 503),
@@ -95,60 +95,62 @@ async fn requests_of_every_kind(webhook: &Webhook) -> Vec<String> {
         (Fault::drop_unread(), 503),
         (Fault::drop_connection(), 503),
         (Fault::hang(), 503),
-        (Fault::store_and_truncate(), 503),
-        (Fault::store_and_answer(200, &echo), 503),
-        (Fault::store_and_answer(400, &echo), 503),
-        (Fault::store_and_answer(400, &sent.body), 503),
-        (Fault::store_and_answer(500, &echo), 503),
+        (Fault::commit_then_truncate(), 503),
+        (Fault::commit_then_respond(200, &echo), 503),
+        (Fault::commit_then_respond(400, &echo), 503),
+        (Fault::commit_then_respond(400, &sent.body), 503),
+        (Fault::commit_then_respond(500, &echo), 503),
     ] {
         webhook.reset();
-        webhook.aws.sqs().fault(fault.clone(), Times::Always);
+        webhook.aws.sqs().inject_fault(fault.clone(), Frequency::Always);
         assert_eq!(webhook.deliver_within(body, Duration::from_millis(1_400)).await.status, status, "{}", fault.name());
     }
-    for fault in [Fault::internal_error(), Fault::access_denied(), Fault::hang(), Fault::store_and_answer(400, &echo)] {
+    for fault in
+        [Fault::internal_error(), Fault::access_denied(), Fault::hang(), Fault::commit_then_respond(400, &echo)]
+    {
         webhook.reset();
-        webhook.aws.s3().fault(fault.clone(), Times::Always);
-        let answer = webhook.deliver_within(&large.body, Duration::from_secs(4)).await;
-        assert_eq!(answer.status, 503, "{}", fault.name());
+        webhook.aws.s3().inject_fault(fault.clone(), Frequency::Always);
+        let response = webhook.deliver_within(&large.body, Duration::from_secs(4)).await;
+        assert_eq!(response.status, 503, "{}", fault.name());
     }
     webhook.reset();
-    [APP_SECRET, "forger"].into_iter().map(|of| sign(of, body).replace("sha256=", "")).collect()
+    [APP_SECRET, "forger"].into_iter().map(|app_secret| sign(app_secret, body).replace("sha256=", "")).collect()
 }
 
 #[tokio::test]
-async fn a_secret_that_cannot_be_read_again_is_in_no_line() {
+async fn log_contains_no_secret_after_a_failed_refresh() {
     let echo = secret(&json!("a-new-secret"));
     let quoted = json!({ "SecretString": echo }).to_string();
     for fault in [
-        Fault::store_and_answer(200, &echo),
-        Fault::store_and_answer(200, &quoted[..quoted.len() - 5]),
-        Fault::store_and_answer(200, &quoted.replace("SecretString\":", "SecretString\": x")),
-        Fault::store_and_answer(400, &echo),
-        Fault::store_and_answer(500, &format!("<html>{echo}</html>")),
-        Fault::store_and_truncate(),
+        Fault::commit_then_respond(200, &echo),
+        Fault::commit_then_respond(200, &quoted[..quoted.len() - 5]),
+        Fault::commit_then_respond(200, &quoted.replace("SecretString\":", "SecretString\": x")),
+        Fault::commit_then_respond(400, &echo),
+        Fault::commit_then_respond(500, &format!("<html>{echo}</html>")),
+        Fault::commit_then_truncate(),
     ] {
-        let webhook = Webhook::with(&[("AWS_LAMBDA_LOG_LEVEL", "TRACE")]);
-        webhook.function.ready(Duration::from_secs(10)).await.unwrap();
+        let webhook = Webhook::with_variables(&[("AWS_LAMBDA_LOG_LEVEL", "TRACE")]);
+        webhook.function.wait_for_init(Duration::from_secs(10)).await.unwrap();
         webhook.aws.set_secret(SECRET_ID, &echo);
-        webhook.aws.secrets().fault(fault.clone(), Times::Always);
+        webhook.aws.secrets().inject_fault(fault.clone(), Frequency::Always);
         assert_eq!(webhook.send(signed("forger", b"{}")).await.status, 401);
         let lines = webhook.function.stop();
         assert!(lines.iter().any(|line| line.contains("the cached secret stays in use")), "{lines:#?}");
-        let told = lines.iter().find(|line| line.contains("a-new-secret") || line.contains(VERIFY_TOKEN));
-        assert_eq!(told, None, "{}", fault.name());
+        let leaked = lines.iter().find(|line| line.contains("a-new-secret") || line.contains(VERIFY_TOKEN));
+        assert_eq!(leaked, None, "{}", fault.name());
     }
 }
 
 #[tokio::test]
-async fn the_line_of_a_notification_counts_what_is_stored_where() {
+async fn log_line_counts_stored_and_diverted_changes() {
     let webhook = Webhook::start();
     for name in ["messages", "security"] {
-        webhook.queue(name).fault(Fault::access_denied(), Times::Always);
+        webhook.queue(name).inject_fault(Fault::access_denied(), Frequency::Always);
     }
     let sent = Notification::of(&["messages", "security", "messages", "account_update", "calls"]);
     assert_eq!(webhook.deliver(&sent.body).await.status, 200);
-    let stored = webhook.function.log_line(r#""message":"stored""#, Duration::from_secs(5)).await;
-    let stored = line::read(&stored.unwrap());
+    let stored = webhook.function.wait_for_log_line(r#""message":"stored""#, Duration::from_secs(5)).await;
+    let stored = log_line::parse(&stored.unwrap());
     assert_eq!((&stored["level"], &stored["body.bytes"]), (&json!("INFO"), &json!(sent.body.len())));
     let counts = ["Changes", "Stored", "Unrouted", "Diverted"].map(|name| &stored[name]);
     assert_eq!(counts, [&json!(5), &json!(5), &json!(1), &json!(3)]);

@@ -1,7 +1,7 @@
-//! The built binary behind Lambda's Runtime API, over real HTTP to an AWS that has SQS's limits and fails on demand.
+//! Tests of the built binary with Lambda's Runtime API and a fake AWS over HTTP.
 //!
-//! Each test checks the answer, that it came in time, and all that is stored: every body byte for byte, every
-//! attribute, and no copy that a retry does not explain.
+//! Each test checks the response, the deadline and every stored message: its body byte for byte, its attributes, and that
+//! retries explain all duplicates.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod connections;
@@ -11,7 +11,7 @@ mod edges;
 mod faults;
 mod fifo;
 mod large;
-mod line;
+mod log_line;
 mod logs;
 mod malformed;
 mod notification;

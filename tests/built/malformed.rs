@@ -1,49 +1,49 @@
-//! Events that are unusual, or not of API Gateway: every one is answered, and none fails the invocation.
+//! Unusual events, and events of other services: the function responds to each, and no invocation fails.
 
 use serde_json::{Value, json};
 
 use crate::{
-    line,
+    log_line,
     notification::Notification,
-    stored::Copy::Own,
+    stored::Placement::Own,
     webhook::{APP_SECRET, LAMBDA_TIMEOUT, VERIFY_TOKEN, Webhook, event, signed},
 };
 
-/// A word in each of these events that must not appear in the log.
+/// A word in each of these events. The log must not contain it.
 const WORD: &str = "Sesame";
 
-/// A change to an event.
-type Change = Box<dyn Fn(&mut Value)>;
+/// Modifies an event.
+type Modification = Box<dyn Fn(&mut Value)>;
 
-fn header(name: &'static str, value: Value) -> Change {
+fn header(name: &'static str, value: Value) -> Modification {
     Box::new(move |event| event["headers"][name] = value.clone())
 }
 
-fn member(pointer: &'static str, value: Value) -> Change {
+fn member(pointer: &'static str, value: Value) -> Modification {
     Box::new(move |event| {
         let (parent, name) = pointer.rsplit_once('/').unwrap();
         event.pointer_mut(parent).unwrap()[name] = value.clone();
     })
 }
 
-/// Surroundings that say nothing about the notification itself.
-fn unusual_surroundings() -> Vec<Change> {
+/// Modifications of everything in an event except the notification.
+fn unusual_metadata() -> Vec<Modification> {
     let long = format!("{WORD}{}", "x".repeat(70_000));
-    let mut changes: Vec<Change> =
+    let mut modifications: Vec<Modification> =
         ["https,http", "", "https, https", WORD, "\u{1}"].map(|proto| header("x-forwarded-proto", json!(proto))).into();
-    changes.extend(
+    modifications.extend(
         ["", "Sesame b", "[::1Sesame", "Sesame:99999", "é", "\u{0}", "a,b"].map(|host| header("host", json!(host))),
     );
-    changes.extend(
+    modifications.extend(
         ["a b", "a=\"<Sesame>\"", "\t", "a=\u{1}", "a=b\u{7f}\n", "%%%=%&&&==;", "a=ä", &long]
             .map(|query| member("/rawQueryString", json!(query))),
     );
-    changes.extend(
+    modifications.extend(
         [json!(null), json!(7), json!([WORD]), json!({}), json!(true), json!("a\r\nb: c"), json!("\u{0}"), json!(long)]
             .into_iter()
             .flat_map(|value| [header("x-odd", value.clone()), header("bad name", value)]),
     );
-    changes.extend([
+    modifications.extend([
         member("/rawQueryString", json!(null)),
         member("/rawQueryString", json!([WORD])),
         member("/rawPath", json!(format!("/{WORD} /\u{1}"))),
@@ -63,19 +63,19 @@ fn unusual_surroundings() -> Vec<Change> {
         member("/stageVariables", json!([])),
         member("/isBase64Encoded", json!(null)),
     ]);
-    changes
+    modifications
 }
 
 #[tokio::test]
-async fn unusual_surroundings_cost_a_notification_nothing() {
+async fn notification_with_unusual_metadata_is_stored() {
     let (webhook, sent) = (Webhook::start(), Notification::of(&["messages"]));
-    for (number, change) in unusual_surroundings().into_iter().enumerate() {
+    for (number, modify) in unusual_metadata().into_iter().enumerate() {
         let mut event = signed(APP_SECRET, sent.body.as_bytes());
-        change(&mut event);
+        modify(&mut event);
         let invocation = webhook.invoke(&event, LAMBDA_TIMEOUT).await;
         assert_eq!(invocation.status_code(), Some(200), "{number}: {:?}", invocation.outcome);
-        // SQS accepts no attribute of another request id.
-        let stored = webhook.stored();
+        // `copies` would expect the usual request id, which some of these events do not have.
+        let stored = webhook.stored_messages();
         assert!(
             matches!(&stored[..], [(queue, message)] if queue == "messages" && message.body.as_bytes() == sent.changes[0].text.as_bytes())
         );
@@ -85,7 +85,7 @@ async fn unusual_surroundings_cost_a_notification_nothing() {
 }
 
 #[tokio::test]
-async fn event_that_is_not_unicode_is_read() {
+async fn event_with_lone_surrogates_is_accepted() {
     let (webhook, sent) = (Webhook::start(), Notification::of(&["messages"]));
     let event = signed(APP_SECRET, sent.body.as_bytes()).to_string();
     for surrogate in [r#""\ud800""#, r#""\udfff x""#] {
@@ -100,7 +100,7 @@ async fn event_that_is_not_unicode_is_read() {
 }
 
 #[tokio::test]
-async fn challenge_in_an_unusual_query_is_answered() {
+async fn challenge_in_an_unusual_query_is_returned() {
     let webhook = Webhook::start();
     for (query, challenge) in [
         ("hub.challenge=a b", "a b"),
@@ -109,17 +109,17 @@ async fn challenge_in_an_unusual_query_is_answered() {
         ("a=%ff%fe&hub.challenge=1#2", "1#2"),
     ] {
         let query = format!("{query}&hub.mode=subscribe&hub.verify_token={VERIFY_TOKEN}");
-        let answer = webhook.send(event("GET", &query, &[], b"")).await;
-        assert_eq!((answer.status, answer.body.as_str()), (200, challenge), "{query}");
+        let response = webhook.send(event("GET", &query, &[], b"")).await;
+        assert_eq!((response.status, response.body.as_str()), (200, challenge), "{query}");
     }
 }
 
 #[tokio::test]
-async fn forged_request_with_unusual_surroundings_is_refused() {
+async fn forged_request_with_unusual_metadata_gets_401() {
     let webhook = Webhook::start();
-    for change in unusual_surroundings() {
+    for modify in unusual_metadata() {
         let mut event = signed("a-forger", WORD.as_bytes());
-        change(&mut event);
+        modify(&mut event);
         assert_eq!(webhook.invoke(&event, LAMBDA_TIMEOUT).await.status_code(), Some(401), "{event}");
     }
     for signature in [json!(null), json!(7), json!([WORD]), json!({}), json!("sha256=é\u{1}"), json!("")] {
@@ -127,16 +127,16 @@ async fn forged_request_with_unusual_surroundings_is_refused() {
         event["headers"]["x-hub-signature-256"] = signature;
         assert_eq!(webhook.invoke(&event, LAMBDA_TIMEOUT).await.status_code(), Some(401), "{event}");
     }
-    assert_eq!(webhook.stored().len(), 0);
+    assert_eq!(webhook.stored_messages().len(), 0);
     check_log(webhook);
 }
 
 #[tokio::test]
-async fn events_without_another_answer_get_400() {
+async fn unsupported_events_get_400() {
     let webhook = Webhook::start();
-    let post = |change: Change| {
+    let post = |modify: Modification| {
         let mut event = signed(APP_SECRET, WORD.as_bytes());
-        change(&mut event);
+        modify(&mut event);
         event.to_string()
     };
     let truncated = post(member("/a", json!(1)));
@@ -169,17 +169,17 @@ async fn events_without_another_answer_get_400() {
         let invocation = webhook.invoke(&event, LAMBDA_TIMEOUT).await;
         assert_eq!(invocation.status_code(), Some(status), "{event}: {:?}", invocation.outcome);
     }
-    assert_eq!(webhook.stored().len(), 0);
+    assert_eq!(webhook.stored_messages().len(), 0);
     assert_eq!(webhook.deliver(Notification::of(&["messages"]).body).await.status, 200);
     check_log(webhook);
 }
 
-/// No line of the log quotes an event, and nothing panicked.
+/// Checks that the log quotes no event and reports no panic.
 fn check_log(webhook: Webhook) {
     let lines = webhook.function.stop();
     assert!(lines.len() > 3);
     for line in &lines {
         assert!(!line.contains(WORD) && !line.contains("panic"), "{line}");
-        line::read(line);
+        log_line::parse(line);
     }
 }

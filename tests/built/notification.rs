@@ -1,4 +1,4 @@
-//! Notifications as Meta writes them, and what must be stored of each.
+//! Notifications in the format of Meta, with the expected messages.
 
 use sha2::{Digest, Sha256};
 
@@ -9,53 +9,53 @@ const TAIL: &str = "]}]}";
 /// The business number in the values of [`message`] and [`status`].
 pub(crate) const NUMBER: &str = "106540352242922";
 
-/// A notification of one entry, and its changes in their order.
+/// A notification with one entry, and its changes in order.
 #[derive(Debug, Clone)]
 pub(crate) struct Notification {
     pub(crate) body: String,
     pub(crate) changes: Vec<Change>,
 }
 
-/// One change, and what consumers are promised of its message.
+/// A change with the expected attributes of its message.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
     pub(crate) field: String,
     pub(crate) kind: Option<&'static str>,
     pub(crate) number: Option<&'static str>,
-    /// The notification that holds this change alone.
+    /// The expected body: the notification with only this change.
     pub(crate) text: String,
     pub(crate) event_id: String,
 }
 
 impl Notification {
-    /// Fields and the JSON texts of their values.
+    /// Builds a notification from fields and the JSON text of their values.
     pub(crate) fn new<F: AsRef<str>, V: AsRef<str>>(changes: impl IntoIterator<Item = (F, V)>) -> Self {
         let (texts, changes): (Vec<_>, Vec<_>) =
             changes.into_iter().map(|(field, value)| change(field.as_ref(), value.as_ref())).unzip();
         Self { body: format!("{HEAD}{}{TAIL}", texts.join(",")), changes }
     }
 
-    /// A change for each field; a field is followed by `.statuses` where it is to have some.
+    /// Builds a notification with one change for each field. The suffix `.statuses` makes it a receipt.
     pub(crate) fn of(fields: &[&str]) -> Self {
-        Self::new(fields.iter().enumerate().map(|(at, field)| match field.split_once('.') {
-            Some((field, "statuses")) => (field, status(at)),
-            _ if *field == "messages" => (*field, message(at, "hello")),
-            _ => (*field, format!(r#"{{"event":"E{at}"}}"#)),
+        Self::new(fields.iter().enumerate().map(|(index, field)| match field.split_once('.') {
+            Some((field, "statuses")) => (field, status(index)),
+            _ if *field == "messages" => (*field, message(index, "hello")),
+            _ => (*field, format!(r#"{{"event":"E{index}"}}"#)),
         }))
     }
 }
 
-/// The value of a change that brings a message.
-pub(crate) fn message(at: usize, text: &str) -> String {
+/// The value of a change with a message.
+pub(crate) fn message(index: usize, text: &str) -> String {
     format!(
-        r#"{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"12025550181","phone_number_id":"{NUMBER}"}},"contacts":[{{"profile":{{"name":"Zs\u00f3fia"}},"wa_id":"12025550134"}}],"messages":[{{"from":"12025550134","id":"wamid.{at}","timestamp":"1739321024","text":{{"body":"{text}"}},"type":"text"}}]}}"#
+        r#"{{"messaging_product":"whatsapp","metadata":{{"display_phone_number":"12025550181","phone_number_id":"{NUMBER}"}},"contacts":[{{"profile":{{"name":"Zs\u00f3fia"}},"wa_id":"12025550134"}}],"messages":[{{"from":"12025550134","id":"wamid.{index}","timestamp":"1739321024","text":{{"body":"{text}"}},"type":"text"}}]}}"#
     )
 }
 
-/// The value of a change that brings a receipt.
-pub(crate) fn status(at: usize) -> String {
+/// The value of a change with a receipt.
+pub(crate) fn status(index: usize) -> String {
     format!(
-        r#"{{"messaging_product":"whatsapp","metadata":{{"phone_number_id":"{NUMBER}"}},"statuses":[{{"id":"wamid.{at}","status":"delivered","recipient_id":"12025550134"}}]}}"#
+        r#"{{"messaging_product":"whatsapp","metadata":{{"phone_number_id":"{NUMBER}"}},"statuses":[{{"id":"wamid.{index}","status":"delivered","recipient_id":"12025550134"}}]}}"#
     )
 }
 
@@ -73,7 +73,7 @@ fn change(field: &str, value: &str) -> (String, Change) {
     (text, change)
 }
 
-/// SHA-256 over the parts, each after its length.
+/// Computes SHA-256 over the parts, each preceded by its length.
 pub(crate) fn event_id(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {

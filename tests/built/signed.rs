@@ -1,4 +1,4 @@
-//! Whatever Meta signs is kept: 200, the bytes intact, the neighbours on their queues.
+//! Every signed body is stored: status 200, unchanged bytes, and other changes on their queues.
 
 use std::collections::BTreeSet;
 
@@ -8,26 +8,26 @@ use serde_json::json;
 
 use crate::{
     notification::{Notification, event_id, message},
-    stored::Copy::{Own, Unrouted},
+    stored::Placement::{Own, Unrouted},
     webhook::{APP_SECRET, Webhook, signed},
 };
 
-/// What must be there of a body: the queue, the reason, and the bytes.
+/// An expected message: queue, `unrouted_reason` and decoded body.
 type Expected<'e> = (&'e str, Option<&'e str>, Vec<u8>);
 
-async fn kept(webhook: &Webhook, body: &[u8]) -> Vec<(String, Option<String>, Vec<u8>)> {
+async fn deliver_and_decode(webhook: &Webhook, body: &[u8]) -> Vec<(String, Option<String>, Vec<u8>)> {
     webhook.reset();
     let before = webhook.aws.calls().len();
     assert_eq!(webhook.deliver(body).await.status, 200);
-    // Nothing was refused: each message was sent once.
+    // Each message was sent once, so SQS rejected none.
     let sent: usize = webhook.aws.calls()[before..].iter().map(|call| call.entries).sum();
-    let stored = webhook.stored();
+    let stored = webhook.stored_messages();
     assert_eq!(sent, stored.len());
-    let of = |(queue, message): (String, Message)| {
+    let decode = |(queue, message): (String, Message)| {
         let reason = message.attribute("unrouted_reason").map(str::to_owned);
         (queue, reason, decoded(&message))
     };
-    let mut kept: Vec<_> = stored.into_iter().map(of).collect();
+    let mut kept: Vec<_> = stored.into_iter().map(decode).collect();
     kept.sort_unstable();
     kept
 }
@@ -39,27 +39,27 @@ fn decoded(message: &Message) -> Vec<u8> {
     }
 }
 
-async fn is_kept(webhook: &Webhook, body: &[u8], expected: &[Expected<'_>]) {
+async fn expect_stored(webhook: &Webhook, body: &[u8], expected: &[Expected<'_>]) {
     let mut expected: Vec<_> = expected
         .iter()
         .map(|(queue, reason, bytes)| ((*queue).to_owned(), reason.map(str::to_owned), bytes.clone()))
         .collect();
     expected.sort_unstable();
-    let kept = kept(webhook, body).await;
-    let shown: String = String::from_utf8_lossy(body).chars().take(200).collect();
-    assert!(kept == expected, "of {shown}:\n{}\nnot\n{}", list(&kept), list(&expected));
+    let kept = deliver_and_decode(webhook, body).await;
+    let excerpt: String = String::from_utf8_lossy(body).chars().take(200).collect();
+    assert!(kept == expected, "of {excerpt}:\n{}\nnot\n{}", list(&kept), list(&expected));
 }
 
-fn list(of: &[(String, Option<String>, Vec<u8>)]) -> String {
+fn list(messages: &[(String, Option<String>, Vec<u8>)]) -> String {
     let line = |(queue, reason, bytes): &(String, Option<String>, Vec<u8>)| {
         let text: String = String::from_utf8_lossy(bytes).chars().take(300).collect();
         format!("  {queue} {reason:?} {} bytes: {text}", bytes.len())
     };
-    of.iter().map(line).collect::<Vec<_>>().join("\n")
+    messages.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_json_is_kept_whole() {
+async fn body_that_is_not_json_is_stored_whole() {
     let webhook = Webhook::start();
     let notification = Notification::of(&["messages", "security"]).body;
     let bodies: [&[u8]; 14] = [
@@ -79,12 +79,12 @@ async fn a_body_that_is_no_json_is_kept_whole() {
         &notification.as_bytes()[..notification.len() - 1],
     ];
     for body in bodies {
-        is_kept(&webhook, body, &[("unrouted", Some("not-json"), body.to_vec())]).await;
+        expect_stored(&webhook, body, &[("unrouted", Some("not-json"), body.to_vec())]).await;
     }
 }
 
 #[tokio::test]
-async fn json_without_a_change_is_kept_whole() {
+async fn json_without_a_change_is_stored_whole() {
     let webhook = Webhook::start();
     for body in [
         "{}",
@@ -111,12 +111,12 @@ async fn json_without_a_change_is_kept_whole() {
         "[]",
     ] {
         let reason = if body == r#"{"entry":[{"changes":[7]}]}"# { "no-field" } else { "not-a-notification" };
-        is_kept(&webhook, body.as_bytes(), &[("unrouted", Some(reason), body.into())]).await;
+        expect_stored(&webhook, body.as_bytes(), &[("unrouted", Some(reason), body.into())]).await;
     }
 }
 
 #[tokio::test]
-async fn what_is_no_change_does_not_cost_its_neighbours() {
+async fn json_without_a_change_does_not_affect_changes() {
     let webhook = Webhook::start();
     let change = r#"{"field":"security","value":1}"#;
     let body = format!(
@@ -125,7 +125,7 @@ async fn what_is_no_change_does_not_cost_its_neighbours() {
     let json = |entry: &str| format!(r#"{{"object":"o","entry":[{entry}],"more":1}}"#).into_bytes();
     let alone = |change: &str| json(&format!(r#"{{"changes":[{change}]}}"#));
     let (no_field, other) = (Some("no-field"), Some("not-a-notification"));
-    is_kept(
+    expect_stored(
         &webhook,
         body.as_bytes(),
         &[
@@ -143,12 +143,12 @@ async fn what_is_no_change_does_not_cost_its_neighbours() {
 }
 
 #[tokio::test]
-async fn an_array_of_envelopes_is_unwrapped() {
+async fn array_of_notifications_is_split() {
     let webhook = Webhook::start();
     let envelope = r#"{"entry":[{"changes":[{"field":"security"}]}]}"#;
     let body = format!(r#"[{envelope}, 7 ,{{"a":[]}}]"#);
     let other = Some("not-a-notification");
-    is_kept(
+    expect_stored(
         &webhook,
         body.as_bytes(),
         &[
@@ -161,15 +161,16 @@ async fn an_array_of_envelopes_is_unwrapped() {
 }
 
 #[tokio::test]
-async fn depth_is_no_obstacle() {
+async fn deeply_nested_json_is_stored() {
     let webhook = Webhook::start();
     let depth = 100_000;
     let (open, close) = ("[".repeat(depth), "]".repeat(depth));
     let deep = format!("{open}{close}");
     let objects = format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
-    is_kept(&webhook, objects.as_bytes(), &[("unrouted", Some("not-a-notification"), objects.clone().into())]).await;
-    is_kept(&webhook, open.as_bytes(), &[("unrouted", Some("not-json"), open.clone().into())]).await;
-    let whole = kept(&webhook, deep.as_bytes()).await;
+    expect_stored(&webhook, objects.as_bytes(), &[("unrouted", Some("not-a-notification"), objects.clone().into())])
+        .await;
+    expect_stored(&webhook, open.as_bytes(), &[("unrouted", Some("not-json"), open.clone().into())]).await;
+    let whole = deliver_and_decode(&webhook, deep.as_bytes()).await;
     assert_eq!(whole.len(), 1);
     let sent = Notification::new([("security", deep.as_str()), ("security", objects.as_str()), ("calls", "1")]);
     webhook.reset();
@@ -179,12 +180,12 @@ async fn depth_is_no_obstacle() {
         let sent = Notification::new([("security", format!(r#"{{"{place}":{deep}}}"#))]);
         webhook.reset();
         assert_eq!(webhook.deliver(&sent.body).await.status, 200);
-        assert_eq!(webhook.stored()[0].1.body, sent.changes[0].text);
+        assert_eq!(webhook.stored_messages()[0].1.body, sent.changes[0].text);
     }
 }
 
 #[tokio::test]
-async fn lone_surrogates_and_what_sqs_refuses_are_kept_with_their_meaning() {
+async fn characters_that_sqs_rejects_are_escaped() {
     let webhook = Webhook::start();
     let sent = Notification::new([
         ("security", r#"{"text":"\ud83d \ude00 \u0000 \uffff"}"#),
@@ -197,11 +198,11 @@ async fn lone_surrogates_and_what_sqs_refuses_are_kept_with_their_meaning() {
     let literal = Notification::new([("security", "\"a\u{fffe}b\u{ffff}\u{fffd}\u{1ffff}\"")]);
     assert_eq!(webhook.deliver(&literal.body).await.status, 200);
     let escaped = literal.changes[0].text.replace('\u{fffe}', r"\ufffe").replace('\u{ffff}', r"\uffff");
-    assert_eq!(webhook.stored()[0].1.body, escaped);
+    assert_eq!(webhook.stored_messages()[0].1.body, escaped);
 }
 
 #[tokio::test]
-async fn members_doubled_or_of_the_wrong_type_leave_a_change_a_change() {
+async fn duplicate_or_mistyped_members_do_not_matter() {
     let webhook = Webhook::start();
     for value in [
         "null",
@@ -214,12 +215,12 @@ async fn members_doubled_or_of_the_wrong_type_leave_a_change_a_change() {
     ] {
         let change = format!(r#"{{"field":"security","value":{value}}}"#);
         let body = format!(r#"{{"entry":[{{"changes":[{change}]}}]}}"#);
-        is_kept(&webhook, body.as_bytes(), &[("security", None, body.clone().into())]).await;
+        expect_stored(&webhook, body.as_bytes(), &[("security", None, body.clone().into())]).await;
     }
 }
 
 #[tokio::test]
-async fn names_and_ids_that_sqs_would_refuse_cost_an_attribute_and_never_the_message() {
+async fn invalid_attribute_values_are_left_out() {
     let webhook = Webhook::start();
     let long = "m".repeat(2_000);
     let odd = r"\u0000\u001f\ufffe\uffff\u000b";
@@ -232,15 +233,15 @@ async fn names_and_ids_that_sqs_would_refuse_cost_an_attribute_and_never_the_mes
                 r#"{{"entry":[{{"id":"{text}","time":"{text}","changes":[{{"field":"calls","value":{{"metadata":{{"phone_number_id":"{text}"}},"messages":[{{"from":"{text}"}}]}}}}]}}]}}"#
             ),
         ] {
-            let kept = kept(&webhook, body.as_bytes()).await;
+            let kept = deliver_and_decode(&webhook, body.as_bytes()).await;
             let [(queue, reason, bytes)] = &kept[..] else { panic!("{body}") };
             assert_eq!((queue.as_str(), bytes.as_slice()), ("unrouted", body.as_bytes()));
             assert!(matches!(reason.as_deref(), Some("no-route" | "no-field")), "{reason:?}");
         }
     }
     let numbers = r#"{"entry":[{"id":102290129340398,"time":1.5e3,"changes":[{"field":"calls","value":{"metadata":{"phone_number_id":106540352242922}}}]}]}"#;
-    let _ = kept(&webhook, numbers.as_bytes()).await;
-    let (_, stored) = webhook.stored().remove(0);
+    let _ = deliver_and_decode(&webhook, numbers.as_bytes()).await;
+    let (_, stored) = webhook.stored_messages().remove(0);
     assert_eq!(stored.attribute("entry_id"), Some("102290129340398"));
     assert_eq!(
         (stored.attribute("phone_number_id"), stored.group_id.as_deref()),
@@ -249,7 +250,7 @@ async fn names_and_ids_that_sqs_would_refuse_cost_an_attribute_and_never_the_mes
 }
 
 #[tokio::test]
-async fn base64_and_the_senders_spelling_of_headers_make_no_difference() {
+async fn base64_body_and_header_case_do_not_matter() {
     let webhook = Webhook::start();
     let sent = Notification::of(&["messages", "calls"]);
     let mut event = signed(APP_SECRET, sent.body.as_bytes());
@@ -262,7 +263,7 @@ async fn base64_and_the_senders_spelling_of_headers_make_no_difference() {
 }
 
 #[tokio::test]
-async fn the_id_of_an_event_does_not_depend_on_its_batch() {
+async fn event_id_does_not_depend_on_the_batch() {
     let webhook = Webhook::start();
     let batched = Notification::of(&["messages", "security", "messages"]);
     assert_eq!(webhook.deliver(&batched.body).await.status, 200);
@@ -272,25 +273,26 @@ async fn the_id_of_an_event_does_not_depend_on_its_batch() {
     assert_eq!(webhook.copies(&batched), vec![[Own, Own]; 3]);
     webhook.reset();
     assert_eq!(webhook.deliver(r#"{"a":1}"#).await.status, 200);
-    assert_eq!(webhook.stored()[0].1.attribute("event_id"), Some(event_id(&[r#"{"a":1}"#]).as_str()));
+    assert_eq!(webhook.stored_messages()[0].1.attribute("event_id"), Some(event_id(&[r#"{"a":1}"#]).as_str()));
 }
 
 #[tokio::test]
-async fn an_empty_body_is_taken_and_warned_of() {
+async fn empty_body_is_accepted_with_a_warning() {
     let webhook = Webhook::start();
     assert_eq!(webhook.deliver("").await.status, 200);
-    assert_eq!(webhook.stored().len(), 0);
-    let warning = webhook.function.log_line("signed, but empty", std::time::Duration::from_secs(1)).await;
+    assert_eq!(webhook.stored_messages().len(), 0);
+    let warning = webhook.function.wait_for_log_line("signed, but empty", std::time::Duration::from_secs(1)).await;
     assert!(warning.is_some_and(|line| line.contains("WARN")));
 }
 
 #[tokio::test]
-async fn more_changes_than_meta_sends_are_stored_too() {
+async fn more_changes_than_meta_sends_are_stored() {
     let webhook = Webhook::start();
-    let sent = Notification::new((0..2_000).map(|at| ("messages", message(at, "hello"))));
+    let sent = Notification::new((0..2_000).map(|index| ("messages", message(index, "hello"))));
     assert_eq!(webhook.deliver(&sent.body).await.status, 200);
-    // On a busy machine a call or another may run out of time and be made again.
-    let kept: BTreeSet<_> = webhook.stored().into_iter().map(|(queue, message)| (queue, message.entry.body)).collect();
+    // On a busy machine a call can time out and be repeated.
+    let kept: BTreeSet<_> =
+        webhook.stored_messages().into_iter().map(|(queue, message)| (queue, message.entry.body)).collect();
     let expected = sent.changes.iter().map(|change| ("messages".to_owned(), change.text.clone())).collect();
     assert!(kept == expected, "{} of {}", kept.intersection(&expected).count(), expected.len());
 }

@@ -1,4 +1,4 @@
-//! All that is stored, held against what was sent.
+//! Compares the stored messages with the changes that were sent.
 
 use std::collections::BTreeMap;
 
@@ -11,28 +11,29 @@ use crate::{
     webhook::Webhook,
 };
 
-/// Where a copy of a change is, and why.
+/// The queue and form of a stored change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Copy {
-    /// On the queue of its field.
+pub(crate) enum Placement {
+    /// On the queue of its route.
     Own,
-    /// On the catch-all, because no route is its own.
+    /// On the catch-all queue, because it has no route.
     Unrouted,
-    /// On the catch-all, because its queue did not take it.
+    /// On the catch-all queue, because its queue is unavailable or rejected it.
     Diverted,
-    /// On the catch-all, as base64 with two attributes.
-    Bare,
+    /// On the catch-all queue, as base64 with two attributes.
+    Base64,
 }
 
 impl Webhook {
-    /// Where the copies of each change are; panics at a message that is none of these changes, or not to the letter.
-    pub(crate) fn copies(&self, sent: &Notification) -> Vec<Vec<Copy>> {
+    /// Returns the placements of each change, one for each stored copy. Panics if a message differs from its change or matches
+    /// no change.
+    pub(crate) fn copies(&self, sent: &Notification) -> Vec<Vec<Placement>> {
         let mut copies = vec![Vec::new(); sent.changes.len()];
-        for (queue, message) in self.stored() {
+        for (queue, message) in self.stored_messages() {
             let event_id = message.attribute("event_id").unwrap();
-            let at = sent.changes.iter().position(|change| change.event_id == event_id);
-            let at = at.unwrap_or_else(|| panic!("nothing that was sent, on {queue}: {message:?}"));
-            copies[at].push(self.check(&queue, &message, &sent.changes[at]));
+            let index = sent.changes.iter().position(|change| change.event_id == event_id);
+            let index = index.unwrap_or_else(|| panic!("unknown message on {queue}: {message:?}"));
+            copies[index].push(self.check(&queue, &message, &sent.changes[index]));
         }
         for copies in &mut copies {
             copies.sort_unstable();
@@ -40,15 +41,15 @@ impl Webhook {
         copies
     }
 
-    /// Every message of every queue.
-    pub(crate) fn stored(&self) -> Vec<(String, Message)> {
-        let of = |(name, queue): (&String, &fake_aws::Queue)| {
+    /// Returns all messages of all queues.
+    pub(crate) fn stored_messages(&self) -> Vec<(String, Message)> {
+        let messages = |(name, queue): (&String, &fake_aws::Queue)| {
             queue.messages().into_iter().map(|message| (name.clone(), message)).collect::<Vec<_>>()
         };
-        self.queues.iter().flat_map(of).collect()
+        self.queues.iter().flat_map(messages).collect()
     }
 
-    fn check(&self, queue: &str, message: &Message, change: &Change) -> Copy {
+    fn check(&self, queue: &str, message: &Message, change: &Change) -> Placement {
         let mut attributes: BTreeMap<_, _> =
             message.attributes.iter().map(|(name, value)| (name.as_str(), value.text.as_deref().unwrap())).collect();
         if attributes.remove("encoding").is_some() {
@@ -58,19 +59,19 @@ impl Webhook {
             };
             assert_eq!(BASE64.decode(base64).unwrap(), change.text.as_bytes());
             assert_eq!(attributes, [("event_id", change.event_id.as_str())].into());
-            return Copy::Bare;
+            return Placement::Base64;
         }
         match attributes.remove("ExtendedPayloadSize") {
             None => assert_eq!(message.body, change.text),
             Some(size) => assert_eq!(self.payload(&message.body, size), change.text.as_bytes()),
         }
         let copy = match attributes.remove("unrouted_reason") {
-            None => Copy::Own,
-            Some("no-route") => Copy::Unrouted,
-            Some("queue-unavailable") => Copy::Diverted,
+            None => Placement::Own,
+            Some("no-route") => Placement::Unrouted,
+            Some("queue-unavailable") => Placement::Diverted,
             Some(reason) => panic!("{reason}"),
         };
-        assert_eq!(queue, if copy == Copy::Own { own_queue(change) } else { "unrouted" });
+        assert_eq!(queue, if copy == Placement::Own { own_queue(change) } else { "unrouted" });
         let expected = [
             ("field", Some(change.field.as_str())),
             ("entry_id", Some("102290129340398")),
@@ -88,7 +89,9 @@ impl Webhook {
         copy
     }
 
-    /// What a pointer leads to; its form is that of the Amazon SQS Extended Client Library.
+    /// Returns the object of a pointer. The pointer has the format of the [Amazon SQS Extended Client Library].
+    ///
+    /// [Amazon SQS Extended Client Library]: https://github.com/awslabs/amazon-sqs-java-extended-client-lib
     fn payload(&self, pointer: &str, size: &str) -> Vec<u8> {
         let location: serde_json::Value = serde_json::from_str(pointer).unwrap();
         let key = location[1]["s3Key"].as_str().unwrap();

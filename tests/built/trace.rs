@@ -1,25 +1,25 @@
-//! The trace of an invocation: on every message where it is recorded, and the cost of none.
+//! The trace header: every message of a sampled trace has it, and it never costs a message.
 
 use crate::{
     notification::{Notification, message},
-    stored::Copy::{Diverted, Own, Unrouted},
+    stored::Placement::{Diverted, Own, Unrouted},
     webhook::Webhook,
 };
-use fake_aws::{Fault, Times};
+use fake_aws::{Fault, Frequency};
 
 const ROOT: &str = "Root=1-5759e988-bd862e3fe1be46a994272793";
 
 fn traces(webhook: &Webhook) -> Vec<Option<String>> {
-    webhook.stored().iter().map(|(_, message)| message.trace().map(str::to_owned)).collect()
+    webhook.stored_messages().iter().map(|(_, message)| message.trace().map(str::to_owned)).collect()
 }
 
 #[tokio::test]
-async fn a_recorded_trace_is_on_every_message_of_the_invocation() {
+async fn sampled_trace_is_on_every_message() {
     let webhook = Webhook::start();
     let sent = Notification::of(&["messages", "security", "calls"]);
     let large = Notification::new([("messages", message(0, &"x".repeat(1_100_000)))]);
     let header = format!("{ROOT};Parent=53995c3f42cd8ad8;Sampled=1");
-    webhook.function.set_trace(&format!("{header};Lineage=1:a87bd80c:0"));
+    webhook.function.set_trace_header(&format!("{header};Lineage=1:a87bd80c:0"));
     assert_eq!(webhook.deliver(&sent.body).await.status, 200);
     assert_eq!(webhook.copies(&sent), [[Own], [Own], [Unrouted]]);
     assert_eq!(traces(&webhook), vec![Some(header.clone()); 3]);
@@ -29,19 +29,19 @@ async fn a_recorded_trace_is_on_every_message_of_the_invocation() {
 }
 
 #[tokio::test]
-async fn a_trace_takes_no_room_in_a_batch_or_a_message() {
+async fn trace_header_does_not_count_towards_limits() {
     let webhook = Webhook::start();
-    webhook.function.set_trace(&format!("{ROOT};Sampled=1"));
-    let fill = |bytes: usize| Notification::new([("security", format!(r#""{}""#, "x".repeat(bytes)))]);
-    // The largest body that is not put into S3, with room for what a diverted message is told.
+    webhook.function.set_trace_header(&format!("{ROOT};Sampled=1"));
+    let with_filler = |bytes: usize| Notification::new([("security", format!(r#""{}""#, "x".repeat(bytes)))]);
+    // Searches for the largest body that is not stored in S3. The function reserves space for the attributes of a diverted message.
     let mut bytes = 1_048_576 - 1_000;
     let mut last = None;
     while bytes < 1_048_576 {
         webhook.reset();
-        let sent = fill(bytes);
+        let sent = with_filler(bytes);
         assert_eq!(webhook.deliver(&sent.body).await.status, 200);
         assert_eq!(webhook.copies(&sent), [[Own]]);
-        let stored = webhook.stored();
+        let stored = webhook.stored_messages();
         assert!(stored[0].1.trace().is_some());
         if stored[0].1.attribute("ExtendedPayloadSize").is_some() {
             break;
@@ -53,7 +53,7 @@ async fn a_trace_takes_no_room_in_a_batch_or_a_message() {
 }
 
 #[tokio::test]
-async fn what_is_not_recorded_or_no_trace_header_is_left_out() {
+async fn unsampled_or_invalid_trace_header_is_left_out() {
     let webhook = Webhook::start();
     let sent = Notification::of(&["messages"]);
     for header in [
@@ -63,18 +63,18 @@ async fn what_is_not_recorded_or_no_trace_header_is_left_out() {
         "1-5759e988-bd862e3fe1be46a994272793".to_owned(),
     ] {
         webhook.reset();
-        webhook.function.set_trace(&header);
+        webhook.function.set_trace_header(&header);
         assert_eq!(webhook.deliver(&sent.body).await.status, 200);
         assert_eq!((webhook.copies(&sent), traces(&webhook)), (vec![vec![Own]], vec![None]), "{header}");
     }
 }
 
 #[tokio::test]
-async fn a_trace_that_a_queue_refuses_costs_no_message() {
+async fn rejected_trace_header_costs_no_message() {
     let webhook = Webhook::start();
-    webhook.function.set_trace(&format!("{ROOT};Sampled=1"));
-    let refused = Fault::refuse_entries(|entry| entry.trace().is_some()).senders_fault();
-    webhook.aws.sqs().fault(refused, Times::Always);
+    webhook.function.set_trace_header(&format!("{ROOT};Sampled=1"));
+    let reject = Fault::reject_entries(|entry| entry.trace().is_some()).sender_fault();
+    webhook.aws.sqs().inject_fault(reject, Frequency::Always);
     let sent = Notification::of(&["messages", "security"]);
     assert_eq!(webhook.deliver(&sent.body).await.status, 200);
     assert_eq!((webhook.copies(&sent), traces(&webhook)), (vec![vec![Diverted]; 2], vec![None, None]));

@@ -1,4 +1,4 @@
-//! The function and its AWS, and a sender that signs as Meta does.
+//! The function with its fake AWS, and requests signed as by Meta.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -26,20 +26,20 @@ pub(crate) struct Webhook {
     pub(crate) bucket: Bucket,
 }
 
-/// An answer of the function.
+/// The HTTP response of the function.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u64,
     pub(crate) body: String,
 }
 
 impl Webhook {
     pub(crate) fn start() -> Self {
-        Self::with(&[])
+        Self::with_variables(&[])
     }
 
-    /// `variables` replace those of the function, or add to them; an empty value removes one.
-    pub(crate) fn with(variables: &[(&str, &str)]) -> Self {
+    /// Starts the function with additional variables. They replace the defaults. An empty value removes a variable.
+    pub(crate) fn with_variables(variables: &[(&str, &str)]) -> Self {
         Self::with_aws(FakeAws::start(), variables)
     }
 
@@ -53,11 +53,11 @@ impl Webhook {
             "security": queues["security"].url(),
             "account_update": "account_update",
         });
-        Self::routed(aws, queues, &urls, variables)
+        Self::with_routes(aws, queues, &urls, variables)
     }
 
-    /// A function with routes of the test's own; `queues` are all that they lead to.
-    pub(crate) fn routed(
+    /// Starts the function with these routes. `queues` are all queues of the routes.
+    pub(crate) fn with_routes(
         aws: FakeAws,
         queues: BTreeMap<String, Queue>,
         urls: &Value,
@@ -77,32 +77,32 @@ impl Webhook {
         &self.queues[name]
     }
 
-    /// Delivers a body that Meta signed, within the timeout of the template.
-    pub(crate) async fn deliver(&self, body: impl AsRef<[u8]>) -> Answer {
+    /// Delivers a body signed by Meta, with the Lambda timeout of the template.
+    pub(crate) async fn deliver(&self, body: impl AsRef<[u8]>) -> Response {
         self.deliver_within(body, LAMBDA_TIMEOUT).await
     }
 
-    pub(crate) async fn deliver_within(&self, body: impl AsRef<[u8]>, deadline: Duration) -> Answer {
+    pub(crate) async fn deliver_within(&self, body: impl AsRef<[u8]>, deadline: Duration) -> Response {
         self.send_within(signed(APP_SECRET, body.as_ref()), deadline).await
     }
 
-    /// Asks for the challenge `1158201444`.
-    pub(crate) async fn challenge(&self, verify_token: &str) -> Answer {
+    /// Sends a verification request with the challenge `1158201444`.
+    pub(crate) async fn challenge(&self, verify_token: &str) -> Response {
         let query = format!("hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token={verify_token}");
         self.send(event("GET", &query, &[], b"")).await
     }
 
-    pub(crate) async fn send(&self, event: Value) -> Answer {
+    pub(crate) async fn send(&self, event: Value) -> Response {
         self.send_within(event, LAMBDA_TIMEOUT).await
     }
 
     /// Invokes the function and checks that it answers before the deadline.
-    pub(crate) async fn send_within(&self, event: Value, deadline: Duration) -> Answer {
+    pub(crate) async fn send_within(&self, event: Value, deadline: Duration) -> Response {
         let invocation = self.invoke(event, deadline).await;
         let Outcome::Response(response) = &invocation.outcome else {
             panic!("no answer but {:?}\n{}", invocation.outcome, self.function.logs().join("\n"));
         };
-        Answer {
+        Response {
             status: response["statusCode"].as_u64().unwrap(),
             body: response["body"].as_str().unwrap_or_default().to_owned(),
         }
@@ -121,28 +121,28 @@ impl Webhook {
         }
     }
 
-    /// The calls that had messages for SQS.
-    pub(crate) fn sends(&self) -> Vec<Call> {
+    /// Returns the calls to SQS that contain messages.
+    pub(crate) fn send_calls(&self) -> Vec<Call> {
         self.aws.calls().into_iter().filter(|call| call.entries > 0).collect()
     }
 
-    /// How often the secret was asked for.
-    pub(crate) fn readings(&self) -> usize {
+    /// Returns how often the function read the secret.
+    pub(crate) fn secret_reads(&self) -> usize {
         self.aws.calls().iter().filter(|call| call.service == fake_aws::Service::Secrets).count()
     }
 }
 
-/// The binary that is tested; a variable can name another build, such as the one that is shipped.
+/// The tested binary. `WHATSAPP_INGRESS` selects another build, for example the release build.
 pub(crate) fn bootstrap() -> PathBuf {
     std::env::var_os("WHATSAPP_INGRESS").map_or_else(|| env!("CARGO_BIN_EXE_whatsapp-ingress").into(), PathBuf::from)
 }
 
-/// The text of a secret that the function works with.
+/// Makes the text of a valid secret.
 pub(crate) fn secret(app_secret: &Value) -> String {
     json!({"app_secret": app_secret, "verify_token": VERIFY_TOKEN}).to_string()
 }
 
-/// The event that API Gateway makes of Meta's POST.
+/// Makes the event of a POST that is signed with `app_secret`.
 pub(crate) fn signed(app_secret: &str, body: &[u8]) -> Value {
     event("POST", "", &[("x-hub-signature-256", &sign(app_secret, body))], body)
 }

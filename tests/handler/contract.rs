@@ -1,11 +1,11 @@
-//! The contract with consumers, as `docs/message.schema.json` and the examples of `docs/contract.md` state it.
+//! The contract with consumers: `docs/message.schema.json` and the examples in `docs/contract.md`.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use crate::support::schema::{Attributes, received, schema, validator};
+use crate::support::schema::{Attributes, consumer_view, schema, validator};
 use crate::support::{APP_SECRET, Entry, Reply, VERIFY_TOKEN, Webhook, corpus};
 use ingress_tools::meta::{
     samples::{Sample, Signer},
@@ -29,7 +29,7 @@ fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")
 }
 
-/// The samples that the function takes from Meta.
+/// Returns the samples that Meta signed.
 fn samples() -> Vec<Sample> {
     let all = Sample::load_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("events")).unwrap();
     all.into_iter().filter(|sample| sample.method == "POST" && sample.signer() == Signer::Meta).collect()
@@ -40,7 +40,7 @@ fn sample(name: &str) -> Sample {
 }
 
 fn check(name: &str, body: &str, attributes: &Attributes) {
-    let received = received(body, attributes).unwrap();
+    let received = consumer_view(body, attributes).unwrap();
     let errors: Vec<_> = validator().iter_errors(&received).map(|error| error.to_string()).collect();
     assert!(errors.is_empty(), "{name}: {errors:#?}");
     let schema = schema();
@@ -49,7 +49,7 @@ fn check(name: &str, body: &str, attributes: &Attributes) {
     assert!(unknown.is_empty(), "{name}: {unknown:?}");
 }
 
-/// The attributes of a message that was not sent.
+/// Returns the attributes of a message as text.
 fn attributes(message: &Message) -> Attributes {
     let text = |value: &Attribute| match value {
         Attribute::Text(text) => text.clone(),
@@ -58,29 +58,29 @@ fn attributes(message: &Message) -> Attributes {
     message.attributes.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect()
 }
 
-async fn delivered(sample: &Sample, script: impl Fn(&[Entry]) -> Reply + Send + Sync + 'static) -> Vec<Entry> {
-    let webhook = Webhook::scripted(&ROUTES, script).await;
+async fn deliver(sample: &Sample, script: impl Fn(&[Entry]) -> Reply + Send + Sync + 'static) -> Vec<Entry> {
+    let webhook = Webhook::with_script(&ROUTES, script).await;
     assert_eq!(
         crate::support::status(&webhook.send_text(&sign::sign_event(sample, APP_SECRET)).await),
         200,
         "{}",
         sample.name
     );
-    webhook.stored()
+    webhook.stored_entries()
 }
 
-fn but_the_catch_all(entries: &[Entry]) -> Reply {
-    if entries[0].queue == "unrouted" { Reply::Stored } else { Reply::Error(400, "QueueDoesNotExist") }
+fn reject_except_on_catch_all(entries: &[Entry]) -> Reply {
+    if entries[0].queue == "unrouted" { Reply::Stored } else { Reply::CallRejected(400, "QueueDoesNotExist") }
 }
 
-/// SQS finds fault with every message that has an attribute which the barest form has not.
-fn but_the_barest(entries: &[Entry]) -> Reply {
-    let has_more = |entry: &Entry| entry.attributes.contains_key("request_id");
-    let refused = (0..entries.len()).filter(|at| has_more(&entries[*at])).collect();
-    Reply::Refused(refused, "InvalidMessageContents", true)
+/// SQS rejects every message that is not in the fallback form, base64 with two attributes.
+fn reject_except_base64(entries: &[Entry]) -> Reply {
+    let is_original = |entry: &Entry| entry.attributes.contains_key("request_id");
+    let rejected = (0..entries.len()).filter(|index| is_original(&entries[*index])).collect();
+    Reply::EntriesRejected(rejected, "InvalidMessageContents", true)
 }
 
-/// A fragment as a claim check in each form that a fragment can have.
+/// Makes the claim checks of every fragment: with all attributes, and in the base64 form.
 fn claim_checks(sample: &Sample) -> Vec<Message> {
     let event: Value = serde_json::from_str(&sample.text).unwrap();
     let request_id = event["requestContext"]["requestId"].as_str().unwrap();
@@ -103,19 +103,19 @@ fn claim_checks(sample: &Sample) -> Vec<Message> {
 }
 
 #[test]
-fn the_schema_is_one_of_2020_12_and_of_the_first_edition() {
+fn schema_is_valid_and_of_the_first_edition() {
     jsonschema::draft202012::meta::validate(&schema()).unwrap();
     assert_eq!(schema()["$id"], "urn:whatsapp-ingress:message:1");
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_message_that_a_sample_makes_is_valid_wherever_it_lands() {
+async fn messages_of_every_sample_are_valid() {
     for sample in samples() {
-        let stored = delivered(&sample, |_| Reply::Stored).await;
-        let diverted = delivered(&sample, but_the_catch_all).await;
-        let barest = delivered(&sample, but_the_barest).await;
-        assert!(!stored.is_empty() && stored.len() == diverted.len() && stored.len() == barest.len());
-        for entry in stored.iter().chain(&diverted).chain(&barest) {
+        let stored = deliver(&sample, |_| Reply::Stored).await;
+        let diverted = deliver(&sample, reject_except_on_catch_all).await;
+        let base64 = deliver(&sample, reject_except_base64).await;
+        assert!(!stored.is_empty() && stored.len() == diverted.len() && stored.len() == base64.len());
+        for entry in stored.iter().chain(&diverted).chain(&base64) {
             check(&sample.name, &entry.body, &entry.attributes);
         }
         for message in claim_checks(&sample) {
@@ -125,12 +125,12 @@ async fn every_message_that_a_sample_makes_is_valid_wherever_it_lands() {
 }
 
 #[tokio::test]
-async fn every_message_that_a_public_payload_makes_is_valid() {
+async fn messages_of_public_payloads_are_valid() {
     let Some(folder) = corpus::folder() else { return };
     for (name, body) in corpus::payloads(&folder) {
         let webhook = Webhook::new(&ROUTES).await;
         assert_eq!(webhook.deliver(&body).await, 200, "{name}");
-        let stored = webhook.stored();
+        let stored = webhook.stored_entries();
         assert!(!stored.is_empty(), "{name}");
         for entry in stored {
             check(&name, &entry.body, &entry.attributes);
@@ -140,7 +140,7 @@ async fn every_message_that_a_public_payload_makes_is_valid() {
 
 #[cfg(feature = "local-aws")]
 #[tokio::test(start_paused = true)]
-async fn another_validator_is_of_the_same_opinion() {
+async fn python_validator_agrees() {
     use std::process::{Command, Stdio};
 
     const VALIDATE: &str = "
@@ -153,45 +153,45 @@ print(json.dumps([validator.is_valid(message) for message in messages]))
 ";
     let mut messages = Vec::new();
     for sample in samples() {
-        let stored = delivered(&sample, |_| Reply::Stored).await;
-        let diverted = delivered(&sample, but_the_catch_all).await;
+        let stored = deliver(&sample, |_| Reply::Stored).await;
+        let diverted = deliver(&sample, reject_except_on_catch_all).await;
         for entry in stored.iter().chain(&diverted) {
-            let whole = received(&entry.body, &entry.attributes).unwrap();
+            let whole = consumer_view(&entry.body, &entry.attributes).unwrap();
             messages.push(whole.clone());
             for attribute in entry.attributes.keys() {
-                let mut less = whole.clone();
-                less["attributes"].as_object_mut().unwrap().remove(attribute);
-                messages.push(less);
+                let mut incomplete = whole.clone();
+                incomplete["attributes"].as_object_mut().unwrap().remove(attribute);
+                messages.push(incomplete);
             }
         }
     }
-    let ours: Vec<_> = messages.iter().map(|message| validator().is_valid(message)).collect();
+    let results: Vec<_> = messages.iter().map(|message| validator().is_valid(message)).collect();
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
-    let mut theirs =
+    let mut validation =
         Command::new(python).args(["-c", VALIDATE]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    serde_json::to_writer(theirs.stdin.take().unwrap(), &(schema(), &messages)).unwrap();
-    let theirs: Vec<bool> = serde_json::from_slice(&theirs.wait_with_output().unwrap().stdout).unwrap();
-    assert_eq!(ours, theirs);
-    assert!(ours.iter().filter(|valid| !**valid).count() > 100);
+    serde_json::to_writer(validation.stdin.take().unwrap(), &(schema(), &messages)).unwrap();
+    let python_results: Vec<bool> = serde_json::from_slice(&validation.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(results, python_results);
+    assert!(results.iter().filter(|valid| !**valid).count() > 100);
 }
 
 #[tokio::test]
-async fn a_body_that_sqs_would_not_take_as_text_is_valid() {
+async fn message_of_a_binary_body_is_valid() {
     for body in [&b"\xff\xfeh\0i\0"[..], b"\x01", b"1234"] {
         let webhook = Webhook::new(&ROUTES).await;
         webhook.deliver(body).await;
-        let [entry] = &webhook.stored()[..] else { panic!() };
+        let [entry] = &webhook.stored_entries()[..] else { panic!() };
         check("no text", &entry.body, &entry.attributes);
     }
 }
 
-mod refused {
+mod invalid_messages {
     use super::*;
 
-    /// The message of a sample, as a consumer validates it.
+    /// Returns the message of a sample as a consumer validates it.
     async fn message(name: &str) -> Value {
-        let stored = delivered(&sample(name), |_| Reply::Stored).await;
-        received(&stored[0].body, &stored[0].attributes).unwrap()
+        let stored = deliver(&sample(name), |_| Reply::Stored).await;
+        consumer_view(&stored[0].body, &stored[0].attributes).unwrap()
     }
 
     fn is_valid(message: &Value) -> bool {
@@ -199,37 +199,37 @@ mod refused {
     }
 
     #[tokio::test]
-    async fn whatever_attribute_is_missing() {
+    async fn message_without_an_attribute_is_invalid() {
         for name in ["messages-text", "statuses-read", "messages-errors", "unknown-field", "other-product", "not-json"]
         {
             let whole = message(name).await;
             assert!(is_valid(&whole), "{name}");
             for attribute in whole["attributes"].as_object().unwrap().keys() {
-                // Then it is what the field's queue would get, if it had one.
+                // Without the reason, it is a valid message for a queue of the field.
                 if (name, attribute.as_str()) == ("unknown-field", "unrouted_reason") {
                     continue;
                 }
-                let mut less = whole.clone();
-                less["attributes"].as_object_mut().unwrap().remove(attribute);
-                assert!(!is_valid(&less), "{name} without {attribute}");
+                let mut incomplete = whole.clone();
+                incomplete["attributes"].as_object_mut().unwrap().remove(attribute);
+                assert!(!is_valid(&incomplete), "{name} without {attribute}");
             }
         }
     }
 
     #[tokio::test]
-    async fn a_second_change_or_entry_and_none() {
-        for [way, many] in [["/body/entry", "entry"], ["/body/entry/0/changes", "change"]] {
+    async fn message_without_exactly_one_change_is_invalid() {
+        for [pointer, name] in [["/body/entry", "entry"], ["/body/entry/0/changes", "change"]] {
             let mut twice = message("messages-text").await;
-            let list = twice.pointer_mut(way).unwrap().as_array_mut().unwrap();
+            let list = twice.pointer_mut(pointer).unwrap().as_array_mut().unwrap();
             list.push(list[0].clone());
-            assert!(!is_valid(&twice), "two of {many}");
-            *twice.pointer_mut(way).unwrap() = json!([]);
-            assert!(!is_valid(&twice), "no {many}");
+            assert!(!is_valid(&twice), "two of {name}");
+            *twice.pointer_mut(pointer).unwrap() = json!([]);
+            assert!(!is_valid(&twice), "no {name}");
         }
     }
 
     #[tokio::test]
-    async fn an_attribute_that_says_what_no_attribute_says() {
+    async fn unknown_attribute_value_is_invalid() {
         for (name, attribute, value) in [
             ("unknown-field", "unrouted_reason", "no-reason"),
             ("unknown-field", "unrouted_reason", "no-field"),
@@ -255,7 +255,7 @@ mod refused {
     }
 
     #[tokio::test]
-    async fn a_body_that_is_not_what_the_attributes_say() {
+    async fn body_that_contradicts_attributes_is_invalid() {
         let mut as_text = message("messages-text").await;
         as_text["body"] = as_text["body"].to_string().into();
         assert!(!is_valid(&as_text));
@@ -277,7 +277,7 @@ mod refused {
     }
 
     #[tokio::test]
-    async fn but_not_an_attribute_of_a_later_edition() {
+    async fn unknown_attribute_is_valid() {
         let mut later = message("messages-text").await;
         later["attributes"]["new_in_a_later_release"] = "text".into();
         assert!(is_valid(&later));
@@ -287,29 +287,29 @@ mod refused {
 mod examples {
     use super::*;
 
-    const BEFORE: &str = "<!-- example: ";
+    const MARKER: &str = "<!-- example: ";
 
-    /// The message that an example of the page shows.
-    async fn shown(name: &str) -> (String, Attributes) {
+    /// Generates the message of an example.
+    async fn generate(name: &str) -> (String, Attributes) {
         let (sample_name, how) = name.split_once(", ").unwrap_or((name, ""));
         let mut sample = sample(sample_name);
         let stored = match how {
-            "" => delivered(&sample, |_| Reply::Stored).await,
-            "its queue deleted" => delivered(&sample, but_the_catch_all).await,
-            "refused" => delivered(&sample, but_the_barest).await,
+            "" => deliver(&sample, |_| Reply::Stored).await,
+            "its queue deleted" => deliver(&sample, reject_except_on_catch_all).await,
+            "refused" => deliver(&sample, reject_except_base64).await,
             "in UTF-16" => {
                 let webhook = Webhook::new(&ROUTES).await;
                 let text = std::str::from_utf8(&sample.body).unwrap();
                 let bytes: Vec<_> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
                 webhook.deliver([b"\xff\xfe", &bytes[..]].concat()).await;
-                webhook.stored()
+                webhook.stored_entries()
             }
             "of more than 1 MiB" => {
                 let text = std::str::from_utf8(&sample.body).unwrap();
                 sample.body = text.replace("in stock?", &"in stock? ".repeat(110_000)).into_bytes();
                 let [claim_check, _] = &claim_checks(&sample)[..] else { panic!() };
                 let id = &attributes(claim_check)["event_id"];
-                // Bucket, day and random part are another each time.
+                // The bucket, the date and the random part differ in each run.
                 let (before, after) = claim_check.body.split_once(id.as_str()).unwrap();
                 let (before, after) = (before.len() - "2026-01-01/".len(), &after[after.find('"').unwrap()..]);
                 let key = format!("{}2026-01-01/{id}-0b6f2c9d51e8a734{after}", &claim_check.body[..before]);
@@ -320,44 +320,44 @@ mod examples {
         (stored[0].body.clone(), stored[0].attributes.clone())
     }
 
-    /// Attributes a line each, an empty line, the body.
+    /// Formats a message: a line for each attribute, an empty line, the body.
     fn text(body: &str, attributes: &Attributes) -> String {
         let lines: Vec<_> = attributes.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
         format!("{}\n{body}\n", lines.concat())
     }
 
-    /// The page with its examples made anew, and how many there are.
-    async fn made_anew(page: &str) -> (String, usize) {
-        let mut parts = page.split(BEFORE);
-        let mut made = parts.next().unwrap().to_owned();
+    /// Returns the page with newly generated examples, and their number.
+    async fn regenerate(page: &str) -> (String, usize) {
+        let mut parts = page.split(MARKER);
+        let mut updated = parts.next().unwrap().to_owned();
         let mut count = 0;
         for part in parts {
             let (name, rest) = part.split_once(" -->\n```text\n").unwrap();
             let (_, after) = rest.split_once("```\n").unwrap();
-            let (body, attributes) = shown(name).await;
+            let (body, attributes) = generate(name).await;
             check(name, &body, &attributes);
             let message = text(&body, &attributes);
-            made.extend([BEFORE, name, " -->\n```text\n", &message, "```\n", after]);
+            updated.extend([MARKER, name, " -->\n```text\n", &message, "```\n", after]);
             count += 1;
         }
-        (made, count)
+        (updated, count)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn on_the_page_are_what_the_function_makes_of_the_samples() {
+    async fn examples_match_the_messages_of_the_function() {
         let path = docs().join("contract.md");
         let page = fs::read_to_string(&path).unwrap();
-        let (made, count) = made_anew(&page).await;
+        let (updated, count) = regenerate(&page).await;
         if std::env::var_os("WRITE_EXAMPLES").is_some() {
-            fs::write(&path, &made).unwrap();
+            fs::write(&path, &updated).unwrap();
         }
         assert!(count >= 11, "{count} examples");
-        let differing = page.lines().zip(made.lines()).find(|(old, new)| old != new);
-        assert_eq!((differing, page.len()), (None, made.len()), "WRITE_EXAMPLES=1 writes them anew");
+        let differing = page.lines().zip(updated.lines()).find(|(old, new)| old != new);
+        assert_eq!((differing, page.len()), (None, updated.len()), "WRITE_EXAMPLES=1 updates the page");
     }
 
     #[test]
-    fn on_the_page_are_of_every_kind_and_every_reason() {
+    fn examples_cover_every_kind_and_reason() {
         let page = fs::read_to_string(docs().join("contract.md")).unwrap();
         let schema = schema();
         for attribute in ["kind", "unrouted_reason"] {

@@ -1,4 +1,4 @@
-//! What public projects keep as webhook payloads, through the handler.
+//! Delivers webhook payloads of public projects to the handler.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use whatsapp_webhook::signature::{SignatureError, sign, verify};
 
 #[test]
-fn every_published_signature_is_made_and_verified() {
+fn published_signatures_are_reproduced_and_verified() {
     #[derive(Deserialize)]
     struct Vector {
         app_secret: String,
@@ -29,17 +29,17 @@ fn every_published_signature_is_made_and_verified() {
 }
 
 #[tokio::test]
-async fn every_change_of_every_payload_lands_on_its_queue_with_its_bytes() {
+async fn public_payloads_are_stored_on_their_queues() {
     let Some(folder) = corpus::folder() else { return };
     let queues = [("messages", "messages"), ("messages.statuses", "receipts"), ("account_update", "accounts")];
-    let queue_of = |route: &str| queues.iter().find(|(of, _)| *of == route).map(|(_, queue)| *queue);
+    let queue_of = |route: &str| queues.iter().find(|(key, _)| *key == route).map(|(_, queue)| *queue);
     for (name, body) in corpus::payloads(&folder) {
         let webhook = Webhook::new(&queues).await;
         assert_eq!(webhook.deliver(&body).await, 200, "{name}");
-        let mut stored = webhook.stored();
+        let mut stored = webhook.stored_entries();
         for fragment in fragments(body.as_bytes()) {
-            let at = stored.iter().position(|entry| entry.body.as_bytes() == fragment.bytes());
-            let entry = stored.remove(at.unwrap_or_else(|| panic!("{name}: {fragment:?} is not stored")));
+            let index = stored.iter().position(|entry| entry.body.as_bytes() == fragment.bytes());
+            let entry = stored.remove(index.unwrap_or_else(|| panic!("{name}: {fragment:?} is not stored")));
             let route = fragment.route(|route| queue_of(route).is_some());
             assert_eq!(entry.queue, queue_of(&route).unwrap_or("unrouted"), "{name}");
             let attribute = |name: &str| entry.attributes.get(name).map(String::as_str);
@@ -47,6 +47,6 @@ async fn every_change_of_every_payload_lands_on_its_queue_with_its_bytes() {
             assert_eq!(attribute("field"), fragment.field(), "{name}");
             assert_eq!(attribute("kind"), fragment.kind(), "{name}");
         }
-        assert!(stored.is_empty(), "{name}: stored besides: {stored:?}");
+        assert!(stored.is_empty(), "{name}: unexpected messages: {stored:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The handler, driven by whole Lambda events over a scripted AWS: the SDK's clients are real, their network is not.
+//! Tests of the handler with complete Lambda events and the real SDK clients, whose network is scripted.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod contract;

@@ -1,4 +1,4 @@
-//! What holds for any notification: made by a generator that knows what it put in, delivered to the handler.
+//! Properties of all notifications: the generator also returns the expected fragments.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,26 +14,26 @@ use whatsapp_webhook::{message::event_id, notification::split};
 
 const ROUTES: [(&str, &str); 3] = [("messages", "messages"), ("messages.statuses", "receipts.fifo"), ("a.b", "x")];
 
-/// A part of a body, and the fragments that must come of it.
+/// A generated part of a body, and its expected fragments.
 #[derive(Debug, Clone)]
-struct Made {
+struct Generated {
     text: String,
     fragments: Vec<Expected>,
 }
 
 #[derive(Debug, Clone)]
 struct Expected {
-    /// The change, entry, element or body, as it is to be found in a message.
+    /// The text of the change, entry, element or body.
     text: String,
-    /// A change's entry id and time, for its event id.
-    change_of: Option<[Option<String>; 2]>,
+    /// The id and time of the entry of a change, which its event id depends on.
+    entry_members: Option<[Option<String>; 2]>,
 }
 
 fn space() -> impl Strategy<Value = &'static str> {
     select(vec!["", "", "", " ", "\n\t "])
 }
 
-/// A string's text: what JSON allows in one, and what SQS, UTF-8 or a careless reader trips over.
+/// Generates a JSON string with escapes, characters that SQS rejects, and JSON syntax.
 fn string() -> impl Strategy<Value = String> {
     let parts = vec![
         "a",
@@ -59,7 +59,7 @@ fn string() -> impl Strategy<Value = String> {
     vec(select(parts), 0..6).prop_map(|parts| format!("\"{}\"", parts.concat()))
 }
 
-/// Any JSON text that is neither an envelope nor an entry.
+/// Generates JSON that is neither a notification nor an entry.
 fn json() -> impl Strategy<Value = String> {
     let scalars = vec!["null", "true", "0", "-1.50e+300", "123456789012345678901234567890", "1E400"];
     let leaf = prop_oneof![select(scalars).prop_map(str::to_owned), string()];
@@ -79,7 +79,7 @@ fn object<K: AsRef<str>>(members: &[(K, String)], space: &str) -> String {
     format!("{{{space}{}{space}}}", members.join(&format!("{space},{space}")))
 }
 
-/// Members in any order, with others among them that no reader knows.
+/// Adds unknown members and shuffles all members.
 fn with_others(members: Vec<(&'static str, String)>) -> impl Strategy<Value = Vec<(&'static str, String)>> {
     let others = (option::of(json()), option::of(json()));
     others
@@ -106,56 +106,57 @@ fn change() -> impl Strategy<Value = String> {
     prop_oneof![9 => known, 1 => json()]
 }
 
-fn entry() -> impl Strategy<Value = Made> {
+fn entry() -> impl Strategy<Value = Generated> {
     let ids = vec!["\"1029\"", "7", "null", "\"\\u0031\"", "\"two words\"", "[]"];
-    let good = (vec(change(), 1..14), option::of(select(ids)), option::of(json()), space());
-    let good = good.prop_flat_map(|(changes, id, time, space)| {
+    let valid = (vec(change(), 1..14), option::of(select(ids)), option::of(json()), space());
+    let valid = valid.prop_flat_map(|(changes, id, time, space)| {
         let list = format!("[{space}{}{space}]", changes.join(&format!("{space},")));
         let id = id.map(|id| ("\"id\"", id.to_owned()));
         let time = time.map(|time| ("\"time\"", time));
-        let change_of = [&id, &time].map(|member| member.as_ref().map(|(_, value)| value.clone()));
-        let fragments = changes.into_iter().map(move |text| Expected { text, change_of: Some(change_of.clone()) });
+        let entry_members = [&id, &time].map(|member| member.as_ref().map(|(_, value)| value.clone()));
+        let fragments =
+            changes.into_iter().map(move |text| Expected { text, entry_members: Some(entry_members.clone()) });
         let fragments: Vec<_> = fragments.collect();
         let members = [("\"changes\"", list)].into_iter().chain(id).chain(time).collect();
         with_others(members)
-            .prop_map(move |members| Made { text: object(&members, space), fragments: fragments.clone() })
+            .prop_map(move |members| Generated { text: object(&members, space), fragments: fragments.clone() })
     });
-    let odd = vec![r#"{"messaging":[1]}"#, r#"{"changes":[]}"#, r#"{"changes":{}}"#];
-    let odd = prop_oneof![select(odd).prop_map(str::to_owned), json()].prop_map(|text| Made::whole(&text));
-    prop_oneof![5 => good, 1 => odd]
+    let unusual = vec![r#"{"messaging":[1]}"#, r#"{"changes":[]}"#, r#"{"changes":{}}"#];
+    let unusual = prop_oneof![select(unusual).prop_map(str::to_owned), json()].prop_map(|text| Generated::whole(&text));
+    prop_oneof![5 => valid, 1 => unusual]
 }
 
-fn envelope() -> impl Strategy<Value = Made> {
-    let good = (vec(entry(), 1..4), space()).prop_flat_map(|(entries, space)| {
+fn envelope() -> impl Strategy<Value = Generated> {
+    let valid = (vec(entry(), 1..4), space()).prop_flat_map(|(entries, space)| {
         let texts: Vec<_> = entries.iter().map(|entry| entry.text.as_str()).collect();
         let list = format!("[{}]", texts.join(&format!(",{space}")));
         let fragments: Vec<_> = entries.iter().flat_map(|entry| entry.fragments.clone()).collect();
         let members = with_others(vec![("\"entry\"", list)]);
-        members.prop_map(move |members| Made { text: object(&members, space), fragments: fragments.clone() })
+        members.prop_map(move |members| Generated { text: object(&members, space), fragments: fragments.clone() })
     });
-    let odd = select(vec!["{}", r#"{"entry":[]}"#, r#"{"field":"messages","value":1}"#]);
-    let odd = prop_oneof![odd.prop_map(str::to_owned), json()].prop_map(|text| Made::whole(&text));
-    prop_oneof![9 => good, 1 => odd]
+    let unusual = select(vec!["{}", r#"{"entry":[]}"#, r#"{"field":"messages","value":1}"#]);
+    let unusual = prop_oneof![unusual.prop_map(str::to_owned), json()].prop_map(|text| Generated::whole(&text));
+    prop_oneof![9 => valid, 1 => unusual]
 }
 
-fn body() -> impl Strategy<Value = Made> {
+fn body() -> impl Strategy<Value = Generated> {
     let list = vec(envelope(), 1..3).prop_map(|envelopes| {
         let texts: Vec<_> = envelopes.iter().map(|envelope| envelope.text.as_str()).collect();
         let fragments = envelopes.iter().flat_map(|envelope| envelope.fragments.clone()).collect();
-        Made { text: format!(" [{}]\n", texts.join(" ,")), fragments }
+        Generated { text: format!(" [{}]\n", texts.join(" ,")), fragments }
     });
-    // An array of its own would be taken for the one around envelopes.
+    // The function would unwrap another array.
     let single = envelope().prop_filter("one object", |envelope| !envelope.text.starts_with('['));
     prop_oneof![4 => single, 1 => list]
 }
 
-impl Made {
+impl Generated {
     fn whole(text: &str) -> Self {
-        Self { text: text.to_owned(), fragments: vec![Expected { text: text.to_owned(), change_of: None }] }
+        Self { text: text.to_owned(), fragments: vec![Expected { text: text.to_owned(), entry_members: None }] }
     }
 }
 
-/// The two characters that SQS does not take are escaped; nothing else differs.
+/// Escapes the two characters that SQS rejects.
 fn escaped(text: &str) -> String {
     text.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff")
 }
@@ -170,10 +171,10 @@ fn check_limits(entries: &[Entry]) {
         assert!(call.len() <= 10 && bytes <= 1_048_576, "{} entries of {bytes} bytes", call.len());
         assert_eq!(call.iter().map(|entry| &entry.queue).collect::<BTreeSet<_>>().len(), 1);
     }
-    let is_taken = |character: char| matches!(character, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..='\u{10ffff}');
+    let is_allowed = |character: char| matches!(character, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..='\u{10ffff}');
     for entry in entries {
         let texts = entry.attributes.values().chain([&entry.body]);
-        assert!(texts.clone().all(|text| !text.is_empty() && text.chars().all(is_taken)), "{entry:?}");
+        assert!(texts.clone().all(|text| !text.is_empty() && text.chars().all(is_allowed)), "{entry:?}");
         assert!(entry.attributes.len() <= 9, "{entry:?}");
         let group = &entry.group;
         assert!((1..=128).contains(&group.len()) && group.bytes().all(|byte| byte.is_ascii_graphic()), "{group}");
@@ -181,16 +182,16 @@ fn check_limits(entries: &[Entry]) {
     }
 }
 
-/// Any JSON in which no object names a member twice, which a `Value` would hide.
-struct Once;
+/// JSON without duplicate members. Parsing into a `Value` would hide duplicates.
+struct WithoutDuplicates;
 
-impl<'j> Deserialize<'j> for Once {
+impl<'j> Deserialize<'j> for WithoutDuplicates {
     fn deserialize<D: Deserializer<'j>>(json: D) -> Result<Self, D::Error> {
         json.deserialize_any(Self)
     }
 }
 
-impl<'j> Visitor<'j> for Once {
+impl<'j> Visitor<'j> for WithoutDuplicates {
     type Value = Self;
 
     fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -237,14 +238,17 @@ impl<'j> Visitor<'j> for Once {
     }
 }
 
-/// Holds of every message that this parser reads in the one way there is.
+/// Checks the messages against the schema, except those with duplicate members.
 fn check_schema(entries: &[Entry]) {
     for entry in entries {
         let is_json = !entry.attributes.contains_key("encoding");
-        if is_json && entry.body.starts_with(['{', '[']) && serde_json::from_str::<Once>(&entry.body).is_err() {
+        if is_json
+            && entry.body.starts_with(['{', '['])
+            && serde_json::from_str::<WithoutDuplicates>(&entry.body).is_err()
+        {
             continue;
         }
-        let Ok(message) = crate::support::schema::received(&entry.body, &entry.attributes) else { continue };
+        let Ok(message) = crate::support::schema::consumer_view(&entry.body, &entry.attributes) else { continue };
         assert!(crate::support::schema::validator().is_valid(&message), "{message}");
     }
 }
@@ -253,11 +257,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_piece_is_stored_once_byte_for_byte_within_every_limit(made in body()) {
+    fn fragment_is_stored_once_within_the_limits(generated in body()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let entries = runtime.block_on(async {
             let webhook = Webhook::new(&ROUTES[..2]).await;
-            assert_eq!(webhook.deliver(&made.text).await, 200);
+            assert_eq!(webhook.deliver(&generated.text).await, 200);
             webhook.entries()
         });
         check_limits(&entries);
@@ -266,25 +270,25 @@ proptest! {
             .iter()
             .map(|entry| {
                 if entry.body.starts_with('[') {
-                    // An element that is an array itself, and would be unwrapped once more.
+                    // The body is an array itself, which would be split again.
                     return entry.body.clone();
                 }
                 let [fragment] = &fragments(entry.body.as_bytes())[..] else { panic!("{}", entry.body) };
                 String::from_utf8(fragment.inner().to_vec()).unwrap()
             })
             .collect();
-        let mut expected: Vec<_> = made.fragments.iter().map(|fragment| escaped(&fragment.text)).collect();
+        let mut expected: Vec<_> = generated.fragments.iter().map(|fragment| escaped(&fragment.text)).collect();
         stored.sort_unstable();
         expected.sort_unstable();
         prop_assert_eq!(stored, expected);
     }
 
     #[test]
-    fn the_event_id_of_a_change_does_not_depend_on_its_batch(made in body()) {
-        let found: Vec<_> = split(made.text.as_bytes()).iter().map(event_id).collect();
-        prop_assert_eq!(found.len(), made.fragments.len());
-        for (found, expected) in found.iter().zip(&made.fragments) {
-            let Some([id, time]) = &expected.change_of else { continue };
+    fn event_id_does_not_depend_on_the_batch(generated in body()) {
+        let found: Vec<_> = split(generated.text.as_bytes()).iter().map(event_id).collect();
+        prop_assert_eq!(found.len(), generated.fragments.len());
+        for (found, expected) in found.iter().zip(&generated.fragments) {
+            let Some([id, time]) = &expected.entry_members else { continue };
             let id = id.as_ref().map(|id| format!(r#""id":{id},"#)).unwrap_or_default();
             let time = time.as_ref().map(|time| format!(r#","time":{time}"#)).unwrap_or_default();
             let alone = format!(r#"{{"entry":[{{{id}"changes":[{}]{time}}}]}}"#, expected.text);
@@ -294,19 +298,19 @@ proptest! {
     }
 
     #[test]
-    fn nothing_that_is_cut_off_is_taken_for_whole(made in body(), at in any::<prop::sample::Index>()) {
-        let text = made.text.trim_end();
-        let at = at.index(text.len());
-        let cut = text.as_bytes()[..at].to_vec();
+    fn truncated_notification_is_not_json(generated in body(), index in any::<prop::sample::Index>()) {
+        let text = generated.text.trim_end();
+        let index = index.index(text.len());
+        let cut = text.as_bytes()[..index].to_vec();
         let fragments = split(&cut);
-        // A number is the only JSON text that can be cut and still be one.
+        // A number is the only JSON text whose prefix can be JSON, too.
         prop_assume!(!text.starts_with(|first: char| first == '-' || first.is_ascii_digit()));
-        let whole = matches!(fragments[..], [whatsapp_webhook::notification::Fragment::NotJson(kept)] if kept == cut);
-        prop_assert!(whole || cut.is_empty());
+        let is_whole = matches!(fragments[..], [whatsapp_webhook::notification::Fragment::NotJson(stored_entry)] if stored_entry == cut);
+        prop_assert!(is_whole || cut.is_empty());
     }
 
     #[test]
-    fn any_bytes_at_all_are_kept(bytes in vec(any::<u8>(), 1..200)) {
+    fn arbitrary_bytes_are_stored(bytes in vec(any::<u8>(), 1..200)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let entries = runtime.block_on(async {
             let webhook = Webhook::new(&ROUTES[..2]).await;

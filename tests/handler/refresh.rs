@@ -1,4 +1,4 @@
-//! Old secrets: a reading takes as long as it takes, and so the clock jumps but does not stand still.
+//! Refresh of cached secrets. Reads take real time, so the clock is advanced but not paused.
 
 use std::{
     sync::{Arc, Mutex},
@@ -8,7 +8,7 @@ use std::{
 use crate::support::{VERIFY_TOKEN, handle, secret, status};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::Credentials;
-use fake_aws::{FakeAws, Fault, Queue, Times, event::event};
+use fake_aws::{FakeAws, Fault, Frequency, Queue, event::event};
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use whatsapp_ingress::{
 };
 use whatsapp_webhook::{routes::Routes, signature::sign};
 
-struct Sandbox {
+struct Environment {
     aws: FakeAws,
     ingress: Ingress,
     log: Log,
@@ -28,7 +28,7 @@ struct Sandbox {
     _queue: Queue,
 }
 
-/// All that is logged.
+/// The captured log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -42,8 +42,8 @@ impl std::io::Write for Log {
     }
 }
 
-impl Sandbox {
-    /// Secrets Manager is slower than SQS, as after minutes without a connection to it.
+impl Environment {
+    /// Makes Secrets Manager slower than SQS, as it is without an open connection.
     async fn new() -> Self {
         let aws = FakeAws::start();
         let queue = aws.queue("unrouted");
@@ -63,13 +63,13 @@ impl Sandbox {
         Self { aws, ingress, log, _logging: logging, _queue: queue }
     }
 
-    /// How often a metric was told of since this was last asked.
-    fn told(&self, metric: &str) -> usize {
+    /// Counts the log lines with this metric since the last call.
+    fn take_metric(&self, metric: &str) -> usize {
         let text = String::from_utf8(std::mem::take(&mut *self.log.0.lock().unwrap())).unwrap();
         text.matches(&format!(r#""{metric}":1"#)).count()
     }
 
-    async fn signed_with(&self, app_secret: &str) -> u16 {
+    async fn deliver_signed_with(&self, app_secret: &str) -> u16 {
         let signature = sign(app_secret, b"{}");
         self.send(event("POST", "", &[("x-hub-signature-256", &signature)], b"{}")).await
     }
@@ -87,7 +87,7 @@ impl Sandbox {
         status(&handle(&self.ingress, &event.to_string(), deadline).await)
     }
 
-    fn reads(&self) -> usize {
+    fn secret_reads(&self) -> usize {
         self.aws.calls().iter().filter(|call| call.operation == "GetSecretValue").count()
     }
 }
@@ -103,70 +103,82 @@ fn config(aws: &FakeAws) -> SdkConfig {
         .build()
 }
 
-async fn later(seconds: u64) {
+async fn advance_clock(seconds: u64) {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(seconds)).await;
     tokio::time::resume();
 }
 
 #[tokio::test]
-async fn a_removed_secret_stops_working_though_storing_is_faster_than_reading() {
-    let sandbox = Sandbox::new().await;
-    sandbox.aws.set_secret("ingress", secret("new", VERIFY_TOKEN));
-    later(299).await;
-    assert_eq!((sandbox.signed_with("old").await, sandbox.reads()), (200, 1));
+async fn removed_secret_is_rejected_after_two_requests() {
+    let environment = Environment::new().await;
+    environment.aws.set_secret("ingress", secret("new", VERIFY_TOKEN));
+    advance_clock(299).await;
+    assert_eq!((environment.deliver_signed_with("old").await, environment.secret_reads()), (200, 1));
     for removed in ["old", "new"] {
-        later(302).await;
-        // The first reading is not over when the request is answered.
-        assert_eq!((sandbox.signed_with(removed).await, sandbox.told("SecretRefreshes")), (200, 0));
-        // The second one is, and what was removed is gone with it.
-        assert_eq!((sandbox.signed_with(removed).await, sandbox.told("SecretRefreshes")), (200, 1));
-        assert_eq!(sandbox.signed_with(removed).await, if removed == "old" { 401 } else { 200 });
-        assert_eq!(sandbox.signed_with("new").await, 200);
-        // The refused one had it read again.
-        assert_eq!(sandbox.told("SecretRefreshes"), usize::from(removed == "old"));
+        advance_clock(302).await;
+        // The first refresh is not complete when the function responds.
+        assert_eq!(
+            (environment.deliver_signed_with(removed).await, environment.take_metric("SecretRefreshes")),
+            (200, 0)
+        );
+        // The second refresh completes, so the removed secret is rejected from now on.
+        assert_eq!(
+            (environment.deliver_signed_with(removed).await, environment.take_metric("SecretRefreshes")),
+            (200, 1)
+        );
+        assert_eq!(environment.deliver_signed_with(removed).await, if removed == "old" { 401 } else { 200 });
+        assert_eq!(environment.deliver_signed_with("new").await, 200);
+        // The rejected signature caused a refresh.
+        assert_eq!(environment.take_metric("SecretRefreshes"), usize::from(removed == "old"));
     }
 }
 
-/// The steps of `docs/operations.md`. Meta sends again what is refused, so that is no loss as long as it is taken then.
+/// Follows the steps of `docs/operations.md`. Meta redelivers rejected notifications, so they must be accepted later.
 #[tokio::test]
-async fn a_rotation_as_in_the_runbook_refuses_nothing_that_meta_does_not_send_again() {
-    let sandbox = Sandbox::new().await;
+async fn rotation_of_the_runbook_loses_no_notification() {
+    let environment = Environment::new().await;
     let set = |secrets: &[&str]| {
-        sandbox.aws.set_secret("ingress", json!({"app_secret": secrets, "verify_token": VERIFY_TOKEN}).to_string());
+        environment.aws.set_secret("ingress", json!({"app_secret": secrets, "verify_token": VERIFY_TOKEN}).to_string());
     };
-    // Meta signs with the new one, which nobody has told us yet; then both are put in.
-    assert_eq!(sandbox.signed_with("new").await, 401);
+    // Meta signs with the new secret before the operator adds it.
+    assert_eq!(environment.deliver_signed_with("new").await, 401);
     set(&["new", "old"]);
-    assert_eq!((sandbox.signed_with("new").await, sandbox.signed_with("old").await), (401, 200));
-    later(31).await;
+    assert_eq!(
+        (environment.deliver_signed_with("new").await, environment.deliver_signed_with("old").await),
+        (401, 200)
+    );
+    advance_clock(31).await;
     for app_secret in ["new", "old", "new"] {
-        assert_eq!(sandbox.signed_with(app_secret).await, 200, "{app_secret}");
+        assert_eq!(environment.deliver_signed_with(app_secret).await, 200, "{app_secret}");
     }
-    // A week later, the new one alone.
-    later(7 * 24 * 60 * 60).await;
+    // A week later, the operator removes the old secret.
+    advance_clock(7 * 24 * 60 * 60).await;
     set(&["new"]);
-    assert_eq!(sandbox.signed_with("new").await, 200);
-    later(31).await;
-    assert_eq!(sandbox.signed_with("new").await, 200);
-    assert_eq!((sandbox.signed_with("old").await, sandbox.signed_with("new").await), (401, 200));
+    assert_eq!(environment.deliver_signed_with("new").await, 200);
+    advance_clock(31).await;
+    assert_eq!(environment.deliver_signed_with("new").await, 200);
+    assert_eq!(
+        (environment.deliver_signed_with("old").await, environment.deliver_signed_with("new").await),
+        (401, 200)
+    );
 }
 
 #[tokio::test]
-async fn a_challenge_is_checked_with_secrets_that_are_not_old() {
-    let sandbox = Sandbox::new().await;
-    sandbox.aws.set_secret("ingress", secret("old", "new-token"));
-    later(301).await;
-    assert_eq!(sandbox.challenge(VERIFY_TOKEN).await, 403);
-    assert_eq!(sandbox.challenge("new-token").await, 200);
+async fn challenge_is_checked_with_fresh_credentials() {
+    let environment = Environment::new().await;
+    environment.aws.set_secret("ingress", secret("old", "new-token"));
+    advance_clock(301).await;
+    assert_eq!(environment.challenge(VERIFY_TOKEN).await, 403);
+    assert_eq!(environment.challenge("new-token").await, 200);
 }
 
 #[tokio::test]
-async fn hanging_secret_delays_requests_less_and_less_often() {
-    let sandbox = Sandbox::new().await;
-    sandbox.aws.secrets().fault(Fault::hang(), Times::Always);
-    // Seconds since the request before, and what a request then waits at least, in milliseconds.
-    for (since, waits) in [
+async fn hanging_refresh_backs_off() {
+    let environment = Environment::new().await;
+    environment.aws.secrets().inject_fault(Fault::hang(), Frequency::Always);
+    // Seconds since the previous request, and the minimal wait of the request in milliseconds.
+    for (seconds, min_wait_ms) in [
         (301, 0),
         (0, 250),
         (29, 0),
@@ -179,67 +191,71 @@ async fn hanging_secret_delays_requests_less_and_less_often() {
         (296, 0),
         (4, 1_000),
     ] {
-        later(since).await;
+        advance_clock(seconds).await;
         let started = Instant::now();
-        assert_eq!(sandbox.signed_with("old").await, 200);
-        let waited = started.elapsed();
-        assert_eq!(sandbox.told("SecretFailures"), usize::from(waits > 0), "{since} {waits} {waited:?}");
-        assert!(waited >= Duration::from_millis(waits), "{waits} {waited:?}");
+        assert_eq!(environment.deliver_signed_with("old").await, 200);
+        let elapsed = started.elapsed();
+        assert_eq!(
+            environment.take_metric("SecretFailures"),
+            usize::from(min_wait_ms > 0),
+            "{seconds} {min_wait_ms} {elapsed:?}"
+        );
+        assert!(elapsed >= Duration::from_millis(min_wait_ms), "{min_wait_ms} {elapsed:?}");
     }
 }
 
 #[tokio::test]
-async fn a_reading_that_failed_is_followed_by_one_that_nobody_waits_for() {
-    let sandbox = Sandbox::new().await;
-    later(301).await;
-    assert_eq!((sandbox.signed_with("old").await, sandbox.told("SecretRefreshes")), (200, 0));
-    let refused = sandbox.aws.secrets().fault(Fault::access_denied(), Times::Always);
-    assert_eq!((sandbox.signed_with("old").await, sandbox.told("SecretFailures")), (200, 1));
-    refused.clear();
-    later(31).await;
-    assert_eq!((sandbox.signed_with("old").await, sandbox.told("SecretRefreshes")), (200, 0));
+async fn failed_refresh_resets_the_wait() {
+    let environment = Environment::new().await;
+    advance_clock(301).await;
+    assert_eq!((environment.deliver_signed_with("old").await, environment.take_metric("SecretRefreshes")), (200, 0));
+    let handle = environment.aws.secrets().inject_fault(Fault::access_denied(), Frequency::Always);
+    assert_eq!((environment.deliver_signed_with("old").await, environment.take_metric("SecretFailures")), (200, 1));
+    handle.clear();
+    advance_clock(31).await;
+    assert_eq!((environment.deliver_signed_with("old").await, environment.take_metric("SecretRefreshes")), (200, 0));
 }
 
 #[tokio::test]
-async fn refresh_of_an_old_secret_leaves_time_to_answer() {
-    let sandbox = Sandbox::new().await;
-    sandbox.aws.secrets().fault(Fault::hang(), Times::Always);
-    later(301).await;
+async fn refresh_leaves_time_for_the_response() {
+    let environment = Environment::new().await;
+    environment.aws.secrets().inject_fault(Fault::hang(), Frequency::Always);
+    advance_clock(301).await;
     let signature = sign("old", b"{}");
     let post = || event("POST", "", &[("x-hub-signature-256", &signature)], b"{}");
     for _ in 0..3 {
-        sandbox.send(post()).await;
-        later(31).await;
+        environment.send(post()).await;
+        advance_clock(31).await;
     }
     let query = format!("hub.mode=subscribe&hub.challenge=1&hub.verify_token={VERIFY_TOKEN}");
     for event in [post(), event("GET", &query, &[], b"")] {
         let started = Instant::now();
-        // One second is reserved for the answer. `tests/simulation` checks that the refresh ends in time.
-        assert_eq!(sandbox.send_within(event, Duration::from_millis(1_400)).await, 200);
+        // One second is reserved for the response. `tests/simulation` checks that the refresh ends in time.
+        assert_eq!(environment.send_within(event, Duration::from_millis(1_400)).await, 200);
         assert!(started.elapsed() > Duration::from_millis(350), "{:?}", started.elapsed());
-        later(301).await;
+        advance_clock(301).await;
     }
 }
 
 #[tokio::test]
-async fn one_reading_of_an_old_secret_serves_all_who_wait() {
-    let sandbox = Sandbox::new().await;
-    later(301).await;
-    let all = join_all((0..5).map(|_| sandbox.challenge(VERIFY_TOKEN))).await;
-    assert_eq!((all, sandbox.reads()), (vec![200; 5], 2));
+async fn concurrent_requests_share_one_refresh() {
+    let environment = Environment::new().await;
+    advance_clock(301).await;
+    let statuses = join_all((0..5).map(|_| environment.challenge(VERIFY_TOKEN))).await;
+    assert_eq!((statuses, environment.secret_reads()), (vec![200; 5], 2));
 }
 
 #[tokio::test]
-async fn a_secret_that_cannot_be_read_is_tried_again_after_thirty_seconds_not_with_every_request() {
-    let sandbox = Sandbox::new().await;
-    sandbox.aws.secrets().set_latency(Duration::ZERO);
-    sandbox.aws.secrets().fault(Fault::access_denied(), Times::Always);
-    // Slow enough for the reading beside it to end.
-    sandbox.aws.sqs().set_latency(Duration::from_millis(300));
-    later(301).await;
+async fn failed_refresh_is_retried_after_thirty_seconds() {
+    let environment = Environment::new().await;
+    environment.aws.secrets().set_latency(Duration::ZERO);
+    environment.aws.secrets().inject_fault(Fault::access_denied(), Frequency::Always);
+    // Slow enough for the concurrent refresh to complete.
+    environment.aws.sqs().set_latency(Duration::from_millis(300));
+    advance_clock(301).await;
     for _ in 0..3 {
-        assert_eq!((sandbox.signed_with("old").await, sandbox.reads()), (200, 2));
+        assert_eq!((environment.deliver_signed_with("old").await, environment.secret_reads()), (200, 2));
     }
-    later(31).await;
-    assert_eq!((sandbox.signed_with("old").await, sandbox.reads()), (200, 3));
+    advance_clock(31).await;
+    assert_eq!((environment.deliver_signed_with("old").await, environment.secret_reads()), (200, 3));
 }

@@ -1,4 +1,4 @@
-//! Requests of every kind, over a scripted SQS and Secrets Manager.
+//! Requests of every kind, with a scripted SQS and Secrets Manager.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,20 +15,20 @@ use whatsapp_webhook::signature::sign;
 const ROUTES: [(&str, &str); 3] =
     [("messages", "messages"), ("messages.statuses", "receipts"), ("security", "security")];
 
-/// A notification with a change for each field, whose value tells it apart.
+/// Makes a notification with a change for each field. The value of a change is its index.
 fn notification(fields: &[&str]) -> String {
     let changes: Vec<_> =
-        fields.iter().enumerate().map(|(at, field)| format!(r#"{{"field":"{field}","value":{at}}}"#)).collect();
+        fields.iter().enumerate().map(|(index, field)| format!(r#"{{"field":"{field}","value":{index}}}"#)).collect();
     format!(r#"{{"object":"o","entry":[{{"id":"1","changes":[{}]}}]}}"#, changes.join(","))
 }
 
-/// The same with one change, as it is stored.
-fn stored_as(at: usize, field: &str) -> String {
-    format!(r#"{{"object":"o","entry":[{{"id":"1","changes":[{{"field":"{field}","value":{at}}}]}}]}}"#)
+/// Makes the expected body of one change.
+fn expected_body(index: usize, field: &str) -> String {
+    format!(r#"{{"object":"o","entry":[{{"id":"1","changes":[{{"field":"{field}","value":{index}}}]}}]}}"#)
 }
 
 fn text(response: &ApiGatewayV2httpResponse) -> &str {
-    // Always a string, as with every earlier version.
+    // The body is always a string, as in earlier versions.
     match &response.body {
         Some(Body::Text(text)) => text,
         body => panic!("{body:?}"),
@@ -42,8 +42,9 @@ mod certificates {
 
     const META: &str = "client.webhooks.fbclientcerts.com";
 
-    /// The answer to a signed notification with a client certificate of this subject, or with none, and what is stored.
-    async fn answer(subject: Option<&str>) -> (u16, usize) {
+    /// Delivers a signed notification with a client certificate for this subject, or without one. Returns the status and the
+    /// number of stored messages.
+    async fn deliver_with_certificate(subject: Option<&str>) -> (u16, usize) {
         let webhook = Webhook::new(&ROUTES).await.require_client_cn(META);
         let body = notification(&["messages"]);
         let signature = sign(APP_SECRET, body.as_bytes());
@@ -58,12 +59,12 @@ mod certificates {
             });
             event["requestContext"]["authentication"] = json!({ "clientCert": certificate });
         }
-        let answered = status(&webhook.send(event).await);
-        (answered, webhook.stored().len())
+        let status = status(&webhook.send(event).await);
+        (status, webhook.stored_entries().len())
     }
 
     #[tokio::test]
-    async fn metas_is_let_in_wherever_its_name_stands() {
+    async fn common_name_is_accepted_at_any_position() {
         for subject in [
             "CN={}",
             "C=US, ST=California, O=Meta, CN={}",
@@ -72,32 +73,32 @@ mod certificates {
             r"CN={},O=Meta Platforms\, Inc.,L=Menlo Park,C=US",
             r#"C = US, O = "Meta Platforms, Inc.", CN = {}"#,
         ] {
-            assert_eq!(answer(Some(&subject.replace("{}", META))).await, (200, 1), "{subject}");
+            assert_eq!(deliver_with_certificate(Some(&subject.replace("{}", META))).await, (200, 1), "{subject}");
         }
     }
 
     #[tokio::test]
-    async fn another_or_none_is_refused_whatever_it_has_signed() {
+    async fn other_or_missing_certificate_is_rejected() {
         let others = ["", "CN=", "O={}", "CN={}.example", "CN=x{}", "CN=a,CN={}", "O=a\\,CN={}", r#"O="a,CN={}""#];
         for subject in others.map(|subject| subject.replace("{}", META)) {
-            assert_eq!(answer(Some(&subject)).await, (403, 0), "{subject}");
+            assert_eq!(deliver_with_certificate(Some(&subject)).await, (403, 0), "{subject}");
         }
-        assert_eq!(answer(None).await, (403, 0));
+        assert_eq!(deliver_with_certificate(None).await, (403, 0));
     }
 
     #[tokio::test]
-    async fn a_challenge_needs_one_too() {
+    async fn challenge_requires_a_certificate() {
         let query = format!("hub.mode=subscribe&hub.challenge=1158&hub.verify_token={VERIFY_TOKEN}");
         let webhook = Webhook::new(&ROUTES).await.require_client_cn(META);
         assert_eq!(status(&webhook.send(event("GET", &query, &[], b"")).await), 403);
     }
 }
 
-mod answers {
+mod responses {
     use super::*;
 
     #[tokio::test]
-    async fn a_challenge_is_answered_verbatim_as_plain_text() {
+    async fn challenge_is_returned_as_plain_text() {
         let webhook = Webhook::new(&ROUTES).await;
         let query = format!("hub.mode=subscribe&hub.challenge=%3Cb%3E1158+%C3%A4&hub.verify_token={VERIFY_TOKEN}");
         let response = webhook.send(event("GET", &query, &[], b"")).await;
@@ -115,7 +116,7 @@ mod answers {
     }
 
     #[tokio::test]
-    async fn whatever_else_is_refused_without_a_word() {
+    async fn other_requests_are_rejected_without_a_body() {
         let webhook = Webhook::new(&ROUTES).await;
         let right = format!("hub.mode=subscribe&hub.verify_token={VERIFY_TOKEN}");
         for (method, query, expected) in [
@@ -137,7 +138,7 @@ mod answers {
     }
 
     #[tokio::test]
-    async fn what_meta_did_not_sign_leaves_nothing_anywhere() {
+    async fn unsigned_notification_is_not_stored() {
         let webhook = Webhook::new(&ROUTES).await;
         let body = notification(&["messages"]);
         let signature = sign(APP_SECRET, body.as_bytes());
@@ -162,7 +163,7 @@ mod answers {
     }
 
     #[tokio::test]
-    async fn the_bytes_are_the_same_whether_or_not_api_gateway_encoded_them() {
+    async fn base64_event_gives_the_same_message() {
         let webhook = Webhook::new(&ROUTES).await;
         let body = notification(&["messages"]);
         let signature = sign(APP_SECRET, body.as_bytes());
@@ -171,12 +172,12 @@ mod answers {
         encoded["isBase64Encoded"] = true.into();
         assert_eq!(status(&webhook.send(encoded).await), 200);
         assert_eq!(webhook.deliver(&body).await, 200);
-        let [one, other] = &webhook.stored()[..] else { panic!() };
-        assert_eq!((&one.body, &one.attributes), (&other.body, &other.attributes));
+        let [encoded, plain] = &webhook.stored_entries()[..] else { panic!() };
+        assert_eq!((&encoded.body, &encoded.attributes), (&plain.body, &plain.attributes));
     }
 
     #[tokio::test]
-    async fn an_empty_signed_body_is_taken_and_stores_nothing() {
+    async fn empty_signed_body_is_accepted_without_a_message() {
         let webhook = Webhook::new(&ROUTES).await;
         assert_eq!(webhook.deliver("").await, 200);
         let mut without = event("POST", "", &[("x-hub-signature-256", &sign(APP_SECRET, b""))], b"");
@@ -190,18 +191,18 @@ mod routing {
     use super::*;
 
     #[tokio::test]
-    async fn every_change_lands_on_the_queue_of_its_field_with_its_reason_where_it_has_none() {
+    async fn fragments_are_stored_on_their_queue_with_reason() {
         let webhook = Webhook::new(&ROUTES).await;
         let body = r#"{"object":"o","entry":[{"id":"1","changes":[{"field":"messages","value":{"messages":[1]}},{"field":"messages","value":{"statuses":[1]}},{"field":"new"}]},{"changes":[{"field":"security"},{"value":1}]},{"messaging":[]}]}"#;
         assert_eq!(webhook.deliver(body).await, 200);
-        let mut landed: Vec<_> = webhook
-            .stored()
+        let mut messages: Vec<_> = webhook
+            .stored_entries()
             .into_iter()
             .map(|entry| {
                 (entry.queue, entry.attributes.get("unrouted_reason").cloned().unwrap_or_default(), entry.body)
             })
             .collect();
-        landed.sort_unstable();
+        messages.sort_unstable();
         let expected = [
             ("messages", "", r#"[{"id":"1","changes":[{"field":"messages","value":{"messages":[1]}}]}]"#),
             ("receipts", "", r#"[{"id":"1","changes":[{"field":"messages","value":{"statuses":[1]}}]}]"#),
@@ -213,16 +214,16 @@ mod routing {
         let expected = expected.map(|(queue, reason, entry)| {
             (queue.to_owned(), reason.to_owned(), format!(r#"{{"object":"o","entry":{entry}}}"#))
         });
-        assert_eq!(landed, expected);
+        assert_eq!(messages, expected);
     }
 
     #[tokio::test]
-    async fn what_is_no_json_is_kept_byte_for_byte() {
+    async fn body_that_is_not_json_is_stored_unchanged() {
         let webhook = Webhook::new(&ROUTES).await;
         assert_eq!(webhook.deliver("hello").await, 200);
         assert_eq!(webhook.deliver(b"\xff\xfe").await, 200);
-        let landed: Vec<_> = webhook
-            .stored()
+        let messages: Vec<_> = webhook
+            .stored_entries()
             .into_iter()
             .map(|entry| {
                 (entry.body, entry.attributes["unrouted_reason"].clone(), entry.attributes.get("encoding").cloned())
@@ -230,16 +231,16 @@ mod routing {
             .collect();
         let reason = || "not-json".to_owned();
         assert_eq!(
-            landed,
+            messages,
             [("hello".to_owned(), reason(), None), ("//4=".to_owned(), reason(), Some("base64".to_owned()))]
         );
     }
 
     #[tokio::test]
-    async fn the_request_id_is_api_gateways() {
+    async fn request_id_is_that_of_api_gateway() {
         let webhook = Webhook::new(&ROUTES).await;
         webhook.deliver("{}").await;
-        assert_eq!(webhook.stored()[0].attributes["request_id"], REQUEST_ID);
+        assert_eq!(webhook.stored_entries()[0].attributes["request_id"], REQUEST_ID);
     }
 }
 
@@ -259,62 +260,63 @@ mod batches {
     }
 
     #[tokio::test]
-    async fn a_call_has_at_most_ten_entries() {
+    async fn call_has_at_most_ten_entries() {
         let webhook = Webhook::new(&ROUTES).await;
         assert_eq!(webhook.deliver(notification(&fields(25))).await, 200);
         assert_eq!(calls(&webhook.entries()), [10, 10, 5]);
         let mut bodies = webhook.bodies("messages");
         bodies.sort_unstable();
-        let mut expected: Vec<_> = (0..25).map(|at| stored_as(at, "messages")).collect();
+        let mut expected: Vec<_> = (0..25).map(|index| expected_body(index, "messages")).collect();
         expected.sort_unstable();
         assert_eq!(bodies, expected);
     }
 
     #[tokio::test]
-    async fn a_call_has_at_most_one_mebibyte_of_utf8_with_attributes() {
+    async fn call_has_at_most_one_mebibyte() {
         let webhook = Webhook::new(&ROUTES).await;
-        // In characters all of this would fit twice; in bytes no two do.
+        // Counted in characters two of these fit into a call, counted in bytes only one.
         let text = "ä".repeat(300_000);
-        let changes: Vec<_> = (0..4).map(|at| format!(r#"{{"field":"messages","value":["{text}",{at}]}}"#)).collect();
+        let changes: Vec<_> =
+            (0..4).map(|index| format!(r#"{{"field":"messages","value":["{text}",{index}]}}"#)).collect();
         let body = format!(r#"{{"entry":[{{"changes":[{}]}}]}}"#, changes.join(","));
         assert_eq!(webhook.deliver(body).await, 200);
         assert_eq!(calls(&webhook.entries()), [1, 1, 1, 1]);
     }
 
     #[tokio::test]
-    async fn a_message_of_exactly_the_limit_is_sent_and_one_byte_more_is_not() {
+    async fn message_of_exactly_the_limit_is_sent() {
         let webhook = Webhook::new(&ROUTES).await;
-        let of = |filler: usize| {
+        let notification = |filler: usize| {
             format!(r#"{{"entry":[{{"changes":[{{"field":"security","value":"{}"}}]}}]}}"#, "x".repeat(filler))
         };
-        webhook.deliver(of(0)).await;
-        let small = webhook.stored().remove(0);
-        // The room for a reason is always kept.
+        webhook.deliver(notification(0)).await;
+        let small = webhook.stored_entries().remove(0);
+        // Space for the reason is always reserved.
         let reason = "unrouted_reason".len() + "String".len() + "queue-unavailable".len();
         let room = 1_048_576 - small.bytes() - reason;
-        assert_eq!(webhook.deliver(of(room)).await, 200);
-        assert_eq!(webhook.bodies("security")[1], of(room));
-        assert_eq!(webhook.deliver(of(room + 1)).await, 503);
+        assert_eq!(webhook.deliver(notification(room)).await, 200);
+        assert_eq!(webhook.bodies("security")[1], notification(room));
+        assert_eq!(webhook.deliver(notification(room + 1)).await, 503);
         assert_eq!(webhook.entries().len(), 2);
     }
 
     #[tokio::test]
-    async fn messages_of_exactly_the_limit_together_share_a_call() {
+    async fn messages_of_exactly_the_limit_share_a_call() {
         let webhook = Webhook::new(&ROUTES).await;
         let change = |filler: usize| format!(r#"{{"field":"security","value":"{}"}}"#, "x".repeat(filler));
-        let of = |changes: &str| format!(r#"{{"entry":[{{"changes":[{changes}]}}]}}"#);
-        webhook.deliver(of(&change(0))).await;
+        let notification = |changes: &str| format!(r#"{{"entry":[{{"changes":[{changes}]}}]}}"#);
+        webhook.deliver(notification(&change(0))).await;
         let reason = "unrouted_reason".len() + "String".len() + "queue-unavailable".len();
-        let room = 1_048_576 - 2 * (webhook.stored()[0].bytes() + reason);
+        let room = 1_048_576 - 2 * (webhook.stored_entries()[0].bytes() + reason);
         for more in [0, 1] {
             let changes = [change(room / 2), change(room - room / 2 + more)].join(",");
-            assert_eq!(webhook.deliver(of(&changes)).await, 200);
+            assert_eq!(webhook.deliver(notification(&changes)).await, 200);
         }
         assert_eq!(calls(&webhook.entries()), [1, 2, 1, 1]);
     }
 
     #[tokio::test]
-    async fn a_body_that_is_too_large_does_not_cost_its_neighbours() {
+    async fn body_that_is_too_large_fails_alone() {
         let webhook = Webhook::new(&ROUTES).await;
         let large = "x".repeat(1_100_000);
         let body = format!(
@@ -329,19 +331,20 @@ mod failures {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn one_refused_entry_is_retried_alone() {
-        let webhook = Webhook::scripted(&ROUTES, |entries| {
-            if entries[0].call == 1 { Reply::Refused(vec![1], "InternalError", false) } else { Reply::Stored }
+    async fn rejected_entry_is_retried_alone() {
+        let webhook = Webhook::with_script(&ROUTES, |entries| {
+            if entries[0].call == 1 { Reply::EntriesRejected(vec![1], "InternalError", false) } else { Reply::Stored }
         })
         .await;
         assert_eq!(webhook.deliver(notification(&["messages"; 3])).await, 200);
-        let tried: Vec<_> = webhook.entries().into_iter().map(|entry| (entry.call, entry.body, entry.stored)).collect();
-        let body = |at| stored_as(at, "messages");
-        assert_eq!(tried, [(1, body(0), true), (1, body(1), false), (1, body(2), true), (2, body(1), true)]);
+        let sent: Vec<_> =
+            webhook.entries().into_iter().map(|entry| (entry.call, entry.body, entry.is_stored)).collect();
+        let body = |index| expected_body(index, "messages");
+        assert_eq!(sent, [(1, body(0), true), (1, body(1), false), (1, body(2), true), (2, body(1), true)]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_passes_is_waited_for() {
+    async fn transient_errors_are_retried() {
         for (status, code) in [
             (500, "InternalFailure"),
             (503, "ServiceUnavailable"),
@@ -351,8 +354,8 @@ mod failures {
             (400, "RequestTimeout"),
             (400, "RequestTimeoutException"),
         ] {
-            let webhook = Webhook::scripted(&ROUTES, move |entries| {
-                if entries[0].call <= 5 { Reply::Error(status, code) } else { Reply::Stored }
+            let webhook = Webhook::with_script(&ROUTES, move |entries| {
+                if entries[0].call <= 5 { Reply::CallRejected(status, code) } else { Reply::Stored }
             })
             .await;
             assert_eq!(webhook.deliver(notification(&["messages"; 2])).await, 200, "{code}");
@@ -362,12 +365,12 @@ mod failures {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_queue_that_cannot_be_used_has_its_messages_diverted_at_once() {
+    async fn unavailable_queue_is_diverted_immediately() {
         for (status, code) in
             [(400, "QueueDoesNotExist"), (403, "AccessDenied"), (400, "KmsDisabled"), (400, "KmsInvalidState")]
         {
-            let webhook = Webhook::scripted(&ROUTES, move |entries| {
-                if entries[0].queue == "messages" { Reply::Error(status, code) } else { Reply::Stored }
+            let webhook = Webhook::with_script(&ROUTES, move |entries| {
+                if entries[0].queue == "messages" { Reply::CallRejected(status, code) } else { Reply::Stored }
             })
             .await;
             let started = Instant::now();
@@ -377,9 +380,9 @@ mod failures {
                 "{code}"
             );
             assert_eq!(started.elapsed(), Duration::ZERO);
-            assert_eq!(webhook.bodies("security"), [stored_as(1, "security")]);
+            assert_eq!(webhook.bodies("security"), [expected_body(1, "security")]);
             let mut diverted: Vec<_> = webhook
-                .stored()
+                .stored_entries()
                 .into_iter()
                 .filter(|entry| entry.queue == "unrouted")
                 .map(|entry| {
@@ -388,38 +391,38 @@ mod failures {
                 .collect();
             diverted.sort_unstable();
             let expected = [
-                ("no-route", "new", stored_as(2, "new")),
-                ("queue-unavailable", "messages", stored_as(0, "messages")),
-                ("queue-unavailable", "messages", stored_as(3, "messages")),
+                ("no-route", "new", expected_body(2, "new")),
+                ("queue-unavailable", "messages", expected_body(0, "messages")),
+                ("queue-unavailable", "messages", expected_body(3, "messages")),
             ];
             assert_eq!(diverted, expected.map(|(reason, field, body)| (reason.to_owned(), field.to_owned(), body)));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_queue_that_fails_for_half_the_time_has_its_messages_diverted() {
-        let webhook = Webhook::scripted(&ROUTES, |entries| {
-            if entries[0].queue == "messages" { Reply::Error(500, "InternalFailure") } else { Reply::Stored }
+    async fn failing_queue_is_diverted_at_half_of_the_time() {
+        let webhook = Webhook::with_script(&ROUTES, |entries| {
+            if entries[0].queue == "messages" { Reply::CallRejected(500, "InternalFailure") } else { Reply::Stored }
         })
         .await;
         let started = Instant::now();
         assert_eq!(webhook.deliver(notification(&["messages"; 200])).await, 200);
-        let took = started.elapsed();
-        assert!(took > Duration::from_secs(3) && took < Duration::from_secs(5), "{took:?}");
+        let elapsed = started.elapsed();
+        assert!(elapsed > Duration::from_secs(3) && elapsed < Duration::from_secs(5), "{elapsed:?}");
         assert_eq!(webhook.bodies("unrouted").len(), 200);
         assert_eq!(webhook.bodies("messages").len(), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_tried_when_there_is_no_time_left_for_an_answer() {
+    async fn no_attempt_starts_too_late_for_the_response() {
         let last = Arc::new(Mutex::new(Instant::now()));
-        let noted = Arc::clone(&last);
-        let webhook = Webhook::scripted(&ROUTES, move |_| {
-            *noted.lock().unwrap() = Instant::now();
-            Reply::Error(500, "InternalFailure")
+        let recorded = Arc::clone(&last);
+        let webhook = Webhook::with_script(&ROUTES, move |_| {
+            *recorded.lock().unwrap() = Instant::now();
+            Reply::CallRejected(500, "InternalFailure")
         })
         .await;
-        // The pauses are random: the last try would be too late in one delivery of three.
+        // The backoff is random. Without the check, the last attempt would be too late in one of three deliveries.
         for _ in 0..30 {
             let started = Instant::now();
             assert_eq!(webhook.deliver(notification(&["new"])).await, 503);
@@ -429,134 +432,142 @@ mod failures {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_pauses_begin_anew_with_the_next_batch() {
-        let webhook = Webhook::scripted(&[("messages", "messages.fifo")], |entries| {
-            if entries[0].call.is_multiple_of(4) { Reply::Stored } else { Reply::Error(500, "InternalFailure") }
+    async fn backoff_is_reset_for_the_next_batch() {
+        let webhook = Webhook::with_script(&[("messages", "messages.fifo")], |entries| {
+            if entries[0].call.is_multiple_of(4) { Reply::Stored } else { Reply::CallRejected(500, "InternalFailure") }
         })
         .await;
         let started = Instant::now();
         assert_eq!(webhook.deliver(notification(&["messages"; 100])).await, 200);
-        // Three pauses before each of the ten batches of the one group: 25, 50 and 100 ms at most.
+        // Each of the ten batches of the message group waits three times: at most 25, 50 and 100 ms.
         assert_eq!(webhook.bodies("messages.fifo").len(), 100);
         assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_when_the_catch_all_fails_too_is_meta_told_to_come_back() {
-        for (status, code, most) in [(500, "InternalFailure", 9), (400, "QueueDoesNotExist", 0)] {
-            let webhook = Webhook::scripted(&ROUTES, move |entries| {
-                if entries[0].queue == "security" { Reply::Stored } else { Reply::Error(status, code) }
+    async fn failing_catch_all_leads_to_503() {
+        for (status, code, max_seconds) in [(500, "InternalFailure", 9), (400, "QueueDoesNotExist", 0)] {
+            let webhook = Webhook::with_script(&ROUTES, move |entries| {
+                if entries[0].queue == "security" { Reply::Stored } else { Reply::CallRejected(status, code) }
             })
             .await;
             let started = Instant::now();
             assert_eq!(webhook.deliver(notification(&["messages", "security"])).await, 503);
-            assert!(started.elapsed() <= Duration::from_secs(most), "{:?}", started.elapsed());
-            assert_eq!(webhook.bodies("security"), [stored_as(1, "security")]);
+            assert!(started.elapsed() <= Duration::from_secs(max_seconds), "{:?}", started.elapsed());
+            assert_eq!(webhook.bodies("security"), [expected_body(1, "security")]);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_poison_message_goes_to_the_catch_all_at_once() {
-        let webhook = Webhook::scripted(&ROUTES, |entries| {
+    async fn rejected_message_is_diverted_immediately() {
+        let webhook = Webhook::with_script(&ROUTES, |entries| {
             if entries[0].queue == "messages" {
-                Reply::Refused(vec![1], "InvalidMessageContents", true)
+                Reply::EntriesRejected(vec![1], "InvalidMessageContents", true)
             } else {
                 Reply::Stored
             }
         })
         .await;
         assert_eq!(webhook.deliver(notification(&["messages"; 3])).await, 200);
-        assert_eq!(webhook.bodies("messages"), [stored_as(0, "messages"), stored_as(2, "messages")]);
-        assert_eq!(webhook.bodies("unrouted"), [stored_as(1, "messages")]);
+        assert_eq!(webhook.bodies("messages"), [expected_body(0, "messages"), expected_body(2, "messages")]);
+        assert_eq!(webhook.bodies("unrouted"), [expected_body(1, "messages")]);
         assert_eq!(webhook.entries().len(), 4);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_even_the_catch_all_refuses_is_kept_there_as_base64() {
-        let webhook = Webhook::scripted(&ROUTES, |entries| {
+    async fn message_rejected_by_both_queues_becomes_base64() {
+        let webhook = Webhook::with_script(&ROUTES, |entries| {
             if entries[0].body.contains("object") {
-                Reply::Refused(vec![0], "InvalidMessageContents", true)
+                Reply::EntriesRejected(vec![0], "InvalidMessageContents", true)
             } else {
                 Reply::Stored
             }
         })
         .await;
         assert_eq!(webhook.deliver(notification(&["messages"])).await, 200);
-        let [kept] = &webhook.stored()[..] else { panic!() };
-        assert_eq!((kept.queue.as_str(), &kept.body), ("unrouted", &base64(stored_as(0, "messages").as_bytes())));
-        assert_eq!(kept.attributes.keys().collect::<Vec<_>>(), ["encoding", "event_id"]);
+        let [stored_entry] = &webhook.stored_entries()[..] else { panic!() };
+        assert_eq!(
+            (stored_entry.queue.as_str(), &stored_entry.body),
+            ("unrouted", &base64(expected_body(0, "messages").as_bytes()))
+        );
+        assert_eq!(stored_entry.attributes.keys().collect::<Vec<_>>(), ["encoding", "event_id"]);
         assert_eq!(webhook.entries().len(), 3);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_nothing_takes_a_message_meta_keeps_it() {
-        let webhook = Webhook::scripted(&ROUTES, |_| Reply::Refused(vec![0], "InvalidMessageContents", true)).await;
+    async fn message_rejected_in_every_form_leads_to_503() {
+        let webhook =
+            Webhook::with_script(&ROUTES, |_| Reply::EntriesRejected(vec![0], "InvalidMessageContents", true)).await;
         assert_eq!(webhook.deliver(notification(&["messages"])).await, 503);
         assert_eq!(webhook.entries().len(), 3);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_batch_that_is_blamed_as_a_whole_is_sent_one_by_one() {
-        let poison = stored_as(1, "messages");
-        let webhook = Webhook::scripted(&ROUTES, move |entries| {
-            let poisoned = entries.iter().any(|entry| entry.body == poison) && entries[0].queue == "messages";
-            if poisoned { Reply::Error(400, "InvalidParameterValue") } else { Reply::Stored }
+    async fn messages_of_a_rejected_batch_are_sent_one_by_one() {
+        let rejected_body = expected_body(1, "messages");
+        let webhook = Webhook::with_script(&ROUTES, move |entries| {
+            let is_rejected = entries.iter().any(|entry| entry.body == rejected_body) && entries[0].queue == "messages";
+            if is_rejected { Reply::CallRejected(400, "InvalidParameterValue") } else { Reply::Stored }
         })
         .await;
         assert_eq!(webhook.deliver(notification(&["messages"; 3])).await, 200);
-        assert_eq!(webhook.bodies("messages"), [stored_as(0, "messages"), stored_as(2, "messages")]);
-        assert_eq!(webhook.bodies("unrouted"), [stored_as(1, "messages")]);
+        assert_eq!(webhook.bodies("messages"), [expected_body(0, "messages"), expected_body(2, "messages")]);
+        assert_eq!(webhook.bodies("unrouted"), [expected_body(1, "messages")]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_that_nobody_has_heard_of_costs_at_most_the_one_it_is_for() {
-        // On both queues: whatever SQS means by it, the bytes of the poison are kept in the end.
-        let webhook = Webhook::scripted(&ROUTES, |entries| {
-            let poisoned = entries.iter().any(|entry| entry.body.contains(r#""value":17"#));
-            if poisoned { Reply::Error(400, "SerializationException") } else { Reply::Stored }
+    async fn unknown_error_affects_only_its_message() {
+        // Both queues reject the message, so it is stored as base64.
+        let webhook = Webhook::with_script(&ROUTES, |entries| {
+            let is_rejected = entries.iter().any(|entry| entry.body.contains(r#""value":17"#));
+            if is_rejected { Reply::CallRejected(400, "SerializationException") } else { Reply::Stored }
         })
         .await;
         assert_eq!(webhook.deliver(notification(&["messages"; 50])).await, 200);
         assert_eq!(webhook.bodies("messages").len(), 49);
-        assert_eq!(webhook.bodies("unrouted"), [base64(stored_as(17, "messages").as_bytes())]);
+        assert_eq!(webhook.bodies("unrouted"), [base64(expected_body(17, "messages").as_bytes())]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_queue_that_refuses_everything_for_an_unknown_reason_is_asked_about_a_few_messages_only() {
-        let webhook = Webhook::scripted(&ROUTES, |entries| {
-            if entries[0].queue == "messages" { Reply::Error(400, "InvalidParameterValue") } else { Reply::Stored }
+    async fn queue_rejecting_everything_gets_few_calls() {
+        let webhook = Webhook::with_script(&ROUTES, |entries| {
+            if entries[0].queue == "messages" {
+                Reply::CallRejected(400, "InvalidParameterValue")
+            } else {
+                Reply::Stored
+            }
         })
         .await;
         assert_eq!(webhook.deliver(notification(&["messages"; 1000])).await, 200);
         assert_eq!(webhook.bodies("unrouted").len(), 1000);
-        let asked: BTreeSet<_> =
+        let calls: BTreeSet<_> =
             webhook.entries().into_iter().filter(|entry| entry.queue == "messages").map(|entry| entry.call).collect();
-        assert!(asked.len() < 60, "{}", asked.len());
+        assert!(calls.len() < 60, "{}", calls.len());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_both_queues_refuse_for_an_unknown_reason_is_kept_as_base64_in_a_few_calls() {
-        let webhook = Webhook::scripted(&ROUTES, |entries| {
-            let usual = entries[0].attributes.contains_key("request_id");
-            if usual { Reply::Error(400, "InvalidParameterValue") } else { Reply::Stored }
+    async fn both_queues_rejecting_everything_get_few_calls() {
+        let webhook = Webhook::with_script(&ROUTES, |entries| {
+            let is_original = entries[0].attributes.contains_key("request_id");
+            if is_original { Reply::CallRejected(400, "InvalidParameterValue") } else { Reply::Stored }
         })
         .await;
         assert_eq!(webhook.deliver(notification(&["messages"; 1000])).await, 200);
-        let mut kept = webhook.bodies("unrouted");
-        kept.sort_unstable();
-        let mut sent: Vec<_> = (0..1000).map(|at| base64(stored_as(at, "messages").as_bytes())).collect();
+        let mut stored_entry = webhook.bodies("unrouted");
+        stored_entry.sort_unstable();
+        let mut sent: Vec<_> = (0..1000).map(|index| base64(expected_body(index, "messages").as_bytes())).collect();
         sent.sort_unstable();
-        assert_eq!(kept, sent);
+        assert_eq!(stored_entry, sent);
         let calls = webhook.entries().last().unwrap().call;
         assert!(calls < 60 + 60 + 100 + 1, "{calls}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_queue_that_takes_some_is_asked_about_each_that_it_blames() {
-        let webhook = Webhook::scripted(&ROUTES, |entries| {
-            let poisoned = entries.iter().any(|entry| !entry.body.contains("0}]}]}"));
-            if poisoned && entries[0].queue == "messages" {
-                Reply::Error(400, "InvalidParameterValue")
+    async fn queue_accepting_some_gets_every_message() {
+        let webhook = Webhook::with_script(&ROUTES, |entries| {
+            let is_rejected = entries.iter().any(|entry| !entry.body.contains("0}]}]}"));
+            if is_rejected && entries[0].queue == "messages" {
+                Reply::CallRejected(400, "InvalidParameterValue")
             } else {
                 Reply::Stored
             }
@@ -567,17 +578,13 @@ mod failures {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_entry_that_sqs_does_not_mention_is_not_taken_for_stored() {
-        let webhook =
-            Webhook::scripted(
-                &ROUTES,
-                |entries| {
-                    if entries[0].call == 1 { Reply::Unmentioned(vec![1]) } else { Reply::Stored }
-                },
-            )
-            .await;
+    async fn omitted_entry_is_retried() {
+        let webhook = Webhook::with_script(&ROUTES, |entries| {
+            if entries[0].call == 1 { Reply::EntriesOmitted(vec![1]) } else { Reply::Stored }
+        })
+        .await;
         assert_eq!(webhook.deliver(notification(&["messages"; 2])).await, 200);
-        assert_eq!(webhook.bodies("messages"), [stored_as(0, "messages"), stored_as(1, "messages")]);
+        assert_eq!(webhook.bodies("messages"), [expected_body(0, "messages"), expected_body(1, "messages")]);
     }
 }
 
@@ -586,13 +593,13 @@ mod fifo {
 
     const FIFO: [(&str, &str); 1] = [("messages", "messages.fifo")];
 
-    fn from(contacts: &[u32]) -> String {
+    fn messages_from(contacts: &[u32]) -> String {
         let changes: Vec<_> = contacts
             .iter()
             .enumerate()
-            .map(|(at, contact)| {
+            .map(|(index, contact)| {
                 format!(
-                    r#"{{"field":"messages","value":{{"metadata":{{"phone_number_id":"1"}},"messages":[{{"from":"{contact}","id":"{at}"}}]}}}}"#
+                    r#"{{"field":"messages","value":{{"metadata":{{"phone_number_id":"1"}},"messages":[{{"from":"{contact}","id":"{index}"}}]}}}}"#
                 )
             })
             .collect();
@@ -601,7 +608,7 @@ mod fifo {
 
     fn order(webhook: &Webhook) -> BTreeMap<String, Vec<usize>> {
         let mut order = BTreeMap::<_, Vec<_>>::new();
-        for entry in webhook.stored() {
+        for entry in webhook.stored_entries() {
             let id = entry.body.split(r#""id":""#).nth(1).unwrap().split('"').next().unwrap();
             order.entry(entry.group).or_default().push(id.parse().unwrap());
         }
@@ -609,15 +616,19 @@ mod fifo {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn order_is_kept_within_a_conversation_even_when_entries_are_retried() {
-        let webhook = Webhook::scripted(&FIFO, |entries| {
-            // The last entry of a call may fail without a later one of its group beside it.
+    async fn retries_keep_the_order_of_a_conversation() {
+        let webhook = Webhook::with_script(&FIFO, |entries| {
+            // After the last entry of a call there is no later one of its group in that call.
             let last = entries.len() - 1;
-            if entries[0].call % 3 == 1 { Reply::Refused(vec![last], "InternalError", false) } else { Reply::Stored }
+            if entries[0].call % 3 == 1 {
+                Reply::EntriesRejected(vec![last], "InternalError", false)
+            } else {
+                Reply::Stored
+            }
         })
         .await;
-        let contacts: Vec<u32> = (0..200).map(|at| at % 7).collect();
-        assert_eq!(webhook.deliver(from(&contacts)).await, 200);
+        let contacts: Vec<u32> = (0..200).map(|index| index % 7).collect();
+        assert_eq!(webhook.deliver(messages_from(&contacts)).await, 200);
         let order = order(&webhook);
         assert_eq!(order.len(), 7);
         for ids in order.values() {
@@ -627,23 +638,27 @@ mod fifo {
     }
 
     #[tokio::test]
-    async fn the_deduplication_id_is_the_event_id_and_only_on_fifo_queues() {
+    async fn only_fifo_messages_have_a_deduplication_id() {
         let webhook = Webhook::new(&FIFO).await;
-        webhook.deliver(from(&[1])).await;
+        webhook.deliver(messages_from(&[1])).await;
         webhook.deliver("{}").await;
-        let [fifo, standard] = &webhook.stored()[..] else { panic!() };
+        let [fifo, standard] = &webhook.stored_entries()[..] else { panic!() };
         assert_eq!(fifo.deduplication.as_ref(), Some(&fifo.attributes["event_id"]));
         assert_eq!((fifo.group.len(), standard.group.as_str(), &standard.deduplication), (64, "-", &None));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_diverted_message_is_built_anew_for_the_catch_alls_type() {
-        let webhook = Webhook::scripted(&FIFO, |entries| {
-            if entries[0].queue == "messages.fifo" { Reply::Error(400, "QueueDoesNotExist") } else { Reply::Stored }
+    async fn diverted_fifo_message_fits_a_standard_catch_all() {
+        let webhook = Webhook::with_script(&FIFO, |entries| {
+            if entries[0].queue == "messages.fifo" {
+                Reply::CallRejected(400, "QueueDoesNotExist")
+            } else {
+                Reply::Stored
+            }
         })
         .await;
-        assert_eq!(webhook.deliver(from(&[1])).await, 200);
-        let [diverted] = &webhook.stored()[..] else { panic!() };
+        assert_eq!(webhook.deliver(messages_from(&[1])).await, 200);
+        let [diverted] = &webhook.stored_entries()[..] else { panic!() };
         assert_eq!((diverted.group.as_str(), &diverted.deduplication), ("1", &None));
     }
 }
@@ -656,64 +671,64 @@ mod secrets {
         status(&webhook.send(event("GET", &query, &[], b"")).await)
     }
 
-    async fn signed_with(webhook: &Webhook, app_secret: &str) -> u16 {
+    async fn deliver_signed_with(webhook: &Webhook, app_secret: &str) -> u16 {
         webhook.deliver_signed(b"{}", &sign(app_secret, b"{}")).await
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_secret_works_at_once_and_the_removed_one_no_longer() {
+    async fn rotated_secret_is_used_immediately() {
         let webhook = Webhook::new(&ROUTES).await;
         webhook.set_secret(Ok(secret("new", "new-token")));
-        assert_eq!(signed_with(&webhook, "new").await, 200);
-        assert_eq!(signed_with(&webhook, APP_SECRET).await, 401);
-        assert_eq!(webhook.reads(), 2);
+        assert_eq!(deliver_signed_with(&webhook, "new").await, 200);
+        assert_eq!(deliver_signed_with(&webhook, APP_SECRET).await, 401);
+        assert_eq!(webhook.secret_reads(), 2);
         assert_eq!(challenge(&webhook, "new-token").await, 200);
         assert_eq!(challenge(&webhook, VERIFY_TOKEN).await, 403);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_verify_token_works_at_once() {
+    async fn new_verify_token_is_used_immediately() {
         let webhook = Webhook::new(&ROUTES).await;
         webhook.set_secret(Ok(secret(APP_SECRET, "new-token")));
         assert_eq!(challenge(&webhook, "new-token").await, 200);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn forgers_make_it_read_at_most_every_thirty_seconds() {
+    async fn forgeries_read_the_secret_every_thirty_seconds() {
         let webhook = Webhook::new(&ROUTES).await;
         for (seconds, reads) in [(0, 2), (1, 2), (28, 2), (1, 3), (29, 3), (1, 4)] {
             tokio::time::advance(Duration::from_secs(seconds)).await;
-            assert_eq!(signed_with(&webhook, "forged").await, 401);
+            assert_eq!(deliver_signed_with(&webhook, "forged").await, 401);
             assert_eq!(challenge(&webhook, "forged").await, 403);
-            assert_eq!(webhook.reads(), reads);
+            assert_eq!(webhook.secret_reads(), reads);
         }
-        // Neither a request without a signature nor one without a token asks for a reading.
+        // A request without a valid form of signature or token does not cause a refresh.
         tokio::time::advance(Duration::from_secs(31)).await;
         assert_eq!(webhook.deliver_signed(b"{}", "sha256=00").await, 401);
         assert_eq!(challenge(&webhook, "").await, 403);
-        assert_eq!(webhook.reads(), 4);
+        assert_eq!(webhook.secret_reads(), 4);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_reading_serves_all_who_wait() {
+    async fn concurrent_mismatches_share_one_read() {
         let webhook = Webhook::new(&ROUTES).await;
         webhook.set_secret(Ok(secret("new", VERIFY_TOKEN)));
-        let all = futures_util::future::join_all((0..20).map(|_| signed_with(&webhook, "new"))).await;
-        assert_eq!(all, [200; 20]);
-        assert_eq!(webhook.reads(), 2);
+        let statuses = futures_util::future::join_all((0..20).map(|_| deliver_signed_with(&webhook, "new"))).await;
+        assert_eq!(statuses, [200; 20]);
+        assert_eq!(webhook.secret_reads(), 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_old_value_serves_on_when_the_new_one_cannot_be_had() {
-        for bad in [Err(500), Err(400), Ok("{}".to_owned()), Ok(secret("REPLACE_ME", "t"))] {
+    async fn failed_refresh_leaves_the_cached_secret_in_use() {
+        for invalid in [Err(500), Err(400), Ok("{}".to_owned()), Ok(secret("REPLACE_ME", "t"))] {
             let webhook = Webhook::new(&ROUTES).await;
-            webhook.set_secret(bad);
+            webhook.set_secret(invalid);
             tokio::time::advance(Duration::from_mins(10)).await;
             assert_eq!(challenge(&webhook, VERIFY_TOKEN).await, 200);
-            assert_eq!(webhook.reads(), 2);
-            assert_eq!(signed_with(&webhook, APP_SECRET).await, 200);
-            assert_eq!(signed_with(&webhook, "forged").await, 401);
-            assert_eq!(signed_with(&webhook, APP_SECRET).await, 200);
+            assert_eq!(webhook.secret_reads(), 2);
+            assert_eq!(deliver_signed_with(&webhook, APP_SECRET).await, 200);
+            assert_eq!(deliver_signed_with(&webhook, "forged").await, 401);
+            assert_eq!(deliver_signed_with(&webhook, APP_SECRET).await, 200);
             assert_eq!(challenge(&webhook, VERIFY_TOKEN).await, 200);
         }
     }

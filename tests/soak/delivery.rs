@@ -1,8 +1,8 @@
-//! Notifications of every size that Meta sends, each change unlike any other.
+//! Notifications of every size that Meta sends. No two changes are equal.
 
 use sha2::{Digest, Sha256};
 
-/// A body, and the id under which each fragment of it must be stored.
+/// A body with its expected fragments.
 pub(crate) struct Delivery {
     pub(crate) body: Vec<u8>,
     pub(crate) fragments: Vec<Fragment>,
@@ -14,23 +14,23 @@ pub(crate) struct Fragment {
 }
 
 impl Delivery {
-    /// The notification of this number is always the same.
+    /// Generates the notification with this number. Equal numbers give equal notifications.
     pub(crate) fn new(number: usize) -> Self {
         let mut random = fastrand::Rng::with_seed(number as u64);
-        let (changes, longest) = match random.usize(..1000) {
+        let (changes, max_length) = match random.usize(..1000) {
             0..690 => (1, 500),
             690..880 => (random.usize(2..=10), 500),
             880..890 | 988..991 => (random.usize(1..=3), 1_100_000),
             890..970 => (random.usize(11..=100), 300),
             970..985 => (random.usize(101..=400), 300),
             985..988 => (1000, 2_500),
-            991..996 => return Self::whole(format!("no JSON: {number}").into_bytes()),
+            991..996 => return Self::whole(format!("not JSON: {number}").into_bytes()),
             _ => return Self::whole([b"\xff\xfe", number.to_string().as_bytes()].concat()),
         };
-        Self::changes((0..changes).map(|at| change(&mut random, &format!("{number}.{at}"), longest)))
+        Self::changes((0..changes).map(|index| change(&mut random, &format!("{number}.{index}"), max_length)))
     }
 
-    /// The same shape with contents of its own.
+    /// Generates a similar notification with other changes.
     pub(crate) fn forged(&self) -> Self {
         let number = self.fragments.len().min(50);
         let mut random = fastrand::Rng::with_seed(number as u64);
@@ -57,8 +57,8 @@ impl Delivery {
     }
 }
 
-fn change(random: &mut fastrand::Rng, id: &str, longest: usize) -> String {
-    let text = ["x", "\\u00e4", "ß"][random.usize(..3)].repeat(random.usize(longest / 20..=longest) / 3);
+fn change(random: &mut fastrand::Rng, id: &str, max_length: usize) -> String {
+    let text = ["x", "\\u00e4", "ß"][random.usize(..3)].repeat(random.usize(max_length / 20..=max_length) / 3);
     let from = random.u64(16_505_550_000..16_505_550_100);
     match random.usize(..10) {
         0..6 => format!(

@@ -1,7 +1,7 @@
-//! The soak: thousands of notifications of every size at the built binary, over an AWS that fails in every way it can.
+//! The soak test: delivers thousands of notifications of every size to the built binary, with every fault of the fake AWS.
 //!
-//! What was answered with 200 must be stored, to the letter; what was not signed must not; the memory must not grow.
-//! Meta is played to the end: what is not answered with 200 is delivered again.
+//! Every notification with status 200 must be stored byte for byte, and no forged one. The memory must not grow. Like Meta, the
+//! test redelivers a notification until the status is 200.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod causes;
@@ -22,58 +22,58 @@ use std::{
 
 use causes::Attempt;
 use delivery::Delivery;
-use fake_aws::{FakeAws, Fault, FaultHandle, ServiceHandle, Times};
+use fake_aws::{FakeAws, Fault, FaultHandle, Frequency, ServiceHandle};
 use futures_util::future::join_all;
 use ledger::Ledger;
 use memory::Memory;
 use serde_json::json;
-use webhook::{APP_SECRET, Answer, Webhook, signed};
+use webhook::{APP_SECRET, Response, Webhook, signed};
 
-/// Of all calls to each service, so many fail.
-const FAULTS: f64 = 0.02;
+/// The fraction of the calls to SQS that have a fault.
+const FAULT_RATE: f64 = 0.02;
 
-/// S3 and Secrets Manager get so few calls that of these more fail, or most kinds of fault would never come.
-const RARE_FAULTS: f64 = 0.2;
+/// The fraction for S3 and Secrets Manager. It is higher, because few calls would not meet every kind of fault.
+const RARE_CALL_FAULT_RATE: f64 = 0.2;
 
-/// How late the calls are that a slow service answers: the function may start a second call meanwhile.
-const LATE: Duration = Duration::from_millis(1_200);
+/// The delay of slow calls. It is long enough for the function to start a second call.
+const DELAY: Duration = Duration::from_millis(1_200);
 
-/// Sandboxes at a time, all on one AWS.
-const SANDBOXES: usize = 4;
+/// The number of concurrent execution environments. They share one AWS account.
+const ENVIRONMENTS: usize = 4;
 
-/// For each invocation; the shorter, the sooner a call that hangs is given up.
-const DEADLINE: Duration = Duration::from_secs(4);
+/// The Lambda timeout. A short one limits how long hanging calls take.
+const INVOCATION_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// As often as this may Meta have to deliver a notification, at worst.
-const MOST_DELIVERIES: usize = 12;
+/// The limit of deliveries of one notification.
+const MAX_DELIVERIES: usize = 12;
 
 #[tokio::test]
 #[ignore = "takes minutes: make soak"]
-async fn what_was_accepted_is_stored_what_was_forged_is_not_and_memory_is_flat() {
+async fn every_accepted_notification_is_stored() {
     let count = std::env::var("SOAK_NOTIFICATIONS").map_or(20_000, |count| count.parse().unwrap());
     let aws = FakeAws::start();
     let soak = Arc::new(Soak { count, next: AtomicUsize::new(0), ledger: Ledger::default() });
-    let sandboxes: Vec<_> = (0..SANDBOXES).map(|at| sandbox(&aws, &access_key(at))).collect();
-    join_all(sandboxes.iter().map(|sandbox| sandbox.function.ready(DEADLINE))).await;
-    let (started, injected) = (Instant::now(), inject(&aws));
-    let run = join_all(sandboxes.iter().enumerate().map(|(at, sandbox)| soak.run(sandbox, access_key(at))));
-    let memories = tokio::time::timeout(soak.longest(), run).await.expect("the soak ends in time");
+    let environments: Vec<_> = (0..ENVIRONMENTS).map(|at| start_environment(&aws, &access_key(at))).collect();
+    join_all(environments.iter().map(|environment| environment.function.wait_for_init(INVOCATION_TIMEOUT))).await;
+    let (started, handles) = (Instant::now(), inject_faults(&aws));
+    let run = join_all(environments.iter().enumerate().map(|(at, environment)| soak.run(environment, access_key(at))));
+    let memories = tokio::time::timeout(soak.timeout(), run).await.expect("the soak ends in time");
     aws.clear_faults();
-    aws.late_effects().await;
-    soak.ledger.take_in(&sandboxes[0]);
+    aws.wait_for_delayed_commits().await;
+    soak.ledger.record_messages(&environments[0]);
 
-    let faults: usize = injected.iter().map(FaultHandle::fired).sum();
+    let faults: usize = handles.iter().map(FaultHandle::fired).sum();
     eprintln!("{count} notifications in {:.1} s, {faults} faults injected", started.elapsed().as_secs_f64());
     soak.ledger.report();
     for memory in &memories {
         memory.report();
     }
     soak.ledger.check();
-    soak.ledger.check_causes(&aws, &sandboxes[0].bucket);
-    let silent = injected.iter().filter(|injected| injected.fired() == 0).count();
-    assert!(count < 20_000 || silent == 0, "{silent} kinds of fault never came");
-    for (memory, sandbox) in memories.iter().zip(&sandboxes) {
-        assert!(!sandbox.function.has_exited());
+    soak.ledger.check_causes(&aws, &environments[0].bucket);
+    let unused = handles.iter().filter(|handle| handle.fired() == 0).count();
+    assert!(count < 20_000 || unused == 0, "{unused} kinds of fault were never injected");
+    for (memory, environment) in memories.iter().zip(&environments) {
+        assert!(!environment.function.has_exited());
         memory.check();
     }
 }
@@ -85,8 +85,8 @@ struct Soak {
 }
 
 impl Soak {
-    /// Takes one notification after the other until there is none left, and watches the memory.
-    async fn run(&self, sandbox: &Webhook, access_key: String) -> Memory {
+    /// Delivers notifications until none is left, and samples the memory.
+    async fn run(&self, environment: &Webhook, access_key: String) -> Memory {
         let mut memory = Memory::default();
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -95,53 +95,54 @@ impl Soak {
             }
             let delivery = Delivery::new(number);
             if number % 20 == 7 {
-                self.forge(sandbox, &delivery).await;
+                self.forge(environment, &delivery).await;
             }
-            self.deliver(sandbox, &access_key, number, &delivery).await;
+            self.deliver(environment, &access_key, number, &delivery).await;
             if number.is_multiple_of(25) {
-                memory.sample(sandbox.function.pid());
-                self.ledger.take_in(sandbox);
+                memory.sample(environment.function.pid());
+                self.ledger.record_messages(environment);
             }
             if number.is_multiple_of(1_000) {
-                sandbox.aws.close_idle_connections();
+                environment.aws.close_idle_connections();
             }
         }
     }
 
-    async fn deliver(&self, sandbox: &Webhook, access_key: &str, number: usize, delivery: &Delivery) {
+    async fn deliver(&self, environment: &Webhook, access_key: &str, number: usize, delivery: &Delivery) {
         self.ledger.expect(number, delivery);
-        for _ in 0..MOST_DELIVERIES {
+        for _ in 0..MAX_DELIVERIES {
             let started = Instant::now();
-            let Answer { status, .. } = sandbox.send_within(signed(APP_SECRET, &delivery.body), DEADLINE).await;
+            let Response { status, .. } =
+                environment.send_within(signed(APP_SECRET, &delivery.body), INVOCATION_TIMEOUT).await;
             let attempt = Attempt { access_key: access_key.to_owned(), started, ended: Instant::now(), status };
-            self.ledger.answered(number, delivery, attempt);
+            self.ledger.record_attempt(number, delivery, attempt);
             if status == 200 {
                 return;
             }
             assert_eq!(status, 503);
         }
-        panic!("not taken in {MOST_DELIVERIES} deliveries");
+        panic!("not accepted in {MAX_DELIVERIES} deliveries");
     }
 
-    async fn forge(&self, sandbox: &Webhook, delivery: &Delivery) {
-        // The ledger knows nothing of these changes, and would not accept them.
+    async fn forge(&self, environment: &Webhook, delivery: &Delivery) {
+        // The ledger has no record of these changes, so it would report them if they were stored.
         let forged = delivery.forged();
-        let answer = sandbox.send_within(signed("a-forger", &forged.body), DEADLINE).await;
-        assert_eq!(answer.status, 401);
-        self.ledger.forged();
+        let response = environment.send_within(signed("a-forger", &forged.body), INVOCATION_TIMEOUT).await;
+        assert_eq!(response.status, 401);
+        self.ledger.record_forgery();
     }
 
-    fn longest(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         Duration::from_mins(1) + Duration::from_millis(50) * u32::try_from(self.count).unwrap()
     }
 }
 
-/// The access key of a sandbox, by which the record of calls tells the sandboxes apart.
+/// Returns the access key of an environment, which identifies its calls in the record.
 fn access_key(at: usize) -> String {
-    format!("SANDBOX{at}")
+    format!("ENVIRONMENT{at}")
 }
 
-fn sandbox(aws: &FakeAws, access_key: &str) -> Webhook {
+fn start_environment(aws: &FakeAws, access_key: &str) -> Webhook {
     let names = ["messages", "statuses", "security.fifo", "unrouted"];
     let queues = names.map(|name| (name.to_owned(), aws.queue(name)));
     let urls = json!({
@@ -150,12 +151,12 @@ fn sandbox(aws: &FakeAws, access_key: &str) -> Webhook {
         "messages.statuses": "statuses",
         "security": "security.fifo",
     });
-    Webhook::routed(aws.clone(), queues.into(), &urls, &[("AWS_ACCESS_KEY_ID", access_key)])
+    Webhook::with_routes(aws.clone(), queues.into(), &urls, &[("AWS_ACCESS_KEY_ID", access_key)])
 }
 
-/// Every kind of fault, in equal shares, at every service.
-fn inject(aws: &FakeAws) -> Vec<FaultHandle> {
-    let failing = || {
+/// Injects every kind of fault with equal probability into every service.
+fn inject_faults(aws: &FakeAws) -> Vec<FaultHandle> {
+    let call_faults = || {
         vec![
             Fault::internal_error(),
             Fault::unavailable(),
@@ -166,35 +167,35 @@ fn inject(aws: &FakeAws) -> Vec<FaultHandle> {
             Fault::drop_unread(),
             Fault::drop_connection(),
             Fault::hang(),
-            Fault::store_and_drop(),
-            Fault::store_and_hang(),
-            Fault::store_and_truncate(),
-            Fault::store_and_stall(),
-            Fault::store_and_garble(),
-            Fault::slow(LATE / 6),
-            Fault::slow(LATE),
-            Fault::store_late(LATE / 6),
-            Fault::store_late(LATE),
+            Fault::commit_then_drop(),
+            Fault::commit_then_hang(),
+            Fault::commit_then_truncate(),
+            Fault::commit_then_stall(),
+            Fault::commit_then_garble(),
+            Fault::delay_response(DELAY / 6),
+            Fault::delay_response(DELAY),
+            Fault::delay_commit(DELAY / 6),
+            Fault::delay_commit(DELAY),
         ]
     };
-    let refusing = vec![
-        Fault::refuse_entry(0),
-        Fault::refuse_all_entries(),
-        Fault::refuse_entry(0).code("InvalidMessageContents").senders_fault(),
-        Fault::refuse_all_entries().code("InvalidMessageContents").senders_fault(),
+    let sqs_faults = vec![
+        Fault::reject_entry(0),
+        Fault::reject_all_entries(),
+        Fault::reject_entry(0).code("InvalidMessageContents").sender_fault(),
+        Fault::reject_all_entries().code("InvalidMessageContents").sender_fault(),
         Fault::error(400, "InvalidParameterValue"),
-        Fault::store_and_answer(200, "{}"),
-        Fault::store_entries_late(LATE, |entry| entry.id == "0"),
+        Fault::commit_then_respond(200, "{}"),
+        Fault::delay_entries(DELAY, |entry| entry.id == "0"),
     ];
-    let sqs = share(&aws.sqs(), [failing(), refusing].concat(), FAULTS, 100);
-    // So few calls go there that the odds of a fault are of no use in counting.
-    let _ = share(&aws.s3(), failing(), RARE_FAULTS, 200);
-    let _ = share(&aws.secrets(), failing(), RARE_FAULTS, 300);
+    let sqs = inject_with_rate(&aws.sqs(), [call_faults(), sqs_faults].concat(), FAULT_RATE, 100);
+    // There are too few calls to expect that every fault is injected, so these handles are not checked.
+    let _ = inject_with_rate(&aws.s3(), call_faults(), RARE_CALL_FAULT_RATE, 200);
+    let _ = inject_with_rate(&aws.secrets(), call_faults(), RARE_CALL_FAULT_RATE, 300);
     sqs
 }
 
-fn share(service: &ServiceHandle, faults: Vec<Fault>, share: f64, seed: u64) -> Vec<FaultHandle> {
-    let probability = share / f64::from(u32::try_from(faults.len()).unwrap());
+fn inject_with_rate(service: &ServiceHandle, faults: Vec<Fault>, rate: f64, seed: u64) -> Vec<FaultHandle> {
+    let probability = rate / f64::from(u32::try_from(faults.len()).unwrap());
     let numbered = faults.into_iter().zip(seed..);
-    numbered.map(|(fault, seed)| service.fault(fault, Times::Chance { probability, seed })).collect()
+    numbered.map(|(fault, seed)| service.inject_fault(fault, Frequency::Random { probability, seed })).collect()
 }

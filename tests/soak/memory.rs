@@ -1,13 +1,13 @@
-//! The memory that the process holds, over time.
+//! Samples the memory of the process.
 
-/// Resident kilobytes, one sample after the other.
+/// Samples of the resident memory in kilobytes.
 #[derive(Default)]
 pub(crate) struct Memory {
     samples: Vec<u64>,
 }
 
-/// What the later half may need more than the earlier: the largest notification comes when it comes.
-const SLACK_KB: u64 = 16 * 1024;
+/// The permitted growth between the second and the last quarter, in kilobytes. The largest notification can be in either.
+const MAX_GROWTH_KB: u64 = 16 * 1024;
 
 impl Memory {
     pub(crate) fn sample(&mut self, pid: u32) {
@@ -17,15 +17,15 @@ impl Memory {
     }
 
     pub(crate) fn report(&self) {
-        let quarters: Vec<_> = self.quarters().map(|(mean, most)| format!("{mean} (at most {most})")).collect();
+        let quarters: Vec<_> = self.quarters().map(|(mean, max)| format!("{mean} (maximum {max})")).collect();
         eprintln!("resident MB by quarter, mean: {}", quarters.join(", "));
     }
 
-    /// The last quarter needs no more than the second: what is used once is used again.
+    /// Asserts that the memory does not grow after the second quarter, because the function reuses its memory.
     pub(crate) fn check(&self) {
         let quarters: Vec<_> = self.quarters().collect();
         if let [_, (earlier, _), _, (later, _)] = quarters[..] {
-            assert!(later <= earlier + SLACK_KB / 1024, "memory grows: {quarters:?}");
+            assert!(later <= earlier + MAX_GROWTH_KB / 1024, "memory grows: {quarters:?}");
         }
     }
 

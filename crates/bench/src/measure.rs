@@ -88,7 +88,7 @@ pub(crate) async fn measure(
     let mut sandboxes = Vec::new();
     for contender in contenders {
         let sandbox = stage.start(*contender)?;
-        sandbox.function.ready(TIMEOUT).await.map_err(|error| format!("{}: {error}", contender.name()))?;
+        sandbox.function.wait_for_init(TIMEOUT).await.map_err(|error| format!("{}: {error}", contender.name()))?;
         sandboxes.push((*contender, sandbox));
     }
     for scene in group.scenes.iter().filter(|scene| **scene != Scene::Cold) {
@@ -122,7 +122,7 @@ impl Stage {
             service.set_latency(Duration::from_millis(setting.latency_ms));
         }
         let queues = ["messages", "messages-statuses", "unrouted"].map(|name| aws.queue(name)).into();
-        let endpoints = [aws.another_endpoint(), aws.another_endpoint()];
+        let endpoints = [aws.add_endpoint(), aws.add_endpoint()];
         Self { _bucket: aws.bucket(BUCKET), endpoints, aws, queues, setting, effort }
     }
 
@@ -150,7 +150,7 @@ impl Stage {
     async fn start_cold(&self, contender: Contender, samples: &mut Samples) -> Result<(), Box<dyn Error>> {
         let before = self.aws.calls().len();
         let sandbox = self.start(contender)?;
-        let init = sandbox.function.ready(TIMEOUT);
+        let init = sandbox.function.wait_for_init(TIMEOUT);
         let (init, first) = tokio::join!(init, sandbox.function.invoke(Scene::Cold.event(), TIMEOUT));
         let init = init.map_err(|error| format!("{}: {error}", contender.name()))?;
         let answer = first.response().ok_or_else(|| wrong(contender, Scene::Cold, &first))?;

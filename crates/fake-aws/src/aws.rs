@@ -1,4 +1,4 @@
-//! One fake AWS account: its address, what a test puts into it and what it finds there afterwards.
+//! The fake account: a test sets up its resources and reads back what the function stored.
 
 use crate::call::{Call, Service};
 use crate::dispatch::dispatch;
@@ -13,200 +13,202 @@ use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::sleep;
 
-/// A fake AWS that listens on loopback until its last handle is dropped, and takes every connection along then.
+/// A fake AWS account with an endpoint on loopback. Dropping the last clone closes the endpoint and all connections.
 ///
-/// It runs on threads of its own, so neither a blocked test nor a paused clock holds it up. Clones are the same account.
+/// The fake has its own threads, so it also runs while the test blocks its thread or pauses tokio's clock. Clones share one
+/// account.
 #[derive(Debug, Clone)]
 pub struct FakeAws {
-    host: Arc<Host>,
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Host {
+struct Inner {
     runtime: Option<Runtime>,
     server: Server,
-    others: Mutex<Vec<Server>>,
+    extra_servers: Mutex<Vec<Server>>,
     state: Arc<State>,
     tls: Option<Tls>,
 }
 
 impl FakeAws {
-    /// Listens at a free port.
+    /// Starts an account that listens on a free port, without TLS.
     ///
     /// # Panics
-    /// When the machine has no thread or port left.
+    /// If no thread can be started or no port is free.
     #[must_use]
     pub fn start() -> Self {
-        Self::serve(None)
+        Self::start_with(None)
     }
 
-    /// The same over TLS. A [`Function`](crate::Function) is told where the authority is, in the ways in which Rust,
-    /// Python and Node look for it.
+    /// Starts an account that listens on a free port, with TLS. A [`Function`](crate::Function) finds the certificate
+    /// authority in the environment variables that Rust, Python and Node.js read.
     ///
     /// # Panics
-    /// As [`start`](Self::start), and when no temporary file can be written.
+    /// As [`start`](Self::start), and if no temporary file can be written.
     #[must_use]
     pub fn start_tls() -> Self {
-        Self::serve(Some(Tls::new()))
+        Self::start_with(Some(Tls::new()))
     }
 
-    fn serve(tls: Option<Tls>) -> Self {
+    fn start_with(tls: Option<Tls>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("fake-aws")
             .enable_all()
             .build()
-            .expect("the machine has threads left");
+            .expect("the machine can start threads");
         let state = Arc::new(State::default());
         let server = listen(runtime.handle(), &state, tls.as_ref());
-        Self { host: Arc::new(Host { runtime: Some(runtime), server, others: Mutex::default(), state, tls }) }
+        Self { inner: Arc::new(Inner { runtime: Some(runtime), server, extra_servers: Mutex::default(), state, tls }) }
     }
 
-    /// The URL for `AWS_ENDPOINT_URL`.
+    /// Returns the URL for `AWS_ENDPOINT_URL`.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        self.url(&self.host.server)
+        self.url(&self.inner.server)
     }
 
-    /// Opens another port to the same account, for `AWS_ENDPOINT_URL_SQS` and its like: AWS has a host for each
-    /// service, and clients do not use a connection to one for another.
+    /// Opens another port to the same account, for `AWS_ENDPOINT_URL_SQS` and similar variables. With a port for each
+    /// service, a client needs a separate connection for each, as with the hosts of AWS.
     ///
     /// # Panics
-    /// When the machine has no port left.
+    /// If no port is free.
     #[must_use]
-    pub fn another_endpoint(&self) -> String {
-        let server = listen(self.runtime(), &self.host.state, self.host.tls.as_ref());
+    pub fn add_endpoint(&self) -> String {
+        let server = listen(self.runtime(), &self.inner.state, self.inner.tls.as_ref());
         let url = self.url(&server);
-        lock(&self.host.others).push(server);
+        lock(&self.inner.extra_servers).push(server);
         url
     }
 
     fn url(&self, server: &Server) -> String {
-        let scheme = if self.host.tls.is_some() { "https" } else { "http" };
+        let scheme = if self.inner.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", server.address)
     }
 
-    pub(crate) fn trust(&self) -> Option<&TrustStores> {
-        self.host.tls.as_ref().map(|tls| &tls.trust)
+    pub(crate) fn trust_stores(&self) -> Option<&TrustStores> {
+        self.inner.tls.as_ref().map(|tls| &tls.trust_stores)
     }
 
-    /// The queue of that name, made if there is none; a name that ends in `.fifo` makes a FIFO queue.
+    /// Returns the queue of this name, and creates it if it does not exist. The suffix `.fifo` makes it a FIFO queue.
     #[must_use]
     pub fn queue(&self, name: &str) -> Queue {
-        Queue::open(Arc::clone(&self.host.state), &self.endpoint(), name)
+        Queue::open(Arc::clone(&self.inner.state), &self.endpoint(), name)
     }
 
-    /// Gives a secret a text, in place of what it was.
+    /// Sets `SecretString` of a secret, and creates the secret if it does not exist.
     pub fn set_secret(&self, name: &str, text: impl Into<String>) {
-        lock(&self.host.state.secrets).set_text(name, text.into());
+        lock(&self.inner.state.secrets).set_text(name, text.into());
     }
 
-    /// Gives a secret bytes where a text is expected.
+    /// Sets `SecretBinary` of a secret, and creates the secret if it does not exist.
     pub fn set_binary_secret(&self, name: &str, bytes: impl Into<Vec<u8>>) {
-        lock(&self.host.state.secrets).set_bytes(name, bytes.into());
+        lock(&self.inner.state.secrets).set_bytes(name, bytes.into());
     }
 
-    /// Removes a secret; reading it fails with `ResourceNotFoundException`, as it does before it is set.
+    /// Deletes a secret. Reading it then fails with `ResourceNotFoundException`.
     pub fn remove_secret(&self, name: &str) {
-        lock(&self.host.state.secrets).remove(name);
+        lock(&self.inner.state.secrets).remove(name);
     }
 
-    /// The ARN under which a secret can be read as well as under its name.
+    /// Returns the ARN of a secret. `GetSecretValue` accepts the name and the ARN.
     #[must_use]
     pub fn secret_arn(name: &str) -> String {
         secrets::arn(name)
     }
 
-    /// The bucket of that name, made if there is none.
+    /// Returns the bucket of this name, and creates it if it does not exist.
     #[must_use]
     pub fn bucket(&self, name: &str) -> Bucket {
-        Bucket::open(Arc::clone(&self.host.state), name)
+        Bucket::open(Arc::clone(&self.inner.state), name)
     }
 
-    /// SQS as a whole: faults that hit any queue, and its latency.
+    /// Returns the handle for faults in calls to any queue, and for the latency of SQS.
     #[must_use]
     pub fn sqs(&self) -> ServiceHandle {
         self.service(Service::Sqs)
     }
 
-    /// Secrets Manager's faults and latency.
+    /// Returns the handle for faults and latency of Secrets Manager.
     #[must_use]
     pub fn secrets(&self) -> ServiceHandle {
         self.service(Service::Secrets)
     }
 
-    /// S3's faults and latency.
+    /// Returns the handle for faults and latency of S3.
     #[must_use]
     pub fn s3(&self) -> ServiceHandle {
         self.service(Service::S3)
     }
 
     fn service(&self, service: Service) -> ServiceHandle {
-        ServiceHandle { service, state: Arc::clone(&self.host.state) }
+        ServiceHandle { service, state: Arc::clone(&self.inner.state) }
     }
 
-    /// Takes every fault away, whatever it was set on.
+    /// Removes every fault of every service and queue.
     pub fn clear_faults(&self) {
-        self.host.state.rules.clear();
+        self.inner.state.rules.clear();
     }
 
-    /// Every call so far, in the order of arrival.
+    /// Returns the record of every call so far, in the order of arrival.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
-        self.host.state.calls.all()
+        self.inner.state.calls.snapshot()
     }
 
-    /// Waits until every call that [`Fault::store_late`](crate::Fault::store_late) or [`Fault::store_entries_late`](crate::Fault::store_entries_late) has hit so far has taken effect.
+    /// Waits until every call that has arrived with the fault [`Fault::delay_commit`](crate::Fault::delay_commit) or
+    /// [`Fault::delay_entries`](crate::Fault::delay_entries) has taken effect.
     ///
     /// # Panics
-    /// When the fake has been shut down.
-    pub async fn late_effects(&self) {
-        let state = Arc::clone(&self.host.state);
-        let settled = async move {
-            while state.late_effects.now() > 0 {
+    /// If the fake has been shut down.
+    pub async fn wait_for_delayed_commits(&self) {
+        let state = Arc::clone(&self.inner.state);
+        let all_committed = async move {
+            while state.delayed_commits.now() > 0 {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        self.runtime().spawn(settled).await.expect("the fake runs as long as a handle to it does");
+        self.runtime().spawn(all_committed).await.expect("the fake runs until its last handle is dropped");
     }
 
-    /// The most calls that were under way at the same time.
+    /// Returns the highest number of concurrent calls since the start or [`reset_peaks`](Self::reset_peaks).
     #[must_use]
     pub fn peak_calls(&self) -> usize {
-        self.host.state.calls.in_flight.peak()
+        self.inner.state.calls.in_flight.peak()
     }
 
-    /// Connections open now.
+    /// Returns the number of open connections.
     #[must_use]
     pub fn open_connections(&self) -> usize {
-        self.host.state.connections.open.now()
+        self.inner.state.connections.open.now()
     }
 
-    /// The most connections that were open at the same time.
+    /// Returns the highest number of open connections since the start or [`reset_peaks`](Self::reset_peaks).
     #[must_use]
     pub fn peak_connections(&self) -> usize {
-        self.host.state.connections.open.peak()
+        self.inner.state.connections.open.peak()
     }
 
-    /// Connections accepted so far.
+    /// Returns how many connections were accepted so far.
     #[must_use]
     pub fn accepted_connections(&self) -> u64 {
-        self.host.state.connections.accepted()
+        self.inner.state.connections.accepted()
     }
 
-    /// Starts both peaks anew from what is open now.
-    pub fn forget_peaks(&self) {
-        self.host.state.connections.open.forget_peak();
-        self.host.state.calls.in_flight.forget_peak();
+    /// Resets both peaks to the current values.
+    pub fn reset_peaks(&self) {
+        self.inner.state.connections.open.reset_peak();
+        self.inner.state.calls.in_flight.reset_peak();
     }
 
-    /// Closes every connection that carries no call, as AWS does to a sandbox that was frozen for long.
+    /// Closes every idle connection, as AWS does while an execution environment is frozen.
     pub fn close_idle_connections(&self) {
-        self.host.state.connections.close_idle();
+        self.inner.state.connections.close_idle();
     }
 
     pub(crate) fn runtime(&self) -> &Handle {
-        self.host.runtime.as_ref().expect("taken only when dropped").handle()
+        self.inner.runtime.as_ref().expect("only drop takes the runtime").handle()
     }
 }
 
@@ -217,9 +219,9 @@ fn listen(runtime: &Handle, state: &Arc<State>, tls: Option<&Tls>) -> Server {
     })
 }
 
-impl Drop for Host {
+impl Drop for Inner {
     fn drop(&mut self) {
-        // Waiting for the threads would not be allowed inside an asynchronous test; their sockets close all the same.
+        // Waiting for the threads would panic in an asynchronous test. The sockets close without waiting, too.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -1,11 +1,11 @@
-//! The record of every call that reached the fake.
+//! The record of every call that the fake received.
 
 use crate::lock::lock;
 use crate::server::Gauge;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A service of AWS that is faked.
+/// A service that the fake implements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Service {
     /// Simple Queue Service.
@@ -16,37 +16,38 @@ pub enum Service {
     S3,
 }
 
-/// One call as it arrived, and what became of it.
+/// One call and its result.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Call {
-    /// Its place among all calls of this fake, from 0.
+    /// The index among all calls to this fake, in the order of arrival.
     pub number: usize,
-    /// The connection that brought it, counted from 1.
+    /// The number of its connection. The first connection has number 1.
     pub connection: u64,
-    /// The access key that signed it, which tells functions with different keys apart.
+    /// The id of the access key that signed it. Functions with different keys can share a fake.
     pub access_key: Option<String>,
-    /// The service it was for.
+    /// The service.
     pub service: Service,
-    /// The operation, as `SendMessageBatch`.
+    /// The operation, for example `SendMessageBatch`.
     pub operation: String,
-    /// The queue's name, where the call names one.
+    /// The name of the queue, for calls to SQS.
     pub queue: Option<String>,
-    /// Entries of a batch; 0 for anything else.
+    /// The number of messages in a call to SQS. 0 for other services.
     pub entries: usize,
-    /// Bytes of the request's body.
+    /// The size of the request body in bytes.
     pub bytes: usize,
-    /// When its headers had arrived.
+    /// When the headers arrived.
     pub started: Instant,
-    /// How long until its answer began or its connection was dropped; none while it is under way.
-    pub took: Option<Duration>,
-    /// The status answered; none while it is under way, and where no answer came.
+    /// The time from the headers of the request to the start of the response, or to the end of the connection. `None`
+    /// while the call is in flight.
+    pub duration: Option<Duration>,
+    /// The status of the response. `None` while the call is in flight, and if there was no response.
     pub status: Option<u16>,
-    /// The fault that was injected into it.
+    /// The name of the fault that was injected, see [`Fault::name`](crate::Fault::name).
     pub fault: Option<&'static str>,
 }
 
-/// All calls, in the order of their arrival.
+/// All calls, in the order of arrival.
 #[derive(Debug, Default)]
 pub(crate) struct CallLog {
     calls: Mutex<Vec<Call>>,
@@ -55,7 +56,7 @@ pub(crate) struct CallLog {
 
 impl CallLog {
     pub(crate) fn begin(self: &Arc<Self>, connection: u64, service: Service, operation: &str) -> CallInFlight {
-        self.in_flight.up();
+        self.in_flight.increment();
         let mut calls = lock(&self.calls);
         let number = calls.len();
         calls.push(Call {
@@ -68,19 +69,19 @@ impl CallLog {
             entries: 0,
             bytes: 0,
             started: Instant::now(),
-            took: None,
+            duration: None,
             status: None,
             fault: None,
         });
         CallInFlight { log: Arc::clone(self), number, connection }
     }
 
-    pub(crate) fn all(&self) -> Vec<Call> {
+    pub(crate) fn snapshot(&self) -> Vec<Call> {
         lock(&self.calls).clone()
     }
 }
 
-/// A call under way; its end is noted when this is dropped, even if the client has gone.
+/// A call in flight. Dropping this records the end of the call, also if the client has closed the connection.
 #[derive(Debug)]
 pub(crate) struct CallInFlight {
     log: Arc<CallLog>,
@@ -89,7 +90,7 @@ pub(crate) struct CallInFlight {
 }
 
 impl CallInFlight {
-    pub(crate) fn note(&self, change: impl FnOnce(&mut Call)) {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Call)) {
         if let Some(call) = lock(&self.log.calls).get_mut(self.number) {
             change(call);
         }
@@ -98,7 +99,7 @@ impl CallInFlight {
 
 impl Drop for CallInFlight {
     fn drop(&mut self) {
-        self.note(|call| call.took = Some(call.started.elapsed()));
-        self.log.in_flight.down();
+        self.update(|call| call.duration = Some(call.started.elapsed()));
+        self.log.in_flight.decrement();
     }
 }

@@ -1,12 +1,12 @@
-//! The life of one call: read, fault, effect, latency, answer.
+//! Processes one call: parses it, selects the fault, executes it, waits for the latency, and responds.
 
-use crate::answer::{Answer, AnswerBody, Dropped, Ending};
 use crate::call::{CallInFlight, Service};
-use crate::failure::Failure;
-use crate::fault::{Fault, Kind};
+use crate::fault::{Fault, FaultKind};
 use crate::lock::lock;
-use crate::rules::Incoming;
-use crate::sqs::{Refusal, Selection};
+use crate::response::{ConnectionDroppedError, Delivery, ResponseBody, ServiceResponse};
+use crate::rules::IncomingCall;
+use crate::service_error::ServiceError;
+use crate::sqs::{EntryFault, Selection};
 use crate::state::State;
 use crate::{s3, secrets, sqs};
 use bytes::Bytes;
@@ -17,40 +17,44 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// How long an answer that never comes is waited for at most, by a client that has no patience limit of its own.
-const NEVER: Duration = Duration::from_mins(5);
+/// How long a connection without a response stays open, if the client has no timeout.
+const HANG_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// Answers one call, or tells to drop its connection.
+/// Processes one call. An error closes its connection.
 pub(crate) async fn dispatch(
     state: Arc<State>,
     connection: u64,
     request: Request<body::Incoming>,
-) -> Result<Response<AnswerBody>, Dropped> {
+) -> Result<Response<ResponseBody>, ConnectionDroppedError> {
     let (head, body) = request.into_parts();
-    let (service, operation) = addressee(&head);
+    let (service, operation) = service_and_operation(&head);
     let call = state.calls.begin(connection, service, &operation);
-    if let Some(fault) = state.rules.pick_unread(service, &operation, connection) {
-        call.note(|call| call.fault = Some(fault.name()));
-        return Err(Dropped);
+    if let Some(fault) = state.rules.select_before_body(service, &operation, connection) {
+        call.update(|call| call.fault = Some(fault.name()));
+        return Err(ConnectionDroppedError);
     }
-    let body = body.collect().await.map_err(|_| Dropped)?.to_bytes();
-    let arrived = Instant::now();
-    call.note(|call| {
+    let body = body.collect().await.map_err(|_| ConnectionDroppedError)?.to_bytes();
+    let arrived_at = Instant::now();
+    call.update(|call| {
         call.bytes = body.len();
         call.access_key = access_key(&head);
     });
-    let due = arrived + state.latency(service);
-    let (answer, fault) = match Effect::read(service, &operation, &head, &body) {
-        Ok(effect) => take_effect(&state, &call, &operation, effect, due).await?,
-        Err(answer) => (answer, None),
+    let respond_at = arrived_at + state.latency(service);
+    let (response, fault) = match ParsedCall::parse(service, &operation, &head, &body) {
+        Ok(parsed) => execute_with_fault(&state, &call, &operation, parsed, respond_at).await?,
+        Err(response) => (response, None),
     };
-    let slower = if let Some(Kind::Slow(by)) = fault.as_ref().map(|fault| &fault.kind) { *by } else { Duration::ZERO };
-    sleep_until(due + slower).await;
-    say(&call, answer, fault.map(|fault| fault.kind)).await
+    let delay = if let Some(FaultKind::DelayResponse(by)) = fault.as_ref().map(|fault| &fault.kind) {
+        *by
+    } else {
+        Duration::ZERO
+    };
+    sleep_until(respond_at + delay).await;
+    respond(&call, response, fault.map(|fault| fault.kind)).await
 }
 
-/// The service and operation that a call is for, told by its headers alone.
-fn addressee(head: &Parts) -> (Service, String) {
+/// Determines service and operation from the headers alone.
+fn service_and_operation(head: &Parts) -> (Service, String) {
     let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
     match target.split_once('.') {
         Some(("AmazonSQS", operation)) => (Service::Sqs, operation.to_owned()),
@@ -59,145 +63,164 @@ fn addressee(head: &Parts) -> (Service, String) {
     }
 }
 
-/// The id of the access key in the header of AWS's signature version 4.
+/// Extracts the id of the access key from the `authorization` header of Signature Version 4.
 fn access_key(head: &Parts) -> Option<String> {
     let (_, credential) = head.headers.get("authorization")?.to_str().ok()?.split_once("Credential=")?;
     Some(credential.split_once('/')?.0.to_owned())
 }
 
-/// A call that was understood and has not taken effect yet.
-enum Effect {
-    Sqs(sqs::Send),
-    Secrets(secrets::Get),
-    S3(s3::Action),
+/// A well-formed call before its execution.
+enum ParsedCall {
+    Sqs(sqs::SendCall),
+    Secrets(secrets::GetSecretValueCall),
+    S3(s3::ObjectCall),
 }
 
-impl Effect {
-    fn read(service: Service, operation: &str, head: &Parts, body: &Bytes) -> Result<Self, Answer> {
+impl ParsedCall {
+    fn parse(service: Service, operation: &str, head: &Parts, body: &Bytes) -> Result<Self, ServiceResponse> {
         if !head.headers.contains_key("authorization") {
-            return Err(fail(service, &Failure::AccessDenied)); // that it is signed is all that is looked at
+            // The fake requires a signature, but does not verify it.
+            return Err(error_response(service, &ServiceError::AccessDenied));
         }
         match service {
-            Service::Sqs => sqs::Send::read(operation, body).map(Self::Sqs),
-            Service::Secrets => secrets::Get::read(operation, body).map(Self::Secrets),
-            Service::S3 => s3::Action::read(head, body).map(Self::S3),
+            Service::Sqs => sqs::SendCall::parse(operation, body).map(Self::Sqs),
+            Service::Secrets => secrets::GetSecretValueCall::parse(operation, body).map(Self::Secrets),
+            Service::S3 => s3::ObjectCall::parse(head, body).map(Self::S3),
         }
     }
 
-    fn act(self, state: &State, call: usize, refusal: Option<&Refusal>) -> Answer {
+    fn execute(self, state: &State, call: usize, entry_fault: Option<&EntryFault>) -> ServiceResponse {
         match self {
-            Self::Sqs(send) => send.act(&state.queues, call, refusal),
-            Self::Secrets(get) => get.act(&lock(&state.secrets)),
-            Self::S3(action) => action.act(&mut lock(&state.buckets), call),
+            Self::Sqs(send) => send.execute(&state.queues, call, entry_fault),
+            Self::Secrets(get) => get.execute(&lock(&state.secrets)),
+            Self::S3(object) => object.execute(&mut lock(&state.buckets), call),
         }
     }
 
-    /// Acts on the selected entries, or on the whole call, only at `due`.
-    async fn act_late(self, state: &State, call: usize, entries: Option<&Selection>, due: Instant) -> Answer {
-        match (self, entries) {
-            (Self::Sqs(send), Some(entries)) => send.act_late(&state.queues, call, entries, due).await,
-            (effect, _) => {
-                sleep_until(due).await;
-                effect.act(state, call, None)
+    /// Executes the call at `commit_at`. With a selection, only the selected entries wait until then.
+    async fn execute_delayed(
+        self,
+        state: &State,
+        call: usize,
+        delayed: Option<&Selection>,
+        commit_at: Instant,
+    ) -> ServiceResponse {
+        match (self, delayed) {
+            (Self::Sqs(send), Some(delayed)) => send.execute_delayed(&state.queues, call, delayed, commit_at).await,
+            (parsed, _) => {
+                sleep_until(commit_at).await;
+                parsed.execute(state, call, None)
             }
         }
     }
 }
 
-/// A failure of a whole call in the words of its service.
-fn fail(service: Service, failure: &Failure) -> Answer {
+/// Makes the error response of a service.
+fn error_response(service: Service, error: &ServiceError) -> ServiceResponse {
     match service {
-        Service::Sqs => sqs::failure(failure),
-        Service::Secrets => secrets::failure(failure),
-        Service::S3 => s3::failure(failure),
+        Service::Sqs => sqs::error_response(error),
+        Service::Secrets => secrets::error_response(error),
+        Service::S3 => s3::error_response(error),
     }
 }
 
-/// Lets a call do what it is for, unless a fault is in the way. `due` is when its answer would be without a fault.
-async fn take_effect(
+/// Selects the fault for a call, and executes the call unless the fault prevents it. Without a fault, the fake responds at
+/// `respond_at`.
+async fn execute_with_fault(
     state: &Arc<State>,
     call: &CallInFlight,
     operation: &str,
-    effect: Effect,
-    due: Instant,
-) -> Result<(Answer, Option<Fault>), Dropped> {
-    let (service, queue, entries) = match &effect {
-        Effect::Sqs(send) => (Service::Sqs, Some(send.queue.as_str()), send.entries.as_slice()),
-        Effect::Secrets(_) => (Service::Secrets, None, [].as_slice()),
-        Effect::S3(_) => (Service::S3, None, [].as_slice()),
+    parsed: ParsedCall,
+    respond_at: Instant,
+) -> Result<(ServiceResponse, Option<Fault>), ConnectionDroppedError> {
+    let (service, queue, entries) = match &parsed {
+        ParsedCall::Sqs(send) => (Service::Sqs, Some(send.queue.as_str()), send.entries.as_slice()),
+        ParsedCall::Secrets(_) => (Service::Secrets, None, [].as_slice()),
+        ParsedCall::S3(_) => (Service::S3, None, [].as_slice()),
     };
-    let fault = state.rules.pick(&Incoming { service, operation, connection: call.connection, queue, entries, nth: 0 });
-    call.note(|call| {
+    let fault = state.rules.select_after_body(&IncomingCall {
+        service,
+        operation,
+        connection: call.connection,
+        queue,
+        entries,
+        nth: 0,
+    });
+    call.update(|call| {
         call.queue = queue.map(str::to_owned);
         call.entries = entries.len();
         call.fault = fault.as_ref().map(Fault::name);
     });
-    let refusal = match fault.as_ref().map(|fault| &fault.kind) {
-        Some(Kind::Fail(failure)) => return Ok((fail(service, failure), fault)),
-        Some(Kind::Drop) => return Err(Dropped),
-        Some(Kind::Hang) => return never().await,
-        Some(Kind::StoreLate(by, entries)) => {
-            let answer = take_effect_late(state, call.number, effect, entries.clone(), due + *by).await?;
-            return Ok((answer, fault));
+    let entry_fault = match fault.as_ref().map(|fault| &fault.kind) {
+        Some(FaultKind::Fail(error)) => return Ok((error_response(service, error), fault)),
+        Some(FaultKind::Drop) => return Err(ConnectionDroppedError),
+        Some(FaultKind::Hang) => return hang().await,
+        Some(FaultKind::DelayCommit(by, entries)) => {
+            let response = execute_in_background(state, call.number, parsed, entries.clone(), respond_at + *by).await?;
+            return Ok((response, fault));
         }
-        Some(Kind::Refuse(refusal)) => Some(refusal),
+        Some(FaultKind::RejectEntries(entry_fault)) => Some(entry_fault),
         _ => None,
     };
-    Ok((effect.act(state, call.number, refusal), fault))
+    Ok((parsed.execute(state, call.number, entry_fault), fault))
 }
 
-/// Takes effect in a task of its own: hyper drops the future of a call whose client has closed the connection.
-async fn take_effect_late(
+/// Executes a delayed call in a separate task. Otherwise hyper would cancel it if the client closed the connection.
+async fn execute_in_background(
     state: &Arc<State>,
     call: usize,
-    effect: Effect,
-    entries: Option<Selection>,
-    due: Instant,
-) -> Result<Answer, Dropped> {
-    let late = LateEffect::begin(state);
-    let task = async move { effect.act_late(&late.0, call, entries.as_ref(), due).await };
-    tokio::spawn(task).await.map_err(|_| Dropped)
+    parsed: ParsedCall,
+    delayed: Option<Selection>,
+    commit_at: Instant,
+) -> Result<ServiceResponse, ConnectionDroppedError> {
+    let commit = DelayedCommit::begin(state);
+    let task = async move { parsed.execute_delayed(&commit.0, call, delayed.as_ref(), commit_at).await };
+    tokio::spawn(task).await.map_err(|_| ConnectionDroppedError)
 }
 
-/// An effect that is still to come, counted until this is dropped.
-struct LateEffect(Arc<State>);
+/// Counts a call that has not taken effect yet, until this is dropped.
+struct DelayedCommit(Arc<State>);
 
-impl LateEffect {
+impl DelayedCommit {
     fn begin(state: &Arc<State>) -> Self {
-        state.late_effects.up();
+        state.delayed_commits.increment();
         Self(Arc::clone(state))
     }
 }
 
-impl Drop for LateEffect {
+impl Drop for DelayedCommit {
     fn drop(&mut self) {
-        self.0.late_effects.down();
+        self.0.delayed_commits.decrement();
     }
 }
 
-/// Puts the answer on the wire, or as much of it as the fault leaves.
-async fn say(call: &CallInFlight, mut answer: Answer, fault: Option<Kind>) -> Result<Response<AnswerBody>, Dropped> {
-    let ending = match fault {
-        Some(Kind::StoreAndDrop) => return Err(Dropped),
-        Some(Kind::StoreAndHang) => return never().await,
-        Some(Kind::StoreAndTruncate) => Ending::Truncated,
-        Some(Kind::StoreAndStall) => Ending::Stalled,
-        Some(Kind::StoreAndGarble) => {
-            answer.body = Bytes::from_static(b"{\"Successful\":[{\"Id\":");
-            Ending::Whole
+/// Makes the HTTP response, and applies the fault to it.
+async fn respond(
+    call: &CallInFlight,
+    mut response: ServiceResponse,
+    fault: Option<FaultKind>,
+) -> Result<Response<ResponseBody>, ConnectionDroppedError> {
+    let delivery = match fault {
+        Some(FaultKind::CommitThenDrop) => return Err(ConnectionDroppedError),
+        Some(FaultKind::CommitThenHang) => return hang().await,
+        Some(FaultKind::CommitThenTruncate) => Delivery::Truncated,
+        Some(FaultKind::CommitThenStall) => Delivery::Stalled,
+        Some(FaultKind::CommitThenGarble) => {
+            response.body = Bytes::from_static(b"{\"Successful\":[{\"Id\":");
+            Delivery::Complete
         }
-        Some(Kind::StoreAndAnswer { status, body }) => {
-            answer.status = status;
-            answer.body = body.into();
-            Ending::Whole
+        Some(FaultKind::CommitThenRespond { status, body }) => {
+            response.status = status;
+            response.body = body.into();
+            Delivery::Complete
         }
-        _ => Ending::Whole,
+        _ => Delivery::Complete,
     };
-    call.note(|call| call.status = Some(answer.status));
-    Ok(answer.into_response(ending))
+    call.update(|call| call.status = Some(response.status));
+    Ok(response.into_http(delivery))
 }
 
-async fn never<T>() -> Result<T, Dropped> {
-    sleep(NEVER).await;
-    Err(Dropped)
+async fn hang<T>() -> Result<T, ConnectionDroppedError> {
+    sleep(HANG_TIMEOUT).await;
+    Err(ConnectionDroppedError)
 }

@@ -1,18 +1,20 @@
-//! Events as API Gateway sends them.
+//! The events that API Gateway sends to a function.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-/// API Gateway's id of every request.
+/// The `requestId` of every event.
 pub const REQUEST_ID: &str = "Xf3a2jKlliAEJ1A=";
 
-/// A whole event of an HTTP API, in payload format 2.0; a body goes as text if it is one,
-/// and not at all if it is empty.
+/// Builds an event of an HTTP API in [payload format 2.0]. A body that is not UTF-8 is base64-encoded. An empty body is left
+/// out.
+///
+/// [payload format 2.0]: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 #[must_use]
 pub fn event(method: &str, query: &str, headers: &[(&str, &str)], body: &[u8]) -> Value {
-    let usual = [
+    let default_headers = [
         ("accept", "*/*"),
         ("accept-encoding", "deflate, gzip"),
         ("content-type", "application/json"),
@@ -20,7 +22,7 @@ pub fn event(method: &str, query: &str, headers: &[(&str, &str)], body: &[u8]) -
         ("user-agent", "facebookexternalua"),
         ("x-forwarded-for", "192.0.2.44"),
     ];
-    let headers: BTreeMap<_, _> = usual.iter().chain(headers).copied().collect();
+    let headers: BTreeMap<_, _> = default_headers.iter().chain(headers).copied().collect();
     let text = std::str::from_utf8(body);
     let milliseconds = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
     let mut event = json!({
@@ -55,7 +57,7 @@ pub fn event(method: &str, query: &str, headers: &[(&str, &str)], body: &[u8]) -
     event
 }
 
-/// A body as API Gateway hands it over if it is no text.
+/// Encodes a body as API Gateway does if it is not text.
 #[must_use]
 pub fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)

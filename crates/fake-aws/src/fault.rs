@@ -1,227 +1,229 @@
-//! Faults: what can go wrong with a call.
+//! The faults that tests can inject into calls.
 
-use crate::failure::Failure;
-use crate::sqs::{Entry, Refusal, Selection};
+use crate::service_error::ServiceError;
+use crate::sqs::{Entry, EntryFault, Selection};
 use std::time::Duration;
 
-/// One way in which a call goes wrong.
+/// A fault of the network or the service in one call.
 ///
-/// The name tells whether the call takes effect. After `store_and_…`, `store_late…` and `slow` it does: a message is
-/// stored, and a retry stores it twice. After all others it does not.
+/// With `commit_then_…` and `delay_…` the call takes effect: SQS stores the messages, and a retry stores them again. With
+/// `reject_…` SQS stores the other entries of the batch. With all others the call has no effect.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    pub(crate) kind: Kind,
+    pub(crate) kind: FaultKind,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum Kind {
-    Refuse(Refusal),
-    Fail(Failure),
+pub(crate) enum FaultKind {
+    RejectEntries(EntryFault),
+    Fail(ServiceError),
     DropUnread,
     Drop,
     Hang,
-    StoreAndDrop,
-    StoreAndHang,
-    StoreAndTruncate,
-    StoreAndStall,
-    StoreAndGarble,
-    StoreAndAnswer { status: u16, body: String },
-    Slow(Duration),
-    StoreLate(Duration, Option<Selection>),
+    CommitThenDrop,
+    CommitThenHang,
+    CommitThenTruncate,
+    CommitThenStall,
+    CommitThenGarble,
+    CommitThenRespond { status: u16, body: String },
+    DelayResponse(Duration),
+    DelayCommit(Duration, Option<Selection>),
 }
 
 impl Fault {
-    /// The entry at this place of the batch is refused with `InternalError`, not as the sender's fault.
+    /// Rejects the entry with this index in its batch, with `InternalError` and without `SenderFault`.
     #[must_use]
-    pub fn refuse_entry(index: usize) -> Self {
-        Self::refuse(move |place, _| place == index)
+    pub fn reject_entry(index: usize) -> Self {
+        Self::reject(move |place, _| place == index)
     }
 
-    /// Every entry is refused with `InternalError`, not as the sender's fault, in a call that succeeds.
+    /// Rejects every entry with `InternalError` and without `SenderFault`. The call itself succeeds.
     #[must_use]
-    pub fn refuse_all_entries() -> Self {
-        Self::refuse(|_, _| true)
+    pub fn reject_all_entries() -> Self {
+        Self::reject(|_, _| true)
     }
 
-    /// The entries that `hit` chooses are refused with `InternalError`; a batch without such an entry is left alone.
+    /// Rejects the entries for which `is_hit` returns true, with `InternalError` and without `SenderFault`. Batches without
+    /// such an entry are not affected.
     #[must_use]
-    pub fn refuse_entries(hit: impl Fn(&Entry) -> bool + Send + Sync + 'static) -> Self {
-        Self::refuse(move |_, entry| hit(entry))
+    pub fn reject_entries(is_hit: impl Fn(&Entry) -> bool + Send + Sync + 'static) -> Self {
+        Self::reject(move |_, entry| is_hit(entry))
     }
 
-    fn refuse(choose: impl Fn(usize, &Entry) -> bool + Send + Sync + 'static) -> Self {
+    fn reject(is_hit: impl Fn(usize, &Entry) -> bool + Send + Sync + 'static) -> Self {
         let code = "InternalError".to_owned();
-        Kind::Refuse(Refusal { entries: Selection::new(choose), code, sender_fault: false }).into()
+        FaultKind::RejectEntries(EntryFault { entries: Selection::new(is_hit), code, sender_fault: false }).into()
     }
 
-    /// Refuses entries with this code instead. Of use on refused entries only.
+    /// Replaces the error code of rejected entries. Without effect on other faults.
     #[must_use]
     pub fn code(mut self, code: &str) -> Self {
-        if let Kind::Refuse(refusal) = &mut self.kind {
-            code.clone_into(&mut refusal.code);
+        if let FaultKind::RejectEntries(fault) = &mut self.kind {
+            code.clone_into(&mut fault.code);
         }
         self
     }
 
-    /// Refuses entries as the sender's fault, which no retry mends. Of use on refused entries only.
+    /// Sets `SenderFault` of rejected entries, which marks the error as permanent. Without effect on other faults.
     #[must_use]
-    pub fn senders_fault(mut self) -> Self {
-        if let Kind::Refuse(refusal) = &mut self.kind {
-            refusal.sender_fault = true;
+    pub fn sender_fault(mut self) -> Self {
+        if let FaultKind::RejectEntries(fault) = &mut self.kind {
+            fault.sender_fault = true;
         }
         self
     }
 
-    /// The call fails with 500.
+    /// Fails the call with status 500.
     #[must_use]
     pub fn internal_error() -> Self {
-        Kind::Fail(Failure::InternalError).into()
+        FaultKind::Fail(ServiceError::InternalError).into()
     }
 
-    /// The call fails with 503.
+    /// Fails the call with status 503.
     #[must_use]
     pub fn unavailable() -> Self {
-        Kind::Fail(Failure::Unavailable).into()
+        FaultKind::Fail(ServiceError::Unavailable).into()
     }
 
-    /// The call is throttled, in the way of the service: 400 `RequestThrottled` or `ThrottlingException`, 503 `SlowDown`.
+    /// Throttles the call. SQS responds with 400 `RequestThrottled`, Secrets Manager with 400 `ThrottlingException`, and S3
+    /// with 503 `SlowDown`.
     #[must_use]
     pub fn throttled() -> Self {
-        Kind::Fail(Failure::Throttled).into()
+        FaultKind::Fail(ServiceError::Throttled).into()
     }
 
-    /// The caller has no permission.
+    /// Fails the call because the caller has no permission.
     #[must_use]
     pub fn access_denied() -> Self {
-        Kind::Fail(Failure::AccessDenied).into()
+        FaultKind::Fail(ServiceError::AccessDenied).into()
     }
 
-    /// The queue has been deleted.
+    /// Fails the call because the queue, the secret or the bucket does not exist.
     #[must_use]
     pub fn queue_does_not_exist() -> Self {
-        Kind::Fail(Failure::QueueDoesNotExist).into()
+        FaultKind::Fail(ServiceError::QueueDoesNotExist).into()
     }
 
-    /// The key that encrypts the queue (the secret, the object) is disabled.
+    /// Fails the call because the KMS key of the queue, the secret or the object is disabled.
     #[must_use]
     pub fn kms_disabled() -> Self {
-        Kind::Fail(Failure::KmsDisabled).into()
+        FaultKind::Fail(ServiceError::KmsDisabled).into()
     }
 
-    /// The call fails with this status and code; below 500 it is the sender's fault.
+    /// Fails the call with this status and code. SQS attributes a status below 500 to the sender.
     #[must_use]
     pub fn error(status: u16, code: &str) -> Self {
-        Kind::Fail(Failure::Other { status, code: code.to_owned() }).into()
+        FaultKind::Fail(ServiceError::Other { status, code: code.to_owned() }).into()
     }
 
-    /// The connection closes as soon as the headers have arrived, the body unread. Of use on a service only: which queue
-    /// a call is for is in its body.
+    /// Closes the connection after the headers, before the body is read. Inject it into a service, not into a queue: the
+    /// name of the queue is in the body.
     #[must_use]
     pub fn drop_unread() -> Self {
-        Kind::DropUnread.into()
+        FaultKind::DropUnread.into()
     }
 
-    /// The connection closes when the call has been read, and nothing was done.
+    /// Reads the call and closes the connection. The call has no effect.
     #[must_use]
     pub fn drop_connection() -> Self {
-        Kind::Drop.into()
+        FaultKind::Drop.into()
     }
 
-    /// The call is read and never answered, and nothing was done.
+    /// Reads the call and sends no response. The call has no effect.
     #[must_use]
     pub fn hang() -> Self {
-        Kind::Hang.into()
+        FaultKind::Hang.into()
     }
 
-    /// The call takes effect, and its connection closes without an answer.
+    /// Executes the call and closes the connection without a response.
     #[must_use]
-    pub fn store_and_drop() -> Self {
-        Kind::StoreAndDrop.into()
+    pub fn commit_then_drop() -> Self {
+        FaultKind::CommitThenDrop.into()
     }
 
-    /// The call takes effect and is never answered.
+    /// Executes the call and sends no response.
     #[must_use]
-    pub fn store_and_hang() -> Self {
-        Kind::StoreAndHang.into()
+    pub fn commit_then_hang() -> Self {
+        FaultKind::CommitThenHang.into()
     }
 
-    /// The call takes effect, and its connection closes after the headers and half of the body of the answer.
+    /// Executes the call and closes the connection after half of the response body.
     #[must_use]
-    pub fn store_and_truncate() -> Self {
-        Kind::StoreAndTruncate.into()
+    pub fn commit_then_truncate() -> Self {
+        FaultKind::CommitThenTruncate.into()
     }
 
-    /// The call takes effect; the headers of the answer come, and then nothing, on an open connection.
+    /// Executes the call, sends the headers of the response, and leaves the connection open without a body.
     #[must_use]
-    pub fn store_and_stall() -> Self {
-        Kind::StoreAndStall.into()
+    pub fn commit_then_stall() -> Self {
+        FaultKind::CommitThenStall.into()
     }
 
-    /// The call takes effect and is answered with 200 and a body that is no document.
+    /// Executes the call and responds with status 200 and a body that is not valid JSON or XML.
     #[must_use]
-    pub fn store_and_garble() -> Self {
-        Kind::StoreAndGarble.into()
+    pub fn commit_then_garble() -> Self {
+        FaultKind::CommitThenGarble.into()
     }
 
-    /// The call takes effect, and the answer has this status and this body instead of its own.
+    /// Executes the call and responds with this status and body.
     #[must_use]
-    pub fn store_and_answer(status: u16, body: &str) -> Self {
-        Kind::StoreAndAnswer { status, body: body.to_owned() }.into()
+    pub fn commit_then_respond(status: u16, body: &str) -> Self {
+        FaultKind::CommitThenRespond { status, body: body.to_owned() }.into()
     }
 
-    /// The call takes effect at once and is answered this much later than usual.
+    /// Executes the call immediately and adds `by` to the latency of the response.
     #[must_use]
-    pub fn slow(by: Duration) -> Self {
-        Kind::Slow(by).into()
+    pub fn delay_response(by: Duration) -> Self {
+        FaultKind::DelayResponse(by).into()
     }
 
-    /// The call takes effect only when its answer is due, this much later than usual. It takes effect even if the client
-    /// has closed the connection by then, as a service does that has queued the call.
+    /// Adds `by` to the latency, and executes the call only when the response is due. The call takes effect even if the
+    /// client has closed the connection by then, as in a service that queues calls.
     #[must_use]
-    pub fn store_late(by: Duration) -> Self {
-        Kind::StoreLate(by, None).into()
+    pub fn delay_commit(by: Duration) -> Self {
+        FaultKind::DelayCommit(by, None).into()
     }
 
-    /// The entries that `choose` selects are stored this much later than usual, the others at once; the answer comes when
-    /// all are stored. A batch without such an entry is left alone.
+    /// Adds `by` to the latency. Stores the entries for which `is_delayed` returns true only when the response is due, and the
+    /// others immediately. Batches without such an entry are not affected.
     ///
-    /// In a batch for a FIFO queue, entries behind a late one of their group are late too, because SQS keeps their order.
+    /// On a FIFO queue, a delayed entry also delays the later entries of its message group, because SQS keeps their order.
     #[must_use]
-    pub fn store_entries_late(by: Duration, choose: impl Fn(&Entry) -> bool + Send + Sync + 'static) -> Self {
-        Kind::StoreLate(by, Some(Selection::new(move |_, entry| choose(entry)))).into()
+    pub fn delay_entries(by: Duration, is_delayed: impl Fn(&Entry) -> bool + Send + Sync + 'static) -> Self {
+        FaultKind::DelayCommit(by, Some(Selection::new(move |_, entry| is_delayed(entry)))).into()
     }
 
-    /// The name under which it shows in the record of a call.
+    /// Returns the name of the fault in [`Call::fault`](crate::Call::fault).
     #[must_use]
     pub fn name(&self) -> &'static str {
         match &self.kind {
-            Kind::Refuse(refusal) if refusal.sender_fault => "entries refused as the sender's fault",
-            Kind::Refuse(_) => "entries refused",
-            Kind::Fail(Failure::InternalError) => "internal error",
-            Kind::Fail(Failure::Unavailable) => "unavailable",
-            Kind::Fail(Failure::Throttled) => "throttled",
-            Kind::Fail(Failure::AccessDenied) => "access denied",
-            Kind::Fail(Failure::QueueDoesNotExist) => "queue does not exist",
-            Kind::Fail(Failure::KmsDisabled) => "kms disabled",
-            Kind::Fail(Failure::Other { .. }) => "error",
-            Kind::DropUnread => "dropped unread",
-            Kind::Drop => "dropped",
-            Kind::Hang => "hung",
-            Kind::StoreAndDrop => "stored and dropped",
-            Kind::StoreAndHang => "stored and hung",
-            Kind::StoreAndTruncate => "stored and truncated",
-            Kind::StoreAndStall => "stored and stalled",
-            Kind::StoreAndGarble => "stored and garbled",
-            Kind::StoreAndAnswer { .. } => "stored and answered otherwise",
-            Kind::Slow(_) => "slow",
-            Kind::StoreLate(_, None) => "stored late",
-            Kind::StoreLate(_, Some(_)) => "entries stored late",
+            FaultKind::RejectEntries(fault) if fault.sender_fault => "entries rejected with SenderFault",
+            FaultKind::RejectEntries(_) => "entries rejected",
+            FaultKind::Fail(ServiceError::InternalError) => "internal error",
+            FaultKind::Fail(ServiceError::Unavailable) => "unavailable",
+            FaultKind::Fail(ServiceError::Throttled) => "throttled",
+            FaultKind::Fail(ServiceError::AccessDenied) => "access denied",
+            FaultKind::Fail(ServiceError::QueueDoesNotExist) => "queue does not exist",
+            FaultKind::Fail(ServiceError::KmsDisabled) => "kms disabled",
+            FaultKind::Fail(ServiceError::Other { .. }) => "error",
+            FaultKind::DropUnread => "dropped before the body",
+            FaultKind::Drop => "dropped",
+            FaultKind::Hang => "hung",
+            FaultKind::CommitThenDrop => "committed, then dropped",
+            FaultKind::CommitThenHang => "committed, then hung",
+            FaultKind::CommitThenTruncate => "committed, then truncated",
+            FaultKind::CommitThenStall => "committed, then stalled",
+            FaultKind::CommitThenGarble => "committed, then garbled",
+            FaultKind::CommitThenRespond { .. } => "committed, then responded otherwise",
+            FaultKind::DelayResponse(_) => "response delayed",
+            FaultKind::DelayCommit(_, None) => "commit delayed",
+            FaultKind::DelayCommit(_, Some(_)) => "entries delayed",
         }
     }
 }
 
-impl From<Kind> for Fault {
-    fn from(kind: Kind) -> Self {
+impl From<FaultKind> for Fault {
+    fn from(kind: FaultKind) -> Self {
         Self { kind }
     }
 }

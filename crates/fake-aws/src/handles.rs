@@ -1,12 +1,12 @@
-//! What a test holds of an account: its services, queues and buckets.
+//! Handles for the services, queues and buckets of an account.
 
 use crate::call::Service;
 use crate::fault::Fault;
 use crate::ids::ACCOUNT;
 use crate::lock::lock;
-use crate::rules::{FaultHandle, Scope, Times};
+use crate::rules::{FaultHandle, Frequency, Scope};
 use crate::s3::Object;
-use crate::sqs::{Message, Stored};
+use crate::sqs::{Message, QueueState};
 use crate::state::State;
 use std::collections::BTreeMap;
 use std::mem;
@@ -21,19 +21,20 @@ pub struct ServiceHandle {
 }
 
 impl ServiceHandle {
-    /// Injects a fault into the calls of this service; see [`Times`] for how often. Earlier faults go first.
-    #[allow(clippy::must_use_candidate, reason = "the count of a fault is only sometimes of interest")]
-    pub fn fault(&self, fault: Fault, times: Times) -> FaultHandle {
-        self.state.rules.add(Scope { service: self.service, queue: None }, fault, times)
+    /// Injects a fault into calls to this service, as often as `frequency` says. If several faults match a call, the first
+    /// one injected applies.
+    #[allow(clippy::must_use_candidate, reason = "most tests do not need the handle")]
+    pub fn inject_fault(&self, fault: Fault, frequency: Frequency) -> FaultHandle {
+        self.state.rules.add(Scope { service: self.service, queue: None }, fault, frequency)
     }
 
-    /// Delays every response by this time. The effect of the call is immediate.
+    /// Sets the latency of every response. Calls take effect immediately.
     pub fn set_latency(&self, latency: Duration) {
         self.state.set_latency(self.service, latency);
     }
 }
 
-/// One queue of a [`crate::FakeAws`], with the limits of SQS and without content-based deduplication.
+/// One queue of a [`crate::FakeAws`], with the limits of SQS. Content-based deduplication is disabled.
 #[derive(Debug)]
 pub struct Queue {
     state: Arc<State>,
@@ -43,37 +44,37 @@ pub struct Queue {
 
 impl Queue {
     pub(crate) fn open(state: Arc<State>, endpoint: &str, name: &str) -> Self {
-        lock(&state.queues).entry(name.to_owned()).or_insert_with(|| Stored::new(name));
+        lock(&state.queues).entry(name.to_owned()).or_insert_with(|| QueueState::new(name));
         Self { state, name: name.to_owned(), url: format!("{endpoint}/{ACCOUNT}/{name}") }
     }
 
-    /// Its URL.
+    /// Returns the URL.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its name.
+    /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// All stored messages, in the order of storing.
+    /// Returns all messages in the order in which they were stored.
     #[must_use]
     pub fn messages(&self) -> Vec<Message> {
-        self.with(|queue| queue.messages.clone())
+        self.with_state(|queue| queue.messages.clone())
     }
 
-    /// Takes all messages out of it, so that a long run does not pile them up.
+    /// Removes and returns all messages. Long runs call this to limit memory.
     #[must_use]
     pub fn take_messages(&self) -> Vec<Message> {
-        self.with(|queue| mem::take(&mut queue.messages))
+        self.with_state(|queue| mem::take(&mut queue.messages))
     }
 
-    /// Sets the `MaximumMessageSize` of the queue in bytes. It limits body and attributes together.
+    /// Sets the `MaximumMessageSize` of the queue in bytes, which limits the sum of body and attributes.
     pub fn set_maximum_message_size(&self, bytes: usize) {
-        self.with(|queue| queue.maximum_message_size = bytes);
+        self.with_state(|queue| queue.maximum_message_size = bytes);
     }
 
     /// Deletes the queue with its messages. Later calls fail with `QueueDoesNotExist`.
@@ -81,14 +82,15 @@ impl Queue {
         lock(&self.state.queues).remove(&self.name);
     }
 
-    /// Injects a fault into the calls to this queue; see [`Times`] for how often. Earlier faults go first.
-    #[allow(clippy::must_use_candidate, reason = "the count of a fault is only sometimes of interest")]
-    pub fn fault(&self, fault: Fault, times: Times) -> FaultHandle {
-        self.state.rules.add(Scope { service: Service::Sqs, queue: Some(self.name.clone()) }, fault, times)
+    /// Injects a fault into calls to this queue, as often as `frequency` says. If several faults match a call, the first
+    /// one injected applies.
+    #[allow(clippy::must_use_candidate, reason = "most tests do not need the handle")]
+    pub fn inject_fault(&self, fault: Fault, frequency: Frequency) -> FaultHandle {
+        self.state.rules.add(Scope { service: Service::Sqs, queue: Some(self.name.clone()) }, fault, frequency)
     }
 
-    fn with<T: Default>(&self, look: impl FnOnce(&mut Stored) -> T) -> T {
-        lock(&self.state.queues).get_mut(&self.name).map(look).unwrap_or_default()
+    fn with_state<T: Default>(&self, use_state: impl FnOnce(&mut QueueState) -> T) -> T {
+        lock(&self.state.queues).get_mut(&self.name).map(use_state).unwrap_or_default()
     }
 }
 
@@ -105,19 +107,19 @@ impl Bucket {
         Self { state, name: name.to_owned() }
     }
 
-    /// All objects, by key.
+    /// Returns all objects by key.
     #[must_use]
     pub fn objects(&self) -> BTreeMap<String, Object> {
         lock(&self.state.buckets).get(&self.name).cloned().unwrap_or_default()
     }
 
-    /// The object at a key.
+    /// Returns the object with this key.
     #[must_use]
     pub fn object(&self, key: &str) -> Option<Object> {
         lock(&self.state.buckets).get(&self.name)?.get(key).cloned()
     }
 
-    /// Deletes the bucket with all that is in it; calls to it fail with `NoSuchBucket` from then on.
+    /// Deletes the bucket with its objects. Later calls fail with `NoSuchBucket`.
     pub fn delete(&self) {
         lock(&self.state.buckets).remove(&self.name);
     }

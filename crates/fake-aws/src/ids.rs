@@ -1,12 +1,12 @@
-//! The account that owns everything, and ids as AWS generates them.
+//! The account, the region, and generated ids.
 
 /// The account that owns every queue, secret and bucket.
 pub const ACCOUNT: &str = "123456789012";
 
-/// The region that everything is in.
+/// The region of every queue, secret and bucket.
 pub const REGION: &str = "eu-central-1";
 
-/// Generates an id of the form that AWS gives to requests and messages.
+/// Generates an id in the format of the request and message ids of AWS.
 pub(crate) fn new_id() -> String {
     let (first, last) = (fastrand::u32(..), fastrand::u64(..1 << 48));
     let (second, third, fourth) = (fastrand::u16(..), fastrand::u16(..0x1000), fastrand::u16(..0x1000));

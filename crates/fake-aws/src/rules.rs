@@ -1,109 +1,112 @@
-//! Which calls go wrong: the faults in force, and how often each fires.
+//! The injected faults, and the selection of the fault for a call.
 
 use crate::call::Service;
-use crate::fault::{Fault, Kind};
+use crate::fault::{Fault, FaultKind};
 use crate::lock::lock;
-use crate::sqs::{Entry, Refusal};
+use crate::sqs::{Entry, EntryFault};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// In how many of the calls that it could hit a fault does.
+/// The calls to which a fault applies.
+///
+/// A call matches a fault if it goes to the service or queue of the fault. If the fault selects entries, the call must also
+/// contain a selected entry.
 #[non_exhaustive]
-pub enum Times {
-    /// In the next one.
+pub enum Frequency {
+    /// The next matching call.
     Once,
-    /// In the next so many.
+    /// The next matching calls, as many as this.
     Next(usize),
-    /// In all, until it is cleared.
+    /// All matching calls, until the fault is cleared.
     Always,
-    /// In each with this probability, by a generator that the seed makes repeatable.
-    Chance {
+    /// Each matching call with this probability.
+    Random {
         /// From 0 to 1.
         probability: f64,
-        /// Two faults with one seed hit the same calls.
+        /// Two faults with the same seed apply to the same calls.
         seed: u64,
     },
-    /// In those that the test chooses.
-    When(Box<dyn Fn(&Incoming<'_>) -> bool + Send + Sync>),
+    /// The matching calls for which the predicate returns true.
+    When(Box<dyn Fn(&IncomingCall<'_>) -> bool + Send + Sync>),
 }
 
-impl Times {
-    /// In those calls that the test chooses.
-    pub fn when(choose: impl Fn(&Incoming<'_>) -> bool + Send + Sync + 'static) -> Self {
-        Self::When(Box::new(choose))
+impl Frequency {
+    /// Selects the matching calls for which `is_hit` returns true.
+    pub fn when(is_hit: impl Fn(&IncomingCall<'_>) -> bool + Send + Sync + 'static) -> Self {
+        Self::When(Box::new(is_hit))
     }
 }
 
-impl fmt::Debug for Times {
+impl fmt::Debug for Frequency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Once => f.write_str("Once"),
-            Self::Next(left) => write!(f, "Next({left})"),
+            Self::Next(count) => write!(f, "Next({count})"),
             Self::Always => f.write_str("Always"),
-            Self::Chance { probability, seed } => write!(f, "Chance({probability}, seed {seed})"),
+            Self::Random { probability, seed } => write!(f, "Random({probability}, seed {seed})"),
             Self::When(_) => f.write_str("When(…)"),
         }
     }
 }
 
-/// A call as a fault's [`Times::When`] sees it.
+/// The argument of the predicate of [`Frequency::When`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Incoming<'a> {
+pub struct IncomingCall<'a> {
     /// The service.
     pub service: Service,
-    /// The operation, as `SendMessageBatch`.
+    /// The operation, for example `SendMessageBatch`.
     pub operation: &'a str,
-    /// The connection that brought it, counted from 1, as [`crate::Call::connection`].
+    /// The number of its connection, see [`crate::Call::connection`].
     pub connection: u64,
-    /// The queue's name, where the call names one.
+    /// The name of the queue, for calls to SQS.
     pub queue: Option<&'a str>,
-    /// What a call to SQS wants to send.
+    /// The messages in a call to SQS.
     pub entries: &'a [Entry],
-    /// Which of the calls that this fault could hit it is, from 1.
+    /// The number of this call among the matching calls of the fault, from 1.
     pub nth: usize,
 }
 
-/// A fault that is in force: how often it fired, and the end of it.
+/// An injected fault. Dropping the handle does not clear the fault.
 #[derive(Debug, Clone, Default)]
 pub struct FaultHandle {
-    counts: Arc<Counts>,
+    state: Arc<FaultState>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct FaultState {
     fired: AtomicUsize,
     cleared: AtomicBool,
 }
 
 impl FaultHandle {
-    /// How many calls it has hit.
+    /// Returns the number of calls to which the fault was applied.
     #[must_use]
     pub fn fired(&self) -> usize {
-        self.counts.fired.load(Ordering::Relaxed)
+        self.state.fired.load(Ordering::Relaxed)
     }
 
-    /// Ends it.
+    /// Removes the fault.
     pub fn clear(&self) {
-        self.counts.cleared.store(true, Ordering::Relaxed);
+        self.state.cleared.store(true, Ordering::Relaxed);
     }
 
     fn is_cleared(&self) -> bool {
-        self.counts.cleared.load(Ordering::Relaxed)
+        self.state.cleared.load(Ordering::Relaxed)
     }
 }
 
-/// What a fault was set on: a service, or one queue of it.
+/// Where a fault was injected: a service, or one queue.
 #[derive(Debug)]
 pub(crate) struct Scope {
     pub(crate) service: Service,
     pub(crate) queue: Option<String>,
 }
 
-/// The faults in force, in the order in which they were set.
+/// The injected faults, in the order of injection.
 #[derive(Debug, Default)]
-pub(crate) struct Rules {
+pub(crate) struct FaultRules {
     rules: Mutex<Vec<Rule>>,
 }
 
@@ -111,18 +114,18 @@ pub(crate) struct Rules {
 struct Rule {
     scope: Scope,
     fault: Fault,
-    times: Times,
-    chance: fastrand::Rng,
-    seen: usize,
+    frequency: Frequency,
+    rng: fastrand::Rng,
+    matching_calls: usize,
     handle: FaultHandle,
 }
 
-impl Rules {
-    pub(crate) fn add(&self, scope: Scope, fault: Fault, times: Times) -> FaultHandle {
+impl FaultRules {
+    pub(crate) fn add(&self, scope: Scope, fault: Fault, frequency: Frequency) -> FaultHandle {
         let handle = FaultHandle::default();
-        let seed = if let Times::Chance { seed, .. } = times { seed } else { 0 };
-        let chance = fastrand::Rng::with_seed(seed);
-        lock(&self.rules).push(Rule { scope, fault, times, chance, seen: 0, handle: handle.clone() });
+        let seed = if let Frequency::Random { seed, .. } = frequency { seed } else { 0 };
+        let rng = fastrand::Rng::with_seed(seed);
+        lock(&self.rules).push(Rule { scope, fault, frequency, rng, matching_calls: 0, handle: handle.clone() });
         handle
     }
 
@@ -130,56 +133,56 @@ impl Rules {
         lock(&self.rules).clear();
     }
 
-    /// The fault for a call of which only the headers are known.
-    pub(crate) fn pick_unread(&self, service: Service, operation: &str, connection: u64) -> Option<Fault> {
-        self.pick_of(&Incoming { service, operation, connection, queue: None, entries: &[], nth: 0 }, true)
+    /// Selects the fault that applies before the body of a call is read.
+    pub(crate) fn select_before_body(&self, service: Service, operation: &str, connection: u64) -> Option<Fault> {
+        self.select(&IncomingCall { service, operation, connection, queue: None, entries: &[], nth: 0 }, true)
     }
 
-    /// The fault for a call that has been read.
-    pub(crate) fn pick(&self, call: &Incoming<'_>) -> Option<Fault> {
-        self.pick_of(call, false)
+    /// Selects the fault that applies after a call was read.
+    pub(crate) fn select_after_body(&self, call: &IncomingCall<'_>) -> Option<Fault> {
+        self.select(call, false)
     }
 
-    fn pick_of(&self, call: &Incoming<'_>, unread: bool) -> Option<Fault> {
+    fn select(&self, call: &IncomingCall<'_>, before_body: bool) -> Option<Fault> {
         let mut rules = lock(&self.rules);
-        rules.retain(|rule| !rule.handle.is_cleared() && !matches!(rule.times, Times::Next(0)));
+        rules.retain(|rule| !rule.handle.is_cleared() && !matches!(rule.frequency, Frequency::Next(0)));
         let rule = rules
             .iter_mut()
-            .filter(|rule| unread == matches!(rule.fault.kind, Kind::DropUnread))
+            .filter(|rule| before_body == matches!(rule.fault.kind, FaultKind::DropUnread))
             .find_map(|rule| rule.fires(call).then_some(rule))?;
-        rule.handle.counts.fired.fetch_add(1, Ordering::Relaxed);
+        rule.handle.state.fired.fetch_add(1, Ordering::Relaxed);
         Some(rule.fault.clone())
     }
 }
 
 impl Rule {
-    fn fires(&mut self, call: &Incoming<'_>) -> bool {
-        if !self.could_hit(call) {
+    fn fires(&mut self, call: &IncomingCall<'_>) -> bool {
+        if !self.matches(call) {
             return false;
         }
-        self.seen += 1;
-        match &mut self.times {
-            Times::Once => {
-                self.times = Times::Next(0);
+        self.matching_calls += 1;
+        match &mut self.frequency {
+            Frequency::Once => {
+                self.frequency = Frequency::Next(0);
                 true
             }
-            Times::Next(left) => {
-                let fires = *left > 0;
-                *left = left.saturating_sub(1);
+            Frequency::Next(remaining) => {
+                let fires = *remaining > 0;
+                *remaining = remaining.saturating_sub(1);
                 fires
             }
-            Times::Always => true,
-            Times::Chance { probability, .. } => self.chance.f64() < *probability,
-            Times::When(choose) => choose(&Incoming { nth: self.seen, ..call.clone() }),
+            Frequency::Always => true,
+            Frequency::Random { probability, .. } => self.rng.f64() < *probability,
+            Frequency::When(is_hit) => is_hit(&IncomingCall { nth: self.matching_calls, ..call.clone() }),
         }
     }
 
-    fn could_hit(&self, call: &Incoming<'_>) -> bool {
+    fn matches(&self, call: &IncomingCall<'_>) -> bool {
         let in_scope = self.scope.service == call.service
             && self.scope.queue.as_deref().is_none_or(|queue| call.queue == Some(queue));
         in_scope
             && match &self.fault.kind {
-                Kind::Refuse(Refusal { entries, .. }) | Kind::StoreLate(_, Some(entries)) => {
+                FaultKind::RejectEntries(EntryFault { entries, .. }) | FaultKind::DelayCommit(_, Some(entries)) => {
                     entries.includes_any(call.entries)
                 }
                 _ => true,

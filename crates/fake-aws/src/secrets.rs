@@ -1,8 +1,8 @@
-//! Secrets Manager's `GetSecretValue`, in its JSON protocol 1.1.
+//! `GetSecretValue` of Secrets Manager in the AWS JSON 1.1 protocol.
 
-use crate::answer::Answer;
-use crate::failure::Failure;
 use crate::ids::{ACCOUNT, REGION, new_id};
+use crate::response::ServiceResponse;
+use crate::service_error::ServiceError;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::time::SystemTime;
 
-/// All secrets, by name.
+/// All secrets by name.
 #[derive(Debug, Default)]
 pub(crate) struct Secrets {
     secrets: HashMap<String, Secret>,
@@ -46,31 +46,31 @@ impl Secrets {
     }
 }
 
-/// The ARN of a secret.
+/// Returns the ARN of a secret.
 pub(crate) fn arn(name: &str) -> String {
     format!("arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}-AbCdEf")
 }
 
-/// A reading of one secret.
+/// A well-formed call of `GetSecretValue`.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Get {
+pub(crate) struct GetSecretValueCall {
     #[serde(rename = "SecretId")]
     id: String,
 }
 
-impl Get {
-    pub(crate) fn read(operation: &str, body: &[u8]) -> Result<Self, Answer> {
+impl GetSecretValueCall {
+    pub(crate) fn parse(operation: &str, body: &[u8]) -> Result<Self, ServiceResponse> {
         if operation != "GetSecretValue" {
-            return Err(error(400, "UnknownOperationException", "The fake knows GetSecretValue only."));
+            return Err(json_error(400, "UnknownOperationException", "The fake supports only GetSecretValue."));
         }
-        serde_json::from_slice(body).map_err(|cause| error(400, "SerializationException", &cause.to_string()))
+        serde_json::from_slice(body).map_err(|cause| json_error(400, "SerializationException", &cause.to_string()))
     }
 
-    pub(crate) fn act(self, secrets: &Secrets) -> Answer {
-        let found = secrets.secrets.iter().find(|(name, _)| **name == self.id || arn(name) == self.id);
-        let Some((name, secret)) = found else {
+    pub(crate) fn execute(self, secrets: &Secrets) -> ServiceResponse {
+        let secret = secrets.secrets.iter().find(|(name, _)| **name == self.id || arn(name) == self.id);
+        let Some((name, secret)) = secret else {
             let message = "Secrets Manager can't find the specified secret.";
-            return error(400, "ResourceNotFoundException", message);
+            return json_error(400, "ResourceNotFoundException", message);
         };
         let mut document = json!({
             "ARN": arn(name),
@@ -83,30 +83,30 @@ impl Get {
             Value::Text(text) => document["SecretString"] = json!(text),
             Value::Bytes(bytes) => document["SecretBinary"] = json!(BASE64_STANDARD.encode(bytes)),
         }
-        Answer::new(200, CONTENT_TYPE, document.to_string()).header("x-amzn-requestid", new_id())
+        ServiceResponse::new(200, CONTENT_TYPE, document.to_string()).with_header("x-amzn-requestid", new_id())
     }
 }
 
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 
-/// A failure of the whole call in this service's words.
-pub(crate) fn failure(failure: &Failure) -> Answer {
-    match failure {
-        Failure::InternalError => error(500, "InternalServiceError", "An error occurred on the server side."),
-        Failure::Unavailable => error(503, "ServiceUnavailable", "The service is unavailable."),
-        Failure::Throttled => error(400, "ThrottlingException", "Rate exceeded"),
-        Failure::AccessDenied => {
-            error(400, "AccessDeniedException", "User is not authorized to perform: secretsmanager:GetSecretValue")
+/// Makes the response of Secrets Manager for an error.
+pub(crate) fn error_response(error: &ServiceError) -> ServiceResponse {
+    match error {
+        ServiceError::InternalError => json_error(500, "InternalServiceError", "An error occurred on the server side."),
+        ServiceError::Unavailable => json_error(503, "ServiceUnavailable", "The service is unavailable."),
+        ServiceError::Throttled => json_error(400, "ThrottlingException", "Rate exceeded"),
+        ServiceError::AccessDenied => {
+            json_error(400, "AccessDeniedException", "User is not authorized to perform: secretsmanager:GetSecretValue")
         }
-        Failure::QueueDoesNotExist => error(400, "ResourceNotFoundException", "There is no such secret."),
-        Failure::KmsDisabled => {
-            error(400, "DecryptionFailure", "Secrets Manager can't decrypt the protected secret text.")
+        ServiceError::QueueDoesNotExist => json_error(400, "ResourceNotFoundException", "The secret does not exist."),
+        ServiceError::KmsDisabled => {
+            json_error(400, "DecryptionFailure", "Secrets Manager can't decrypt the protected secret text.")
         }
-        Failure::Other { status, code } => error(*status, code, "The test asked for this error."),
+        ServiceError::Other { status, code } => json_error(*status, code, "The test injected this error."),
     }
 }
 
-fn error(status: u16, code: &str, message: &str) -> Answer {
+fn json_error(status: u16, code: &str, message: &str) -> ServiceResponse {
     let body = json!({ "__type": code, "Message": message }).to_string();
-    Answer::new(status, CONTENT_TYPE, body).header("x-amzn-requestid", new_id())
+    ServiceResponse::new(status, CONTENT_TYPE, body).with_header("x-amzn-requestid", new_id())
 }

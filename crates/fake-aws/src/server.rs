@@ -1,6 +1,6 @@
 //! Accepts connections on loopback, counts them, and serves HTTP/1.1 on each.
 
-use crate::answer::{AnswerBody, Dropped};
+use crate::response::{ConnectionDroppedError, ResponseBody};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,18 +17,18 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 
-/// Counts connections, and closes the idle ones on demand.
+/// Counts connections, and closes idle ones when a test requests it.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     accepted: AtomicU64,
     pub(crate) open: Gauge,
-    closing: watch::Sender<()>,
+    close_signal: watch::Sender<()>,
 }
 
 impl Connections {
-    /// Closes every connection, each as soon as it carries no call.
+    /// Closes every connection as soon as it is idle.
     pub(crate) fn close_idle(&self) {
-        self.closing.send_replace(());
+        self.close_signal.send_replace(());
     }
 
     pub(crate) fn accepted(&self) -> u64 {
@@ -36,7 +36,7 @@ impl Connections {
     }
 }
 
-/// A count that remembers its highest value.
+/// A counter with its highest value.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge {
     now: AtomicUsize,
@@ -44,12 +44,12 @@ pub(crate) struct Gauge {
 }
 
 impl Gauge {
-    pub(crate) fn up(&self) {
+    pub(crate) fn increment(&self) {
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
         self.peak.fetch_max(now, Ordering::Relaxed);
     }
 
-    pub(crate) fn down(&self) {
+    pub(crate) fn decrement(&self) {
         self.now.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -61,20 +61,21 @@ impl Gauge {
         self.peak.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn forget_peak(&self) {
+    pub(crate) fn reset_peak(&self) {
         self.peak.store(self.now(), Ordering::Relaxed);
     }
 }
 
-/// A listener at a free port of loopback, which closes when this is dropped.
+/// A listener on a free port of loopback. Dropping this closes it.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    accepting: AbortHandle,
+    accept_task: AbortHandle,
 }
 
 impl Server {
-    /// Serves `handler`, over TLS if it is given; an error of it closes its connection.
+    /// Passes every request to `handler`, with the number of its connection. If the handler returns an error, the connection
+    /// closes.
     pub(crate) fn start<F, R>(
         runtime: &Handle,
         connections: Arc<Connections>,
@@ -83,19 +84,19 @@ impl Server {
     ) -> Self
     where
         F: Fn(u64, Request<Incoming>) -> R + Clone + Send + Sync + 'static,
-        R: Future<Output = Result<Response<AnswerBody>, Dropped>> + Send + 'static,
+        R: Future<Output = Result<Response<ResponseBody>, ConnectionDroppedError>> + Send + 'static,
     {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         listener.set_nonblocking(true).expect("a socket can be made non-blocking");
-        let accepting = runtime.spawn(accept(listener, connections, tls, handler)).abort_handle();
-        Self { address, accepting }
+        let accept_task = runtime.spawn(accept(listener, connections, tls, handler)).abort_handle();
+        Self { address, accept_task }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.accept_task.abort();
     }
 }
 
@@ -106,19 +107,19 @@ async fn accept<F, R>(
     handler: F,
 ) where
     F: Fn(u64, Request<Incoming>) -> R + Clone + Send + Sync + 'static,
-    R: Future<Output = Result<Response<AnswerBody>, Dropped>> + Send + 'static,
+    R: Future<Output = Result<Response<ResponseBody>, ConnectionDroppedError>> + Send + 'static,
 {
     let listener = TcpListener::from_std(listener).expect("the runtime drives sockets");
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(10)).await; // out of file descriptors, perhaps not for long
+            tokio::time::sleep(Duration::from_millis(10)).await; // the limit of file descriptors may be reached temporarily
             continue;
         };
         let _ = stream.set_nodelay(true);
         let (tls, connections, handler) = (tls.clone(), Arc::clone(&connections), handler.clone());
         tokio::spawn(async move {
             let Some(tls) = tls else { return serve_connection(stream, connections, handler).await };
-            // A client that does not trust the certificate has gone; it never had a connection.
+            // A failed handshake does not count as a connection.
             if let Ok(stream) = tls.accept(stream).await {
                 serve_connection(stream, connections, handler).await;
             }
@@ -126,42 +127,42 @@ async fn accept<F, R>(
     }
 }
 
-/// Serves one connection, over TCP or TLS.
+/// Serves one connection with or without TLS.
 async fn serve_connection<S, F, R>(stream: S, connections: Arc<Connections>, handler: F)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     F: Fn(u64, Request<Incoming>) -> R,
-    R: Future<Output = Result<Response<AnswerBody>, Dropped>>,
+    R: Future<Output = Result<Response<ResponseBody>, ConnectionDroppedError>>,
 {
-    let open = Open::new(&connections);
-    let mut closing = connections.closing.subscribe();
+    let open = OpenConnection::new(&connections);
+    let mut close_signal = connections.close_signal.subscribe();
     let service = service_fn(|request| handler(open.number, request));
     let connection = http1::Builder::new().header_read_timeout(None).serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     loop {
         tokio::select! {
-            // An error is the client's going away or a fault that a test asked for.
+            // An error means that the client closed the connection or that a fault was injected.
             _ = connection.as_mut() => return,
-            Ok(()) = closing.changed() => connection.as_mut().graceful_shutdown(),
+            Ok(()) = close_signal.changed() => connection.as_mut().graceful_shutdown(),
         }
     }
 }
 
-/// One open connection, counted while it lives.
-struct Open<'a> {
+/// Counts an open connection until this is dropped.
+struct OpenConnection<'a> {
     connections: &'a Connections,
     number: u64,
 }
 
-impl<'a> Open<'a> {
+impl<'a> OpenConnection<'a> {
     fn new(connections: &'a Connections) -> Self {
-        connections.open.up();
+        connections.open.increment();
         Self { connections, number: connections.accepted.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
-        self.connections.open.down();
+        self.connections.open.decrement();
     }
 }

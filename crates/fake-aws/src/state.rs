@@ -2,7 +2,7 @@
 
 use crate::call::{CallLog, Service};
 use crate::lock::lock;
-use crate::rules::Rules;
+use crate::rules::FaultRules;
 use crate::s3::Buckets;
 use crate::secrets::Secrets;
 use crate::server::{Connections, Gauge};
@@ -11,15 +11,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Everything that outlives a call.
+/// The state that calls share.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) queues: Mutex<Queues>,
     pub(crate) secrets: Mutex<Secrets>,
     pub(crate) buckets: Mutex<Buckets>,
-    pub(crate) rules: Rules,
+    pub(crate) rules: FaultRules,
     pub(crate) calls: Arc<CallLog>,
-    pub(crate) late_effects: Gauge,
+    pub(crate) delayed_commits: Gauge,
     pub(crate) connections: Arc<Connections>,
     latencies: Mutex<HashMap<Service, Duration>>,
 }

@@ -1,4 +1,4 @@
-//! Payloads of public projects, in the folder that `PAYLOAD_CORPUS` names; they are no part of this project.
+//! Payloads of public projects, in the directory that `PAYLOAD_CORPUS` names. They are not part of this project.
 
 use std::{
     fs,
@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The folder, or none with a word about it.
-#[allow(clippy::explicit_write, reason = "what the macro prints is captured, and nobody would see the skipping")]
+/// Returns the directory, or `None` with a message if the variable is not set.
+#[allow(clippy::explicit_write, reason = "the test harness captures the output of eprintln!")]
 pub(crate) fn folder() -> Option<PathBuf> {
     let folder = std::env::var_os("PAYLOAD_CORPUS").map(PathBuf::from);
     if folder.is_none() {
@@ -16,7 +16,7 @@ pub(crate) fn folder() -> Option<PathBuf> {
     folder
 }
 
-/// Name and text of every payload: the JSON files of the folder's folders.
+/// Returns path and text of every JSON file in the subdirectories.
 pub(crate) fn payloads(corpus: &Path) -> Vec<(String, String)> {
     let mut folders = vec![corpus.to_owned()];
     let mut payloads = Vec::new();

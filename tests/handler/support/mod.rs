@@ -1,4 +1,4 @@
-//! The webhook over a scripted SQS and Secrets Manager: the SDK's clients are real, their network is not.
+//! The handler with real SDK clients, whose network is a scripted SQS and Secrets Manager.
 
 pub(crate) mod corpus;
 pub(crate) mod schema;
@@ -25,7 +25,7 @@ use whatsapp_webhook::{routes::Routes, signature::sign};
 pub(crate) const APP_SECRET: &str = "an-app-secret";
 pub(crate) const VERIFY_TOKEN: &str = "a-verify-token";
 
-/// One entry of a call, as it was sent.
+/// One entry of a call to SQS.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) queue: String,
@@ -34,27 +34,27 @@ pub(crate) struct Entry {
     pub(crate) attributes: BTreeMap<String, String>,
     pub(crate) group: String,
     pub(crate) deduplication: Option<String>,
-    pub(crate) stored: bool,
+    pub(crate) is_stored: bool,
 }
 
 impl Entry {
-    /// The bytes that SQS counts; all of our attributes but one are strings, and that one only with a bucket.
+    /// Returns the size that SQS limits. Without a bucket, all attributes are strings.
     pub(crate) fn bytes(&self) -> usize {
         let attributes = self.attributes.iter().map(|(name, value)| name.len() + "String".len() + value.len());
         self.body.len() + attributes.sum::<usize>()
     }
 }
 
-/// What SQS says to a call.
+/// The response of SQS to a call.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
     Stored,
-    /// Entries by their index in the call: not stored, with a code and whether it is the sender's fault.
-    Refused(Vec<usize>, &'static str, bool),
-    /// Entries by their index: not stored, and not in the answer either.
-    Unmentioned(Vec<usize>),
-    /// The whole call: a status and a code.
-    Error(u16, &'static str),
+    /// Rejects the entries with these indices, with a code and `SenderFault`.
+    EntriesRejected(Vec<usize>, &'static str, bool),
+    /// Neither stores nor mentions the entries with these indices.
+    EntriesOmitted(Vec<usize>),
+    /// Rejects the call with a status and a code.
+    CallRejected(u16, &'static str),
 }
 
 pub(crate) struct Webhook {
@@ -64,9 +64,9 @@ pub(crate) struct Webhook {
     reads: Arc<Mutex<usize>>,
 }
 
-/// Parses an event as Lambda's runtime does, and handles it within a time.
-pub(crate) async fn handle(ingress: &Ingress, event: &str, time: Duration) -> ApiGatewayV2httpResponse {
-    let deadline = SystemTime::UNIX_EPOCH.elapsed().unwrap() + time;
+/// Parses an event as Lambda's runtime does, and handles it with this timeout.
+pub(crate) async fn handle(ingress: &Ingress, event: &str, timeout: Duration) -> ApiGatewayV2httpResponse {
+    let deadline = SystemTime::UNIX_EPOCH.elapsed().unwrap() + timeout;
     let mut context = Context::default();
     context.deadline = u64::try_from(deadline.as_millis()).unwrap();
     let Ok(response) = ingress.handle(serde_json::from_str(event).unwrap(), &context).await;
@@ -77,19 +77,19 @@ pub(crate) fn status(response: &ApiGatewayV2httpResponse) -> u16 {
     response.status_code.try_into().unwrap()
 }
 
-/// A secret that the function works with.
+/// Makes the text of a valid secret.
 pub(crate) fn secret(app_secret: &str, verify_token: &str) -> String {
     json!({"app_secret": app_secret, "verify_token": verify_token}).to_string()
 }
 
 impl Webhook {
-    /// Routes are names of queues; SQS stores everything.
+    /// Creates a webhook whose SQS stores everything. The routes map to names of queues.
     pub(crate) async fn new(routes: &[(&str, &str)]) -> Self {
-        Self::scripted(routes, |_| Reply::Stored).await
+        Self::with_script(routes, |_| Reply::Stored).await
     }
 
-    /// `script` is shown the entries of each call.
-    pub(crate) async fn scripted(
+    /// Creates a webhook. `script` returns the response to the entries of each call.
+    pub(crate) async fn with_script(
         routes: &[(&str, &str)],
         script: impl Fn(&[Entry]) -> Reply + Send + Sync + 'static,
     ) -> Self {
@@ -110,7 +110,7 @@ impl Webhook {
         }
     }
 
-    /// The same, for callers with a client certificate of this common name.
+    /// Requires a client certificate with this common name.
     pub(crate) fn require_client_cn(self, name: &str) -> Self {
         Self { ingress: self.ingress.require_client_cn(Some(name.to_owned())), ..self }
     }
@@ -129,32 +129,32 @@ impl Webhook {
         self.send_text(&event.to_string()).await
     }
 
-    /// Hands a whole event to the handler, with ten seconds to answer.
+    /// Sends an event with a timeout of ten seconds.
     pub(crate) async fn send_text(&self, event: &str) -> ApiGatewayV2httpResponse {
         handle(&self.ingress, event, Duration::from_secs(10)).await
     }
 
-    /// Every entry of every call so far.
+    /// Returns all entries of all calls.
     pub(crate) fn entries(&self) -> Vec<Entry> {
         self.entries.lock().unwrap().clone()
     }
 
-    /// The entries that are stored, in the order in which they were.
-    pub(crate) fn stored(&self) -> Vec<Entry> {
-        self.entries().into_iter().filter(|entry| entry.stored).collect()
+    /// Returns the stored entries in order.
+    pub(crate) fn stored_entries(&self) -> Vec<Entry> {
+        self.entries().into_iter().filter(|entry| entry.is_stored).collect()
     }
 
-    /// Bodies of what a queue holds.
+    /// Returns the bodies on a queue.
     pub(crate) fn bodies(&self, queue: &str) -> Vec<String> {
-        self.stored().into_iter().filter(|entry| entry.queue == queue).map(|entry| entry.body).collect()
+        self.stored_entries().into_iter().filter(|entry| entry.queue == queue).map(|entry| entry.body).collect()
     }
 
     pub(crate) fn set_secret(&self, secret: Result<String, u16>) {
         *self.secret.lock().unwrap() = secret;
     }
 
-    /// How often the secret was read.
-    pub(crate) fn reads(&self) -> usize {
+    /// Returns how often the function read the secret.
+    pub(crate) fn secret_reads(&self) -> usize {
         *self.reads.lock().unwrap()
     }
 }
@@ -173,7 +173,7 @@ fn sqs(
         let length = request.headers()["content-length"].to_str().unwrap();
         let body = request.body().bytes().unwrap();
         assert_eq!(length, body.len().to_string());
-        let mut sent = sent(call, &serde_json::from_slice(body).unwrap());
+        let mut sent = parse_entries(call, &serde_json::from_slice(body).unwrap());
         let reply = script(&sent);
         let response = respond(&reply, &mut sent);
         entries.lock().unwrap().extend(sent);
@@ -184,8 +184,8 @@ fn sqs(
     aws_sdk_sqs::Client::from_conf(config.build())
 }
 
-/// The entries of a call, as SQS would read them.
-fn sent(call: usize, body: &Value) -> Vec<Entry> {
+/// Parses the entries of a call.
+fn parse_entries(call: usize, body: &Value) -> Vec<Entry> {
     let text = |value: &Value| value.as_str().map(ToOwned::to_owned);
     let queue = body["QueueUrl"].as_str().unwrap().rsplit('/').next().unwrap();
     let entry = |(index, entry): (usize, &Value)| {
@@ -199,38 +199,38 @@ fn sent(call: usize, body: &Value) -> Vec<Entry> {
             attributes: attributes.map(|(name, value)| (name.clone(), text(&value["StringValue"]).unwrap())).collect(),
             group: text(&entry["MessageGroupId"]).unwrap_or_default(),
             deduplication: text(&entry["MessageDeduplicationId"]),
-            stored: true,
+            is_stored: true,
         }
     };
     body["Entries"].as_array().unwrap().iter().enumerate().map(entry).collect()
 }
 
 fn respond(reply: &Reply, sent: &mut [Entry]) -> Response<String> {
-    let (refused, code, fault) = match reply {
+    let (rejected, code, fault) = match reply {
         Reply::Stored => (&[][..], "", false),
-        Reply::Unmentioned(refused) => (&refused[..], "", false),
-        Reply::Refused(refused, code, fault) => (&refused[..], *code, *fault),
-        Reply::Error(status, code) => {
+        Reply::EntriesOmitted(rejected) => (&rejected[..], "", false),
+        Reply::EntriesRejected(rejected, code, fault) => (&rejected[..], *code, *fault),
+        Reply::CallRejected(status, code) => {
             for entry in sent {
-                entry.stored = false;
+                entry.is_stored = false;
             }
-            return answer(*status, &failure(code));
+            return make_response(*status, &error_body(code));
         }
     };
     let (mut successful, mut failed) = (Vec::new(), Vec::new());
     for (index, sent) in sent.iter_mut().enumerate() {
         let id = index.to_string();
-        sent.stored = !refused.contains(&index);
-        if sent.stored {
+        sent.is_stored = !rejected.contains(&index);
+        if sent.is_stored {
             successful.push(json!({"Id": id, "MessageId": "m", "MD5OfMessageBody": "d"}));
-        } else if !matches!(reply, Reply::Unmentioned(_)) {
+        } else if !matches!(reply, Reply::EntriesOmitted(_)) {
             failed.push(json!({"Id": id, "Code": code, "SenderFault": fault}));
         }
     }
-    answer(200, &json!({"Successful": successful, "Failed": failed}))
+    make_response(200, &json!({"Successful": successful, "Failed": failed}))
 }
 
-fn answer(status: u16, body: &Value) -> Response<String> {
+fn make_response(status: u16, body: &Value) -> Response<String> {
     Response::builder().status(status).body(body.to_string()).unwrap()
 }
 
@@ -242,7 +242,7 @@ fn secrets_manager(
         *reads.lock().unwrap() += 1;
         match &*secret.lock().unwrap() {
             Ok(secret) => MockResponse::Output(GetSecretValueOutput::builder().secret_string(secret).build()),
-            Err(status) => MockResponse::Http(error(*status, "InternalServiceError")),
+            Err(status) => MockResponse::Http(error_response(*status, "InternalServiceError")),
         }
     });
     mock_client!(aws_sdk_secretsmanager, RuleMode::MatchAny, [&rule], |config| {
@@ -250,10 +250,10 @@ fn secrets_manager(
     })
 }
 
-fn error(status: u16, code: &str) -> HttpResponse {
-    HttpResponse::new(status.try_into().unwrap(), failure(code).to_string().into())
+fn error_response(status: u16, code: &str) -> HttpResponse {
+    HttpResponse::new(status.try_into().unwrap(), error_body(code).to_string().into())
 }
 
-fn failure(code: &str) -> Value {
+fn error_body(code: &str) -> Value {
     json!({"__type": format!("com.amazonaws.sqs#{code}"), "message": "scripted"})
 }

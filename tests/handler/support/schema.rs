@@ -1,4 +1,4 @@
-//! `docs/message.schema.json`, and what a consumer validates against it.
+//! `docs/message.schema.json`, and messages in the form that it describes.
 
 use std::{collections::BTreeMap, fs, path::Path, sync::LazyLock};
 
@@ -17,8 +17,8 @@ pub(crate) fn validator() -> &'static Validator {
     &VALIDATOR
 }
 
-/// What a consumer validates: attributes, and the body as the schema's description has it parsed.
-pub(crate) fn received(body: &str, attributes: &Attributes) -> serde_json::Result<Value> {
+/// Makes the document that a consumer validates: the attributes, and the body, parsed unless it is text.
+pub(crate) fn consumer_view(body: &str, attributes: &Attributes) -> serde_json::Result<Value> {
     let is_text = attributes.contains_key("encoding")
         || attributes.get("unrouted_reason").is_some_and(|reason| reason == "not-json");
     let is_text = is_text && !attributes.contains_key("ExtendedPayloadSize");

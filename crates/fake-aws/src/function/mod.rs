@@ -1,8 +1,8 @@
-//! The function under test: a bootstrap process that takes its events from a Runtime API of its own.
+//! The function under test: a bootstrap process with its own Runtime API.
 
-mod environment;
 mod process;
 mod runtime_api;
+mod variables;
 
 use crate::aws::FakeAws;
 use crate::server::Server;
@@ -18,29 +18,29 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// One sandbox of the function: its process, killed when this is dropped, and its Runtime API.
+/// One execution environment of the function: its process and its Runtime API. Dropping this kills the process.
 ///
-/// As in Lambda, one invocation runs at a time, a later one waits for its turn, and one that runs into its timeout costs
-/// the process its life. Several functions may share one [`FakeAws`].
+/// As in Lambda, an environment runs one invocation at a time, and a timeout kills the process. A concurrent invocation waits
+/// for the previous one. Several functions can share one [`FakeAws`].
 #[derive(Debug)]
 pub struct Function {
-    sandbox: Arc<Sandbox>,
+    environment: Arc<Environment>,
     aws: FakeAws,
     _server: Server,
 }
 
 #[derive(Debug)]
-pub(crate) struct Sandbox {
+pub(crate) struct Environment {
     process: Process,
     api: Arc<RuntimeApi>,
 }
 
 impl Function {
-    /// Starts a bootstrap with Lambda's environment, credentials, the fake as its endpoint, and `variables`, which also
-    /// replace any of these; nothing of the caller's environment is passed on.
+    /// Starts a bootstrap with Lambda's environment variables, the fake as its endpoint, and `variables`, which take
+    /// precedence. It does not inherit the variables of the test.
     ///
     /// # Panics
-    /// When the bootstrap cannot be started.
+    /// If the bootstrap cannot be started.
     #[must_use]
     pub fn start<K, V>(bootstrap: impl AsRef<Path>, aws: &FakeAws, variables: impl IntoIterator<Item = (K, V)>) -> Self
     where
@@ -50,10 +50,10 @@ impl Function {
         Self::start_command(Command::new(bootstrap.as_ref()), aws, variables)
     }
 
-    /// Starts a bootstrap that needs arguments, or a program around it.
+    /// Starts a command as the bootstrap, for arguments or a wrapper program.
     ///
     /// # Panics
-    /// When the command cannot be started.
+    /// If the command cannot be started.
     #[must_use]
     pub fn start_command<K, V>(mut command: Command, aws: &FakeAws, variables: impl IntoIterator<Item = (K, V)>) -> Self
     where
@@ -62,153 +62,158 @@ impl Function {
     {
         let started = Instant::now();
         let (api, server) = RuntimeApi::serve(aws.runtime(), started);
-        environment::set(&mut command, aws, server.address);
+        variables::set(&mut command, aws, server.address);
         command.envs(variables);
         let process = Process::spawn(&mut command);
-        Self { sandbox: Arc::new(Sandbox { process, api }), aws: aws.clone(), _server: server }
+        Self { environment: Arc::new(Environment { process, api }), aws: aws.clone(), _server: server }
     }
 
-    /// Delivers an event (JSON text, or a [`Value`]) and waits for what comes of it, not longer than `timeout` after it
-    /// was fetched. A function that has not fetched it within the 10 s that Lambda gives to init has timed out too.
+    /// Delivers an event (JSON text or a [`Value`]) and waits for its outcome.
+    ///
+    /// The timeout starts when the function fetches the event. A function that does not fetch it within the 10 s that Lambda
+    /// allows for init has timed out, too.
     ///
     /// # Panics
-    /// When the fake has been shut down.
+    /// If the fake has been shut down.
     pub async fn invoke(&self, event: impl ToString, timeout: Duration) -> Invocation {
-        let (event, sandbox) = (event.to_string(), Arc::clone(&self.sandbox));
-        let invocation = async move { sandbox.api.invoke(event, timeout, &sandbox.process).await };
-        self.aws.runtime().spawn(invocation).await.expect("the fake runs as long as a function does")
+        let (event, environment) = (event.to_string(), Arc::clone(&self.environment));
+        let invocation = async move { environment.api.invoke(event, timeout, &environment.process).await };
+        self.aws.runtime().spawn(invocation).await.expect("the fake runs until its last function is dropped")
     }
 
-    /// Waits until the function asks for its first event, which ends init; the time is that since the process was spawned.
+    /// Waits until the function requests its first event, which ends init. Returns the time since the process was spawned.
+    ///
+    /// # Errors
+    /// If the process exits before, or init takes longer than `timeout`.
     ///
     /// # Panics
-    /// When the fake has been shut down.
-    pub async fn ready(&self, within: Duration) -> Result<Duration, InitFailure> {
-        let sandbox = Arc::clone(&self.sandbox);
-        let ready = async move {
-            let end = Instant::now() + within;
+    /// If the fake has been shut down.
+    pub async fn wait_for_init(&self, timeout: Duration) -> Result<Duration, InitError> {
+        let environment = Arc::clone(&self.environment);
+        let init = async move {
+            let deadline = Instant::now() + timeout;
             loop {
-                if let Some(after) = sandbox.api.first_next() {
-                    return Ok(after);
+                if let Some(duration) = environment.api.init_duration() {
+                    return Ok(duration);
                 }
-                let exit = sandbox.process.exit_status();
-                if exit.is_some() || Instant::now() >= end {
-                    let logs = sandbox.process.all_logs();
-                    return Err(InitFailure { exit, reported: sandbox.api.init_error(), logs });
+                let exit = environment.process.exit_status();
+                if exit.is_some() || Instant::now() >= deadline {
+                    let logs = environment.process.all_logs();
+                    return Err(InitError { exit, report: environment.api.init_error(), logs });
                 }
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        self.aws.runtime().spawn(ready).await.expect("the fake runs as long as a function does")
+        self.aws.runtime().spawn(init).await.expect("the fake runs until its last function is dropped")
     }
 
-    /// Sets the tracing header of the invocations from now on; before, each has a trace of its own that is not recorded.
-    pub fn set_trace(&self, header: &str) {
-        self.sandbox.api.set_trace(header);
+    /// Sets the trace header of later invocations. By default each invocation has its own trace, which is not sampled.
+    pub fn set_trace_header(&self, header: &str) {
+        self.environment.api.set_trace_header(header);
     }
 
-    /// Makes the deadline of the invocations from now on appear this much later than it is, as to a function whose clock
-    /// is behind. An invocation still ends at its real timeout.
+    /// Adds `lag` to the deadline that later invocations receive, as if the clock of the function were behind. Invocations
+    /// still end at their timeout.
     pub fn set_clock_lag(&self, lag: Duration) {
-        self.sandbox.api.set_clock_lag(lag);
+        self.environment.api.set_clock_lag(lag);
     }
 
-    /// When the process was spawned.
+    /// Returns when the process was spawned.
     #[must_use]
     pub fn started(&self) -> Instant {
-        self.sandbox.api.started()
+        self.environment.api.started()
     }
 
-    /// The process's id.
+    /// Returns the process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.sandbox.process.pid()
+        self.environment.process.pid()
     }
 
-    /// Whether the process has ended.
+    /// Returns whether the process has exited.
     #[must_use]
     pub fn has_exited(&self) -> bool {
         self.exit_status().is_some()
     }
 
-    /// How the process ended, if it has.
+    /// Returns the exit status, or `None` if the process is running.
     #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        self.sandbox.process.exit_status()
+        self.environment.process.exit_status()
     }
 
-    /// The lines that the process has written to stdout and stderr so far. The last ones may still be on their way.
+    /// Returns the lines that the process has written to stdout and stderr. The latest lines can be missing.
     #[must_use]
     pub fn logs(&self) -> Vec<String> {
-        self.sandbox.process.logs()
+        self.environment.process.logs()
     }
 
-    /// Waits for a line that contains `text`.
-    pub async fn log_line(&self, text: &str, within: Duration) -> Option<String> {
-        let (text, sandbox) = (text.to_owned(), Arc::clone(&self.sandbox));
-        let found = async move {
-            let end = Instant::now() + within;
+    /// Waits for a log line that contains `text`. Returns `None` after `timeout`.
+    pub async fn wait_for_log_line(&self, text: &str, timeout: Duration) -> Option<String> {
+        let (text, environment) = (text.to_owned(), Arc::clone(&self.environment));
+        let search = async move {
+            let deadline = Instant::now() + timeout;
             loop {
-                let line = sandbox.process.logs().into_iter().find(|line| line.contains(&text));
-                if line.is_some() || Instant::now() >= end {
+                let line = environment.process.logs().into_iter().find(|line| line.contains(&text));
+                if line.is_some() || Instant::now() >= deadline {
                     return line;
                 }
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        self.aws.runtime().spawn(found).await.ok().flatten()
+        self.aws.runtime().spawn(search).await.ok().flatten()
     }
 
-    /// Stops the process where it is, as Lambda freezes a sandbox between invocations; time goes on without it.
+    /// Pauses the process, as Lambda freezes an execution environment between invocations. The clock continues.
     ///
     /// # Panics
-    /// When the machine has no `kill`.
+    /// If the program `kill` is not installed.
     pub fn freeze(&self) {
-        self.sandbox.process.signal("-STOP");
+        self.environment.process.signal("-STOP");
     }
 
-    /// Lets a frozen process go on.
+    /// Resumes a frozen process.
     ///
     /// # Panics
-    /// When the machine has no `kill`.
+    /// If the program `kill` is not installed.
     pub fn thaw(&self) {
-        self.sandbox.process.signal("-CONT");
+        self.environment.process.signal("-CONT");
     }
 
-    /// Kills the process and returns every line that it has written.
+    /// Kills the process and returns all its log lines.
     #[must_use]
     pub fn stop(self) -> Vec<String> {
-        self.sandbox.process.kill();
-        self.sandbox.process.all_logs()
+        self.environment.process.kill();
+        self.environment.process.all_logs()
     }
 }
 
 impl Drop for Function {
     fn drop(&mut self) {
-        self.sandbox.process.kill();
+        self.environment.process.kill();
     }
 }
 
-/// Init that did not end with the function asking for an event.
+/// The process exited or the timeout ended before the function requested its first event.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct InitFailure {
-    /// How the process ended; none if it still runs.
+pub struct InitError {
+    /// The exit status. `None` after a timeout.
     pub exit: Option<ExitStatus>,
-    /// What it told the Runtime API of it.
-    pub reported: Option<Value>,
-    /// All that it wrote.
+    /// The body of the function's request to `/runtime/init/error`, if it sent one.
+    pub report: Option<Value>,
+    /// All log lines.
     pub logs: Vec<String>,
 }
 
-impl fmt::Display for InitFailure {
+impl fmt::Display for InitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.exit {
-            Some(status) => write!(f, "the function ended in init: {status}")?,
-            None => f.write_str("the function did not end its init in time")?,
+            Some(status) => write!(f, "the function exited during init: {status}")?,
+            None => f.write_str("the init of the function timed out")?,
         }
         self.logs.iter().try_for_each(|line| write!(f, "\n{line}"))
     }
 }
 
-impl std::error::Error for InitFailure {}
+impl std::error::Error for InitError {}

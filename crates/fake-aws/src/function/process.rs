@@ -1,4 +1,4 @@
-//! The bootstrap's process: its output, its end, and its certain death.
+//! The bootstrap process: output, exit status and signals.
 
 use crate::lock::lock;
 use std::io::{BufRead, BufReader, Read};
@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a killed process's last output is waited for; only a child of it that holds its pipes can use it up.
-const LAST_OUTPUT: Duration = Duration::from_secs(2);
+/// How long to wait for the remaining output of an exited process. A child process that inherited its pipes can keep them
+/// open.
+const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Process {
@@ -44,7 +45,7 @@ impl Process {
         lock(&self.child).try_wait().ok().flatten()
     }
 
-    /// Kills the process if it still runs, and waits for its end.
+    /// Kills the process if it is running, and waits for its exit.
     pub(super) fn kill(&self) {
         let mut child = lock(&self.child);
         let _ = child.kill();
@@ -53,17 +54,19 @@ impl Process {
 
     pub(super) fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.pid.to_string()]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "the process takes signals");
+        assert!(sent.is_ok_and(|status| status.success()), "the process receives the signal");
     }
 
     pub(super) fn logs(&self) -> Vec<String> {
         lock(&self.output.lines).clone()
     }
 
-    /// The whole output of a process that has ended.
+    /// Returns all log lines of a process that has exited.
     pub(super) fn all_logs(&self) -> Vec<String> {
-        let end = Instant::now() + LAST_OUTPUT;
-        while self.exit_status().is_some() && self.output.open_pipes.load(Ordering::Acquire) > 0 && Instant::now() < end
+        let deadline = Instant::now() + LAST_OUTPUT_TIMEOUT;
+        while self.exit_status().is_some()
+            && self.output.open_pipes.load(Ordering::Acquire) > 0
+            && Instant::now() < deadline
         {
             thread::sleep(Duration::from_millis(1));
         }
@@ -72,7 +75,7 @@ impl Process {
 }
 
 impl Output {
-    /// Reads lines on a thread of its own, which ends with the pipe.
+    /// Reads lines on a new thread until the pipe closes.
     fn capture(self: &Arc<Self>, pipe: Option<impl Read + Send + 'static>) {
         let Some(pipe) = pipe else { return };
         self.open_pipes.fetch_add(1, Ordering::Release);

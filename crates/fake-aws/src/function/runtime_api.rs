@@ -1,9 +1,11 @@
-//! Lambda's Runtime API (version 2018-06-01) for one sandbox, and the invocations that go through it.
+//! [Lambda's Runtime API] (version 2018-06-01) of one execution environment, and its invocations.
+//!
+//! [Lambda's Runtime API]: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 
 use super::process::Process;
-use crate::answer::{Answer, AnswerBody, Dropped, Ending};
 use crate::ids::{ACCOUNT, REGION, new_id};
 use crate::lock::lock;
+use crate::response::{ConnectionDroppedError, Delivery, ResponseBody, ServiceResponse};
 use crate::server::{Connections, Server};
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -14,118 +16,118 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex as TurnMutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use tokio::time::{sleep, sleep_until};
 
-/// How long Lambda waits for a function to ask for its first event.
-const INIT_LIMIT: Duration = Duration::from_secs(10);
+/// How long Lambda waits until a function requests its first event.
+const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether the process has ended while an invocation waits.
-const EXIT_CHECK: Duration = Duration::from_millis(5);
+/// How often a waiting invocation checks whether the process has exited.
+const EXIT_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What became of one event.
+/// A finished invocation.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Invocation {
-    /// The request id under which the function saw it.
+    /// The request id that the function received.
     pub request_id: String,
-    /// What came of it.
+    /// How it ended.
     pub outcome: Outcome,
-    /// From the delivery of the event to the arrival of the whole answer, or to the end of waiting.
+    /// The time from the delivery of the event to the complete response, or to the timeout or exit.
     pub elapsed: Duration,
-    /// When that was.
+    /// When it ended.
     pub ended: Instant,
 }
 
-/// What came of an invocation.
+/// How an invocation ended.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The function's response; null if it was no JSON.
+    /// The function responded. `null` if the response is not JSON.
     Response(Value),
-    /// The function reported an error of the invocation.
+    /// The function reported an error.
     FunctionError {
         /// `errorType`.
         error_type: String,
         /// `errorMessage`.
         error_message: String,
     },
-    /// No answer came in time, and the process was killed.
+    /// The invocation timed out, and the process was killed.
     TimedOut,
-    /// The process had ended, or ended without an answer.
+    /// The process exited before or during the invocation.
     Exited(ExitStatus),
 }
 
 impl Invocation {
-    /// The response, if there is one.
+    /// Returns the response, if there is one.
     #[must_use]
     pub fn response(&self) -> Option<&Value> {
         if let Outcome::Response(response) = &self.outcome { Some(response) } else { None }
     }
 
-    /// The HTTP status in a response to API Gateway.
+    /// Returns the HTTP status of a response to API Gateway.
     #[must_use]
     pub fn status_code(&self) -> Option<u64> {
         self.response()?.get("statusCode")?.as_u64()
     }
 }
 
-/// The Runtime API of one sandbox.
+/// The Runtime API of one execution environment.
 #[derive(Debug)]
 pub(crate) struct RuntimeApi {
     started: Instant,
-    first_next: Mutex<Option<Duration>>,
+    init_duration: Mutex<Option<Duration>>,
     init_error: Mutex<Option<Value>>,
-    offers: mpsc::Sender<Offer>,
-    next: TurnMutex<mpsc::Receiver<Offer>>,
-    turn: TurnMutex<()>,
-    running: Mutex<Option<Running>>,
-    trace: Mutex<Option<String>>,
+    event_sender: mpsc::Sender<PendingEvent>,
+    event_receiver: AsyncMutex<mpsc::Receiver<PendingEvent>>,
+    invocation_lock: AsyncMutex<()>,
+    running: Mutex<Option<RunningInvocation>>,
+    trace_header: Mutex<Option<String>>,
     clock_lag: Mutex<Duration>,
 }
 
-/// An event that waits to be fetched.
+/// An event that the function has not fetched yet.
 #[derive(Debug)]
-struct Offer {
+struct PendingEvent {
     request_id: String,
     event: String,
     timeout: Duration,
-    delivered: oneshot::Sender<Instant>,
-    answered: oneshot::Sender<(Outcome, Instant)>,
+    delivery: oneshot::Sender<Instant>,
+    outcome: oneshot::Sender<(Outcome, Instant)>,
 }
 
-/// An event that was fetched and is not answered yet.
+/// An event that the function has fetched and not responded to yet.
 #[derive(Debug)]
-struct Running {
+struct RunningInvocation {
     request_id: String,
-    answered: oneshot::Sender<(Outcome, Instant)>,
+    outcome: oneshot::Sender<(Outcome, Instant)>,
 }
 
 impl RuntimeApi {
-    /// Serves it at a free port.
+    /// Serves the Runtime API on a free port.
     pub(super) fn serve(runtime: &Handle, started: Instant) -> (Arc<Self>, Server) {
-        let (offers, next) = mpsc::channel(1);
+        let (event_sender, event_receiver) = mpsc::channel(1);
         let api = Arc::new(Self {
             started,
-            first_next: Mutex::default(),
+            init_duration: Mutex::default(),
             init_error: Mutex::default(),
-            offers,
-            next: TurnMutex::new(next),
-            turn: TurnMutex::default(),
+            event_sender,
+            event_receiver: AsyncMutex::new(event_receiver),
+            invocation_lock: AsyncMutex::default(),
             running: Mutex::default(),
-            trace: Mutex::default(),
+            trace_header: Mutex::default(),
             clock_lag: Mutex::default(),
         });
-        let serving = Arc::clone(&api);
+        let served_api = Arc::clone(&api);
         let server = Server::start(runtime, Arc::new(Connections::default()), None, move |_, request| {
-            let api = Arc::clone(&serving);
+            let api = Arc::clone(&served_api);
             async move { api.handle(request).await }
         });
         (api, server)
     }
 
-    pub(super) fn set_trace(&self, header: &str) {
-        *lock(&self.trace) = Some(header.to_owned());
+    pub(super) fn set_trace_header(&self, header: &str) {
+        *lock(&self.trace_header) = Some(header.to_owned());
     }
 
     pub(super) fn set_clock_lag(&self, lag: Duration) {
@@ -136,132 +138,132 @@ impl RuntimeApi {
         self.started
     }
 
-    pub(super) fn first_next(&self) -> Option<Duration> {
-        *lock(&self.first_next)
+    pub(super) fn init_duration(&self) -> Option<Duration> {
+        *lock(&self.init_duration)
     }
 
     pub(super) fn init_error(&self) -> Option<Value> {
         lock(&self.init_error).clone()
     }
 
-    /// Offers an event and waits for the first of: its answer, the end of the process, the end of patience.
+    /// Offers an event to the function and waits for its response, the exit of the process or the timeout.
     pub(super) async fn invoke(&self, event: String, timeout: Duration, process: &Process) -> Invocation {
-        let _turn = self.turn.lock().await;
+        let _guard = self.invocation_lock.lock().await;
         let request_id = new_id();
-        let (delivered, mut delivery) = oneshot::channel();
-        let (answered, answer) = oneshot::channel();
-        let offer = Offer { request_id: request_id.clone(), event, timeout, delivered, answered };
-        let mut began = Instant::now();
-        // A process that has died before may have left the last offer unfetched; there is no room then.
-        let _ = self.offers.try_send(offer);
-        let waiting = async {
+        let (delivery, mut delivered_at) = oneshot::channel();
+        let (outcome, outcome_received) = oneshot::channel();
+        let pending = PendingEvent { request_id: request_id.clone(), event, timeout, delivery, outcome };
+        let mut started = Instant::now();
+        // The channel is full if the process exited before it fetched the previous event.
+        let _ = self.event_sender.try_send(pending);
+        let response = async {
             tokio::select! {
-                at = &mut delivery => began = at.unwrap_or(began),
-                () = sleep(INIT_LIMIT) => return (Outcome::TimedOut, Instant::now()),
+                at = &mut delivered_at => started = at.unwrap_or(started),
+                () = sleep(INIT_TIMEOUT) => return (Outcome::TimedOut, Instant::now()),
             }
             tokio::select! {
-                Ok(answer) = answer => answer,
-                () = sleep_until((began + timeout).into()) => (Outcome::TimedOut, Instant::now()),
+                Ok(outcome) = outcome_received => outcome,
+                () = sleep_until((started + timeout).into()) => (Outcome::TimedOut, Instant::now()),
             }
         };
         let (outcome, ended) = tokio::select! {
             biased;
-            answer = waiting => answer,
-            status = exit_of(process) => (Outcome::Exited(status), Instant::now()),
+            outcome = response => outcome,
+            status = wait_for_exit(process) => (Outcome::Exited(status), Instant::now()),
         };
         lock(&self.running).take();
         if outcome == Outcome::TimedOut {
             process.kill();
         }
-        Invocation { request_id, outcome, elapsed: ended - began, ended }
+        Invocation { request_id, outcome, elapsed: ended - started, ended }
     }
 
-    async fn handle(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, Dropped> {
+    async fn handle(&self, request: Request<Incoming>) -> Result<Response<ResponseBody>, ConnectionDroppedError> {
         let path = request.uri().path().to_owned();
         let route = path.strip_prefix("/2018-06-01/runtime/").unwrap_or_default();
         let answer = match (request.method(), route.split('/').collect::<Vec<_>>().as_slice()) {
-            (&Method::GET, ["invocation", "next"]) => self.next().await,
+            (&Method::GET, ["invocation", "next"]) => self.next_event().await,
             (&Method::POST, ["invocation", id, "response"]) => {
-                let body = whole(request).await?;
+                let body = read_body(request).await?;
                 let response = serde_json::from_slice(&body).unwrap_or_default();
                 self.complete(id, Outcome::Response(response))
             }
             (&Method::POST, ["invocation", id, "error"]) => {
-                let report: Value = serde_json::from_slice(&whole(request).await?).unwrap_or_default();
+                let report: Value = serde_json::from_slice(&read_body(request).await?).unwrap_or_default();
                 let text = |member: &str| report[member].as_str().unwrap_or_default().to_owned();
                 let (error_type, error_message) = (text("errorType"), text("errorMessage"));
                 self.complete(id, Outcome::FunctionError { error_type, error_message })
             }
             (&Method::POST, ["init", "error"]) => {
-                let report = serde_json::from_slice(&whole(request).await?).unwrap_or_default();
+                let report = serde_json::from_slice(&read_body(request).await?).unwrap_or_default();
                 *lock(&self.init_error) = Some(report);
-                accepted()
+                accepted_response()
             }
-            _ => refused(404, "NotFound", "there is no such path"),
+            _ => error_response(404, "NotFound", "there is no such path"),
         };
-        Ok(answer.into_response(Ending::Whole))
+        Ok(answer.into_http(Delivery::Complete))
     }
 
-    /// Waits for an event for as long as the function does.
-    async fn next(&self) -> Answer {
-        lock(&self.first_next).get_or_insert_with(|| self.started.elapsed());
-        let offer = loop {
-            let Some(offer) = self.next.lock().await.recv().await else {
-                return refused(500, "Runtime.Ended", "the sandbox has ended");
+    /// Waits for the next event, without a timeout.
+    async fn next_event(&self) -> ServiceResponse {
+        lock(&self.init_duration).get_or_insert_with(|| self.started.elapsed());
+        let pending = loop {
+            let Some(pending) = self.event_receiver.lock().await.recv().await else {
+                return error_response(500, "Runtime.Ended", "the execution environment has ended");
             };
-            // Nobody waits any more for an event that was offered to a process that has ended.
-            if !offer.delivered.is_closed() {
-                break offer;
+            // A closed channel means that the invocation of this event has already ended.
+            if !pending.delivery.is_closed() {
+                break pending;
             }
         };
-        let deadline = SystemTime::now() + offer.timeout + *lock(&self.clock_lag);
+        let deadline = SystemTime::now() + pending.timeout + *lock(&self.clock_lag);
         let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         let hex = new_id().replace('-', "");
-        let trace = lock(&self.trace).clone();
+        let trace = lock(&self.trace_header).clone();
         let trace = trace.unwrap_or_else(|| format!("Root=1-{}-{};Sampled=0", &hex[..8], &hex[8..]));
-        let answer = Answer::new(200, "application/json", offer.event)
-            .header("lambda-runtime-aws-request-id", offer.request_id.clone())
-            .header("lambda-runtime-deadline-ms", deadline.to_string())
-            .header(
+        let answer = ServiceResponse::new(200, "application/json", pending.event)
+            .with_header("lambda-runtime-aws-request-id", pending.request_id.clone())
+            .with_header("lambda-runtime-deadline-ms", deadline.to_string())
+            .with_header(
                 "lambda-runtime-invoked-function-arn",
                 format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:function"),
             )
-            .header("lambda-runtime-trace-id", trace);
-        *lock(&self.running) = Some(Running { request_id: offer.request_id, answered: offer.answered });
-        let _ = offer.delivered.send(Instant::now());
+            .with_header("lambda-runtime-trace-id", trace);
+        *lock(&self.running) = Some(RunningInvocation { request_id: pending.request_id, outcome: pending.outcome });
+        let _ = pending.delivery.send(Instant::now());
         answer
     }
 
-    fn complete(&self, id: &str, outcome: Outcome) -> Answer {
+    fn complete(&self, id: &str, outcome: Outcome) -> ServiceResponse {
         let now = Instant::now();
         match lock(&self.running).take_if(|running| running.request_id == id) {
             Some(running) => {
-                let _ = running.answered.send((outcome, now));
-                accepted()
+                let _ = running.outcome.send((outcome, now));
+                accepted_response()
             }
-            None => refused(400, "InvalidRequestID", "no such invocation is running"),
+            None => error_response(400, "InvalidRequestID", "no such invocation is running"),
         }
     }
 }
 
-async fn whole(request: Request<Incoming>) -> Result<Bytes, Dropped> {
-    Ok(request.into_body().collect().await.map_err(|_| Dropped)?.to_bytes())
+async fn read_body(request: Request<Incoming>) -> Result<Bytes, ConnectionDroppedError> {
+    Ok(request.into_body().collect().await.map_err(|_| ConnectionDroppedError)?.to_bytes())
 }
 
-fn accepted() -> Answer {
-    Answer::new(202, "application/json", json!({ "status": "OK" }).to_string())
+fn accepted_response() -> ServiceResponse {
+    ServiceResponse::new(202, "application/json", json!({ "status": "OK" }).to_string())
 }
 
-fn refused(status: u16, error_type: &str, message: &str) -> Answer {
+fn error_response(status: u16, error_type: &str, message: &str) -> ServiceResponse {
     let body = json!({ "errorType": error_type, "errorMessage": message }).to_string();
-    Answer::new(status, "application/json", body)
+    ServiceResponse::new(status, "application/json", body)
 }
 
-async fn exit_of(process: &Process) -> ExitStatus {
+async fn wait_for_exit(process: &Process) -> ExitStatus {
     loop {
         if let Some(status) = process.exit_status() {
             return status;
         }
-        sleep(EXIT_CHECK).await;
+        sleep(EXIT_CHECK_INTERVAL).await;
     }
 }

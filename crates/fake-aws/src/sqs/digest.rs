@@ -1,4 +1,4 @@
-//! The MD5 digests by which a sender can check that SQS has read what was sent.
+//! The MD5 digests in the responses of SQS.
 
 use super::entry::Attribute;
 use md5::{Digest, Md5};
@@ -8,20 +8,21 @@ pub(super) fn md5_of_body(body: &str) -> String {
     hex::encode(Md5::digest(body))
 }
 
-/// Over the attributes in the order of their names: name, type, one byte for text or bytes, and value; all but that byte
-/// are preceded by their length (Amazon SQS Developer Guide, "Calculating the MD5 message digest for message attributes").
+/// Computes the digest of attributes as the developer guide specifies in [Calculating the MD5 message digest].
+///
+/// [Calculating the MD5 message digest]: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-metadata.html#sqs-attributes-md5-message-digest-calculation
 pub(super) fn md5_of_attributes(attributes: &BTreeMap<String, Attribute>) -> String {
     let mut digest = Md5::new();
     for (name, attribute) in attributes {
-        add(&mut digest, name.as_bytes());
-        add(&mut digest, attribute.data_type.as_bytes());
+        update_with_length(&mut digest, name.as_bytes());
+        update_with_length(&mut digest, attribute.data_type.as_bytes());
         digest.update([if attribute.text.is_some() { 1 } else { 2 }]);
-        add(&mut digest, attribute.value());
+        update_with_length(&mut digest, attribute.value());
     }
     hex::encode(digest.finalize())
 }
 
-fn add(digest: &mut Md5, part: &[u8]) {
+fn update_with_length(digest: &mut Md5, part: &[u8]) {
     digest.update(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
     digest.update(part);
 }
@@ -30,9 +31,9 @@ fn add(digest: &mut Md5, part: &[u8]) {
 mod tests {
     use super::md5_of_attributes;
 
-    // Both digests were given by SQS itself; they are recorded in the tests of a public emulator.
+    // SQS computed both digests. The tests of a public emulator record them.
     #[test]
-    fn digests_are_those_of_sqs() {
+    fn digests_match_those_of_sqs() {
         let text = serde_json::json!({ "Foo": { "DataType": "String", "StringValue": "Bar" } });
         let text = serde_json::from_value(text).expect("an attribute");
         assert_eq!(md5_of_attributes(&text), "ae7155c6026991b6d54b11589678bf9c");

@@ -1,4 +1,4 @@
-//! Messages as a client sends them.
+//! The messages in a call.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// The only system attribute that a sender may set.
 pub(super) const TRACE_HEADER: &str = "AWSTraceHeader";
 
-/// A message as its sender sent it.
+/// A message in a call, before it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct Entry {
@@ -33,23 +33,23 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The tracing header.
+    /// Returns the X-Ray trace header.
     #[must_use]
     pub fn trace(&self) -> Option<&str> {
         self.system_attributes.get(TRACE_HEADER)?.text.as_deref()
     }
 
-    /// The text of a String or Number attribute.
+    /// Returns the text of a `String` or `Number` attribute.
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.get(name)?.text.as_deref()
     }
 
-    /// Bytes that count towards the limits: the body, and of each attribute name, type and value.
+    /// Returns the size that SQS limits: the bytes of the body and of the names, types and values of the attributes.
     pub(super) fn size(&self) -> usize {
-        let of_attribute =
+        let attribute_size =
             |(name, attribute): (&String, &Attribute)| name.len() + attribute.data_type.len() + attribute.value().len();
-        self.body.len() + self.attributes.iter().map(of_attribute).sum::<usize>()
+        self.body.len() + self.attributes.iter().map(attribute_size).sum::<usize>()
     }
 }
 
@@ -57,7 +57,7 @@ impl Entry {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct Attribute {
-    /// `String`, `Number` or `Binary`, perhaps with a label of its own after a dot.
+    /// `String`, `Number` or `Binary`, optionally with a custom suffix after a dot.
     #[serde(rename = "DataType", default)]
     pub data_type: String,
     /// `StringValue`.
@@ -69,7 +69,7 @@ pub struct Attribute {
 }
 
 impl Attribute {
-    /// The value's bytes, of a text or not.
+    /// Returns the bytes of the text or binary value.
     pub(super) fn value(&self) -> &[u8] {
         self.text.as_deref().map(str::as_bytes).or(self.bytes.as_deref()).unwrap_or_default()
     }

@@ -1,15 +1,15 @@
-//! SQS's errors on the wire: of a whole call, and of one entry of a batch.
+//! The errors of SQS in its responses: for a whole call and for one entry of a batch.
 
-use super::selection::Refusal;
-use crate::answer::Answer;
-use crate::failure::Failure;
+use super::selection::EntryFault;
 use crate::ids::new_id;
+use crate::response::ServiceResponse;
+use crate::service_error::ServiceError;
 use serde_json::{Value, json};
 
 pub(super) const CONTENT_TYPE: &str = "application/x-amz-json-1.0";
 
-/// The failing of a whole call. `shape` is the name in the body's `__type`; `code` is the older one in the header
-/// `x-amzn-query-error`, which the SDKs prefer where it is there.
+/// An error of the whole call. `shape` is the name in `__type` of the body. `code` is the older name in the header
+/// `x-amzn-query-error`, which the SDKs prefer if it is present.
 #[derive(Debug)]
 pub(super) struct CallError {
     status: u16,
@@ -19,7 +19,7 @@ pub(super) struct CallError {
 }
 
 impl CallError {
-    fn of_sqs(shape: &str, code: &str, message: impl Into<String>) -> Self {
+    fn sqs_error(shape: &str, code: &str, message: impl Into<String>) -> Self {
         Self {
             status: 400,
             shape: format!("com.amazonaws.sqs#{shape}"),
@@ -28,7 +28,7 @@ impl CallError {
         }
     }
 
-    fn of_framework(status: u16, shape: &str, code: &str, message: impl Into<String>) -> Self {
+    fn framework_error(status: u16, shape: &str, code: &str, message: impl Into<String>) -> Self {
         Self {
             status,
             shape: format!("com.amazon.coral.service#{shape}"),
@@ -37,35 +37,35 @@ impl CallError {
         }
     }
 
-    /// An error of a batch: its shape's name is the end of its code.
+    /// An error of the batch. Its code ends in the name of its shape.
     pub(super) fn batch(shape: &str, message: impl Into<String>) -> Self {
-        Self::of_sqs(shape, &format!("AWS.SimpleQueueService.{shape}"), message)
+        Self::sqs_error(shape, &format!("AWS.SimpleQueueService.{shape}"), message)
     }
 
     pub(super) fn invalid_parameter(message: impl Into<String>) -> Self {
-        Self::of_sqs("InvalidParameterValueException", "InvalidParameterValue", message)
+        Self::sqs_error("InvalidParameterValueException", "InvalidParameterValue", message)
     }
 
     pub(super) fn queue_does_not_exist() -> Self {
         let message = "The specified queue does not exist.";
-        Self::of_sqs("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", message)
+        Self::sqs_error("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", message)
     }
 
     pub(super) fn unknown_operation(operation: &str) -> Self {
-        let message = format!("The fake knows no operation {operation}.");
-        Self::of_framework(400, "UnknownOperationException", "UnknownOperation", message)
+        let message = format!("The fake does not support the operation {operation}.");
+        Self::framework_error(400, "UnknownOperationException", "UnknownOperation", message)
     }
 
     pub(super) fn serialization(message: &str) -> Self {
-        Self::of_framework(400, "SerializationException", "MalformedInput", message)
+        Self::framework_error(400, "SerializationException", "MalformedInput", message)
     }
 
-    pub(super) fn answer(&self) -> Answer {
+    pub(super) fn to_response(&self) -> ServiceResponse {
         let fault = if self.status < 500 { "Sender" } else { "Receiver" };
         let body = json!({ "__type": self.shape, "message": self.message }).to_string();
-        Answer::new(self.status, CONTENT_TYPE, body)
-            .header("x-amzn-requestid", new_id())
-            .header("x-amzn-query-error", format!("{};{fault}", self.code))
+        ServiceResponse::new(self.status, CONTENT_TYPE, body)
+            .with_header("x-amzn-requestid", new_id())
+            .with_header("x-amzn-query-error", format!("{};{fault}", self.code))
     }
 }
 
@@ -76,12 +76,12 @@ impl From<EntryError> for CallError {
             "MissingParameter" => "MissingRequiredParameterException",
             code => code,
         };
-        let call = Self::of_sqs(shape, &error.code, error.message);
+        let call = Self::sqs_error(shape, &error.code, error.message);
         Self { status: if error.sender_fault { 400 } else { 500 }, ..call }
     }
 }
 
-/// The refusal of one entry of a batch that goes through otherwise.
+/// The error of one entry, in a call that succeeds for other entries.
 #[derive(Debug)]
 pub(super) struct EntryError {
     code: String,
@@ -90,60 +90,62 @@ pub(super) struct EntryError {
 }
 
 impl EntryError {
-    fn senders(code: &str, message: impl Into<String>) -> Self {
+    fn sender_fault(code: &str, message: impl Into<String>) -> Self {
         Self { code: code.to_owned(), message: message.into(), sender_fault: true }
     }
 
     pub(super) fn invalid_parameter(message: impl Into<String>) -> Self {
-        Self::senders("InvalidParameterValue", message)
+        Self::sender_fault("InvalidParameterValue", message)
     }
 
     pub(super) fn invalid_contents(message: impl Into<String>) -> Self {
-        Self::senders("InvalidMessageContents", message)
+        Self::sender_fault("InvalidMessageContents", message)
     }
 
     pub(super) fn missing_body() -> Self {
-        Self::senders("MissingParameter", "The request must contain the parameter MessageBody.")
+        Self::sender_fault("MissingParameter", "The request must contain the parameter MessageBody.")
     }
 
-    /// A refusal that a test asked for.
-    pub(super) fn injected(refusal: &Refusal) -> Self {
+    /// The error that a test injected.
+    pub(super) fn injected(fault: &EntryFault) -> Self {
         Self {
-            code: refusal.code.clone(),
-            message: "The test asked for this refusal.".to_owned(),
-            sender_fault: refusal.sender_fault,
+            code: fault.code.clone(),
+            message: "The test injected this error.".to_owned(),
+            sender_fault: fault.sender_fault,
         }
     }
 
-    pub(super) fn result(&self, id: &str) -> Value {
+    pub(super) fn to_result(&self, id: &str) -> Value {
         json!({ "Id": id, "Code": self.code, "Message": self.message, "SenderFault": self.sender_fault })
     }
 }
 
-/// A failure of the whole call in this service's words.
-pub(crate) fn failure(failure: &Failure) -> Answer {
-    let error = match failure {
-        Failure::InternalError => CallError::of_framework(500, "InternalFailure", "InternalFailure", ""),
-        Failure::Unavailable => {
+/// Makes the response of SQS for an error.
+pub(crate) fn error_response(error: &ServiceError) -> ServiceResponse {
+    let error = match error {
+        ServiceError::InternalError => CallError::framework_error(500, "InternalFailure", "InternalFailure", ""),
+        ServiceError::Unavailable => {
             let message = "The request has failed due to a temporary failure of the server.";
-            CallError::of_framework(503, "ServiceUnavailableException", "ServiceUnavailable", message)
+            CallError::framework_error(503, "ServiceUnavailableException", "ServiceUnavailable", message)
         }
-        Failure::Throttled => CallError::of_sqs("RequestThrottled", "RequestThrottled", "Request is throttled."),
-        Failure::AccessDenied => {
+        ServiceError::Throttled => {
+            CallError::sqs_error("RequestThrottled", "RequestThrottled", "Request is throttled.")
+        }
+        ServiceError::AccessDenied => {
             let message =
                 "User is not authorized to perform: sqs:sendmessage because no identity-based policy allows it";
-            CallError::of_framework(403, "AccessDeniedException", "AccessDenied", message)
+            CallError::framework_error(403, "AccessDeniedException", "AccessDenied", message)
         }
-        Failure::QueueDoesNotExist => CallError::queue_does_not_exist(),
-        Failure::KmsDisabled => {
-            CallError::of_sqs("KmsDisabled", "KMS.DisabledException", "The key that encrypts the queue is disabled.")
+        ServiceError::QueueDoesNotExist => CallError::queue_does_not_exist(),
+        ServiceError::KmsDisabled => {
+            CallError::sqs_error("KmsDisabled", "KMS.DisabledException", "The key that encrypts the queue is disabled.")
         }
-        Failure::Other { status, code } => CallError {
+        ServiceError::Other { status, code } => CallError {
             status: *status,
             shape: format!("com.amazonaws.sqs#{code}"),
             code: code.clone(),
-            message: "The test asked for this error.".to_owned(),
+            message: "The test injected this error.".to_owned(),
         },
     };
-    error.answer()
+    error.to_response()
 }

@@ -1,26 +1,29 @@
-//! SQS's limits, each with the error that SQS gives.
+//! The limits of SQS, each with the error of SQS.
 //!
-//! Limits and alphabets are those of the API reference (`SendMessageBatch`, `SendMessageBatchRequestEntry`,
-//! `MessageAttributeValue`) and of the developer guide's "Message metadata". Which of them fail the whole call, and in
-//! which words, is taken from answers of SQS that public projects have recorded in their tests and issues.
+//! The limits and allowed characters are those of [`SendMessageBatch`] and of [Message metadata]. Public projects have
+//! recorded responses of SQS in their tests and issues. The messages come from there, and so does the distinction between
+//! errors of the call and of an entry.
+//!
+//! [`SendMessageBatch`]: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
+//! [Message metadata]: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-metadata.html
 
 use super::entry::{Attribute, Entry, TRACE_HEADER};
 use super::error::{CallError, EntryError};
-use super::queue::{MAX_MESSAGE_SIZE, Stored};
+use super::queue::{MAX_MESSAGE_SIZE, QueueState};
 use std::collections::HashSet;
 
 const MAX_ENTRIES: usize = 10;
 const MAX_ATTRIBUTES: usize = 10;
 
-/// What fails a batch as a whole.
+/// Checks the limits whose violation fails the whole batch.
 pub(super) fn check_batch(entries: &[Entry], is_fifo: bool) -> Result<(), CallError> {
-    let sent = entries.len();
-    if sent == 0 {
+    let count = entries.len();
+    if count == 0 {
         let message = "There should be at least one SendMessageBatchRequestEntry in the request.";
         return Err(CallError::batch("EmptyBatchRequest", message));
     }
-    if sent > MAX_ENTRIES {
-        let message = format!("Maximum number of entries per request are {MAX_ENTRIES}. You have sent {sent}.");
+    if count > MAX_ENTRIES {
+        let message = format!("Maximum number of entries per request are {MAX_ENTRIES}. You have sent {count}.");
         return Err(CallError::batch("TooManyEntriesInBatchRequest", message));
     }
     if entries.iter().any(|entry| !is_batch_id(&entry.id)) {
@@ -41,7 +44,7 @@ pub(super) fn check_batch(entries: &[Entry], is_fifo: bool) -> Result<(), CallEr
     check_fifo(entries, is_fifo)
 }
 
-/// What a FIFO queue cannot do without; one entry without it fails the call.
+/// Checks that every entry for a FIFO queue has a group id and a deduplication id. One entry without them fails the call.
 pub(super) fn check_fifo(entries: &[Entry], is_fifo: bool) -> Result<(), CallError> {
     if !is_fifo {
         return Ok(());
@@ -57,8 +60,8 @@ pub(super) fn check_fifo(entries: &[Entry], is_fifo: bool) -> Result<(), CallErr
     Ok(())
 }
 
-/// What refuses one entry, always as the sender's fault.
-pub(super) fn check_entry(entry: &Entry, queue: &Stored) -> Result<(), EntryError> {
+/// Checks the limits whose violation rejects one entry. All errors are attributed to the sender.
+pub(super) fn check_entry(entry: &Entry, queue: &QueueState) -> Result<(), EntryError> {
     if entry.body.is_empty() {
         return Err(EntryError::missing_body());
     }
@@ -77,12 +80,12 @@ pub(super) fn check_entry(entry: &Entry, queue: &Stored) -> Result<(), EntryErro
         );
         return Err(EntryError::invalid_contents(message));
     }
-    check_token("MessageGroupId", entry.group_id.as_deref())?;
+    check_id("MessageGroupId", entry.group_id.as_deref())?;
     if !queue.is_fifo && entry.deduplication_id.is_some() {
         let message = "The request include parameter that is not valid for this queue type";
         return Err(EntryError::invalid_parameter(message));
     }
-    check_token("MessageDeduplicationId", entry.deduplication_id.as_deref())?;
+    check_id("MessageDeduplicationId", entry.deduplication_id.as_deref())?;
     let count = entry.attributes.len();
     if count > MAX_ATTRIBUTES {
         let message = format!("Number of message attributes [{count}] exceeds the allowed maximum [{MAX_ATTRIBUTES}].");
@@ -95,23 +98,25 @@ pub(super) fn check_entry(entry: &Entry, queue: &Stored) -> Result<(), EntryErro
     entry.system_attributes.iter().try_for_each(|(name, attribute)| check_system_attribute(name, attribute))
 }
 
-/// The API reference knows one name, the type String and "a correctly formatted X-Ray trace header"; the words are ours.
+/// The API reference allows one name, the type `String` and "a correctly formatted X-Ray trace header". It does not quote the
+/// error messages, so these are not those of SQS.
 fn check_system_attribute(name: &str, attribute: &Attribute) -> Result<(), EntryError> {
     let invalid = |message: &str| Err(EntryError::invalid_parameter(format!("{name}: {message}")));
     match attribute.text.as_deref() {
-        _ if name != TRACE_HEADER => invalid("there is no such message system attribute"),
+        _ if name != TRACE_HEADER => invalid("unknown message system attribute"),
         _ if attribute.data_type != "String" => invalid("the type of a message system attribute must be String"),
         Some(header) if is_trace_header(header) => Ok(()),
-        _ => invalid("the value is no X-Ray trace header"),
+        _ => invalid("the value is not an X-Ray trace header"),
     }
 }
 
-/// Members of a name and a value, a trace id among them, and what X-Ray knows of them well-formed (X-Ray Developer Guide,
-/// "Tracing header").
+/// Returns whether the text is a [tracing header] that starts with a trace id.
+///
+/// [tracing header]: https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
 fn is_trace_header(header: &str) -> bool {
     let is_hex = |text: &str, digits: usize| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_trace_id = |text: &str| match text.split('-').collect::<Vec<_>>()[..] {
-        ["1", second, number] => is_hex(second, 8) && is_hex(number, 24),
+        ["1", time, unique] => is_hex(time, 8) && is_hex(unique, 24),
         _ => false,
     };
     let is_member = |member: &str| match member.split_once('=') {
@@ -128,7 +133,7 @@ fn is_batch_id(id: &str) -> bool {
     (1..=80).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
-/// The first character that XML 1.0 does not allow either; it is the set that SQS names.
+/// Finds the first character that SQS does not allow in bodies and text attributes.
 fn forbidden_character(text: &str) -> Option<char> {
     text.chars().find(|character| match character {
         '\t' | '\n' | '\r' => false,
@@ -136,11 +141,11 @@ fn forbidden_character(text: &str) -> Option<char> {
     })
 }
 
-/// A group or deduplication id: 1 to 128 letters, digits and punctuation marks of ASCII.
-fn check_token(parameter: &str, value: Option<&str>) -> Result<(), EntryError> {
-    let is_token = |value: &str| (1..=128).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic());
+/// Checks a group id or deduplication id: 1 to 128 ASCII letters, digits and punctuation marks.
+fn check_id(parameter: &str, value: Option<&str>) -> Result<(), EntryError> {
+    let is_id = |value: &str| (1..=128).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic());
     match value {
-        Some(value) if !is_token(value) => Err(EntryError::invalid_parameter(format!(
+        Some(value) if !is_id(value) => Err(EntryError::invalid_parameter(format!(
             "Value {value} for parameter {parameter} is invalid. Reason: {parameter} can only include alphanumeric and \
              punctuation characters. 1 to 128 in length."
         ))),
@@ -168,37 +173,39 @@ fn check_name(name: &str) -> Result<(), EntryError> {
 
 fn check_value(name: &str, attribute: &Attribute) -> Result<(), EntryError> {
     let invalid = |message: String| Err(EntryError::invalid_parameter(message));
-    let kind = attribute.data_type.split('.').next().unwrap_or_default();
+    let base_type = attribute.data_type.split('.').next().unwrap_or_default();
     if attribute.data_type.is_empty() {
         return invalid(format!("The message attribute '{name}' must contain non-empty message attribute type."));
     }
-    if attribute.data_type.len() > 256 || !["String", "Number", "Binary"].contains(&kind) {
+    if attribute.data_type.len() > 256 || !["String", "Number", "Binary"].contains(&base_type) {
         return invalid(format!(
             "The message attribute '{name}' has an invalid message attribute type, the set of supported type prefixes \
              is Binary, Number, and String."
         ));
     }
     let value =
-        if kind == "Binary" { attribute.bytes.as_deref() } else { attribute.text.as_deref().map(str::as_bytes) };
+        if base_type == "Binary" { attribute.bytes.as_deref() } else { attribute.text.as_deref().map(str::as_bytes) };
     if value.is_none_or(<[u8]>::is_empty) {
-        return invalid(format!("Message (user) attribute '{name}' must contain a non-empty value of type '{kind}'."));
+        return invalid(format!(
+            "Message (user) attribute '{name}' must contain a non-empty value of type '{base_type}'."
+        ));
     }
     match attribute.text.as_deref() {
-        Some(text) if kind == "String" => match forbidden_character(text) {
+        Some(text) if base_type == "String" => match forbidden_character(text) {
             Some(found) => invalid(format!(
                 "Invalid binary character '#x{:X}' was found in the message attribute '{name}' value.",
                 u32::from(found)
             )),
             None => Ok(()),
         },
-        Some(text) if kind == "Number" && !is_number(text) => {
+        Some(text) if base_type == "Number" && !is_number(text) => {
             invalid(format!("Can't cast the value of message (user) attribute '{name}' to a number."))
         }
         _ => Ok(()),
     }
 }
 
-/// A decimal number, perhaps with a fraction and an exponent, of at most 38 significant digits.
+/// Returns whether the text is a decimal number with at most 38 significant digits. A fraction and an exponent are optional.
 fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
@@ -216,7 +223,7 @@ mod tests {
     use super::{forbidden_character, is_number};
 
     #[test]
-    fn the_allowed_characters_are_those_of_the_api_reference() {
+    fn allowed_characters_match_the_api_reference() {
         let allowed = "\t\n\r \u{7f}\u{d7ff}\u{e000}\u{fffd}\u{10000}\u{1ffff}\u{10ffff}";
         assert_eq!(forbidden_character(allowed), None);
         for forbidden in ['\0', '\u{8}', '\u{b}', '\u{c}', '\u{e}', '\u{1f}', '\u{fffe}', '\u{ffff}'] {

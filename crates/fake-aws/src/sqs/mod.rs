@@ -1,4 +1,4 @@
-//! SQS as far as a sender sees it: `SendMessageBatch` and `SendMessage` in its JSON protocol 1.0.
+//! `SendMessageBatch` and `SendMessage` of SQS in the AWS JSON 1.0 protocol.
 
 mod digest;
 mod entry;
@@ -9,8 +9,8 @@ mod selection;
 mod send;
 
 pub use entry::{Attribute, Entry};
-pub(crate) use error::failure;
+pub(crate) use error::error_response;
 pub use queue::Message;
-pub(crate) use queue::{Queues, Stored};
-pub(crate) use selection::{Refusal, Selection};
-pub(crate) use send::Send;
+pub(crate) use queue::{QueueState, Queues};
+pub(crate) use selection::{EntryFault, Selection};
+pub(crate) use send::SendCall;

@@ -1,4 +1,4 @@
-//! Queues and the messages in them.
+//! The queues and their messages.
 
 use super::entry::Entry;
 use crate::ids::new_id;
@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 /// The default `MaximumMessageSize` of a queue and the limit of a batch, in bytes, attributes included.
 pub(super) const MAX_MESSAGE_SIZE: usize = 1_048_576;
 
-/// For how long SQS remembers a deduplication id.
+/// How long SQS ignores messages with the same deduplication id.
 const DEDUPLICATION_INTERVAL: Duration = Duration::from_mins(5);
 
-/// A message that is stored, with what its sender sent.
+/// A stored message.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Message {
-    /// What was sent. A message dereferences to it.
+    /// The content. `Message` dereferences to it.
     pub entry: Entry,
-    /// The id that SQS gave to it.
+    /// The id that the fake generated.
     pub message_id: String,
-    /// The call that brought it, as [`crate::Call::number`].
+    /// The [number](crate::Call::number) of the call that sent it.
     pub call: usize,
     /// When it was stored.
-    pub stored: Instant,
+    pub stored_at: Instant,
 }
 
 impl Deref for Message {
@@ -34,42 +34,42 @@ impl Deref for Message {
     }
 }
 
-/// All queues, by name.
-pub(crate) type Queues = HashMap<String, Stored>;
+/// All queues by name.
+pub(crate) type Queues = HashMap<String, QueueState>;
 
-/// One queue as it is stored.
+/// The state of one queue.
 #[derive(Debug)]
-pub(crate) struct Stored {
+pub(crate) struct QueueState {
     pub(super) is_fifo: bool,
     pub(crate) maximum_message_size: usize,
     pub(crate) messages: Vec<Message>,
-    deduplicated: HashMap<String, (Instant, Receipt)>,
+    receipts: HashMap<String, (Instant, Receipt)>,
     sequence: u64,
 }
 
-/// What a sender is told of its message.
+/// The result of storing a message. Duplicates get the same receipt.
 #[derive(Debug, Clone)]
 pub(super) struct Receipt {
     pub(super) message_id: String,
     pub(super) sequence_number: Option<String>,
 }
 
-impl Stored {
+impl QueueState {
     pub(crate) fn new(name: &str) -> Self {
         Self {
             is_fifo: name.rsplit_once('.').is_some_and(|(_, suffix)| suffix == "fifo"),
             maximum_message_size: MAX_MESSAGE_SIZE,
             messages: Vec::new(),
-            deduplicated: HashMap::new(),
+            receipts: HashMap::new(),
             sequence: 0,
         }
     }
 
-    /// Stores a message, or, if a FIFO queue has seen its deduplication id lately, says again what it said then.
+    /// Stores a message. For a duplicate on a FIFO queue, returns the receipt of the stored message instead.
     pub(super) fn store(&mut self, entry: Entry, call: usize) -> Receipt {
         let now = Instant::now();
         let id = entry.deduplication_id.clone().filter(|_| self.is_fifo);
-        if let Some((at, receipt)) = id.as_ref().and_then(|id| self.deduplicated.get(id))
+        if let Some((at, receipt)) = id.as_ref().and_then(|id| self.receipts.get(id))
             && now.duration_since(*at) < DEDUPLICATION_INTERVAL
         {
             return receipt.clone();
@@ -80,10 +80,10 @@ impl Stored {
             sequence_number: self.is_fifo.then(|| format!("188{:017}", self.sequence)),
         };
         if let Some(id) = id {
-            self.deduplicated.insert(id, (now, receipt.clone()));
+            self.receipts.insert(id, (now, receipt.clone()));
         }
         let message_id = receipt.message_id.clone();
-        self.messages.push(Message { entry, message_id, call, stored: now });
+        self.messages.push(Message { entry, message_id, call, stored_at: now });
         receipt
     }
 }

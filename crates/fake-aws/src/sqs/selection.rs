@@ -1,4 +1,4 @@
-//! Entries of a batch that a fault applies to.
+//! The entries of a batch that a fault applies to.
 
 use super::entry::Entry;
 use std::fmt;
@@ -12,8 +12,8 @@ type Predicate = dyn Fn(usize, &Entry) -> bool + Send + Sync;
 pub(crate) struct Selection(Arc<Predicate>);
 
 impl Selection {
-    pub(crate) fn new(choose: impl Fn(usize, &Entry) -> bool + Send + Sync + 'static) -> Self {
-        Self(Arc::new(choose))
+    pub(crate) fn new(is_selected: impl Fn(usize, &Entry) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_selected))
     }
 
     pub(crate) fn includes(&self, index: usize, entry: &Entry) -> bool {
@@ -31,9 +31,9 @@ impl fmt::Debug for Selection {
     }
 }
 
-/// The entries of a batch that are rejected, and the error that each of them gets.
+/// The entries that are rejected, and their error.
 #[derive(Debug, Clone)]
-pub(crate) struct Refusal {
+pub(crate) struct EntryFault {
     pub(crate) entries: Selection,
     pub(crate) code: String,
     pub(crate) sender_fault: bool,

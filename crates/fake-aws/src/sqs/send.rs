@@ -1,31 +1,31 @@
-//! A sending call: what it says, whether it may, and what it is told.
+//! Parses, checks and executes calls that send messages.
 
 use super::digest::{md5_of_attributes, md5_of_body};
 use super::entry::Entry;
 use super::error::{CONTENT_TYPE, CallError, EntryError};
 use super::limits;
-use super::queue::{Queues, Stored};
-use super::selection::{Refusal, Selection};
-use crate::answer::Answer;
+use super::queue::{QueueState, Queues};
+use super::selection::{EntryFault, Selection};
 use crate::ids::new_id;
 use crate::lock::lock;
+use crate::response::ServiceResponse;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// A call that sends one message or a batch.
+/// A well-formed call of `SendMessage` or `SendMessageBatch`.
 #[derive(Debug)]
-pub(crate) struct Send {
-    /// The queue's name, of its URL.
+pub(crate) struct SendCall {
+    /// The name of the queue.
     pub(crate) queue: String,
     pub(crate) entries: Vec<Entry>,
-    batch: bool,
+    is_batch: bool,
 }
 
-impl Send {
-    pub(crate) fn read(operation: &str, body: &[u8]) -> Result<Self, Answer> {
+impl SendCall {
+    pub(crate) fn parse(operation: &str, body: &[u8]) -> Result<Self, ServiceResponse> {
         #[derive(Deserialize)]
         struct Batch {
             #[serde(rename = "QueueUrl")]
@@ -40,112 +40,123 @@ impl Send {
             #[serde(flatten)]
             entry: Entry,
         }
-        let malformed = |cause: serde_json::Error| CallError::serialization(&cause.to_string()).answer();
+        let malformed = |cause: serde_json::Error| CallError::serialization(&cause.to_string()).to_response();
         match operation {
             "SendMessageBatch" => {
                 let Batch { url, entries } = serde_json::from_slice(body).map_err(malformed)?;
-                Ok(Self { queue: name_of(&url), entries, batch: true })
+                Ok(Self { queue: queue_name(&url), entries, is_batch: true })
             }
             "SendMessage" => {
                 let Single { url, entry } = serde_json::from_slice(body).map_err(malformed)?;
-                Ok(Self { queue: name_of(&url), entries: vec![entry], batch: false })
+                Ok(Self { queue: queue_name(&url), entries: vec![entry], is_batch: false })
             }
-            _ => Err(CallError::unknown_operation(operation).answer()),
+            _ => Err(CallError::unknown_operation(operation).to_response()),
         }
     }
 
-    /// Stores what may be stored, and says so.
-    pub(crate) fn act(self, queues: &Mutex<Queues>, call: usize, refusal: Option<&Refusal>) -> Answer {
-        let Self { queue, entries, batch } = self;
+    /// Stores the valid entries.
+    pub(crate) fn execute(
+        self,
+        queues: &Mutex<Queues>,
+        call: usize,
+        entry_fault: Option<&EntryFault>,
+    ) -> ServiceResponse {
+        let Self { queue, entries, is_batch } = self;
         let store = || {
-            check(queues, &queue, &entries, batch)?;
+            check_call(queues, &queue, &entries, is_batch)?;
             let entries = entries.into_iter().enumerate().collect();
-            let mut results = Results::new(batch);
-            results.store(queues, &queue, entries, call, refusal)?;
-            Ok(results.answer())
+            let mut results = SendResults::new(is_batch);
+            results.store(queues, &queue, entries, call, entry_fault)?;
+            Ok(results.into_response())
         };
-        store().unwrap_or_else(|error: CallError| error.answer())
+        store().unwrap_or_else(|error: CallError| error.to_response())
     }
 
-    /// The same, but stores the selected entries at `due`.
-    pub(crate) async fn act_late(self, queues: &Mutex<Queues>, call: usize, late: &Selection, due: Instant) -> Answer {
-        let Self { queue, entries, batch } = self;
+    /// Stores the valid entries, the selected ones at `commit_at` and the others immediately.
+    pub(crate) async fn execute_delayed(
+        self,
+        queues: &Mutex<Queues>,
+        call: usize,
+        delayed: &Selection,
+        commit_at: Instant,
+    ) -> ServiceResponse {
+        let Self { queue, entries, is_batch } = self;
         let store = async {
-            let is_fifo = check(queues, &queue, &entries, batch)?;
-            let mut late_groups = HashSet::new();
-            let (late, early): (Vec<_>, Vec<_>) = entries.into_iter().enumerate().partition(|(index, entry)| {
-                let is_late = late.includes(*index, entry) || is_fifo && late_groups.contains(&entry.group_id);
-                if is_late {
-                    late_groups.insert(entry.group_id.clone());
+            let is_fifo = check_call(queues, &queue, &entries, is_batch)?;
+            let mut delayed_groups = HashSet::new();
+            let (delayed, immediate): (Vec<_>, Vec<_>) = entries.into_iter().enumerate().partition(|(index, entry)| {
+                let is_delayed = delayed.includes(*index, entry) || is_fifo && delayed_groups.contains(&entry.group_id);
+                if is_delayed {
+                    delayed_groups.insert(entry.group_id.clone());
                 }
-                is_late
+                is_delayed
             });
-            let mut results = Results::new(batch);
-            results.store(queues, &queue, early, call, None)?;
-            sleep_until(due).await;
-            results.store(queues, &queue, late, call, None)?;
-            Ok(results.answer())
+            let mut results = SendResults::new(is_batch);
+            results.store(queues, &queue, immediate, call, None)?;
+            sleep_until(commit_at).await;
+            results.store(queues, &queue, delayed, call, None)?;
+            Ok(results.into_response())
         };
-        store.await.unwrap_or_else(|error: CallError| error.answer())
+        store.await.unwrap_or_else(|error: CallError| error.to_response())
     }
 }
 
-/// Checks the batch as a whole; returns whether its queue is a FIFO queue.
-fn check(queues: &Mutex<Queues>, queue: &str, entries: &[Entry], batch: bool) -> Result<bool, CallError> {
+/// Checks the call as a whole. Returns whether the queue is a FIFO queue.
+fn check_call(queues: &Mutex<Queues>, queue: &str, entries: &[Entry], is_batch: bool) -> Result<bool, CallError> {
     let queues = lock(queues);
     let is_fifo = queues.get(queue).ok_or_else(CallError::queue_does_not_exist)?.is_fifo;
-    let check = if batch { limits::check_batch } else { limits::check_fifo };
+    let check = if is_batch { limits::check_batch } else { limits::check_fifo };
     check(entries, is_fifo).map(|()| is_fifo)
 }
 
-/// What became of the entries of a call.
-struct Results {
-    batch: bool,
+/// The results of the entries, each with its index in the call.
+struct SendResults {
+    is_batch: bool,
     successful: Vec<(usize, Value)>,
     failed: Vec<(usize, Value)>,
 }
 
-impl Results {
-    const fn new(batch: bool) -> Self {
-        Self { batch, successful: Vec::new(), failed: Vec::new() }
+impl SendResults {
+    const fn new(is_batch: bool) -> Self {
+        Self { is_batch, successful: Vec::new(), failed: Vec::new() }
     }
 
-    /// Stores entries, each with its index in the batch.
+    /// Stores the valid entries and records a result for each entry.
     fn store(
         &mut self,
         queues: &Mutex<Queues>,
         queue: &str,
         entries: Vec<(usize, Entry)>,
         call: usize,
-        refusal: Option<&Refusal>,
+        entry_fault: Option<&EntryFault>,
     ) -> Result<(), CallError> {
         let mut queues = lock(queues);
         let queue = queues.get_mut(queue).ok_or_else(CallError::queue_does_not_exist)?;
         for (index, entry) in entries {
-            let injected = refusal.filter(|refusal| refusal.entries.includes(index, &entry)).map(EntryError::injected);
+            let injected = entry_fault.filter(|fault| fault.entries.includes(index, &entry)).map(EntryError::injected);
             match injected.map_or_else(|| limits::check_entry(&entry, queue), Err) {
-                Ok(()) => self.successful.push((index, accept(entry, queue, call, self.batch))),
-                Err(error) if self.batch => self.failed.push((index, error.result(&entry.id))),
+                Ok(()) => self.successful.push((index, store_entry(entry, queue, call, self.is_batch))),
+                Err(error) if self.is_batch => self.failed.push((index, error.to_result(&entry.id))),
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
     }
 
-    fn answer(mut self) -> Answer {
-        let mut document = if self.batch { json!({}) } else { self.successful.remove(0).1 };
+    fn into_response(mut self) -> ServiceResponse {
+        let mut document = if self.is_batch { json!({}) } else { self.successful.remove(0).1 };
         for (list, mut results) in [("Successful", self.successful), ("Failed", self.failed)] {
-            if self.batch && !results.is_empty() {
+            if self.is_batch && !results.is_empty() {
                 results.sort_unstable_by_key(|(index, _)| *index);
                 document[list] = results.into_iter().map(|(_, result)| result).collect();
             }
         }
-        Answer::new(200, CONTENT_TYPE, document.to_string()).header("x-amzn-requestid", new_id())
+        ServiceResponse::new(200, CONTENT_TYPE, document.to_string()).with_header("x-amzn-requestid", new_id())
     }
 }
 
-/// Stores a message, and says under which id.
-fn accept(entry: Entry, queue: &mut Stored, call: usize, in_batch: bool) -> Value {
+/// Stores a message and makes its result.
+fn store_entry(entry: Entry, queue: &mut QueueState, call: usize, is_batch: bool) -> Value {
     let mut result = json!({ "MD5OfMessageBody": md5_of_body(&entry.body) });
     if !entry.attributes.is_empty() {
         result["MD5OfMessageAttributes"] = json!(md5_of_attributes(&entry.attributes));
@@ -153,7 +164,7 @@ fn accept(entry: Entry, queue: &mut Stored, call: usize, in_batch: bool) -> Valu
     if !entry.system_attributes.is_empty() {
         result["MD5OfMessageSystemAttributes"] = json!(md5_of_attributes(&entry.system_attributes));
     }
-    if in_batch {
+    if is_batch {
         result["Id"] = json!(entry.id);
     }
     let receipt = queue.store(entry, call);
@@ -164,7 +175,7 @@ fn accept(entry: Entry, queue: &mut Stored, call: usize, in_batch: bool) -> Valu
     result
 }
 
-/// The queue's name in its URL; the host and the account are not looked at.
-fn name_of(url: &str) -> String {
+/// Extracts the name of the queue from its URL. Ignores the host and the account.
+fn queue_name(url: &str) -> String {
     url.rsplit('/').next().unwrap_or_default().to_owned()
 }

@@ -1,4 +1,4 @@
-//! The counting of connections and of calls at the same time, and connections that AWS closes.
+//! Counts of connections and concurrent calls, and closed connections.
 
 use crate::{entries, send, sqs};
 use fake_aws::FakeAws;
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 #[tokio::test]
-async fn calls_at_the_same_time_are_counted_and_so_are_their_connections() {
+async fn concurrent_calls_and_connections_are_counted() {
     let aws = FakeAws::start();
     let (queue, client) = (aws.queue("messages"), sqs(&aws).await);
     for _ in 0..5 {
@@ -24,24 +24,24 @@ async fn calls_at_the_same_time_are_counted_and_so_are_their_connections() {
     );
     assert!(first.is_ok() && second.is_ok() && third.is_ok());
     assert_eq!((aws.peak_calls(), aws.peak_connections(), aws.open_connections()), (3, 3, 3));
-    aws.forget_peaks();
+    aws.reset_peaks();
     assert_eq!((aws.peak_calls(), aws.peak_connections()), (0, 3));
 }
 
 #[tokio::test]
-async fn idle_connections_can_be_closed_under_the_client() {
+async fn client_reconnects_after_idle_connections_close() {
     let aws = FakeAws::start();
     let (queue, client) = (aws.queue("messages"), sqs(&aws).await);
     send(&client, &queue, entries(1)).await.expect("the call succeeds");
     aws.close_idle_connections();
-    sleep(Duration::from_millis(100)).await; // the client, too, has to see it
+    sleep(Duration::from_millis(100)).await; // until the client has noticed
     assert_eq!(aws.open_connections(), 0);
     send(&client, &queue, entries(1)).await.expect("the client opens another");
     assert_eq!(aws.accepted_connections(), 2);
 }
 
 #[tokio::test]
-async fn a_fake_that_is_dropped_listens_no_more() {
+async fn dropped_fake_stops_listening() {
     let aws = FakeAws::start();
     let (queue, client) = (aws.queue("messages"), sqs(&aws).await);
     send(&client, &queue, entries(1)).await.expect("the call succeeds");
@@ -56,7 +56,7 @@ async fn a_fake_that_is_dropped_listens_no_more() {
 }
 
 #[tokio::test]
-async fn a_call_that_nobody_signed_is_refused() {
+async fn unsigned_call_is_rejected() {
     let aws = FakeAws::start();
     let address = aws.endpoint().replace("http://", "");
     let mut stream = TcpStream::connect(&address).await.expect("the fake listens");

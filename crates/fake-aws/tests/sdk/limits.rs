@@ -1,4 +1,4 @@
-//! SQS's limits: which fail the call and which one entry, and the exact edge of each.
+//! The limits of SQS: the exact value of each, and whether a violation fails the call or rejects one entry.
 
 use crate::{attribute, code, entries, entry, send, sqs};
 use aws_sdk_sqs::types::{MessageAttributeValue, MessageSystemAttributeValue, SendMessageBatchRequestEntry};
@@ -7,27 +7,29 @@ use fake_aws::FakeAws;
 const LIMIT: usize = 1_048_576;
 
 #[tokio::test]
-async fn a_batch_has_one_to_ten_entries_with_distinct_ids_of_the_alphabet() {
+async fn batch_limits_entry_count_and_ids() {
     let aws = FakeAws::start();
     let (queue, client) = (aws.queue("messages"), sqs(&aws).await);
     let batch = |ids: &[&str]| ids.iter().map(|id| entry(id, "b")).collect::<Vec<_>>();
-    let error = send(&client, &queue, vec![]).await.expect_err("it is empty").into_service_error();
+    let error = send(&client, &queue, vec![]).await.expect_err("the batch is empty").into_service_error();
     assert!(error.is_empty_batch_request(), "{error:?}");
-    let error = send(&client, &queue, entries(11)).await.expect_err("it is too many").into_service_error();
+    let error = send(&client, &queue, entries(11)).await.expect_err("there are too many entries").into_service_error();
     assert!(error.is_too_many_entries_in_batch_request(), "{error:?}");
-    let error = send(&client, &queue, batch(&["a", "b", "a"])).await.expect_err("a is twice").into_service_error();
+    let error =
+        send(&client, &queue, batch(&["a", "b", "a"])).await.expect_err("the id is used twice").into_service_error();
     assert!(error.is_batch_entry_ids_not_distinct(), "{error:?}");
     for id in ["", "a b", "a.b", "ä", &"a".repeat(81)] {
-        let error = send(&client, &queue, batch(&["ok", id])).await.expect_err("id").into_service_error();
+        let error =
+            send(&client, &queue, batch(&["ok", id])).await.expect_err("the id is invalid").into_service_error();
         assert!(error.is_invalid_batch_entry_id(), "{id}: {error:?}");
     }
-    assert!(queue.messages().is_empty(), "a call that fails stores nothing");
+    assert!(queue.messages().is_empty(), "a failed call stores nothing");
     let output = send(&client, &queue, batch(&["a-Z_9", &"a".repeat(80)])).await.expect("both ids are allowed");
     assert_eq!(output.successful().len(), 2);
 }
 
 #[tokio::test]
-async fn a_batch_has_at_most_one_mebibyte_of_bodies_and_attributes_in_bytes() {
+async fn batch_over_one_mebibyte_is_rejected() {
     let aws = FakeAws::start();
     let (queue, client) = (aws.queue("messages"), sqs(&aws).await);
     // The attribute counts 4 + 6 + 5 bytes; "ü" counts two.
@@ -36,9 +38,12 @@ async fn a_batch_has_at_most_one_mebibyte_of_bodies_and_attributes_in_bytes() {
         with_attribute.message_attributes = Some([("name".to_owned(), attribute("String", "välu"))].into());
         vec![with_attribute, entry("b", &"x".repeat(bytes - LIMIT / 2 - 4 - 6 - 5))]
     };
-    let output = send(&client, &queue, batch(LIMIT)).await.expect("it is exactly the limit");
+    let output = send(&client, &queue, batch(LIMIT)).await.expect("the size is exactly the limit");
     assert_eq!(output.successful().len(), 2);
-    let error = send(&client, &queue, batch(LIMIT + 1)).await.expect_err("it is a byte more").into_service_error();
+    let error = send(&client, &queue, batch(LIMIT + 1))
+        .await
+        .expect_err("the size is one byte over the limit")
+        .into_service_error();
     assert!(error.is_batch_request_too_long(), "{error:?}");
     let message = error.meta().message().unwrap_or_default();
     assert_eq!(message, "Batch requests cannot be longer than 1048576 bytes. You have sent 1048577 bytes.");
@@ -46,18 +51,18 @@ async fn a_batch_has_at_most_one_mebibyte_of_bodies_and_attributes_in_bytes() {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_not_there_is_known_before_the_batch_is_looked_at() {
+async fn missing_queue_is_reported_before_batch_errors() {
     let aws = FakeAws::start();
     let (queue, client) = (aws.queue("messages"), sqs(&aws).await);
     queue.delete();
     for batch in [entries(1), vec![]] {
-        let error = send(&client, &queue, batch).await.expect_err("there is no queue").into_service_error();
+        let error = send(&client, &queue, batch).await.expect_err("the queue was deleted").into_service_error();
         assert!(error.is_queue_does_not_exist(), "{error:?}");
     }
 }
 
 #[tokio::test]
-async fn one_entry_without_group_or_deduplication_id_fails_the_whole_call_to_a_fifo_queue() {
+async fn entry_without_fifo_ids_fails_the_call() {
     let aws = FakeAws::start();
     let (queue, client) = (aws.queue("messages.fifo"), sqs(&aws).await);
     let mut good = entry("good", "b");
@@ -73,21 +78,21 @@ async fn one_entry_without_group_or_deduplication_id_fails_the_whole_call_to_a_f
     assert!(queue.messages().is_empty());
 }
 
-/// Sends a good entry on both sides of a bad one, and expects that only the bad one is refused.
-async fn is_refused_alone(what: &str, bad: SendMessageBatchRequestEntry, expected: &str) {
+/// Sends an invalid entry between two valid ones, and expects that only the invalid one is rejected.
+async fn expect_rejected(case: &str, bad: SendMessageBatchRequestEntry, expected: &str) {
     let aws = FakeAws::start();
     let (queue, client) = (aws.queue("messages"), sqs(&aws).await);
     let output = send(&client, &queue, vec![entry("before", "b"), bad, entry("after", "b")]).await;
-    let output = output.unwrap_or_else(|error| panic!("{what}: {error:?}"));
-    let [failed] = output.failed() else { panic!("{what}: {output:?}") };
-    assert_eq!((failed.id(), failed.code(), failed.sender_fault()), ("bad", expected, true), "{what}");
+    let output = output.unwrap_or_else(|error| panic!("{case}: {error:?}"));
+    let [failed] = output.failed() else { panic!("{case}: {output:?}") };
+    assert_eq!((failed.id(), failed.code(), failed.sender_fault()), ("bad", expected, true), "{case}");
     assert_eq!(queue.messages().iter().map(|message| message.id.as_str()).collect::<Vec<_>>(), ["before", "after"]);
 }
 
-async fn is_accepted(what: &str, entry: SendMessageBatchRequestEntry) {
+async fn expect_accepted(case: &str, entry: SendMessageBatchRequestEntry) {
     let aws = FakeAws::start();
     let output = send(&sqs(&aws).await, &aws.queue("messages"), vec![entry]).await.expect("the call succeeds");
-    assert!(output.failed().is_empty(), "{what}: {output:?}");
+    assert!(output.failed().is_empty(), "{case}: {output:?}");
 }
 
 fn with_attribute(name: &str, value: MessageAttributeValue) -> SendMessageBatchRequestEntry {
@@ -97,16 +102,16 @@ fn with_attribute(name: &str, value: MessageAttributeValue) -> SendMessageBatchR
 }
 
 #[tokio::test]
-async fn bodies_have_a_character_and_no_forbidden_one() {
-    is_refused_alone("empty", entry("bad", ""), "MissingParameter").await;
+async fn empty_body_or_forbidden_character_is_rejected() {
+    expect_rejected("empty", entry("bad", ""), "MissingParameter").await;
     for body in ["a\u{0}", "\u{1b}", "\u{fffe}", "x\u{ffff}"] {
-        is_refused_alone(&body.escape_unicode().to_string(), entry("bad", body), "InvalidMessageContents").await;
+        expect_rejected(&body.escape_unicode().to_string(), entry("bad", body), "InvalidMessageContents").await;
     }
-    is_accepted("edges", entry("e", "\t\r\n \u{7f}\u{d7ff}\u{e000}\u{fffd}\u{10000}\u{10ffff}")).await;
+    expect_accepted("edges", entry("e", "\t\r\n \u{7f}\u{d7ff}\u{e000}\u{fffd}\u{10000}\u{10ffff}")).await;
 }
 
 #[tokio::test]
-async fn a_body_longer_than_its_queue_allows_is_refused_alone() {
+async fn body_over_the_queue_limit_is_rejected() {
     let aws = FakeAws::start();
     let (queue, client) = (aws.queue("messages"), sqs(&aws).await);
     queue.set_maximum_message_size(1024);
@@ -117,24 +122,24 @@ async fn a_body_longer_than_its_queue_allows_is_refused_alone() {
 }
 
 #[tokio::test]
-async fn attributes_are_ten_at_most_with_names_types_and_values_of_their_alphabets() {
+async fn attribute_count_name_type_and_value_are_checked() {
     let many = |count: usize| {
         let mut entry = entry("bad", "b");
         entry.message_attributes = Some((0..count).map(|n| (format!("a{n}"), attribute("String", "v"))).collect());
         entry
     };
-    is_accepted("ten attributes", many(10)).await;
-    is_refused_alone("eleven attributes", many(11), "InvalidParameterValue").await;
+    expect_accepted("ten attributes", many(10)).await;
+    expect_rejected("eleven attributes", many(11), "InvalidParameterValue").await;
 
     let good = || attribute("String", "v");
     for name in ["a", "A-z_0.9", &"n".repeat(256)] {
-        is_accepted(name, with_attribute(name, good())).await;
+        expect_accepted(name, with_attribute(name, good())).await;
     }
     for name in ["", "a b", "ä", ".a", "a.", "a..b", "AWS.a", "amazon.a", &"n".repeat(257)] {
-        is_refused_alone(name, with_attribute(name, good()), "InvalidParameterValue").await;
+        expect_rejected(name, with_attribute(name, good()), "InvalidParameterValue").await;
     }
     for (data_type, value) in [("String", "v"), ("String.json", "{}"), ("Number", "-1.5e3"), ("Number.int", "7")] {
-        is_accepted(data_type, with_attribute("a", attribute(data_type, value))).await;
+        expect_accepted(data_type, with_attribute("a", attribute(data_type, value))).await;
     }
     let bad = [
         ("", "v"),
@@ -148,27 +153,27 @@ async fn attributes_are_ten_at_most_with_names_types_and_values_of_their_alphabe
         ("Binary", "v"),
     ];
     for (data_type, value) in bad {
-        let what = format!("{data_type} {}", value.escape_unicode());
-        is_refused_alone(&what, with_attribute("a", attribute(data_type, value)), "InvalidParameterValue").await;
+        let case = format!("{data_type} {}", value.escape_unicode());
+        expect_rejected(&case, with_attribute("a", attribute(data_type, value)), "InvalidParameterValue").await;
     }
 }
 
 #[tokio::test]
-async fn a_standard_queue_takes_group_ids_of_the_alphabet_and_no_deduplication_ids() {
+async fn standard_queue_rejects_deduplication_id() {
     let group = |group: &str| {
         let mut entry = entry("bad", "b");
         entry.message_group_id = Some(group.to_owned());
         entry
     };
     for id in ["-", "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~aZ9", &"g".repeat(128)] {
-        is_accepted(id, group(id)).await;
+        expect_accepted(id, group(id)).await;
     }
     for id in ["", "a b", "ä", "\t", &"g".repeat(129)] {
-        is_refused_alone(id, group(id), "InvalidParameterValue").await;
+        expect_rejected(id, group(id), "InvalidParameterValue").await;
     }
     let mut deduplicated = entry("bad", "b");
     deduplicated.message_deduplication_id = Some("d".to_owned());
-    is_refused_alone("deduplication id", deduplicated, "InvalidParameterValue").await;
+    expect_rejected("deduplication id", deduplicated, "InvalidParameterValue").await;
 }
 
 fn with_system_attribute(name: &str, data_type: &str, value: &str) -> SendMessageBatchRequestEntry {
@@ -179,19 +184,19 @@ fn with_system_attribute(name: &str, data_type: &str, value: &str) -> SendMessag
 }
 
 #[tokio::test]
-async fn the_only_system_attribute_is_a_well_formed_trace_header_that_counts_towards_no_limit() {
+async fn only_system_attribute_is_a_valid_trace_header() {
     const ROOT: &str = "Root=1-5759e988-bd862e3fe1be46a994272793";
     for rest in ["", ";Sampled=1", ";Parent=53995c3f42cd8ad8;Sampled=0;Lineage=1:a87bd80c:0"] {
-        is_accepted(rest, with_system_attribute("AWSTraceHeader", "String", &format!("{ROOT}{rest}"))).await;
+        expect_accepted(rest, with_system_attribute("AWSTraceHeader", "String", &format!("{ROOT}{rest}"))).await;
     }
     for header in ["", "1-5759e988-bd862e3fe1be46a994272793", "Root=dummy;Sampled=1", &format!("{ROOT};Sampled=2")] {
         let bad = with_system_attribute("AWSTraceHeader", "String", header);
-        is_refused_alone(header, bad, "InvalidParameterValue").await;
+        expect_rejected(header, bad, "InvalidParameterValue").await;
     }
     for (name, data_type) in [("AWSTraceHeader", "Number"), ("Other", "String")] {
-        is_refused_alone(name, with_system_attribute(name, data_type, ROOT), "InvalidParameterValue").await;
+        expect_rejected(name, with_system_attribute(name, data_type, ROOT), "InvalidParameterValue").await;
     }
     let mut full = with_system_attribute("AWSTraceHeader", "String", ROOT);
     full.message_body = "x".repeat(LIMIT);
-    is_accepted("a full message", full).await;
+    expect_accepted("a full message", full).await;
 }

@@ -1,8 +1,8 @@
-//! The fake as the real AWS SDK sees it: limits, results and faults look like those of AWS.
+//! Tests with the AWS SDK: its client accepts the limits, results and faults of the fake as those of AWS.
 
 mod connections;
+mod delays;
 mod faults;
-mod late;
 mod limits;
 mod objects;
 mod secrets;
@@ -18,10 +18,10 @@ use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use fake_aws::{FakeAws, Queue};
 use std::time::Duration;
 
-/// Longer than any answer on loopback takes that comes at all, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Long enough for every response on loopback, also on a busy machine.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-async fn config(aws: &FakeAws, attempts: u32, patience: Duration) -> SdkConfig {
+async fn config(aws: &FakeAws, attempts: u32, timeout: Duration) -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new("eu-central-1"))
         .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
@@ -29,14 +29,14 @@ async fn config(aws: &FakeAws, attempts: u32, patience: Duration) -> SdkConfig {
         .retry_config(
             RetryConfig::standard().with_max_attempts(attempts).with_initial_backoff(Duration::from_millis(1)),
         )
-        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(patience).build())
+        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(timeout).build())
         .load()
         .await
 }
 
-/// A client that tries once.
+/// A client without retries.
 async fn sqs(aws: &FakeAws) -> aws_sdk_sqs::Client {
-    aws_sdk_sqs::Client::new(&config(aws, 1, PATIENCE).await)
+    aws_sdk_sqs::Client::new(&config(aws, 1, CLIENT_TIMEOUT).await)
 }
 
 async fn send(
@@ -59,7 +59,7 @@ fn attribute(data_type: &str, value: &str) -> MessageAttributeValue {
     MessageAttributeValue::builder().data_type(data_type).string_value(value).build().expect("a type is there")
 }
 
-/// The code of the error of a service, as an application would ask for it.
+/// Returns the error code of a failed call.
 fn code<T: std::fmt::Debug, E>(result: Result<T, SdkError<E>>) -> String
 where
     E: aws_sdk_sqs::error::ProvideErrorMetadata + std::fmt::Debug,

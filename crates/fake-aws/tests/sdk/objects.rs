@@ -1,20 +1,20 @@
-//! Objects as S3 stores and gives them, path-style.
+//! Uploads and downloads of objects.
 
-use crate::{PATIENCE, code, config};
+use crate::{CLIENT_TIMEOUT, code, config};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::primitives::ByteStream;
-use fake_aws::{FakeAws, Fault, Times};
+use fake_aws::{FakeAws, Fault, Frequency};
 
 async fn client(aws: &FakeAws) -> Client {
-    Client::from_conf(Builder::from(&config(aws, 1, PATIENCE).await).force_path_style(true).build())
+    Client::from_conf(Builder::from(&config(aws, 1, CLIENT_TIMEOUT).await).force_path_style(true).build())
 }
 
 #[tokio::test]
-async fn an_object_is_stored_free_of_its_framing_with_its_type() {
+async fn chunked_upload_is_decoded_and_keeps_content_type() {
     let aws = FakeAws::start();
     let (bucket, client) = (aws.bucket("payloads"), client(&aws).await);
-    // A body in memory is sent as it is; one of a file comes in chunks, with its checksum in a trailer.
+    // The SDK sends a body in memory as it is, and that of a file in chunks with a checksum in the trailer.
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let body = std::fs::read(path).expect("the package has a manifest");
     let in_memory = ByteStream::from(body.clone());
@@ -25,17 +25,17 @@ async fn an_object_is_stored_free_of_its_framing_with_its_type() {
         let object = bucket.object(key).unwrap_or_else(|| panic!("{key} is missing: {:?}", bucket.objects().keys()));
         assert_eq!((object.body.as_ref(), object.content_type.as_deref()), (body.as_slice(), Some("application/json")));
 
-        let got = client.get_object().bucket("payloads").key(key).send().await.expect("the object is there");
-        assert_eq!(got.content_type(), Some("application/json"));
-        assert_eq!(got.body.collect().await.expect("the body comes whole").into_bytes(), body);
+        let download = client.get_object().bucket("payloads").key(key).send().await.expect("the object is there");
+        assert_eq!(download.content_type(), Some("application/json"));
+        assert_eq!(download.body.collect().await.expect("the body is complete").into_bytes(), body);
     }
     let sent: Vec<_> = aws.calls().into_iter().filter(|call| call.operation == "PutObject").collect();
     assert_eq!(sent[0].bytes, body.len());
-    assert!(sent[1].bytes > body.len(), "it came in chunks");
+    assert!(sent[1].bytes > body.len(), "it was sent in chunks");
 }
 
 #[tokio::test]
-async fn what_is_not_there_and_what_fails_says_so_as_s3_does() {
+async fn missing_object_and_faults_have_codes_of_s3() {
     let aws = FakeAws::start();
     let (bucket, client) = (aws.bucket("payloads"), client(&aws).await);
     let missing = client.get_object().bucket("payloads").key("k").send().await;
@@ -48,11 +48,11 @@ async fn what_is_not_there_and_what_fails_says_so_as_s3_does() {
         (Fault::kms_disabled(), "KMS.DisabledException", 0),
     ];
     for (fault, expected, stored) in cases {
-        aws.s3().fault(fault, Times::Once);
+        aws.s3().inject_fault(fault, Frequency::Once);
         assert_eq!(code(put().await), expected);
         assert_eq!(bucket.objects().len(), stored);
     }
-    aws.s3().fault(Fault::store_and_drop(), Times::Once);
+    aws.s3().inject_fault(Fault::commit_then_drop(), Frequency::Once);
     assert!(put().await.is_err());
     assert_eq!(bucket.objects().len(), 1);
     bucket.delete();

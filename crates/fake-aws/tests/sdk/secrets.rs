@@ -1,13 +1,13 @@
-//! Secrets as Secrets Manager gives and refuses them.
+//! Values of secrets, and errors in reading them.
 
-use crate::{PATIENCE, code, config};
+use crate::{CLIENT_TIMEOUT, code, config};
 use aws_sdk_secretsmanager::Client;
-use fake_aws::{FakeAws, Fault, Times};
+use fake_aws::{FakeAws, Fault, Frequency};
 
 #[tokio::test]
-async fn a_secret_is_what_it_was_last_set_to_under_its_name_and_its_arn() {
+async fn secret_is_read_by_name_and_arn() {
     let aws = FakeAws::start();
-    let client = Client::new(&config(&aws, 1, PATIENCE).await);
+    let client = Client::new(&config(&aws, 1, CLIENT_TIMEOUT).await);
     for text in [r#"{"app_secret":"one"}"#, r#"{"app_secret":"two"}"#] {
         aws.set_secret("ingress", text);
         for id in ["ingress", &FakeAws::secret_arn("ingress")] {
@@ -22,14 +22,14 @@ async fn a_secret_is_what_it_was_last_set_to_under_its_name_and_its_arn() {
 }
 
 #[tokio::test]
-async fn a_secret_that_cannot_be_read_says_why() {
+async fn secret_errors_have_codes_of_secrets_manager() {
     let aws = FakeAws::start();
-    let client = Client::new(&config(&aws, 1, PATIENCE).await);
+    let client = Client::new(&config(&aws, 1, CLIENT_TIMEOUT).await);
     let read = || client.get_secret_value().secret_id("ingress").send();
-    assert!(read().await.expect_err("it was never set").into_service_error().is_resource_not_found_exception());
+    assert!(read().await.expect_err("the secret was never set").into_service_error().is_resource_not_found_exception());
     aws.set_secret("ingress", "text");
     aws.remove_secret("ingress");
-    assert!(read().await.expect_err("it was removed").into_service_error().is_resource_not_found_exception());
+    assert!(read().await.expect_err("the secret was removed").into_service_error().is_resource_not_found_exception());
 
     aws.set_secret("ingress", "text");
     let cases = [
@@ -39,7 +39,7 @@ async fn a_secret_that_cannot_be_read_says_why() {
         (Fault::kms_disabled(), "DecryptionFailure"),
     ];
     for (fault, expected) in cases {
-        aws.secrets().fault(fault, Times::Once);
+        aws.secrets().inject_fault(fault, Frequency::Once);
         assert_eq!(code(read().await), expected);
     }
     assert!(read().await.is_ok());

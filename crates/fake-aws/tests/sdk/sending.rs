@@ -1,4 +1,4 @@
-//! What is sent is what is stored, and the sender is told of it as SQS tells.
+//! Stored messages, and the responses of SQS.
 
 use crate::{attribute, entries, entry, send, sqs};
 use aws_sdk_sqs::primitives::Blob;
@@ -6,7 +6,7 @@ use aws_sdk_sqs::types::{MessageAttributeValue, MessageSystemAttributeNameForSen
 use fake_aws::FakeAws;
 
 #[tokio::test]
-async fn a_batch_is_stored_in_its_order_with_all_that_was_sent() {
+async fn batch_is_stored_completely_and_in_order() {
     let aws = FakeAws::start();
     let queue = aws.queue("messages");
     let mut batch = entries(9);
@@ -43,11 +43,11 @@ async fn a_batch_is_stored_in_its_order_with_all_that_was_sent() {
     assert_eq!(calls.len(), 1);
     assert_eq!((full.call, calls[0].entries, calls[0].connection, calls[0].status), (0, 10, 1, Some(200)));
     assert_eq!((calls[0].operation.as_str(), calls[0].queue.as_deref()), ("SendMessageBatch", Some("messages")));
-    assert!(calls[0].bytes > 500 && calls[0].took.is_some());
+    assert!(calls[0].bytes > 500 && calls[0].duration.is_some());
 }
 
 #[tokio::test]
-async fn digests_are_those_that_sqs_gives() {
+async fn response_has_digests_of_sqs() {
     let aws = FakeAws::start();
     let queue = aws.queue("messages");
     let mut entry = entry("e", "msg");
@@ -59,38 +59,39 @@ async fn digests_are_those_that_sqs_gives() {
     let output = send(&sqs(&aws).await, &queue, vec![entry]).await.expect("the batch is within the limits");
     assert_eq!(output.successful()[0].md5_of_message_body(), "6e2baaf3b97dbeef01c0043275f9a0e7");
     assert_eq!(output.successful()[0].md5_of_message_attributes(), Some("ae7155c6026991b6d54b11589678bf9c"));
-    // By the same rule over AWSTraceHeader, String and the value, in another language.
+    // Computed with another implementation, from `AWSTraceHeader`, `String` and the value.
     let digest = output.successful()[0].md5_of_message_system_attributes();
     assert_eq!(digest, Some("5f48eef650c1d0207456969c85af2fdd"));
 }
 
 #[tokio::test]
-async fn a_fifo_queue_stores_a_deduplication_id_once_and_says_the_same_again() {
+async fn duplicate_on_fifo_queue_gets_same_receipt() {
     let aws = FakeAws::start();
     let queue = aws.queue("messages.fifo");
     let mut entry = entry("e", "first");
     entry.message_group_id = Some("g".to_owned());
     entry.message_deduplication_id = Some("d".to_owned());
-    let mut again = entry.clone();
-    again.message_body = "second".to_owned();
+    let mut duplicate = entry.clone();
+    duplicate.message_body = "second".to_owned();
     let client = sqs(&aws).await;
     let first = send(&client, &queue, vec![entry]).await.expect("the batch is within the limits");
-    let again = send(&client, &queue, vec![again]).await.expect("a repetition is accepted");
-    assert_eq!(first.successful()[0].message_id(), again.successful()[0].message_id());
+    let second = send(&client, &queue, vec![duplicate]).await.expect("a duplicate is accepted");
+    assert_eq!(first.successful()[0].message_id(), second.successful()[0].message_id());
     assert!(first.successful()[0].sequence_number().is_some());
     assert_eq!(queue.messages().iter().map(|message| message.body.as_str()).collect::<Vec<_>>(), ["first"]);
 }
 
 #[tokio::test]
-async fn a_single_message_goes_the_same_way() {
+async fn single_message_is_stored() {
     let aws = FakeAws::start();
     let queue = aws.queue("messages");
     let client = sqs(&aws).await;
-    let sent = client.send_message().queue_url(queue.url()).message_body("b").send().await.expect("it is allowed");
+    let sent =
+        client.send_message().queue_url(queue.url()).message_body("b").send().await.expect("the message is valid");
     let stored = queue.take_messages();
     assert_eq!(sent.message_id(), Some(stored[0].message_id.as_str()));
     assert_eq!(stored[0].body, "b");
     assert!(queue.messages().is_empty());
-    let refused = client.send_message().queue_url(queue.url()).message_body("\u{1}").send().await;
-    assert!(refused.expect_err("it is not allowed").into_service_error().is_invalid_message_contents());
+    let result = client.send_message().queue_url(queue.url()).message_body("\u{1}").send().await;
+    assert!(result.expect_err("the character is not allowed").into_service_error().is_invalid_message_contents());
 }

@@ -1,34 +1,34 @@
-//! A line of the log: its form, and how little of others' words it may have.
+//! Checks the format of a log line, and that it contains only permitted members.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
 use serde_json::{Value, json};
 
-/// Reads a line of the log and checks its form: JSON with an RFC 3339 timestamp and a level, for Lambda's own filter; of
-/// a panic or of a dependency's event the place and nothing else. No member is there twice: of such a line, the text
-/// would be shorter when written again.
-pub(crate) fn read(line: &str) -> Value {
-    let json: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+/// Parses a log line and checks its format: JSON with an RFC 3339 timestamp and a level, because Lambda filters by the level.
+/// For a panic or an event of a dependency, the line contains only the source location.
+pub(crate) fn parse(line: &str) -> Value {
+    let json: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"));
+    // A duplicate member would make the serialized text shorter.
     assert_eq!(json.to_string().len(), line.len(), "{line}");
     assert!(is_rfc3339(json["timestamp"].as_str().unwrap()), "{line}");
     let levels = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"];
     assert!(levels.contains(&json["level"].as_str().unwrap()), "{line}");
     let mut members: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
     members.sort_unstable();
-    if let Some(place) = json.get("panic.location") {
-        // The text of a panic would have spaces.
-        let place: Vec<_> = place.as_str().unwrap().rsplitn(3, ':').collect();
-        assert!(place[..2].iter().all(|number| number.parse::<u32>().is_ok()), "{line}");
-        assert!(place[2].strip_suffix(".rs").is_some() && !place[2].contains(' '), "{line}");
+    if let Some(location) = json.get("panic.location") {
+        // The message of a panic would contain spaces.
+        let location: Vec<_> = location.as_str().unwrap().rsplitn(3, ':').collect();
+        assert!(location[..2].iter().all(|number| number.parse::<u32>().is_ok()), "{line}");
+        assert!(location[2].strip_suffix(".rs").is_some() && !location[2].contains(' '), "{line}");
         assert_eq!(members, ["level", "message", "panic.location", "target", "timestamp"]);
     }
     if json.get("_aws").is_some() {
         let (_, mut others) = metrics(&json);
         others.sort_unstable();
-        let usual = ["body.bytes", "level", "message", "request.id", "response.status", "target", "timestamp"];
-        assert_eq!(others.into_iter().filter(|name| *name != "reason").collect::<Vec<_>>(), usual, "{line}");
+        let expected = ["body.bytes", "level", "message", "request.id", "response.status", "target", "timestamp"];
+        assert_eq!(others.into_iter().filter(|name| *name != "reason").collect::<Vec<_>>(), expected, "{line}");
     }
-    // The runbook lists what an operator reads.
+    // The runbook lists every message.
     let (_, runbook) = include_str!("../../docs/operations.md").split_once("\n## The log\n").unwrap();
     let message = json["message"].as_str().unwrap();
     assert!(runbook.contains(&format!("\n| `{message}` | ")), "docs/operations.md does not list {message:?}");
@@ -40,13 +40,14 @@ pub(crate) fn read(line: &str) -> Value {
     json
 }
 
-/// The metrics that CloudWatch makes of a line, by the rules of its embedded metric format, and the names of the
-/// members that are none.
+/// Extracts the metrics as CloudWatch does ([embedded metric format]). Also returns the names of the other members.
+///
+/// [embedded metric format]: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 pub(crate) fn metrics(line: &Value) -> (BTreeMap<&str, f64>, Vec<&str>) {
     let mut others: Vec<_> = line.as_object().unwrap().keys().map(String::as_str).collect();
     let mut take = |name: &str| {
-        let at = others.iter().position(|other| *other == name).unwrap_or_else(|| panic!("no {name} in {line}"));
-        others.remove(at);
+        let index = others.iter().position(|other| *other == name).unwrap_or_else(|| panic!("no {name} in {line}"));
+        others.remove(index);
     };
     take("_aws");
     take("FunctionName");
@@ -73,14 +74,17 @@ pub(crate) fn metrics(line: &Value) -> (BTreeMap<&str, f64>, Vec<&str>) {
     let names: Vec<_> = definitions.iter().map(metric).collect();
     let value = |name: &String| {
         let (name, value) = line.as_object().unwrap().get_key_value(name).unwrap();
-        (name.as_str(), value.as_f64().unwrap_or_else(|| panic!("{name} is no number in {line}")))
+        (name.as_str(), value.as_f64().unwrap_or_else(|| panic!("{name} is not a number in {line}")))
     };
     (names.iter().map(value).collect(), others)
 }
 
 fn is_rfc3339(text: &str) -> bool {
-    let digits = |text: &str| text.chars().map(|of| if of.is_ascii_digit() { '9' } else { of }).collect::<String>();
+    let digits = |text: &str| {
+        text.chars().map(|character| if character.is_ascii_digit() { '9' } else { character }).collect::<String>()
+    };
     let (seconds, rest) = text.split_at_checked(19).unwrap_or_default();
     let fraction = rest.strip_suffix('Z').map(|fraction| fraction.trim_start_matches('.'));
-    digits(seconds) == "9999-99-99T99:99:99" && fraction.is_some_and(|of| of.bytes().all(|byte| byte.is_ascii_digit()))
+    digits(seconds) == "9999-99-99T99:99:99"
+        && fraction.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
 }

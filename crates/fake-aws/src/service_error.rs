@@ -1,8 +1,8 @@
-//! Failures of a whole call.
+//! The errors of a whole call that tests can inject.
 
-/// The reason why a call fails; each service answers it with a status, a code and a message of its own.
+/// Why a call fails. Each service maps it to its own status, code and message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub(crate) enum ServiceError {
     InternalError,
     Unavailable,
     Throttled,

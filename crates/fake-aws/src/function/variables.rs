@@ -1,8 +1,10 @@
-//! The environment that Lambda gives to a function.
+//! The environment variables of a function. [Lambda's defined variables] are set as Lambda sets them.
+//!
+//! [Lambda's defined variables]: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
 
 use crate::aws::FakeAws;
 use crate::ids::REGION;
-use crate::tls::system_store;
+use crate::tls::system_ca_bundle;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -29,17 +31,17 @@ pub(super) fn set(command: &mut Command, aws: &FakeAws, runtime_api: SocketAddr)
         .env("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
         .env("AWS_SESSION_TOKEN", "example-session-token")
         .env("AWS_ENDPOINT_URL", aws.endpoint())
-        // Lambda has no instance metadata service; without this an SDK might look for one outside of loopback.
+        // Lambda has no instance metadata service. Without this variable an SDK might call its link-local address.
         .env("AWS_EC2_METADATA_DISABLED", "true");
-    if let Some(trust) = aws.trust() {
+    if let Some(trust_stores) = aws.trust_stores() {
         command
-            .env("SSL_CERT_FILE", &trust.system)
-            .env("AWS_CA_BUNDLE", &trust.system)
-            // Node has the system's authorities in its binary.
-            .env("NODE_EXTRA_CA_CERTS", &trust.authority);
-    } else if let Some(store) = system_store() {
-        // Lambda sets no such variable. Without it a function would read the system's folder too: a few hundred files on
-        // Debian.
-        command.env("SSL_CERT_FILE", store);
+            .env("SSL_CERT_FILE", &trust_stores.system_bundle)
+            .env("AWS_CA_BUNDLE", &trust_stores.system_bundle)
+            // Node.js has the public authorities compiled in, so it needs the additional one only.
+            .env("NODE_EXTRA_CA_CERTS", &trust_stores.authority);
+    } else if let Some(bundle) = system_ca_bundle() {
+        // Lambda does not set this variable. Without it a function on Debian would also read the few hundred files of the
+        // system's certificate directory.
+        command.env("SSL_CERT_FILE", bundle);
     }
 }
