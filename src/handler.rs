@@ -89,7 +89,7 @@ enum RequestError {
     ClientCertificate,
     #[error("credentials expired")]
     ExpiredCredentials,
-    #[error("{} of {} stored nowhere, {} diverted", .0.not_stored, .0.fragments, .0.diverted)]
+    #[error("{} of {} not stored, {} diverted", .0.not_stored, .0.fragments, .0.diverted)]
     NotStored(StoreReport),
 }
 
@@ -173,7 +173,7 @@ impl Ingress {
         if let Err(error) = &result {
             error.count(&metrics);
             if matches!(error, RequestError::ExpiredCredentials) {
-                tracing::error!("credentials expired, the execution environment ends after this answer");
+                tracing::error!("credentials expired, the execution environment ends after this response");
                 self.must_restart.store(true, Relaxed);
             }
         }
@@ -276,9 +276,9 @@ impl Ingress {
         let (level, message) = match result {
             Ok(Accepted::Stored) => (Level::INFO, "stored"),
             Ok(Accepted::Challenge(_)) => (Level::INFO, "challenge answered"),
-            Ok(Accepted::Empty) => (Level::WARN, "signed, but empty"),
-            Err(_) if status.is_server_error() => (Level::ERROR, "refused"),
-            Err(_) => (Level::WARN, "refused"),
+            Ok(Accepted::Empty) => (Level::WARN, "empty notification"),
+            Err(_) if status.is_server_error() => (Level::ERROR, "rejected"),
+            Err(_) => (Level::WARN, "rejected"),
         };
         let line = Line {
             message,

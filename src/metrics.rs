@@ -37,7 +37,7 @@ pub enum Metric {
     Diverted,
     /// Time between the first change's timestamp and the function's clock.
     EventAge,
-    /// Fragments that were stored nowhere.
+    /// Fragments that were not stored.
     NotStored,
     /// Signed notifications. Zero for other requests, so that silence differs from a function that does not run.
     Notifications,

@@ -59,9 +59,9 @@ pub struct StoreReport {
     pub unrouted: usize,
     /// Fragments on the catch-all queue because their own queue was unavailable or rejected them.
     pub diverted: usize,
-    /// Fragments that are stored nowhere.
+    /// Fragments that are not stored.
     pub not_stored: usize,
-    /// Whether AWS rejected the credentials of fragments that are stored nowhere.
+    /// Whether AWS rejected the credentials of fragments that are not stored.
     pub has_expired_credentials: bool,
 }
 
@@ -86,7 +86,7 @@ impl Queues {
         let probe = timeout(WARM_UP_TIMEOUT, call::probe(&self.client, &queue.url));
         let error = probe.await.unwrap_or_else(|_| Err(SendError::Transient("timeout after 2 s".to_owned()))).err();
         if let Some(error) = error {
-            tracing::warn!(queue.name, error.reason = error.reason(), "SQS may not take messages");
+            tracing::warn!(queue.name, error.reason = error.reason(), "SQS may be unavailable");
         }
     }
 
@@ -149,7 +149,7 @@ impl Queues {
         for (route, count) in &sum.by_route {
             context.store.metrics.count_part(Metric::Diverted, route, *count);
         }
-        log_errors("messages stored nowhere", self.catch_all(), &sum.not_stored);
+        log_errors("messages not stored", self.catch_all(), &sum.not_stored);
         StoreReport::of(sum.by_route.values().sum(), &sum.not_stored)
     }
 
@@ -167,7 +167,7 @@ impl Queues {
         while is_open || !failed.is_empty() || !diversions.is_empty() {
             if !failed.is_empty() && (!is_open || Instant::now() >= collect_until) {
                 let failed = std::mem::take(&mut failed);
-                log_errors("queue failed, its messages go to the catch-all", queue, &failed);
+                log_errors("queue failed, diverting its messages to the catch-all queue", queue, &failed);
                 diversions.push(async move { self.divert(&failed, context, true).await }.boxed());
             }
             select! {
@@ -227,7 +227,7 @@ impl Queues {
                 result = &mut calls => {
                     let (not_stored, failed): (Vec<_>, Vec<_>) =
                         unstored(items, result).into_iter().partition(|(_, error)| error.is_payload_error());
-                    log_errors("queue failed, its messages go to the catch-all", queue, &failed);
+                    log_errors("queue failed, diverting its messages to the catch-all queue", queue, &failed);
                     let mut diversion = self.divert(&failed, context, false).await;
                     diversion.not_stored.extend(not_stored);
                     return diversion;
@@ -243,7 +243,7 @@ impl Queues {
         }
         progress.is_diverted.store(true, Relaxed);
         let silent = unstored(items.iter().map(Item::diverted).collect(), progress.timeout(entries));
-        log_errors("queue failed, its messages go to the catch-all", queue, &silent);
+        log_errors("queue failed, diverting its messages to the catch-all queue", queue, &silent);
         let mut divert = pin!(self.divert(&silent, context, false));
         let (mut diversion, missing) = select! {
             biased;
@@ -279,8 +279,8 @@ impl Queues {
         let mut failed = send_all(target, items).await;
         let mut not_stored = Vec::new();
         for (encoding, text) in [
-            (Encoding::RawBase64, "messages refused, their bytes go to the catch-all as base64"),
-            (Encoding::RawBase64InS3, "messages refused as base64, their bytes go to S3"),
+            (Encoding::RawBase64, "messages rejected, sending their bodies to the catch-all queue as base64"),
+            (Encoding::RawBase64InS3, "messages rejected as base64, storing their bodies in S3"),
         ] {
             if failed.is_empty() || (encoding == Encoding::RawBase64InS3 && self.payloads.bucket().is_err()) {
                 break;

@@ -114,7 +114,7 @@ async fn body_too_large_without_a_bucket_leads_to_503() {
     }
     let sent = Notification::new([("messages", message(0, &"x".repeat(300_000))), ("messages", message(1, "small"))]);
     assert_eq!((webhook.deliver(&sent.body).await.status, webhook.copies(&sent)), (503, vec![vec![], vec![Own]]));
-    let line = webhook.function.wait_for_log_line("messages stored nowhere", LAMBDA_TIMEOUT).await.unwrap();
+    let line = webhook.function.wait_for_log_line("messages not stored", LAMBDA_TIMEOUT).await.unwrap();
     assert!(line.contains("InvalidParameterValue") && line.contains("ERROR"), "{line}");
 }
 

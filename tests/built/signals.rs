@@ -113,7 +113,7 @@ async fn not_stored_change_is_counted_only_as_not_stored() {
     let reject = Fault::reject_entries(move |entry| entry.attribute("event_id") == Some(&not_stored));
     webhook.queue("unrouted").inject_fault(reject, Frequency::Always);
     assert_eq!(webhook.deliver_within(&sent.body, Duration::from_secs(3)).await.status, 503);
-    assert_eq!(lines(&webhook, 1).await[0]["reason"], json!("1 of 4 stored nowhere, 2 diverted"));
+    assert_eq!(lines(&webhook, 1).await[0]["reason"], json!("1 of 4 not stored, 2 diverted"));
     let mut counts = counts(&webhook, 1).await;
     assert!(counts.remove("QueueRetries").is_some_and(|retries| retries >= 1), "{counts:?}");
     let expected = expected(&[
@@ -236,9 +236,9 @@ async fn every_request_has_a_log_line() {
     let none = BTreeMap::from([("Notifications", 0.0)]);
     let expected = [
         ("challenge answered", "INFO", none.clone()),
-        ("refused", "WARN", none.clone()),
-        ("refused", "WARN", none),
-        ("signed, but empty", "WARN", BTreeMap::from([("Notifications", 1.0)])),
+        ("rejected", "WARN", none.clone()),
+        ("rejected", "WARN", none),
+        ("empty notification", "WARN", BTreeMap::from([("Notifications", 1.0)])),
     ];
     assert_eq!(logged, expected);
 }

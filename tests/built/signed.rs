@@ -281,7 +281,7 @@ async fn empty_body_is_accepted_with_a_warning() {
     let webhook = Webhook::start();
     assert_eq!(webhook.deliver("").await.status, 200);
     assert_eq!(webhook.stored_messages().len(), 0);
-    let warning = webhook.function.wait_for_log_line("signed, but empty", std::time::Duration::from_secs(1)).await;
+    let warning = webhook.function.wait_for_log_line("empty notification", std::time::Duration::from_secs(1)).await;
     assert!(warning.is_some_and(|line| line.contains("WARN")));
 }
 
