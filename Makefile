@@ -1,4 +1,4 @@
-# Everything is installed into the project: the tools of infra/requirements.txt into .venv, builds into target and .aws-sam.
+# Installs everything into the project: the tools of infra/requirements.txt into .venv, builds into target and .aws-sam.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -6,12 +6,12 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# SAM CLI would call home.
+# SAM CLI sends telemetry by default.
 export SAM_CLI_TELEMETRY := 0
-# Wheels alone, for every pip that a target starts, SAM's included: a source distribution runs its own code when it is built.
+# Accept only wheels in every pip, including that of SAM, because building a source distribution executes its code.
 export PIP_ONLY_BINARY := :all:
 
-# The feature of the tests that deploy to the local AWS.
+# The features of the tests that deploy to the local AWS.
 LOCAL_AWS := whatsapp-ingress/local-aws,whatsapp-ingress-tools/local-aws
 
 INGRESS = cargo run --package whatsapp-ingress-tools --bin ingress --
@@ -29,21 +29,21 @@ help: ## lists the targets
 	$(BIN)/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement infra/requirements-dev.txt
 	touch $@
 
-# In an environment of its own, because an operator's AWS CLI must not be hidden by this one, which is version 1.
+# In a separate environment, so that this AWS CLI (version 1) does not hide the one of the operator.
 .local/aws-cli/installed: infra/requirements-aws-cli.txt
 	$(PYTHON) -m venv .local/aws-cli
 	.local/aws-cli/bin/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
 
-# cargo-lambda first: it shows how far the build is, which SAM keeps to itself.
+# Runs cargo-lambda first, because SAM does not show the progress of the build.
 .PHONY: build
-build: .venv/installed ## builds the function as it is deployed, into .aws-sam
+build: .venv/installed ## builds the function for deployment, into .aws-sam
 	cargo lambda build --release
 	sam build
 
 # `sam build` requires the runtime to match the Python of .venv.
 .PHONY: consumers
-consumers: .venv/installed ## builds the consumers of examples/ (the one in Node.js where that is installed)
+consumers: .venv/installed ## builds the consumers of examples/ (the one in Node.js only if Node.js is installed)
 	cd examples/python-lambda && sam build --cached \
 		--parameter-overrides Runtime=$$(python -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 	if command -v npm >/dev/null; then \
@@ -53,26 +53,26 @@ consumers: .venv/installed ## builds the consumers of examples/ (the one in Node
 	fi
 
 .PHONY: run
-run: build ## deploys to a local AWS, acts as Meta with every sample, stays up until Ctrl-C (ONCE=1: ends)
+run: build ## deploys to a local AWS, delivers every sample, and runs until Ctrl-C (ONCE=1: exits)
 	$(INGRESS) run $(if $(ONCE),--once)
 
 .PHONY: sam-local
-sam-local: build ## runs the function in Docker on EVENT=events/… (without: on every sample), on a local AWS
+sam-local: build ## runs the function in Docker with EVENT=events/… (default: every sample) and a local AWS
 	$(INGRESS) sam-local $(EVENT)
 
 .PHONY: deliver
 ifdef SECRET
 deliver: export APP_SECRET = $(SECRET)
 endif
-deliver: ## signs and delivers one sample: EVENT=events/… [URL=…] [SECRET=…, or APP_SECRET in the environment]
+deliver: ## signs and delivers one sample: EVENT=events/… [URL=…] [SECRET=… or the variable APP_SECRET]
 	$(INGRESS) deliver "$(EVENT)" $(if $(URL),--url "$(URL)")
 
 .PHONY: verify
-verify: ## checks an endpoint with requests as Meta sends them: [URL=…] [STACK=… or NO_STACK=1] (neither: what runs here)
+verify: ## checks an endpoint with requests like those of Meta: [URL=…] [STACK=… or NO_STACK=1] (default: the local deployment)
 	$(INGRESS) verify $(if $(URL),--url "$(URL)") $(if $(STACK),--stack "$(STACK)") $(if $(NO_STACK),--no-stack)
 
 .PHONY: subscribe
-subscribe: ## lists the subscriptions of APP=…; APPLY=1 subscribes the fields that have a queue: [ACCOUNTS=…] [FIELDS=…] [REPLACE=1] [STACK=…]
+subscribe: ## lists the subscriptions of APP=…; APPLY=1 subscribes the fields with a queue: [ACCOUNTS=…] [FIELDS=…] [REPLACE=1] [STACK=…]
 	$(INGRESS) subscribe --app "$(APP)" $(if $(ACCOUNTS),--account "$(ACCOUNTS)") $(if $(FIELDS),--fields "$(FIELDS)") \
 		$(if $(REPLACE),--replace) $(if $(APPLY),--apply) $(if $(URL),--url "$(URL)") $(if $(STACK),--stack "$(STACK)")
 
@@ -80,28 +80,28 @@ subscribe: ## lists the subscriptions of APP=…; APPLY=1 subscribes the fields 
 queues: ## counts the messages of each queue, and lists queues that the stack does not have: [STACK=…] [JSON=1]
 	$(INGRESS) queues $(if $(STACK),--stack "$(STACK)") $(if $(JSON),--json)
 
-MOVE = --field "$(FIELD)" $(if $(APPLY),--apply) $(if $(RATE),--rate "$(RATE)") $(if $(MOST),--max-messages "$(MOST)") \
+TRANSFER_OPTIONS = --field "$(FIELD)" $(if $(APPLY),--apply) $(if $(RATE),--rate "$(RATE)") $(if $(MAX_MESSAGES),--max-messages "$(MAX_MESSAGES)") \
 	$(if $(STACK),--stack "$(STACK)") $(if $(JSON),--json)
 
 .PHONY: redrive
-redrive: ## shows the dead letters of FIELD=…, and with APPLY=1 moves them back: [STACK=…] [FROM=queue]
-	$(INGRESS) redrive $(MOVE) $(if $(FROM),--from "$(FROM)")
+redrive: ## shows the dead-letter queue of FIELD=…; APPLY=1 moves its messages back: [STACK=…] [FROM=queue]
+	$(INGRESS) redrive $(TRANSFER_OPTIONS) $(if $(FROM),--from "$(FROM)")
 
 .PHONY: reroute
-reroute: ## with APPLY=1 moves what waits on the catch-all for FIELD=… to its queue: [STACK=…]
-	$(INGRESS) reroute $(MOVE)
+reroute: ## APPLY=1 moves the messages of FIELD=… from the catch-all queue to its own queue: [STACK=…]
+	$(INGRESS) reroute $(TRANSFER_OPTIONS)
 
 .PHONY: sign
-sign: ## makes the signatures of the samples anew
+sign: ## updates the signatures of the samples
 	$(INGRESS) sign
 
 .PHONY: test
-test: build consumers .venv/dev-installed .local/aws-cli/installed .local/checkov/installed ## all tests; `cargo test --workspace` runs those without Python and `sam build`
+test: build consumers .venv/dev-installed .local/aws-cli/installed .local/checkov/installed ## runs all tests; `cargo test --workspace` runs those that need neither Python nor `sam build`
 	cargo test --workspace --features $(LOCAL_AWS)
 	pytest
 
 .PHONY: test-docker
-test-docker: build ## the tests that need Docker: sam local
+test-docker: build ## runs the tests that need Docker: sam local
 	cargo test --features $(LOCAL_AWS) --test local sam_local -- --ignored --nocapture
 
 CHECKOV := .local/checkov/bin/checkov
@@ -111,11 +111,11 @@ CHECKOV := .local/checkov/bin/checkov
 	.local/checkov/bin/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
 
-# Names that were replaced, see docs/glossary.md.
-RETIRED_NAMES := Choice|Doubled|FORGERS_SECRET|Framed|Garbled|Invoked|Known|Lane|MOST_BLAMED|NO_GROUP|Origin|Pace|Piece|Rejection|Sending|Wanted
+# Replaced names, see docs/glossary.md.
+RETIRED_NAMES := Choice|Contender|Doubled|FORGERS_SECRET|Framed|Garbled|InitFailure|Invoked|Known|Lane|LateEffect|MOST_BLAMED|NO_GROUP|Origin|Pace|Passing|Piece|Refusal|Rejection|Sandbox|Scene|Sending|Times|Wanted
 
 .PHONY: check
-check: validate-template ## formatting, lints, types, dependencies, docs, template
+check: validate-template ## checks formatting, lints, types, dependencies, documentation and template
 	cargo fmt --all --check
 	python infra/check_dependencies.py
 	! git grep --line-number --word-regexp --extended-regexp '$(RETIRED_NAMES)' -- '*.rs'
@@ -134,21 +134,21 @@ validate-template: .venv/dev-installed .local/checkov/installed
 	$(CHECKOV) --config-file .checkov.yaml --file .local/template.json
 
 .PHONY: check-template
-check-template: validate-template ## the template: by SAM, cfn-lint, Checkov and its tests, without a deployment
+check-template: validate-template ## checks the template with SAM, cfn-lint, Checkov and its tests, without a deployment
 	pytest tests/template
 
 .PHONY: snapshots
-snapshots: .venv/dev-installed ## writes what the template deploys into tests/template/snapshots, for `git diff`
+snapshots: .venv/dev-installed ## writes the resources of the template into tests/template/snapshots, for `git diff`
 	PYTHONPATH=infra python tests/template/snapshots.py
 
 CARGO_DENY := .local/cargo/bin/cargo-deny
 
-# Without optimization, which would take longer than it saves.
+# Without optimization, because it would take longer than it saves.
 $(CARGO_DENY):
 	cargo install cargo-deny --locked --debug --version 0.20.2 --root .local/cargo
 
 .PHONY: deny
-deny: $(CARGO_DENY) ## what may be depended on: licences and sources; fails on an advisory, and warns if their database is unreachable
+deny: $(CARGO_DENY) ## checks licences, sources and advisories of the dependencies; warns if the advisory database is unreachable
 	for manifest in ./Cargo.toml ./fuzz/Cargo.toml; do \
 		$(CARGO_DENY) --manifest-path $$manifest --config $(CURDIR)/deny.toml --locked check licenses bans sources; \
 	done
@@ -159,7 +159,7 @@ simulate: ## simulates SEEDS=20000 execution environments with faults of AWS, fr
 	SIMULATION_SEEDS=$(or $(SEEDS),20000) SIMULATION_FIRST_SEED=$(or $(FIRST),0) cargo test --test simulation
 
 .PHONY: soak
-soak: ## COUNT=20000 notifications at the release build, with faults of every kind among them
+soak: ## delivers COUNT=20000 notifications to the release build, with every kind of fault
 	cargo build --release
 	WHATSAPP_INGRESS=target/release/whatsapp-ingress SOAK_NOTIFICATIONS=$(or $(COUNT),20000) \
 		cargo test --test soak -- --ignored --nocapture
@@ -171,7 +171,7 @@ $(CARGO_FUZZ):
 	cargo install cargo-fuzz --locked --debug --version 0.13.2 --root .local/cargo
 
 .PHONY: fuzz
-fuzz: $(CARGO_FUZZ) ## looks for inputs that break the pure modules: TIME=60 seconds for each target
+fuzz: $(CARGO_FUZZ) ## fuzzes the pure modules: TIME=60 seconds for each target
 	for target in notification signature; do \
 		mkdir -p fuzz/corpus/$$target; \
 		$(CARGO_FUZZ) run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
@@ -179,47 +179,47 @@ fuzz: $(CARGO_FUZZ) ## looks for inputs that break the pure modules: TIME=60 sec
 			-print_final_stats=1 -verbosity=0; \
 	done
 
-CONTENDERS_IN := crates/bench/contenders
-CONTENDERS_OUT := .local/bench
+BENCH_SOURCES := crates/bench/subjects
+BENCH_BUILD := .local/bench
 
-# What the runtime clients of Python and Node build their native parts with; Debian's packages have these names, or are
-# libtool for libtoolize and build-essential for g++ and make.
+# The tools for the native parts of the runtime clients of Python and Node.js. Debian's packages have the same names, except
+# libtool (libtoolize) and build-essential (g++ and make).
 .PHONY: bench-tools
 bench-tools:
 	@missing=; for tool in autoconf automake cmake g++ libtoolize node npm; do \
 		command -v $$tool >/dev/null || missing="$$missing $$tool"; \
 	done; \
-	if [ -n "$$missing" ]; then echo "the bench needs, and this computer has not:$$missing" >&2; exit 1; fi
+	if [ -n "$$missing" ]; then echo "required for the bench, but not installed:$$missing" >&2; exit 1; fi
 
-$(CONTENDERS_OUT)/python/installed: $(CONTENDERS_IN)/python/requirements.txt | bench-tools
+$(BENCH_BUILD)/python/installed: $(BENCH_SOURCES)/python/requirements.txt | bench-tools
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
 
-# The headers of this Node: node-gyp would download them.
-$(CONTENDERS_OUT)/node/installed: export npm_config_nodedir ?= $(abspath $(dir $(shell command -v node))..)
-$(CONTENDERS_OUT)/node/installed: $(CONTENDERS_IN)/node/package-lock.json $(CONTENDERS_IN)/node/app.mjs | bench-tools
+# Uses the headers of this Node.js, because node-gyp would download them.
+$(BENCH_BUILD)/node/installed: export npm_config_nodedir ?= $(abspath $(dir $(shell command -v node))..)
+$(BENCH_BUILD)/node/installed: $(BENCH_SOURCES)/node/package-lock.json $(BENCH_SOURCES)/node/app.mjs | bench-tools
 	mkdir -p $(@D)
-	cp $(CONTENDERS_IN)/node/package.json $^ $(@D)
+	cp $(BENCH_SOURCES)/node/package.json $^ $(@D)
 	cd $(@D) && npm ci --no-audit --no-fund
 	cd $(@D) && node_modules/.bin/esbuild app.mjs --bundle --minify --platform=node --target=node20 --outfile=app.js
 	touch $@
 
-# Installs only the contenders that the run measures.
-PEERS = $(foreach peer,node python,$(if $(or $(if $(CONTENDERS),,$(peer)),$(findstring $(peer),$(CONTENDERS))),$(peer)))
+# Installs only the alternatives that the run measures.
+ALTERNATIVES = $(foreach name,node python,$(if $(or $(if $(SUBJECTS),,$(name)),$(findstring $(name),$(SUBJECTS))),$(name)))
 
 .PHONY: bench
-bench: $(PEERS:%=$(CONTENDERS_OUT)/%/installed) ## measures the function beside others, 15 minutes at most: [SCENES=one] [CONTENDERS=ours,null] [MEMORY=0,128] [AGAINST=another build of it]
+bench: $(ALTERNATIVES:%=$(BENCH_BUILD)/%/installed) ## benchmarks the function and its alternatives, 15 minutes at most: [SCENARIOS=one] [SUBJECTS=ours,null] [MEMORY=0,128] [BASELINE=another build]
 	cargo build --release
 	cargo build --release --package whatsapp-ingress-bench --bins
-	target/release/bench run $(if $(SCENES),--scenes "$(SCENES)") $(if $(CONTENDERS),--contenders "$(CONTENDERS)") \
+	target/release/bench run $(if $(SCENARIOS),--scenarios "$(SCENARIOS)") $(if $(SUBJECTS),--subjects "$(SUBJECTS)") \
 		$(if $(MEMORY),--memory "$(MEMORY)")
 
 .PHONY: bench-smoke
-bench-smoke: ## checks that the bench runs, on debug builds; ignore its figures
+bench-smoke: ## checks that the bench runs, with debug builds; ignore its figures
 	cargo build
 	cargo build --package whatsapp-ingress-bench --bins
-	WHATSAPP_INGRESS=target/debug/whatsapp-ingress target/debug/bench run --contenders ours,null --memory 0 --smoke
+	WHATSAPP_INGRESS=target/debug/whatsapp-ingress target/debug/bench run --subjects ours,null --memory 0 --smoke
 
 CHARTS := .local/charts
 
@@ -229,7 +229,7 @@ $(CHARTS)/installed: crates/bench/charts/requirements.txt
 	touch $@
 
 .PHONY: bench-report
-bench-report: $(CHARTS)/installed ## writes the figures of the last run and the kept counts into docs/performance.md, and draws its charts
+bench-report: $(CHARTS)/installed ## writes the figures of the last run and the baseline of the counts into docs/performance.md, and draws its charts
 	target/release/bench report
 	$(CHARTS)/bin/python crates/bench/charts/draw_charts.py
 
@@ -238,11 +238,11 @@ bench-capacity: ## simulates Lambda's scaling and writes the tables of docs/capa
 	cargo run --package whatsapp-ingress-bench --bin bench -- capacity
 
 .PHONY: bench-check
-bench-check: ## counts the instructions of the pure path and compares them with those that are kept
+bench-check: ## counts the instructions of the pure path and compares them with the baseline
 	cargo build --release --package whatsapp-ingress-bench --bins
 	target/release/bench instructions
 
 .PHONY: bench-baseline
-bench-baseline: ## keeps the counts as they are now
+bench-baseline: ## replaces the baseline of the counts
 	cargo build --release --package whatsapp-ingress-bench --bins
-	target/release/bench instructions --keep
+	target/release/bench instructions --replace

@@ -1,4 +1,4 @@
-"""Draws the charts of docs/performance.md from docs/performance/charts.json, as SVG that reads on light and dark pages."""
+"""Draws the charts of docs/performance.md from docs/performance/charts.json, as SVG for light and dark pages."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
-FOLDER = Path(__file__).parents[3] / "docs" / "performance"
+DIRECTORY = Path(__file__).parents[3] / "docs" / "performance"
 GRAY = "#868e96"
-# By the name of a line: color, marker, line style, width. `bare` and `null` are lower bounds and drawn thin.
+# The color, marker, line style and width of each line. `bare` and `null` are lower bounds, so they are thin.
 STYLES: dict[str, tuple[str, str, str, float]] = {
     "ours": ("#e8590c", "o", "-", 3.0),
     "python": ("#1c7ed6", "s", "-", 1.5),
@@ -28,7 +28,7 @@ LABEL_HEIGHT = 14.0
 matplotlib.use("svg")
 plt.rcParams.update(
     {
-        # The same figures give the same file: no random ids, and text instead of the glyphs of an installed font.
+        # Makes the output reproducible: no random ids, and text instead of glyphs of an installed font.
         "svg.hashsalt": "charts",
         "svg.fonttype": "none",
         "font.family": "sans-serif",
@@ -59,14 +59,14 @@ def draw(chart: dict[str, Any]) -> None:
     lines = [line for line in chart["lines"] if any(value is not None for value in line["values"])]
     for line in lines:
         color, marker, style, width = STYLES[line["name"]]
-        places = range(len(chart["places"]))
+        positions = range(len(chart["ticks"]))
         order = 3 if line["name"] == "ours" else 2
-        axes.plot(places, line["values"], color=color, marker=marker, linestyle=style, linewidth=width, zorder=order)
+        axes.plot(positions, line["values"], color=color, marker=marker, linestyle=style, linewidth=width, zorder=order)
     if not chart["is_logarithmic"]:
         axes.set_ylim(bottom=0)
-    axes.set_xticks(range(len(chart["places"])), chart["places"])
+    axes.set_xticks(range(len(chart["ticks"])), chart["ticks"])
     label(axes, lines)
-    figure.savefig(FOLDER / f"{chart['file']}.svg", transparent=True, metadata={"Date": None, "Creator": None})
+    figure.savefig(DIRECTORY / f"{chart['file']}.svg", transparent=True, metadata={"Date": None, "Creator": None})
     plt.close(figure)
 
 
@@ -77,20 +77,20 @@ def label(axes: Axes, lines: list[dict[str, Any]]) -> None:
         value = next(value for value in reversed(line["values"]) if value is not None)
         _, y = axes.transData.transform((0, value))
         ends.append((y, line["name"], value))
-    free = float("-inf")
+    next_y = float("-inf")
     for y, name, value in sorted(ends):
-        free = max(y, free)
+        next_y = max(y, next_y)
         axes.annotate(
             f"{name} {value:.3g}",
-            xy=(1.02, axes.transAxes.inverted().transform((0, free))[1]),
+            xy=(1.02, axes.transAxes.inverted().transform((0, next_y))[1]),
             xycoords="axes fraction",
             color=STYLES[name][0],
             weight="bold" if name == "ours" else "normal",
             va="center",
         )
-        free += LABEL_HEIGHT
+        next_y += LABEL_HEIGHT
 
 
 if __name__ == "__main__":
-    for each in json.loads((FOLDER / "charts.json").read_text()):
-        draw(each)
+    for chart in json.loads((DIRECTORY / "charts.json").read_text()):
+        draw(chart)

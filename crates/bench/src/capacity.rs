@@ -1,4 +1,4 @@
-//! The quotas, the execution environments and the dollars that busy numbers need, for `docs/capacity.md`.
+//! Makes the tables of `docs/capacity.md`: quotas, execution environments and costs of busy numbers.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -20,10 +20,10 @@ const PAGE: &str = "docs/capacity.md";
 /// Webhooks a second of one number at Meta's limit: 1,000 messages a second, and three receipts for each sent message.
 const BUSY_NUMBER: f64 = 3_300.0;
 
-/// For how long a cached secret is used, in seconds.
+/// The time in seconds for which the function caches the secret.
 const SECRET_MAX_AGE: f64 = 300.0;
 
-/// Headroom of a quota for Meta's retries.
+/// The factor by which a quota must exceed the load, for Meta's retries.
 const HEADROOM: f64 = 1.5;
 
 /// Writes the tables into the page.
@@ -48,7 +48,7 @@ fn steady(inputs: &Inputs) -> String {
     for numbers in [1.0, 3.0, 10.0, 100.0] {
         let (rate, environments) = (numbers * BUSY_NUMBER, environments(inputs, numbers));
         let outcome = simulate(&Load { idle: environments, ..load(inputs, numbers, true) });
-        // The quota counts requests too, which matters for short requests.
+        // The quota also limits the requests per second, which matters for short requests.
         let concurrency = (rate / quotas.lambda_requests_per_second_per_concurrency).max(outcome.peak_busy as f64);
         let environments = environments as f64;
         let cells = [
@@ -90,7 +90,7 @@ fn burst(inputs: &Inputs) -> String {
     text
 }
 
-/// The load of busy numbers at the default quotas, or at quotas that are never reached.
+/// Returns the load of busy numbers, with the default quotas or without any.
 fn load(Inputs { measured, assumed, quotas, .. }: &Inputs, numbers: f64, is_raised: bool) -> Load {
     let requests_per_second = numbers * BUSY_NUMBER;
     let max_environments = if is_raised { f64::INFINITY } else { quotas.lambda_concurrency };
@@ -109,13 +109,13 @@ fn load(Inputs { measured, assumed, quotas, .. }: &Inputs, numbers: f64, is_rais
     }
 }
 
-/// Environments that suffice for busy numbers at any moment: six deviations above the mean.
+/// Returns the number of environments that is enough at any time: six standard deviations above the mean.
 fn environments(Inputs { measured, assumed, .. }: &Inputs, numbers: f64) -> usize {
     let mean = numbers * BUSY_NUMBER * mean_ms(measured.warm_ms, assumed.p99_over_median) / 1e3;
     (mean + 6.0 * mean.sqrt()).ceil() as usize
 }
 
-/// The number without a fraction, with commas between thousands.
+/// Formats a number without a fraction, with commas between thousands.
 fn format_number(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();

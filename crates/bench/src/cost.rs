@@ -1,33 +1,33 @@
-//! What a million notifications cost, in US dollars.
+//! The costs of a million notifications in US dollars.
 
 use std::{error::Error, fmt::Write as _};
 
 use crate::{
     inputs::{Inputs, Prices},
-    plan::{MEMORY, REAL},
+    plan::{MEMORY, WITH_TLS},
     results::{Cell, Results, Setting},
-    scene::Scene,
+    scenario::Scenario,
 };
 
-/// Lambda's price of a million notifications by memory size, for one change and for batches.
+/// Makes the table of Lambda's price by memory size, for one change and for batches.
 pub(crate) fn by_memory(results: &Results) -> Result<String, Box<dyn Error>> {
     let prices = Inputs::read()?.prices;
     let mut text =
         "| a million notifications of | | 128 MB | 256 MB | 512 MB | 1769 MB |\n|---|---|--:|--:|--:|--:|\n".to_owned();
-    for scene in [Scene::One, Scene::Batch, Scene::Thousand] {
-        for contender in ["ours", "python", "node"] {
+    for scenario in [Scenario::One, Scenario::Batch, Scenario::Thousand] {
+        for subject in ["ours", "python", "node"] {
             let cells = MEMORY.map(|memory| {
-                let setting = Setting { memory_mb: Some(memory), ..REAL };
-                let cell = results.find(scene.name(), contender, setting);
+                let setting = Setting { memory_mb: Some(memory), ..WITH_TLS };
+                let cell = results.find(scenario.name(), subject, setting);
                 cell.map(|cell| dollars(&prices, memory, cell)).unwrap_or_default()
             });
-            let _ = writeln!(text, "| {} | {contender} | {} |", scene.name(), cells.join(" | "));
+            let _ = writeln!(text, "| {} | {subject} | {} |", scenario.name(), cells.join(" | "));
         }
     }
     Ok(text)
 }
 
-/// The price, or `-` if the memory is too small.
+/// Formats the price, or `-` if the memory is too small.
 fn dollars(prices: &Prices, memory_mb: u32, cell: &Cell) -> String {
     if cell.peak_mb > f64::from(memory_mb) {
         return "-".to_owned();
@@ -36,12 +36,14 @@ fn dollars(prices: &Prices, memory_mb: u32, cell: &Cell) -> String {
     format!("${:.2}", prices.lambda_million + time)
 }
 
-/// The price of the time of a million invocations with this mean duration; Lambda bills each started millisecond.
+/// Returns the price of the duration of a million invocations. Lambda [bills each started millisecond].
+///
+/// [bills each started millisecond]: https://aws.amazon.com/lambda/pricing/
 fn lambda_time(prices: &Prices, memory_gb: f64, mean_ms: f64) -> f64 {
     1e6 * prices.lambda_gb_second * memory_gb * mean_ms.ceil() / 1e3
 }
 
-/// The price of a million notifications with one change each by service, and the sum.
+/// Makes the table of the price by service, for notifications with one change.
 pub(crate) fn by_service(inputs: &Inputs, mean_ms: f64) -> String {
     let body_kb = inputs.assumed.body_kb;
     let mut text = format!("| a million notifications of {body_kb} KB | US dollars |\n|---|--:|\n");

@@ -1,4 +1,4 @@
-//! Holds a process back until all is ready for it, so that its time begins when a shell is let go to become it.
+//! Delays the start of a function until everything is prepared, so that the measured time excludes the preparation.
 
 use std::{
     env, fs, io,
@@ -12,38 +12,38 @@ use std::{
 
 use crate::limits::unique_name;
 
-/// Linux's `O_NONBLOCK`: to open a pipe fails while nobody reads it, instead of waiting, perhaps for a shell that is gone.
-const NONBLOCK: i32 = 0o4000;
+/// `O_NONBLOCK` of Linux. With it, opening a pipe without a reader fails instead of blocking.
+const O_NONBLOCK: i32 = 0o4000;
 
-/// The longest that a shell has been seen to take is a hundredth of it.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for the shell. The slowest one observed took a hundredth of this.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A named pipe that a shell reads a line from before it becomes the process.
+/// A named pipe. The shell reads a line from it before it executes the function.
 #[derive(Debug)]
 pub(crate) struct Gate(PathBuf);
 
 impl Gate {
     pub(crate) fn new() -> io::Result<Self> {
         let path = path::absolute(env::temp_dir())?.join(unique_name());
-        let made = Command::new("mkfifo").arg(&path).status()?;
-        if made.success() { Ok(Self(path)) } else { Err(io::Error::other("mkfifo failed")) }
+        let status = Command::new("mkfifo").arg(&path).status()?;
+        if status.success() { Ok(Self(path)) } else { Err(io::Error::other("mkfifo failed")) }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Waits until the shell stands before it, and lets it through; says when that was.
+    /// Waits until the shell reads the pipe, and releases it. Returns the time of the release.
     pub(crate) fn open(self) -> io::Result<Instant> {
-        let last = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + OPEN_TIMEOUT;
         loop {
-            match fs::OpenOptions::new().write(true).custom_flags(NONBLOCK).open(&self.0) {
+            match fs::OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&self.0) {
                 Ok(mut pipe) => {
                     let opened = Instant::now();
                     pipe.write_all(b"\n")?;
                     return Ok(opened);
                 }
-                Err(error) if Instant::now() > last => return Err(error),
+                Err(error) if Instant::now() > deadline => return Err(error),
                 Err(_) => thread::sleep(Duration::from_micros(200)),
             }
         }

@@ -13,7 +13,7 @@ pub(crate) struct Inputs {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) warm_ms: f64,
-    /// From the start of the process to its first answer.
+    /// From the start of the process to its first response.
     pub(crate) start_ms: f64,
     pub(crate) memory_mb: f64,
     pub(crate) log_line_bytes: f64,

@@ -1,33 +1,34 @@
-//! Instructions that the pure path executes, counted by callgrind and compared with what they were.
+//! Counts the instructions of the pure path with callgrind, and compares the counts with the baseline.
 //!
-//! Unlike time, a count does not depend on what else the computer does. It depends on the compiler, which is kept with
-//! it, and leaves out one thing: callgrind knows no instructions for SHA-256, so hashing is counted as it is without.
-#![allow(clippy::print_stdout, reason = "a table is what this is for")]
+//! Unlike time, a count does not depend on other processes. It depends on the compiler, so the baseline records its version.
+//! Callgrind does not emulate the SHA-256 instructions of the processor, so the counts are those of hashing without them.
+#![allow(clippy::print_stdout, reason = "the output is a table")]
 
 use std::{collections::BTreeMap, env, error::Error, fs, process::Command};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{about::said, contender::project};
+use crate::{about::output_of, subject::project_root};
 
 pub(crate) const STEPS: [&str; 3] = ["hash", "split", "build"];
 
-/// Changes, and bytes of each.
+/// The number of changes, and the bytes of each.
 pub(crate) const SHAPES: [(usize, usize); 3] = [(1, 600), (25, 600), (1, 2_900_000)];
 
-/// The same, growing in changes and bytes alike up to 3 MB.
+/// Growing numbers of changes, up to 3 MB.
 pub(crate) const GROWING: [(usize, usize); 5] =
     [(200, 2_900), (400, 2_900), (600, 2_900), (800, 2_900), (1_000, 2_900)];
 
-/// Counts that differ by less are the same; with another compiler they may differ by more.
+/// The relative difference that counts may have with the same compiler.
 const TOLERANCE: f64 = 0.02;
-const TOLERANCE_OF_COMPILERS: f64 = 0.15;
 
-/// The counts as they are kept.
+/// The relative difference that counts may have with another compiler.
+const OTHER_COMPILER_TOLERANCE: f64 = 0.15;
+
+/// The counts by step and shape.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) compiler: String,
-    /// By step and shape.
     pub(crate) instructions: BTreeMap<String, u64>,
 }
 
@@ -36,39 +37,41 @@ impl Counts {
         self.instructions.get(&name(step, changes, bytes)).copied()
     }
 
-    /// The counts that are kept in the project.
-    pub(crate) fn kept() -> Result<Self, Box<dyn Error>> {
-        let text = fs::read_to_string(project().join(KEPT)).map_err(|error| format!("{KEPT}: {error}"))?;
+    /// Reads the baseline.
+    pub(crate) fn read_baseline() -> Result<Self, Box<dyn Error>> {
+        let text = fs::read_to_string(project_root().join(BASELINE_PATH))
+            .map_err(|error| format!("{BASELINE_PATH}: {error}"))?;
         Ok(serde_json::from_str(&text)?)
     }
 }
 
-const KEPT: &str = "crates/bench/instructions.json";
+const BASELINE_PATH: &str = "crates/bench/instructions.json";
 
-/// Counts anew, and keeps the counts or compares them with those that are kept.
-pub(crate) fn check(keep: bool) -> Result<(), Box<dyn Error>> {
-    let counted = count()?;
-    if keep {
-        fs::write(project().join(KEPT), serde_json::to_string_pretty(&counted)? + "\n")?;
+/// Counts the instructions, and compares them with the baseline or replaces it.
+pub(crate) fn check(replace: bool) -> Result<(), Box<dyn Error>> {
+    let counts = count()?;
+    if replace {
+        fs::write(project_root().join(BASELINE_PATH), serde_json::to_string_pretty(&counts)? + "\n")?;
         return Ok(());
     }
-    let kept = Counts::kept()?;
-    let tolerance = if kept.compiler == counted.compiler {
+    let baseline = Counts::read_baseline()?;
+    let tolerance = if baseline.compiler == counts.compiler {
         TOLERANCE
     } else {
-        println!("{KEPT} is of {}, this is {}", kept.compiler, counted.compiler);
-        TOLERANCE_OF_COMPILERS
+        println!("{BASELINE_PATH} was counted with {}, this run with {}", baseline.compiler, counts.compiler);
+        OTHER_COMPILER_TOLERANCE
     };
     let mut differing = 0;
-    for (name, now) in &counted.instructions {
-        let was = kept.instructions.get(name).copied().ok_or_else(|| format!("{KEPT} has no {name}"))?;
-        let change = to_float(*now) / to_float(was) - 1.0;
+    for (name, count) in &counts.instructions {
+        let expected =
+            baseline.instructions.get(name).copied().ok_or_else(|| format!("{BASELINE_PATH} has no {name}"))?;
+        let change = to_float(*count) / to_float(expected) - 1.0;
         let verdict = if change.abs() <= tolerance { "" } else { "  differs" };
         differing += usize::from(!verdict.is_empty());
-        println!("{name:<26}{was:>14}{now:>14}{:>+8.2} %{verdict}", change * 100.0);
+        println!("{name:<26}{expected:>14}{count:>14}{:>+8.2} %{verdict}", change * 100.0);
     }
     if differing > 0 {
-        let advice = "where that is meant, `make bench-baseline` keeps the new counts";
+        let advice = "if this is intended, run `make bench-baseline`";
         return Err(format!("{differing} counts differ by more than {:.0} %; {advice}", tolerance * 100.0).into());
     }
     Ok(())
@@ -78,26 +81,26 @@ fn count() -> Result<Counts, Box<dyn Error>> {
     let mut instructions = BTreeMap::new();
     for step in STEPS {
         for (changes, bytes) in SHAPES.into_iter().chain(GROWING) {
-            // The first time does what is done once, such as looking what the processor can do.
-            let [once, thrice] = [1, 3].map(|times| run(step, changes, bytes, times));
+            // The difference excludes one-time work, such as detecting the features of the processor.
+            let [once, thrice] = [1, 3].map(|repetitions| run(step, changes, bytes, repetitions));
             instructions.insert(name(step, changes, bytes), (thrice? - once?) / 2);
         }
     }
-    Ok(Counts { compiler: said("rustc", &["--version"]), instructions })
+    Ok(Counts { compiler: output_of("rustc", &["--version"]), instructions })
 }
 
-/// All instructions of a process that takes a step so many times.
-fn run(step: &str, changes: usize, bytes: usize, times: usize) -> Result<u64, Box<dyn Error>> {
+/// Returns all instructions of a process that repeats a step.
+fn run(step: &str, changes: usize, bytes: usize, repetitions: usize) -> Result<u64, Box<dyn Error>> {
     let pure = env::current_exe()?.with_file_name("pure");
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(&pure)
-        .args([step, &changes.to_string(), &bytes.to_string(), &times.to_string()])
+        .args([step, &changes.to_string(), &bytes.to_string(), &repetitions.to_string()])
         .output()
-        .map_err(|error| format!("valgrind (Debian has a package of that name): {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    let counted = said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
-    counted.ok_or_else(|| format!("{}: {said}", pure.display()).into())
+        .map_err(|error| format!("valgrind: {error} (install the Debian package valgrind)"))?;
+    let log = String::from_utf8_lossy(&output.stderr);
+    let count: Option<u64> = log.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
+    count.ok_or_else(|| format!("{}: {log}", pure.display()).into())
 }
 
 fn name(step: &str, changes: usize, bytes: usize) -> String {

@@ -1,4 +1,4 @@
-//! What the bench measures without a network: the pure path, and the notifications that it is given.
+//! The pure path, which is measured without a network, and generated notifications.
 
 pub mod notifications;
 pub mod pure;

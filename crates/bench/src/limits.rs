@@ -1,4 +1,4 @@
-//! The share of a processor that a function gets, and what it uses of it: Linux's control groups.
+//! Limits and measures the processor time of a function with Linux control groups.
 
 use std::{
     fs, io,
@@ -8,36 +8,37 @@ use std::{
     time::Duration,
 };
 
-/// Megabytes of memory for which Lambda gives one whole processor.
-const ONE_PROCESSOR: u32 = 1769;
+/// The [memory size] in megabytes at which Lambda allocates one processor.
+///
+/// [memory size]: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+const ONE_PROCESSOR_MB: u32 = 1769;
 
-/// Lambda's scheduling period, as measurements of it have found; a group is not run again in a period whose share it
-/// has used up.
+/// Lambda's scheduling period, according to published measurements. A group that has used its quota waits for the next period.
 const PERIOD_US: u32 = 20_000;
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
-/// Control groups of one process, which are removed when this is dropped.
+/// The control groups of one process. Dropping this removes them.
 #[derive(Debug)]
 pub(crate) struct Limits {
     groups: Vec<PathBuf>,
     usage: Usage,
 }
 
-/// Where the kernel keeps the time that a group has used.
+/// The file with the processor time of a group.
 #[derive(Debug)]
 enum Usage {
-    /// Version 1: nanoseconds.
+    /// Control groups version 1: nanoseconds.
     Nanoseconds(PathBuf),
-    /// Version 2: a line with microseconds.
+    /// Control groups version 2: a line with microseconds.
     Statistics(PathBuf),
 }
 
 impl Limits {
-    /// Makes groups with the share of a processor that Lambda gives for so much memory, or with all there is.
+    /// Creates groups with the share of a processor that Lambda allocates for this memory size, or without a limit.
     pub(crate) fn new(memory_mb: Option<u32>) -> io::Result<Self> {
         let name = unique_name();
-        let quota = memory_mb.map(|memory| PERIOD_US * memory / ONE_PROCESSOR);
+        let quota = memory_mb.map(|memory| PERIOD_US * memory / ONE_PROCESSOR_MB);
         let root = Path::new("/sys/fs/cgroup");
         if root.join("cgroup.controllers").exists() {
             let group = root.join(name);
@@ -64,14 +65,14 @@ impl Limits {
         Ok(limits)
     }
 
-    /// The groups that a process has to move into.
+    /// Returns the groups that the process must join.
     pub(crate) fn groups(&self) -> &[PathBuf] {
         &self.groups
     }
 
-    /// The processor time used so far, by all threads and in the kernel.
-    pub(crate) fn used(&self) -> io::Result<Duration> {
-        let malformed = || io::Error::other("the kernel's accounting cannot be read");
+    /// Returns the processor time of all threads, including the kernel.
+    pub(crate) fn used_time(&self) -> io::Result<Duration> {
+        let malformed = || io::Error::other("the processor time of the control group is malformed");
         match &self.usage {
             Usage::Nanoseconds(path) => {
                 let used = fs::read_to_string(path)?.trim().parse();
@@ -86,7 +87,7 @@ impl Limits {
     }
 }
 
-/// A name that nothing else on this computer has.
+/// Makes a name that is unique on this computer.
 pub(crate) fn unique_name() -> String {
     format!("ingress-bench-{}-{}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }

@@ -1,16 +1,16 @@
-//! Measures the built function beside what people would use instead, with one clock, on one fake AWS.
+//! Benchmarks the built function and its alternatives, with one clock and one fake AWS.
 //!
-//! [`plan`] says which [`scene`]s are measured in which setting; [`contender`] starts a function from its [`gate`] and
-//! [`limits`] give it the processor that Lambda would; [`measure`] feeds it and counts. [`results`] go to a file, from
-//! which [`table`] prints, and [`report`] writes the tables of `docs/performance.md` and the figures of its charts.
-//! [`instructions`] counts the instructions of the pure path and compares them with the baseline. [`capacity`] writes the tables of
-//! `docs/capacity.md` from [`inputs`], with a [`simulation`] of Lambda; [`cost`] has the bills of both pages.
+//! [`plan`] lists the [`scenario`]s for each setting. [`subject`] starts a function, [`gate`] defines its start time, and
+//! [`limits`] limits its processor time as Lambda does. [`measure`] invokes the functions. [`table`] prints the [`results`], and
+//! [`report`] writes them into `docs/performance.md` and its charts.
+//!
+//! [`instructions`] counts the instructions of the pure path and compares them with the baseline. [`capacity`] writes the tables
+//! of `docs/capacity.md` from [`inputs`] and a [`simulation`] of Lambda. [`cost`] computes the prices for both pages.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod about;
 mod capacity;
 mod charts;
-mod contender;
 mod cost;
 mod gate;
 mod inputs;
@@ -22,8 +22,9 @@ mod page;
 mod plan;
 mod report;
 mod results;
-mod scene;
+mod scenario;
 mod simulation;
+mod subject;
 mod table;
 
 use std::{error::Error, fs, path::PathBuf};
@@ -31,15 +32,15 @@ use std::{error::Error, fs, path::PathBuf};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    contender::{Contender, other, ours},
     limits::Limits,
     plan::{Effort, groups},
     results::Results,
-    scene::Scene,
+    scenario::Scenario,
+    subject::{Subject, baseline, ours},
 };
 
 #[derive(Parser)]
-#[command(about = "Measures whatsapp-ingress and what could be in its place")]
+#[command(about = "Benchmarks whatsapp-ingress and its alternatives")]
 struct Arguments {
     #[command(subcommand)]
     task: Task,
@@ -47,13 +48,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Measures, prints a table, and keeps the figures.
+    /// Runs the benchmarks, prints a table, and writes the figures into a file.
     Run(Run),
-    /// Counts the instructions of the pure path, and compares them with those that are kept.
+    /// Counts the instructions of the pure path, and compares them with the baseline.
     Instructions {
-        /// Keeps the new counts instead.
+        /// Replaces the baseline by the new counts.
         #[arg(long)]
-        keep: bool,
+        replace: bool,
     },
     /// Writes the tables of docs/capacity.md.
     Capacity,
@@ -67,31 +68,31 @@ enum Task {
 
 #[derive(clap::Args)]
 struct Run {
-    /// Only these scenes.
+    /// Only these scenarios.
     #[arg(long, value_delimiter = ',')]
-    scenes: Vec<Scene>,
+    scenarios: Vec<Scenario>,
     /// Only these functions.
     #[arg(long, value_delimiter = ',')]
-    contenders: Vec<Contender>,
-    /// Only these shares of a processor, by the memory that Lambda gives them for; 0 is all there is.
+    subjects: Vec<Subject>,
+    /// Only these memory sizes in MB, which limit the processor time. 0 is without a limit.
     #[arg(long, value_delimiter = ',')]
     memory: Vec<u32>,
-    /// So many times as many invocations, to tell smaller differences; cold starts stay as many.
+    /// Multiplies the number of invocations, except cold starts, for smaller differences.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    times: u32,
-    /// A few invocations of each, to see that all works.
+    scale: u32,
+    /// Only a few invocations, to check that the benchmarks run.
     #[arg(long)]
     smoke: bool,
-    /// Where the figures are kept.
+    /// The output file.
     #[arg(long, default_value = "target/bench.json")]
-    keep: PathBuf,
+    output: PathBuf,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     match Arguments::parse().task {
         Task::Run(run) => run.run().await,
-        Task::Instructions { keep } => instructions::check(keep),
+        Task::Instructions { replace } => instructions::check(replace),
         Task::Capacity => capacity::write(),
         Task::Report { run } => report::write(&run),
     }
@@ -99,39 +100,39 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 impl Run {
     async fn run(&self) -> Result<(), Box<dyn Error>> {
-        let contenders = self.contenders()?;
-        let effort = if self.smoke { Effort::SMOKE } else { Effort::USUAL.times(self.times) };
-        Limits::new(None).map_err(|error| format!("control groups cannot be made, which root can: {error}"))?;
+        let subjects = self.subjects()?;
+        let effort = if self.smoke { Effort::SMOKE } else { Effort::DEFAULT.scaled(self.scale) };
+        Limits::new(None).map_err(|error| format!("control groups cannot be created (root can): {error}"))?;
         let mut results =
-            Results { about: about::about(&contenders), binary_bytes: fs::metadata(ours())?.len(), cells: vec![] };
+            Results { about: about::describe(&subjects), binary_bytes: fs::metadata(ours())?.len(), cells: vec![] };
         for mut group in groups() {
             let memory = group.setting.memory_mb.unwrap_or(0);
-            group.scenes.retain(|scene| self.scenes.is_empty() || self.scenes.contains(scene));
-            if group.scenes.is_empty() || !(self.memory.is_empty() || self.memory.contains(&memory)) {
+            group.scenarios.retain(|scenario| self.scenarios.is_empty() || self.scenarios.contains(scenario));
+            if group.scenarios.is_empty() || !(self.memory.is_empty() || self.memory.contains(&memory)) {
                 continue;
             }
-            table::head(group.setting);
-            measure::measure(&group, &contenders, effort, |cell| {
-                table::line(&cell);
+            table::print_heading(group.setting);
+            measure::measure(&group, &subjects, effort, |cell| {
+                table::print_cell(&cell);
                 results.cells.push(cell);
             })
             .await?;
         }
-        fs::write(&self.keep, serde_json::to_string_pretty(&results)? + "\n")?;
+        fs::write(&self.output, serde_json::to_string_pretty(&results)? + "\n")?;
         Ok(())
     }
 
-    fn contenders(&self) -> Result<Vec<Contender>, String> {
-        let wanted = |of: &Contender| match of {
-            Contender::Other if other().is_some() => true,
-            Contender::Other => self.contenders.contains(of),
-            _ => self.contenders.is_empty() || self.contenders.contains(of),
+    fn subjects(&self) -> Result<Vec<Subject>, String> {
+        let is_selected = |subject: &Subject| match subject {
+            Subject::Baseline if baseline().is_some() => true,
+            Subject::Baseline => self.subjects.contains(subject),
+            _ => self.subjects.is_empty() || self.subjects.contains(subject),
         };
-        let contenders: Vec<_> = Contender::ALL.into_iter().filter(wanted).collect();
-        match contenders.iter().find(|contender| !contender.is_installed()) {
-            Some(Contender::Other) => Err("the other build is the one that AGAINST names".to_owned()),
-            Some(missing) => Err(format!("{} is not there: `make bench` installs and builds it", missing.name())),
-            None => Ok(contenders),
+        let subjects: Vec<_> = Subject::ALL.into_iter().filter(is_selected).collect();
+        match subjects.iter().find(|subject| !subject.is_installed()) {
+            Some(Subject::Baseline) => Err("BASELINE must be the path of another build".to_owned()),
+            Some(missing) => Err(format!("{} is not installed: run `make bench`", missing.name())),
+            None => Ok(subjects),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Measuring: every function in turn, in small portions, so that what else the computer does hits all of them.
+//! Measures the functions in turn and in small portions, so that other load on the computer affects all of them.
 
 use std::{
     error::Error,
@@ -10,35 +10,36 @@ use fake_aws::{Bucket, Call, FakeAws, Function, Queue, Service};
 use serde_json::json;
 
 use crate::{
-    contender::Contender,
     gate::Gate,
     limits::Limits,
     memory,
     plan::{Effort, Group},
     results::{Cell, Setting, quantile},
-    scene::{APP_SECRET, Scene, VERIFY_TOKEN},
+    scenario::{APP_SECRET, Scenario, VERIFY_TOKEN},
+    subject::Subject,
 };
 
-/// What the template sets for the allocator; it helps whoever allocates with glibc.
+/// The settings of the glibc allocator in the template. They help every function that uses it.
 const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_MMAP_THRESHOLD_", "8388608"), ("MALLOC_TRIM_THRESHOLD_", "33554432")];
 
 const SECRET_ID: &str = "ingress";
 const BUCKET: &str = "payloads";
 
-/// What any one invocation may take; at a fourteenth of a processor some take seconds.
+/// The timeout of an invocation. With a fourteenth of a processor some take seconds.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Into so many portions are a scene's invocations divided.
+/// The number of portions into which the invocations of a scenario are divided.
 const PORTIONS: u32 = 6;
 
-/// Before measuring: code that is compiled as it runs needs to have run.
-const WARM_UP: usize = 12;
+/// The number of invocations before the measurement. Just-in-time compilers need them.
+const WARM_UP_COUNT: usize = 12;
+/// The limit of their total time.
 const WARM_UP_TIME: Duration = Duration::from_secs(1);
 
-/// An AWS for one group, as fast as its setting says.
-struct Stage {
+/// A fake AWS with the latency of a setting.
+struct TestBed {
     aws: FakeAws,
-    /// Secrets Manager's and S3's own, as AWS has a host for each service.
+    /// Separate endpoints for Secrets Manager and S3, because AWS has a host for each service.
     endpoints: [String; 2],
     queues: Vec<Queue>,
     _bucket: Bucket,
@@ -46,15 +47,15 @@ struct Stage {
     effort: Effort,
 }
 
-/// A running contender. The process ends before its control groups.
-struct Sandbox {
+/// A running subject. The order of the fields ends the process before its control groups are removed.
+struct Environment {
     function: Function,
     limits: Limits,
-    /// When the shell was let go to become the function.
+    /// When the gate released the shell.
     started: Instant,
 }
 
-/// What one contender took for one scene so far.
+/// The measurements of one subject in one scenario.
 #[derive(Default)]
 struct Samples {
     times: Vec<Duration>,
@@ -65,55 +66,55 @@ struct Samples {
     bytes: usize,
 }
 
-/// Measures all scenes of a group with each contender, and tells each cell as soon as it has it.
+/// Measures all scenarios of a group with each subject. Calls `report` with each cell as soon as it is complete.
 pub(crate) async fn measure(
     group: &Group,
-    contenders: &[Contender],
+    subjects: &[Subject],
     effort: Effort,
-    mut tell: impl FnMut(Cell),
+    mut report: impl FnMut(Cell),
 ) -> Result<(), Box<dyn Error>> {
-    let stage = Stage::new(group.setting, effort);
-    if group.scenes.contains(&Scene::Cold) {
-        let cold: Vec<_> = contenders.iter().copied().filter(|contender| *contender != Contender::Bare).collect();
+    let test_bed = TestBed::new(group.setting, effort);
+    if group.scenarios.contains(&Scenario::Cold) {
+        let cold: Vec<_> = subjects.iter().copied().filter(|subject| *subject != Subject::Bare).collect();
         let mut samples: Vec<_> = cold.iter().map(|_| Samples::default()).collect();
-        for _ in 0..group.cold_starts.min(effort.most) {
-            for (contender, samples) in cold.iter().zip(&mut samples) {
-                stage.start_cold(*contender, samples).await?;
+        for _ in 0..group.cold_starts.min(effort.max_invocations) {
+            for (subject, samples) in cold.iter().zip(&mut samples) {
+                test_bed.start_cold(*subject, samples).await?;
             }
         }
-        for (contender, samples) in cold.iter().zip(samples) {
-            tell(samples.cell(Scene::Cold, *contender, group.setting));
+        for (subject, samples) in cold.iter().zip(samples) {
+            report(samples.cell(Scenario::Cold, *subject, group.setting));
         }
     }
-    let mut sandboxes = Vec::new();
-    for contender in contenders {
-        let sandbox = stage.start(*contender)?;
-        sandbox.function.wait_for_init(TIMEOUT).await.map_err(|error| format!("{}: {error}", contender.name()))?;
-        sandboxes.push((*contender, sandbox));
+    let mut environments = Vec::new();
+    for subject in subjects {
+        let environment = test_bed.start(*subject)?;
+        environment.function.wait_for_init(TIMEOUT).await.map_err(|error| format!("{}: {error}", subject.name()))?;
+        environments.push((*subject, environment));
     }
-    for scene in group.scenes.iter().filter(|scene| **scene != Scene::Cold) {
-        let event = scene.event();
-        let fit = |contender: Contender| *scene == Scene::One || contender != Contender::Bare;
+    for scenario in group.scenarios.iter().filter(|scenario| **scenario != Scenario::Cold) {
+        let event = scenario.event();
+        let is_applicable = |subject: Subject| *scenario == Scenario::One || subject != Subject::Bare;
         let mut running = Vec::new();
-        for (contender, sandbox) in sandboxes.iter().filter(|(contender, _)| fit(*contender)) {
-            stage.warm_up(*scene, *contender, sandbox, &event).await?;
-            memory::forget_peak(sandbox.function.pid())?;
-            running.push((*contender, sandbox, Samples::default()));
+        for (subject, environment) in environments.iter().filter(|(subject, _)| is_applicable(*subject)) {
+            test_bed.warm_up(*scenario, *subject, environment, &event).await?;
+            memory::reset_peak(environment.function.pid())?;
+            running.push((*subject, environment, Samples::default()));
         }
         for _ in 0..PORTIONS {
-            for (contender, sandbox, samples) in &mut running {
-                stage.portion(*scene, *contender, sandbox, &event, samples).await?;
+            for (subject, environment, samples) in &mut running {
+                test_bed.measure_portion(*scenario, *subject, environment, &event, samples).await?;
             }
         }
-        for (contender, sandbox, mut samples) in running {
-            samples.peak_mb = memory::peak_mb(sandbox.function.pid())?;
-            tell(samples.cell(*scene, contender, group.setting));
+        for (subject, environment, mut samples) in running {
+            samples.peak_mb = memory::peak_mb(environment.function.pid())?;
+            report(samples.cell(*scenario, subject, group.setting));
         }
     }
     Ok(())
 }
 
-impl Stage {
+impl TestBed {
     fn new(setting: Setting, effort: Effort) -> Self {
         let aws = if setting.tls { FakeAws::start_tls() } else { FakeAws::start() };
         let secret = json!({ "app_secret": APP_SECRET, "verify_token": VERIFY_TOKEN });
@@ -126,12 +127,12 @@ impl Stage {
         Self { _bucket: aws.bucket(BUCKET), endpoints, aws, queues, setting, effort }
     }
 
-    fn start(&self, contender: Contender) -> io::Result<Sandbox> {
+    fn start(&self, subject: Subject) -> io::Result<Environment> {
         let limits = Limits::new(self.setting.memory_mb)?;
         let urls = json!({
             "*": self.queues[2].url(), "messages": "messages", "messages.statuses": "messages-statuses",
         });
-        let mut variables = contender.variables();
+        let mut variables = subject.variables();
         variables.extend(ALLOCATOR.map(|(name, value)| (name, value.to_owned())));
         variables.extend([
             ("SECRET_ID", SECRET_ID.to_owned()),
@@ -142,38 +143,38 @@ impl Stage {
             ("BARE_QUEUE_URL", self.queues[0].url().to_owned()),
         ]);
         let gate = Gate::new()?;
-        let function = Function::start_command(contender.command(limits.groups(), &gate), &self.aws, variables);
+        let function = Function::start_command(subject.command(limits.groups(), &gate), &self.aws, variables);
         let started = gate.open()?;
-        Ok(Sandbox { function, limits, started })
+        Ok(Environment { function, limits, started })
     }
 
-    async fn start_cold(&self, contender: Contender, samples: &mut Samples) -> Result<(), Box<dyn Error>> {
+    async fn start_cold(&self, subject: Subject, samples: &mut Samples) -> Result<(), Box<dyn Error>> {
         let before = self.aws.calls().len();
-        let sandbox = self.start(contender)?;
-        let init = sandbox.function.wait_for_init(TIMEOUT);
-        let (init, first) = tokio::join!(init, sandbox.function.invoke(Scene::Cold.event(), TIMEOUT));
-        let init = init.map_err(|error| format!("{}: {error}", contender.name()))?;
-        let answer = first.response().ok_or_else(|| wrong(contender, Scene::Cold, &first))?;
-        if !Scene::Cold.is_right(answer) {
-            return Err(wrong(contender, Scene::Cold, &first).into());
+        let environment = self.start(subject)?;
+        let init = environment.function.wait_for_init(TIMEOUT);
+        let (init, first) = tokio::join!(init, environment.function.invoke(Scenario::Cold.event(), TIMEOUT));
+        let init = init.map_err(|error| format!("{}: {error}", subject.name()))?;
+        let response = first.response().ok_or_else(|| unexpected(subject, Scenario::Cold, &first))?;
+        if !Scenario::Cold.is_expected(response) {
+            return Err(unexpected(subject, Scenario::Cold, &first).into());
         }
-        samples.inits.push(sandbox.function.started() + init - sandbox.started);
-        samples.times.push(first.ended - sandbox.started);
-        samples.cpu += sandbox.limits.used()?;
-        samples.peak_mb = samples.peak_mb.max(memory::peak_mb(sandbox.function.pid())?);
-        self.count(contender, Scene::Cold, 1, before, samples)
+        samples.inits.push(environment.function.started() + init - environment.started);
+        samples.times.push(first.ended - environment.started);
+        samples.cpu += environment.limits.used_time()?;
+        samples.peak_mb = samples.peak_mb.max(memory::peak_mb(environment.function.pid())?);
+        self.count_calls(subject, Scenario::Cold, 1, before, samples)
     }
 
     async fn warm_up(
         &self,
-        scene: Scene,
-        contender: Contender,
-        sandbox: &Sandbox,
+        scenario: Scenario,
+        subject: Subject,
+        environment: &Environment,
         event: &str,
     ) -> Result<(), Box<dyn Error>> {
         let started = Instant::now();
-        for _ in 0..WARM_UP.min(self.effort.most) {
-            invoke(scene, contender, sandbox, event).await?;
+        for _ in 0..WARM_UP_COUNT.min(self.effort.max_invocations) {
+            invoke(scenario, subject, environment, event).await?;
             if started.elapsed() > WARM_UP_TIME {
                 break;
             }
@@ -184,86 +185,86 @@ impl Stage {
         Ok(())
     }
 
-    async fn portion(
+    async fn measure_portion(
         &self,
-        scene: Scene,
-        contender: Contender,
-        sandbox: &Sandbox,
+        scenario: Scenario,
+        subject: Subject,
+        environment: &Environment,
         event: &str,
         samples: &mut Samples,
     ) -> Result<(), Box<dyn Error>> {
-        let (before, used, started) = (self.aws.calls().len(), sandbox.limits.used()?, Instant::now());
-        let most = self.effort.most.div_ceil(PORTIONS as usize);
+        let (before, used, started) = (self.aws.calls().len(), environment.limits.used_time()?, Instant::now());
+        let max_invocations = self.effort.max_invocations.div_ceil(PORTIONS as usize);
         let mut count = 0;
-        while count < most && (count == 0 || started.elapsed() < self.effort.time / PORTIONS) {
-            samples.times.push(invoke(scene, contender, sandbox, event).await?);
+        while count < max_invocations && (count == 0 || started.elapsed() < self.effort.time / PORTIONS) {
+            samples.times.push(invoke(scenario, subject, environment, event).await?);
             count += 1;
         }
-        samples.cpu += sandbox.limits.used()?.saturating_sub(used);
-        self.count(contender, scene, count, before, samples)
+        samples.cpu += environment.limits.used_time()?.saturating_sub(used);
+        self.count_calls(subject, scenario, count, before, samples)
     }
 
-    /// Adds the calls that were made, and sees that all is stored.
-    fn count(
+    /// Counts the calls of the invocations, and checks that all messages are stored.
+    fn count_calls(
         &self,
-        contender: Contender,
-        scene: Scene,
+        subject: Subject,
+        scenario: Scenario,
         invocations: usize,
         before: usize,
         samples: &mut Samples,
     ) -> Result<(), Box<dyn Error>> {
         let calls = self.aws.calls().split_off(before);
-        let sending = |call: &&Call| call.service == Service::Sqs && call.entries > 0;
-        samples.calls += calls.iter().filter(sending).count();
-        samples.bytes += calls.iter().filter(sending).map(|call| call.bytes).sum::<usize>();
+        let is_send = |call: &&Call| call.service == Service::Sqs && call.entries > 0;
+        samples.calls += calls.iter().filter(is_send).count();
+        samples.bytes += calls.iter().filter(is_send).map(|call| call.bytes).sum::<usize>();
         let stored: usize = self.queues.iter().map(|queue| queue.take_messages().len()).sum();
-        let expected = match contender {
-            Contender::Null | Contender::NullRuntime => 0,
-            Contender::Bare => invocations,
-            _ => scene.messages() * invocations,
+        let expected = match subject {
+            Subject::Null | Subject::NullRuntime => 0,
+            Subject::Bare => invocations,
+            _ => scenario.message_count() * invocations,
         };
         if stored == expected {
             return Ok(());
         }
-        Err(format!("{}, {}: {stored} messages stored instead of {expected}", contender.name(), scene.name()).into())
+        Err(format!("{}, {}: {stored} messages stored instead of {expected}", subject.name(), scenario.name()).into())
     }
 }
 
-/// Delivers the event once; gives the time from its delivery to the answer, or what the function says it was.
+/// Delivers the event once. Returns the time until the response, or the time that the function reports.
 async fn invoke(
-    scene: Scene,
-    contender: Contender,
-    sandbox: &Sandbox,
+    scenario: Scenario,
+    subject: Subject,
+    environment: &Environment,
     event: &str,
 ) -> Result<Duration, Box<dyn Error>> {
-    let invocation = sandbox.function.invoke(event, TIMEOUT).await;
-    let answer = invocation.response().ok_or_else(|| wrong(contender, scene, &invocation))?;
-    if contender == Contender::Bare {
-        let took = answer["body"].as_str().and_then(|body| body.parse().ok());
-        return Ok(took.map(Duration::from_micros).ok_or_else(|| wrong(contender, scene, &invocation))?);
+    let invocation = environment.function.invoke(event, TIMEOUT).await;
+    let response = invocation.response().ok_or_else(|| unexpected(subject, scenario, &invocation))?;
+    if subject == Subject::Bare {
+        let duration = response["body"].as_str().and_then(|body| body.parse().ok());
+        return Ok(duration.map(Duration::from_micros).ok_or_else(|| unexpected(subject, scenario, &invocation))?);
     }
-    if contender.is_peer() && !scene.is_right(answer) {
-        return Err(wrong(contender, scene, &invocation).into());
+    if subject.is_full_implementation() && !scenario.is_expected(response) {
+        return Err(unexpected(subject, scenario, &invocation).into());
     }
     Ok(invocation.elapsed)
 }
 
-fn wrong(contender: Contender, scene: Scene, invocation: &fake_aws::Invocation) -> String {
-    format!("{}, {}: {:?}", contender.name(), scene.name(), invocation.outcome)
+fn unexpected(subject: Subject, scenario: Scenario, invocation: &fake_aws::Invocation) -> String {
+    format!("{}, {}: {:?}", subject.name(), scenario.name(), invocation.outcome)
 }
 
 impl Samples {
-    fn cell(mut self, scene: Scene, contender: Contender, setting: Setting) -> Cell {
+    fn cell(mut self, scenario: Scenario, subject: Subject, setting: Setting) -> Cell {
         self.times.sort_unstable();
         self.inits.sort_unstable();
         let samples = self.times.len();
-        #[allow(clippy::cast_precision_loss, reason = "there are not that many")]
+        #[allow(clippy::cast_precision_loss, reason = "the numbers are small")]
         let each = |total: f64| total / samples as f64;
-        #[allow(clippy::cast_precision_loss, reason = "there are not that many")]
+        #[allow(clippy::cast_precision_loss, reason = "the numbers are small")]
         let [calls, bytes] = [self.calls as f64, self.bytes as f64];
         Cell {
-            scene: scene.name().to_owned(),
-            contender: contender.name().to_owned(),
+            scenario: scenario.name().to_owned(),
+            subject: subject.name().to_owned(),
             setting,
             samples,
             median_ms: quantile(&self.times, 0.5),
@@ -283,7 +284,7 @@ mod tests {
     use super::ALLOCATOR;
 
     #[test]
-    fn the_allocator_is_told_what_the_template_tells_it() {
+    fn allocator_settings_match_the_template() {
         for (name, value) in ALLOCATOR {
             assert!(include_str!("../../../template.yaml").contains(&format!("{name}: \"{value}\"\n")), "{name}");
         }

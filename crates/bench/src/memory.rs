@@ -1,13 +1,13 @@
-//! The most memory that a process had in use.
+//! The peak of the resident memory of a process.
 
 use std::{fs, io};
 
-/// Starts the peak anew from what is in use now.
-pub(crate) fn forget_peak(pid: u32) -> io::Result<()> {
+/// Resets the peak to the current value.
+pub(crate) fn reset_peak(pid: u32) -> io::Result<()> {
     fs::write(format!("/proc/{pid}/clear_refs"), "5")
 }
 
-/// The peak in megabytes (of 1,048,576 bytes).
+/// Returns the peak in megabytes (of 1,048,576 bytes).
 pub(crate) fn peak_mb(pid: u32) -> io::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kilobytes =

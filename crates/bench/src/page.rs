@@ -1,12 +1,12 @@
-//! Sections of a page of `docs/` that the bench writes, each between two markers.
+//! Replaces generated sections in pages of `docs/`. Each section is between two markers.
 
 use std::{error::Error, fs};
 
-use crate::contender::project;
+use crate::subject::project_root;
 
 /// Replaces the named sections of a page.
 pub(crate) fn update(page: &str, sections: &[(&str, String)]) -> Result<(), Box<dyn Error>> {
-    let path = project().join(page);
+    let path = project_root().join(page);
     let mut text = fs::read_to_string(&path)?;
     for (name, content) in sections {
         text = replace(&text, name, content).ok_or_else(|| format!("{page} has no markers for {name}"))?;
@@ -14,7 +14,7 @@ pub(crate) fn update(page: &str, sections: &[(&str, String)]) -> Result<(), Box<
     Ok(fs::write(path, text)?)
 }
 
-/// The text with a section replaced; none if the text has no such section.
+/// Returns the text with a replaced section, or `None` if the text has no such section.
 pub(crate) fn replace(text: &str, name: &str, content: &str) -> Option<String> {
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
     let (before, rest) = text.split_once(&begin)?;

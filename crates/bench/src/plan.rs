@@ -1,63 +1,63 @@
-//! What is measured in which setting, and for how long, so that all of it takes a quarter of an hour at most.
+//! The settings, their scenarios and the limits of a run. All settings together take at most 15 minutes.
 
 use std::time::Duration;
 
-use crate::{results::Setting, scene::Scene};
+use crate::{results::Setting, scenario::Scenario};
 
-/// The memory sizes whose share of a processor is imitated; the last is one whole processor.
+/// The memory sizes in MB whose share of a processor is measured. The last one has a whole processor.
 pub(crate) const MEMORY: [u32; 4] = [128, 256, 512, 1769];
 
-/// The setting nearest to AWS: TLS, and SQS answering in 10 ms.
-pub(crate) const REAL: Setting = Setting { tls: true, latency_ms: 10, memory_mb: None };
+/// The setting that is closest to AWS: with TLS, and a latency of 10 ms.
+pub(crate) const WITH_TLS: Setting = Setting { tls: true, latency_ms: 10, memory_mb: None };
 
 /// The same without TLS.
-pub(crate) const PLAIN: Setting = Setting { tls: false, ..REAL };
+pub(crate) const WITHOUT_TLS: Setting = Setting { tls: false, ..WITH_TLS };
 
-/// The memory sizes and no limit, in the setting nearest to AWS.
+/// The settings with TLS for each memory size, and without a limit.
 pub(crate) fn by_memory() -> impl Iterator<Item = Setting> + Clone {
-    MEMORY.into_iter().map(Some).chain([None]).map(|memory_mb| Setting { memory_mb, ..REAL })
+    MEMORY.into_iter().map(Some).chain([None]).map(|memory_mb| Setting { memory_mb, ..WITH_TLS })
 }
 
-/// One setting and what is done in it.
+/// One setting and its scenarios.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) setting: Setting,
-    pub(crate) scenes: Vec<Scene>,
-    /// Processes started of each contender.
+    pub(crate) scenarios: Vec<Scenario>,
+    /// The number of cold starts of each subject.
     pub(crate) cold_starts: usize,
 }
 
-/// How often and how long a scene is repeated with each contender: the first limit that is reached ends it.
+/// The limits of the invocations of a subject in a scenario. Reaching one of them is enough.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effort {
-    pub(crate) most: usize,
+    pub(crate) max_invocations: usize,
     pub(crate) time: Duration,
 }
 
 impl Effort {
-    pub(crate) const USUAL: Self = Self { most: 300, time: Duration::from_millis(2500) };
-    /// Enough to see that all works.
-    pub(crate) const SMOKE: Self = Self { most: 5, time: Duration::from_secs(1) };
+    pub(crate) const DEFAULT: Self = Self { max_invocations: 300, time: Duration::from_millis(2500) };
+    /// Enough to check that the benchmarks run.
+    pub(crate) const SMOKE: Self = Self { max_invocations: 5, time: Duration::from_secs(1) };
 
-    /// So many times as long, to tell smaller differences.
-    pub(crate) const fn times(self, factor: u32) -> Self {
-        Self { most: self.most * factor as usize, time: self.time.saturating_mul(factor) }
+    /// Multiplies both limits, for smaller differences.
+    pub(crate) const fn scaled(self, factor: u32) -> Self {
+        Self { max_invocations: self.max_invocations * factor as usize, time: self.time.saturating_mul(factor) }
     }
 }
 
-/// All groups, the unlimited ones first.
+/// Returns all groups, first those without a limit.
 pub(crate) fn groups() -> Vec<Group> {
     let all = |setting, cold_starts| {
-        let scenes = if cold_starts > 0 { vec![Scene::Cold] } else { vec![] };
-        Group { setting, scenes: [scenes, Scene::WARM.to_vec()].concat(), cold_starts }
+        let scenarios = if cold_starts > 0 { vec![Scenario::Cold] } else { vec![] };
+        Group { setting, scenarios: [scenarios, Scenario::WARM.to_vec()].concat(), cold_starts }
     };
-    let storing = vec![Scene::One, Scene::Batch, Scene::Thousand];
-    let slow = Setting { latency_ms: 30, ..PLAIN };
+    let batches = vec![Scenario::One, Scenario::Batch, Scenario::Thousand];
+    let slow = Setting { latency_ms: 30, ..WITHOUT_TLS };
     let mut groups = vec![
-        all(Setting { latency_ms: 0, ..PLAIN }, 0),
-        all(PLAIN, 15),
-        Group { setting: slow, scenes: storing, cold_starts: 0 },
-        all(REAL, 15),
+        all(Setting { latency_ms: 0, ..WITHOUT_TLS }, 0),
+        all(WITHOUT_TLS, 15),
+        Group { setting: slow, scenarios: batches, cold_starts: 0 },
+        all(WITH_TLS, 15),
     ];
     for memory in MEMORY.into_iter().rev() {
         let cold_starts = match memory {
@@ -65,7 +65,7 @@ pub(crate) fn groups() -> Vec<Group> {
             256..512 => 5,
             _ => 9,
         };
-        groups.push(all(Setting { memory_mb: Some(memory), ..REAL }, cold_starts));
+        groups.push(all(Setting { memory_mb: Some(memory), ..WITH_TLS }, cold_starts));
     }
     groups
 }

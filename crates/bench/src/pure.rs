@@ -1,4 +1,4 @@
-//! The pure path of a notification, in its three steps.
+//! The three steps of the pure path.
 
 use whatsapp_webhook::{
     message::{Message, RequestContext, event_id},
@@ -6,27 +6,27 @@ use whatsapp_webhook::{
     signature,
 };
 
-/// The secret that the notifications of the steps are signed with.
+/// The app secret of the notifications.
 pub const APP_SECRET: &str = "the-app-secret-of-the-bench";
 
-/// Proves that Meta sent the body.
+/// Verifies the signature of a body.
 ///
 /// # Panics
-/// When it did not.
-pub fn hash(body: &str, header: &str) {
-    let verdict = signature::verify([APP_SECRET], body.as_bytes(), Some(header.as_bytes()));
-    assert_eq!(verdict, Ok(()), "the body is signed");
+/// If the signature does not match.
+pub fn verify_signature(body: &str, header: &str) {
+    let result = signature::verify([APP_SECRET], body.as_bytes(), Some(header.as_bytes()));
+    assert_eq!(result, Ok(()), "the body is signed");
 }
 
-/// Cuts the body into its changes.
+/// Splits a body into fragments.
 #[must_use]
-pub fn cut(body: &str) -> Vec<Fragment<'_>> {
+pub fn split_body(body: &str) -> Vec<Fragment<'_>> {
     split(body.as_bytes())
 }
 
-/// Makes a message of every change, with its id; gives the bytes that SQS counts.
+/// Builds the message of each fragment. Returns the sum of their sizes, as SQS counts them.
 #[must_use]
-pub fn build(fragments: &[Fragment<'_>]) -> usize {
+pub fn build_messages(fragments: &[Fragment<'_>]) -> usize {
     let request =
         RequestContext { request_id: "Xf3a2jKlliAEJ1A=", trace: None, group_key: "the-verify-token-of-the-bench" };
     fragments.iter().map(|fragment| Message::new(fragment, &event_id(fragment), request, None, false).size()).sum()

@@ -1,4 +1,4 @@
-//! Figures as they are kept in a file between measuring and showing.
+//! The figures of a run, in the format of its file.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,58 +7,59 @@ use serde::{Deserialize, Serialize};
 /// One run of the bench.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Results {
-    /// The computer and the programs, by what they are called in the report.
+    /// The computer and the programs. The keys are the labels in the report.
     pub(crate) about: BTreeMap<String, String>,
-    /// Bytes of the function's binary.
+    /// The size of the binary in bytes.
     pub(crate) binary_bytes: u64,
     pub(crate) cells: Vec<Cell>,
 }
 
-/// The circumstances that a scene was measured under.
+/// The conditions of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Setting {
-    /// Whether AWS speaks TLS.
+    /// Whether the fake AWS uses TLS.
     pub(crate) tls: bool,
-    /// How long AWS takes to answer.
+    /// The latency of the fake AWS.
     pub(crate) latency_ms: u64,
-    /// The memory that Lambda would give this share of a processor for; none: all there is.
+    /// The memory size that determines the share of a processor. `None` is without a limit.
     pub(crate) memory_mb: Option<u32>,
 }
 
-/// What one function took for one scene.
+/// The figures of one subject in one scenario.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Cell {
-    pub(crate) scene: String,
-    pub(crate) contender: String,
+    pub(crate) scenario: String,
+    pub(crate) subject: String,
     #[serde(flatten)]
     pub(crate) setting: Setting,
     pub(crate) samples: usize,
     pub(crate) median_ms: f64,
     pub(crate) p99_ms: f64,
     pub(crate) mean_ms: f64,
-    /// Of a cold start: until it asked for its first event, as a median.
+    /// For a cold start: the median time until the function requested its first event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) init_ms: Option<f64>,
-    /// Processor time an invocation.
+    /// The processor time of an invocation.
     pub(crate) cpu_ms: f64,
     pub(crate) peak_mb: f64,
-    /// Calls to SQS an invocation, and the bytes of their bodies.
+    /// The calls to SQS of an invocation.
     pub(crate) calls: f64,
+    /// The size of their bodies.
     pub(crate) bytes: f64,
 }
 
 impl Results {
-    /// The cell of a scene in a setting.
-    pub(crate) fn find(&self, scene: &str, contender: &str, setting: Setting) -> Option<&Cell> {
-        self.cells.iter().find(|cell| cell.scene == scene && cell.contender == contender && cell.setting == setting)
+    /// Finds a cell.
+    pub(crate) fn find(&self, scenario: &str, subject: &str, setting: Setting) -> Option<&Cell> {
+        self.cells.iter().find(|cell| cell.scenario == scenario && cell.subject == subject && cell.setting == setting)
     }
 }
 
-/// The value below which so much of all lies, in milliseconds.
-pub(crate) fn quantile(sorted: &[Duration], share: f64) -> f64 {
+/// Returns a quantile of sorted durations in milliseconds, for a fraction from 0 to 1.
+pub(crate) fn quantile(sorted: &[Duration], fraction: f64) -> f64 {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
-    #[allow(clippy::cast_precision_loss, reason = "there are not that many")]
-    let rank = (sorted.len() as f64 * share).ceil() as usize;
-    let at = rank.clamp(1, sorted.len().max(1)) - 1;
-    sorted.get(at).map_or(f64::NAN, |value| value.as_secs_f64() * 1e3)
+    #[allow(clippy::cast_precision_loss, reason = "the numbers are small")]
+    let rank = (sorted.len() as f64 * fraction).ceil() as usize;
+    let index = rank.clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(index).map_or(f64::NAN, |value| value.as_secs_f64() * 1e3)
 }

@@ -1,47 +1,47 @@
-//! What the functions are given to do.
+//! The requests that the functions process.
 
 use clap::ValueEnum;
 use fake_aws::event::event;
 use serde_json::Value;
-use whatsapp_ingress_bench::notifications::{message, notification, of_changes, receipt};
+use whatsapp_ingress_bench::notifications::{message, notification, notification_of_size, receipt};
 use whatsapp_webhook::signature::sign;
 
-/// The secret that the notifications are signed with.
+/// The app secret of the notifications.
 pub(crate) const APP_SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// The token of the verification request.
+/// The token of the verification requests.
 pub(crate) const VERIFY_TOKEN: &str = "the-verify-token-of-the-bench";
 
 const CHALLENGE: &str = "1158201444";
 
-/// The most that Meta sends, as a rounded-down number of bytes.
-const LARGE: usize = 2_900_000;
+/// Almost the size limit of Meta, in bytes.
+const LARGE_BYTES: usize = 2_900_000;
 
 /// One kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Scene {
-    /// A process is spawned, and gets one change.
+pub(crate) enum Scenario {
+    /// A new process, and a notification with one message.
     Cold,
-    /// A notification with a signature that nobody made.
+    /// A notification with a forged signature.
     Forgery,
-    /// Meta's verification request.
+    /// A verification request.
     Challenge,
-    /// A message that someone wrote.
+    /// A notification with one message.
     One,
     /// 25 changes, most of them receipts, for two queues.
     Batch,
     /// 1000 changes in 2.9 MB.
     Thousand,
-    /// One change of 2.9 MB, which SQS does not take.
+    /// One change of 2.9 MB, which is over the limit of SQS.
     Large,
 }
 
-impl Scene {
-    /// All but the first, in the order in which one process gets them: what needs the most memory last.
+impl Scenario {
+    /// All but the cold start, in the order of their invocations. Those that need the most memory come last.
     pub(crate) const WARM: [Self; 6] =
         [Self::Forgery, Self::Challenge, Self::One, Self::Batch, Self::Thousand, Self::Large];
 
-    /// Its name in results and tables.
+    /// Returns the name in results and tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Cold => "cold start",
@@ -54,8 +54,8 @@ impl Scene {
         }
     }
 
-    /// Messages that have to be on the queues afterwards.
-    pub(crate) fn messages(self) -> usize {
+    /// Returns the expected number of messages.
+    pub(crate) fn message_count(self) -> usize {
         match self {
             Self::Forgery | Self::Challenge => 0,
             Self::Cold | Self::One | Self::Large => 1,
@@ -64,28 +64,30 @@ impl Scene {
         }
     }
 
-    /// Whether an answer is the right one.
-    pub(crate) fn is_right(self, answer: &Value) -> bool {
+    /// Returns whether a response is the expected one.
+    pub(crate) fn is_expected(self, response: &Value) -> bool {
         match self {
-            Self::Forgery => answer["statusCode"] == 401,
-            Self::Challenge => answer["statusCode"] == 200 && answer["body"] == CHALLENGE,
-            _ => answer["statusCode"] == 200,
+            Self::Forgery => response["statusCode"] == 401,
+            Self::Challenge => response["statusCode"] == 200 && response["body"] == CHALLENGE,
+            _ => response["statusCode"] == 200,
         }
     }
 
-    /// The event that API Gateway would make of the request, as JSON text.
+    /// Returns the event of API Gateway as JSON text.
     pub(crate) fn event(self) -> String {
         let body = match self {
             Self::Challenge => return challenge().to_string(),
             Self::Cold | Self::Forgery | Self::One => notification(&[message(0, 60)]),
             Self::Batch => notification(
-                &(0..25).map(|at| if at % 4 == 0 { message(at, 60) } else { receipt(at) }).collect::<Vec<_>>(),
+                &(0..25)
+                    .map(|index| if index % 4 == 0 { message(index, 60) } else { receipt(index) })
+                    .collect::<Vec<_>>(),
             ),
-            Self::Thousand => of_changes(1000, LARGE / 1000),
-            Self::Large => notification(&[message(0, LARGE)]),
+            Self::Thousand => notification_of_size(1000, LARGE_BYTES / 1000),
+            Self::Large => notification(&[message(0, LARGE_BYTES)]),
         };
         let secret = if self == Self::Forgery { "a-forgers-secret" } else { APP_SECRET };
-        notified(&body, &sign(secret, body.as_bytes())).to_string()
+        signed_event(&body, &sign(secret, body.as_bytes())).to_string()
     }
 }
 
@@ -96,7 +98,7 @@ fn challenge() -> Value {
     event
 }
 
-fn notified(body: &str, signature: &str) -> Value {
+fn signed_event(body: &str, signature: &str) -> Value {
     let length = body.len().to_string();
     event("POST", "", &[("content-length", &length), ("x-hub-signature-256", signature)], body.as_bytes())
 }

@@ -1,7 +1,9 @@
-//! Simulates how Lambda scales, request by request, as its documentation describes it.
+//! Simulates how Lambda scales, request by request, as [its documentation] describes.
 //!
 //! An execution environment serves one request at a time, and an idle one is used before a new one starts. Requests and
 //! new environments have quotas. A request over a quota is rejected.
+//!
+//! [its documentation]: https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -25,7 +27,7 @@ pub(crate) struct Load {
     pub(crate) idle: usize,
     pub(crate) median_ms: f64,
     pub(crate) p99_over_median: f64,
-    /// From the request to the moment when a new environment begins to work on it.
+    /// The time from a request until a new environment starts to process it.
     pub(crate) start_ms: f64,
     pub(crate) max_environments: f64,
     pub(crate) max_requests_per_second: f64,
@@ -88,11 +90,12 @@ pub(crate) fn simulate(load: &Load) -> Outcome {
         outcome.peak_busy = outcome.peak_busy.max(busy.len());
     }
     latencies.sort_by(f64::total_cmp);
-    let at = |share: f64| latencies.get((latencies.len() as f64 * share) as usize).copied().unwrap_or_default();
-    Outcome { mean_busy: worked / end, median_ms: at(0.5), p99_ms: at(0.99), ..outcome }
+    let quantile =
+        |fraction: f64| latencies.get((latencies.len() as f64 * fraction) as usize).copied().unwrap_or_default();
+    Outcome { mean_busy: worked / end, median_ms: quantile(0.5), p99_ms: quantile(0.99), ..outcome }
 }
 
-/// The mean of a log-normal time.
+/// Returns the mean of a log-normal time.
 pub(crate) fn mean_ms(median_ms: f64, p99_over_median: f64) -> f64 {
     let deviation = p99_over_median.ln() / P99_DEVIATIONS;
     median_ms * (deviation * deviation / 2.0).exp()
@@ -102,7 +105,7 @@ fn to_micros(milliseconds: f64) -> u64 {
     (milliseconds * 1e3) as u64
 }
 
-/// A log-normal time in milliseconds, of a normal number by the Box-Muller transform.
+/// Draws a log-normal time in milliseconds, with the Box-Muller transform.
 fn service_time(random: &mut Rng, load: &Load) -> f64 {
     let radius = (-2.0 * random.f64().max(f64::MIN_POSITIVE).ln()).sqrt();
     let normal = radius * (TAU * random.f64()).cos();
@@ -153,8 +156,8 @@ mod tests {
         start_burst: f64::INFINITY,
     };
 
-    fn assert_near(value: f64, expected: f64, share: f64) {
-        assert!((value / expected - 1.0).abs() < share, "{value} is not {expected}");
+    fn assert_near(value: f64, expected: f64, tolerance: f64) {
+        assert!((value / expected - 1.0).abs() < tolerance, "{value} is not {expected}");
     }
 
     #[test]
@@ -174,9 +177,9 @@ mod tests {
     fn rejections_follow_erlangs_loss_formula() {
         // 1/B(n) = 1 + n/a * 1/B(n-1), by hand. With 8 busy on average, 10 environments lose 12.17 %, 12 lose 5.14 %.
         let load = Load { requests_per_second: 400.0, p99_over_median: 1.0, seconds: 1_000.0, ..UNLIMITED };
-        for (max_environments, lost) in [(10.0, 0.1217), (12.0, 0.0514)] {
+        for (max_environments, rejected) in [(10.0, 0.1217), (12.0, 0.0514)] {
             let outcome = simulate(&Load { max_environments, ..load });
-            assert_near(outcome.rejected as f64 / outcome.requests as f64, lost, 0.04);
+            assert_near(outcome.rejected as f64 / outcome.requests as f64, rejected, 0.04);
             assert_eq!((outcome.peak_busy as f64, outcome.started as f64), (max_environments, max_environments));
         }
     }

@@ -1,4 +1,4 @@
-//! What is measured, and how each is started.
+//! The functions that are measured, and their commands.
 
 use std::{
     env,
@@ -12,32 +12,32 @@ use crate::gate::Gate;
 
 /// A function that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Contender {
-    /// This project's.
+pub(crate) enum Subject {
+    /// The function of this project.
     Ours,
-    /// Another build of it, which `AGAINST` names, to compare the two in one run.
-    Other,
-    /// `lambda_http` that answers 200.
+    /// Another build of it, at the path in `BASELINE`, for a comparison in one run.
+    Baseline,
+    /// A function with `lambda_http` that returns 200.
     Null,
-    /// Lambda's runtime with this project's event type, answering 200.
+    /// A function with `lambda_runtime` that skips the event and returns 200.
     NullRuntime,
-    /// One call of the SDK, measured within the function.
+    /// A function with one call of the SDK, which measures that call itself.
     Bare,
-    /// boto3 under awslambdaric.
+    /// An implementation with boto3 and awslambdaric.
     Python,
-    /// AWS's SDK under aws-lambda-ric.
+    /// An implementation with AWS's SDK for JavaScript and aws-lambda-ric.
     Node,
 }
 
-impl Contender {
+impl Subject {
     pub(crate) const ALL: [Self; 7] =
-        [Self::Ours, Self::Other, Self::Null, Self::NullRuntime, Self::Bare, Self::Python, Self::Node];
+        [Self::Ours, Self::Baseline, Self::Null, Self::NullRuntime, Self::Bare, Self::Python, Self::Node];
 
-    /// Its name in results and tables.
+    /// Returns the name in results and tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
-            Self::Other => "other",
+            Self::Baseline => "baseline",
             Self::Null => "null",
             Self::NullRuntime => "null_runtime",
             Self::Bare => "bare",
@@ -46,23 +46,23 @@ impl Contender {
         }
     }
 
-    /// Whether it does the whole job.
-    pub(crate) fn is_peer(self) -> bool {
+    /// Returns whether it stores the notifications completely.
+    pub(crate) fn is_full_implementation(self) -> bool {
         !matches!(self, Self::Null | Self::NullRuntime | Self::Bare)
     }
 
-    /// The program, its arguments, and the folder that it runs in.
+    /// Returns the program, its arguments and its working directory.
     fn invocation(self) -> (PathBuf, Vec<String>, PathBuf) {
-        let (project, installed) = (project(), project().join(".local/bench"));
-        let beside = |name: &str| env::current_exe().expect("a program has a path").with_file_name(name);
+        let (project, installed) = (project_root(), project_root().join(".local/bench"));
+        let sibling = |name: &str| env::current_exe().expect("a program has a path").with_file_name(name);
         match self {
             Self::Ours => (ours(), vec![], project),
-            Self::Other => (other().unwrap_or_default(), vec![], project),
-            Self::Null | Self::NullRuntime | Self::Bare => (beside(self.name()), vec![], project),
+            Self::Baseline => (baseline().unwrap_or_default(), vec![], project),
+            Self::Null | Self::NullRuntime | Self::Bare => (sibling(self.name()), vec![], project),
             Self::Python => (
                 installed.join("python/bin/python"),
                 ["-m", "awslambdaric", "app.handler"].map(str::to_owned).into(),
-                project.join("crates/bench/contenders/python"),
+                project.join("crates/bench/subjects/python"),
             ),
             Self::Node => (
                 PathBuf::from("/usr/bin/env"),
@@ -72,42 +72,43 @@ impl Contender {
         }
     }
 
-    /// The command that starts it inside the given control groups: a shell moves itself there, which can take the kernel
-    /// longer than a start, waits at the gate, and becomes the function.
+    /// Returns the command that starts the function in control groups. A shell moves itself into the groups, which can take
+    /// longer than the start of a function, then waits for the gate, and finally executes the function.
     pub(crate) fn command(self, groups: &[PathBuf], gate: &Gate) -> Command {
         const SHELL: &str = r#"while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; read -r _ < "$2" || exit 1; shift 2; exec "$@""#;
-        let (program, arguments, folder) = self.invocation();
+        let (program, arguments, directory) = self.invocation();
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(SHELL).arg("sh");
         command.args(groups.iter().map(|group| group.join("cgroup.procs"))).arg("--").arg(gate.path());
-        command.arg(program).args(arguments).current_dir(folder);
+        command.arg(program).args(arguments).current_dir(directory);
         command
     }
 
-    /// The variables that it needs besides those of the function.
+    /// Returns the environment variables in addition to those of every function.
     pub(crate) fn variables(self) -> Vec<(&'static str, String)> {
-        let (_, _, folder) = self.invocation();
-        vec![("LAMBDA_TASK_ROOT", folder.display().to_string()), ("PATH", env::var("PATH").unwrap_or_default())]
+        let (_, _, directory) = self.invocation();
+        vec![("LAMBDA_TASK_ROOT", directory.display().to_string()), ("PATH", env::var("PATH").unwrap_or_default())]
     }
 
-    /// What says that it can be started.
+    /// Returns whether its program and working directory exist.
     pub(crate) fn is_installed(self) -> bool {
-        let (program, _, folder) = self.invocation();
-        program.exists() && folder.exists()
+        let (program, _, directory) = self.invocation();
+        program.exists() && directory.exists()
     }
 }
 
-/// The project's folder.
-pub(crate) fn project() -> PathBuf {
+/// Returns the root directory of the project.
+pub(crate) fn project_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or_else(|| Path::new("/")).to_owned()
 }
 
-/// The function as it is deployed, or another build of it.
+/// Returns the path of the release build, or of the build in `WHATSAPP_INGRESS`.
 pub(crate) fn ours() -> PathBuf {
-    env::var_os("WHATSAPP_INGRESS").map_or_else(|| project().join("target/release/whatsapp-ingress"), PathBuf::from)
+    env::var_os("WHATSAPP_INGRESS")
+        .map_or_else(|| project_root().join("target/release/whatsapp-ingress"), PathBuf::from)
 }
 
-/// The other build, if there is one to compare with.
-pub(crate) fn other() -> Option<PathBuf> {
-    env::var_os("AGAINST").map(PathBuf::from)
+/// Returns the path of the build in `BASELINE`.
+pub(crate) fn baseline() -> Option<PathBuf> {
+    env::var_os("BASELINE").map(PathBuf::from)
 }

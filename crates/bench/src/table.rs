@@ -1,24 +1,24 @@
-//! Figures on a terminal, each line as soon as it is measured.
-#![allow(clippy::print_stdout, reason = "a table is what this is for")]
+//! Prints figures as a table, line by line.
+#![allow(clippy::print_stdout, reason = "the output is a table")]
 
 use crate::results::{Cell, Setting};
 
-/// The heading of a group.
-pub(crate) fn head(setting: Setting) {
+/// Prints the heading of a setting.
+pub(crate) fn print_heading(setting: Setting) {
     println!("\n{setting}");
     println!(
         "{:<22}{:<9}{:>6}{:>11}{:>11}{:>11}{:>11}{:>9}{:>8}{:>11}",
-        "scene", "", "n", "median ms", "99 % ms", "init ms", "CPU ms", "peak MB", "calls", "kB to SQS"
+        "scenario", "", "n", "median ms", "99 % ms", "init ms", "CPU ms", "peak MB", "calls", "kB to SQS"
     );
 }
 
-/// One cell.
-pub(crate) fn line(cell: &Cell) {
+/// Prints one cell.
+pub(crate) fn print_cell(cell: &Cell) {
     let init = cell.init_ms.map(|init| format!("{init:.1}")).unwrap_or_default();
     println!(
         "{:<22}{:<9}{:>6}{:>11.2}{:>11.2}{:>11}{:>11.3}{:>9.1}{:>8}{:>11.1}",
-        cell.scene,
-        cell.contender,
+        cell.scenario,
+        cell.subject,
         cell.samples,
         cell.median_ms,
         cell.p99_ms,
@@ -33,10 +33,10 @@ pub(crate) fn line(cell: &Cell) {
 impl std::fmt::Display for Setting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let tls = if self.tls { "with TLS" } else { "without TLS" };
-        write!(f, "AWS answers in {} ms, {tls}, ", self.latency_ms)?;
+        write!(f, "AWS latency {} ms, {tls}, ", self.latency_ms)?;
         match self.memory_mb {
-            Some(memory) => write!(f, "the processor of {memory} MB"),
-            None => f.write_str("no limit of processor"),
+            Some(memory) => write!(f, "processor share of {memory} MB"),
+            None => f.write_str("no processor limit"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The function that does nothing: what `lambda_http` and the Runtime API cost by themselves.
+//! A function that does nothing. It measures the cost of `lambda_http` and the Runtime API.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,4 @@
-// The function's job as one would write it in Node: AWS's SDK, promises for the calls, bundled as for deployment.
+// A typical implementation of the function in Node.js, with AWS's SDK and promises, bundled as for deployment.
 
 import { createHash, createHmac, randomUUID, timingSafeEqual } from "node:crypto";
 import { SQSClient, SendMessageBatchCommand } from "@aws-sdk/client-sqs";
@@ -16,12 +16,12 @@ const sqs = new SQSClient(options);
 let s3;
 
 const queues = JSON.parse(process.env.QUEUE_URLS);
-const reading = new SecretsManagerClient(options)
+const secretRead = new SecretsManagerClient(options)
   .send(new GetSecretValueCommand({ SecretId: process.env.SECRET_ID }))
-  .then((answer) => JSON.parse(answer.SecretString));
+  .then((response) => JSON.parse(response.SecretString));
 
 export async function handler(event) {
-  const secret = await reading;
+  const secret = await secretRead;
   const method = event.requestContext.http.method;
   if (method === "GET") return challenge(event.queryStringParameters ?? {}, secret);
   if (method !== "POST") return { statusCode: 405 };

@@ -1,4 +1,4 @@
-"""The function's job as one would write it in Python: boto3, threads for the calls, the standard library for the rest."""
+"""A typical implementation of the function in Python, with boto3, a thread pool for the calls and the standard library."""
 
 import base64
 import functools
