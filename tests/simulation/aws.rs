@@ -36,7 +36,7 @@ use crate::{
 /// The index of the catch-all queue.
 pub(crate) const CATCH_ALL: usize = 0;
 
-/// SQS drops a copy with the same deduplication id for this long.
+/// How long SQS drops messages with the same deduplication id.
 const DEDUPLICATION_INTERVAL: Duration = Duration::from_mins(5);
 
 /// The simulated services of one execution environment.
@@ -51,11 +51,11 @@ pub(crate) struct State {
     by_event_id: HashMap<String, usize>,
     pub(crate) calls: Vec<Call>,
     pub(crate) violations: Vec<Violation>,
-    /// The version of the app secret. Meta signs with it from the moment when it changes.
+    /// The version of the app secret. Meta signs with a new version immediately.
     pub(crate) secret_version: usize,
     /// The newest version that the function has received.
     pub(crate) received_secret_version: usize,
-    /// The request that is being answered. Calls before the first one belong to the start.
+    /// The number of the current request. Calls before the first one belong to the start.
     pub(crate) delivery: usize,
     pub(crate) delivery_started: Instant,
     pub(crate) conditions: Conditions,
@@ -91,7 +91,7 @@ pub(crate) struct Object {
     body: Bytes,
 }
 
-/// One call of the function, and its end as the function sees it.
+/// One call of the function, and how it ended for the function.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) delivery: usize,
@@ -101,14 +101,14 @@ pub(crate) struct Call {
     pub(crate) fragments: Vec<usize>,
     pub(crate) fate: Fate,
     pub(crate) end: Option<End>,
-    /// The entries that a FIFO queue dropped as copies, as bits.
+    /// The entries that a FIFO queue dropped as duplicates, as bits.
     pub(crate) deduplicated: u16,
     secret_version: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    Answered(Instant),
+    Responded(Instant),
     Abandoned(Instant),
 }
 
@@ -126,10 +126,10 @@ enum Request {
 }
 
 impl Call {
-    /// Whether the function has received the confirmation that the entry is stored.
+    /// Returns whether the function received the confirmation that the fragment is stored.
     pub(crate) fn is_confirmed(&self, fragment: usize) -> bool {
         let is_stored = |(index, of): (usize, &usize)| *of == fragment && self.fate.is_entry_stored(index);
-        matches!(self.end, Some(End::Answered(_)))
+        matches!(self.end, Some(End::Responded(_)))
             && self.fate.reply == Reply::Result
             && self.fragments.iter().enumerate().any(is_stored)
     }
@@ -164,12 +164,12 @@ impl Aws {
     async fn serve(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let request = Request::read(request).await;
         let call = self.state().begin(&request);
-        let mut guard = CallGuard { aws: self.clone(), call, is_answered: false };
+        let mut guard = CallGuard { aws: self.clone(), call, is_responded: false };
         let (sender, receiver) = oneshot::channel();
-        // The service goes on when the caller has given up.
+        // The service continues if the caller gives up.
         tokio::spawn(self.execute(call, request, sender));
         let Ok(reply) = receiver.await else { return pending().await };
-        guard.is_answered = true;
+        guard.is_responded = true;
         reply
     }
 
@@ -192,7 +192,7 @@ impl Aws {
                 Ok(respond(status, body.to_string()))
             }
             Reply::Error(status, code) => Ok(respond(status, error(&request, code))),
-            Reply::Unreadable => Ok(respond(200, "<html>".to_owned())),
+            Reply::Unparseable => Ok(respond(200, "<html>".to_owned())),
             Reply::ConnectionLost => Err(ConnectorError::io("the connection was reset".into())),
             Reply::Never => return,
         };
@@ -217,7 +217,7 @@ impl fmt::Debug for Aws {
 struct CallGuard {
     aws: Aws,
     call: usize,
-    is_answered: bool,
+    is_responded: bool,
 }
 
 impl Drop for CallGuard {
@@ -225,8 +225,8 @@ impl Drop for CallGuard {
         let now = Instant::now();
         let mut state = self.aws.state();
         let call = &mut state.calls[self.call];
-        call.end = Some(if self.is_answered { End::Answered(now) } else { End::Abandoned(now) });
-        let (is_read, version) = (self.is_answered && call.fate.reply == Reply::Result, call.secret_version);
+        call.end = Some(if self.is_responded { End::Responded(now) } else { End::Abandoned(now) });
+        let (is_read, version) = (self.is_responded && call.fate.reply == Reply::Result, call.secret_version);
         if is_read && call.service == Service::SecretsManager && call.fate.is_executed {
             state.received_secret_version = state.received_secret_version.max(version);
         }
@@ -295,14 +295,14 @@ impl State {
 
     fn read_batch(&mut self, batch: &Batch) -> (Service, Vec<usize>) {
         let queue = self.queues.iter().position(|queue| queue.name == batch.queue_name()).expect("a known queue");
-        if let Some(rule) = batch.broken_rule(self.queues[queue].is_fifo()) {
+        if let Some(rule) = batch.violated_limit(self.queues[queue].is_fifo()) {
             self.violate("SQS accepts every call", rule);
         }
         let fragments = batch.entries.iter().map(|entry| self.fragment_of_entry(queue, entry)).collect();
         (Service::Sqs(queue), fragments)
     }
 
-    /// Finds the fragment of an entry and compares what a consumer would read with it.
+    /// Finds the fragment of an entry, and compares it with the body that a consumer reads.
     fn fragment_of_entry(&mut self, queue: usize, entry: &Entry) -> usize {
         let event_id = entry.attribute("event_id").unwrap_or_default();
         let Some(&fragment) = self.by_event_id.get(event_id) else {
@@ -324,11 +324,11 @@ impl State {
             Some(_) => BASE64.decode(body).is_ok_and(|decoded| decoded == expected.bytes),
         };
         let is_diverted = entry.attribute("unrouted_reason") == Some("queue-unavailable");
-        let is_in_usual_form = entry.attribute("request_id").is_some();
+        let is_in_default_form = entry.attribute("request_id").is_some();
         let is_placed = match (queue == self.destination(fragment), queue) {
             (true, CATCH_ALL) => true,
             (true, _) => !is_diverted,
-            (false, CATCH_ALL) => is_diverted || !is_in_usual_form,
+            (false, CATCH_ALL) => is_diverted || !is_in_default_form,
             (false, _) => false,
         };
         if !is_equal {
@@ -340,7 +340,7 @@ impl State {
         fragment
     }
 
-    /// The queue of the most specific route of a fragment.
+    /// Returns the queue of the most specific route of a fragment.
     pub(crate) fn destination(&self, fragment: usize) -> usize {
         let queue_of = |route: &&str| self.queues.iter().position(|queue| queue.route == *route);
         self.fragments[fragment].routes.iter().find_map(queue_of).unwrap_or(CATCH_ALL)
@@ -373,9 +373,9 @@ impl State {
             }
             Request::SendMessageBatch(batch) => {
                 let Service::Sqs(queue) = call.service else { return };
-                for (at, (entry, &fragment)) in batch.entries.iter().zip(&call.fragments).enumerate() {
-                    if call.fate.is_entry_stored(at) && !self.queues[queue].store(entry, fragment) {
-                        call.deduplicated |= 1 << at;
+                for (index, (entry, &fragment)) in batch.entries.iter().zip(&call.fragments).enumerate() {
+                    if call.fate.is_entry_stored(index) && !self.queues[queue].store(entry, fragment) {
+                        call.deduplicated |= 1 << index;
                     }
                 }
             }
@@ -385,7 +385,7 @@ impl State {
     fn result(&self, call: usize, request: &Request) -> (u16, Value) {
         let call = &self.calls[call];
         match request {
-            Request::SendMessageBatch(batch) => batch.answer(&call.fate),
+            Request::SendMessageBatch(batch) => batch.respond(&call.fate),
             Request::PutObject { .. } => (200, Value::Null),
             Request::GetSecretValue => (200, json!({"Name": "id", "SecretString": secret(call.secret_version)})),
         }

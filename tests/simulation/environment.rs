@@ -24,20 +24,20 @@ use whatsapp_webhook::{routes::Routes, signature};
 
 use crate::{
     aws::{Aws, Call, Conditions, End, Violation, app_secret},
-    invariants::{self, Answer},
+    invariants::{self, Response},
     plan::{Content, Deadline, Delivery, MAX_START_LATENCY, Plan, Signature},
 };
 
-/// Lambda ends a start that takes longer.
+/// The limit of Lambda for the start.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// API Gateway waits no longer for an answer.
+/// How long API Gateway waits for a response.
 const INTEGRATION_TIMEOUT: Duration = Duration::from_secs(29);
 
 /// The timeout of the deployed function.
 const FUNCTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The part of the time that is reserved for the answer.
+/// The time that the function reserves for the response.
 const RESPONSE_MARGIN: Duration = Duration::from_secs(1);
 
 /// After this time every call has taken effect.
@@ -46,14 +46,14 @@ const LONGEST_CALL: Duration = Duration::from_secs(30);
 /// The outcome of a plan.
 pub(crate) struct Report {
     pub(crate) violations: Vec<Violation>,
-    /// What happened, in lines.
+    /// A line for each request and call.
     pub(crate) trace: Vec<String>,
 }
 
 /// Runs the environment of a seed.
 pub(crate) fn run(seed: u64) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    // The function draws its pauses and the keys of objects from this thread's generator.
+    // The function uses the random generator of this thread for its backoff and the keys of objects.
     fastrand::seed(seed);
     runtime.block_on(async { Environment::new(seed).run().await })
 }
@@ -75,15 +75,15 @@ impl Environment {
     async fn run(mut self) -> Report {
         self.trace.push(format!("{:?}, queues {:?}", self.plan.profile, self.queue_names()));
         let ingress = self.start().await;
-        let mut answers: Vec<Answer> = Vec::new();
+        let mut responses: Vec<Response> = Vec::new();
         for delivery in std::mem::take(&mut self.plan.deliveries) {
-            let answer = self.deliver(&ingress, delivery, answers.last()).await;
-            invariants::check_answer(&mut self.aws.state(), &self.plan, &answer);
-            answers.push(answer);
+            let response = self.deliver(&ingress, delivery, responses.last()).await;
+            invariants::check_response(&mut self.aws.state(), &self.plan, &response);
+            responses.push(response);
         }
         sleep(LONGEST_CALL).await;
         let mut state = self.aws.state();
-        invariants::check_end(&mut state, &self.plan, &answers);
+        invariants::check_end(&mut state, &self.plan, &responses);
         let calls = state.calls.iter().map(|call| describe(call, self.began));
         let violations = state.violations.clone();
         Report { trace: self.trace.into_iter().chain(calls).collect(), violations }
@@ -93,7 +93,7 @@ impl Environment {
         self.plan.queues.iter().map(|queue| queue.name.as_str()).collect()
     }
 
-    /// Starts the function as `main` does, again with working services if it fails because of a fault.
+    /// Starts the function as `main` does. If a fault prevents the start, repeats it without faults.
     async fn start(&self) -> Ingress {
         for _ in 0..2 {
             let started = Instant::now();
@@ -131,7 +131,7 @@ impl Environment {
         Ok(Ingress::new(secrets?, queues, RequestLog::new("INFO", "function", std::io::sink())))
     }
 
-    /// Begins a request: rotates the secret if the request is signed with a new one. Returns its version.
+    /// Begins a request, and rotates the secret if the request is signed with a new one. Returns the version of the secret.
     fn begin(&self, delivery: &Delivery) -> usize {
         let mut state = self.aws.state();
         state.secret_version += usize::from(delivery.signature == Signature::Rotated);
@@ -141,7 +141,7 @@ impl Environment {
         state.secret_version
     }
 
-    async fn deliver(&mut self, ingress: &Ingress, delivery: Delivery, last: Option<&Answer>) -> Answer {
+    async fn deliver(&mut self, ingress: &Ingress, delivery: Delivery, last: Option<&Response>) -> Response {
         sleep(delivery.gap).await;
         let is_forged = delivery.signature == Signature::Forged;
         let (body, fragments) = match (&delivery.content, last) {
@@ -159,9 +159,9 @@ impl Environment {
         let signature = signature::sign(&key, &body);
         let event = event("POST", "", &[("X-Hub-Signature-256", &signature)], &body);
         let started = Instant::now();
-        let time = delivery.deadline.time_to_answer();
+        let time = delivery.deadline.response_timeout();
         let status = timeout_at(started + time, handle(ingress, event, delivery.deadline)).await.ok();
-        let answer = Answer {
+        let response = Response {
             delivery: self.aws.state().delivery,
             body,
             fragments,
@@ -171,28 +171,28 @@ impl Environment {
             conditions: delivery.conditions,
             started,
             storage_deadline: started + time.saturating_sub(RESPONSE_MARGIN),
-            answered: Instant::now(),
+            responded: Instant::now(),
             status,
         };
         self.trace.push(format!(
             "{:>9.3} request {}: {:?}, {} fragments from {}, {} bytes, {:?}: {status:?} after {:?}; {:?}",
             (started - self.began).as_secs_f64(),
-            answer.delivery,
+            response.delivery,
             delivery.signature,
-            answer.fragments.len(),
-            answer.fragments.start,
-            answer.body.len(),
+            response.fragments.len(),
+            response.fragments.start,
+            response.body.len(),
             delivery.deadline,
-            answer.answered - started,
-            answer.conditions,
+            response.responded - started,
+            response.conditions,
         ));
-        answer
+        response
     }
 }
 
 impl Deadline {
-    /// The time that the function really has.
-    fn time_to_answer(self) -> Duration {
+    /// Returns how long the gateway or Lambda waits.
+    fn response_timeout(self) -> Duration {
         match self {
             Self::In(time) => time.min(INTEGRATION_TIMEOUT),
             Self::ClockAhead => FUNCTION_TIMEOUT,
@@ -200,7 +200,7 @@ impl Deadline {
         }
     }
 
-    /// The deadline that Lambda sends, in milliseconds since the epoch.
+    /// Returns the deadline that Lambda sends, in milliseconds since the epoch.
     fn resolve(self) -> u64 {
         let hour = Duration::from_hours(1);
         let now = middle_of_millisecond();
@@ -215,8 +215,8 @@ impl Deadline {
 
 /// Waits for the middle of a millisecond and returns the time since the epoch.
 ///
-/// The function compares a deadline in milliseconds with real time. Read at any moment, the fraction would differ from run to
-/// run, and so would the outcome of a seed.
+/// The function compares a deadline in milliseconds with the real clock. Without this, the fraction of the millisecond and the
+/// outcome of a seed would differ between runs.
 fn middle_of_millisecond() -> Duration {
     loop {
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
@@ -247,13 +247,13 @@ fn describe(call: &Call, began: Instant) -> String {
     let outcome = match (fate.is_executed, fate.not_stored) {
         (false, _) => "not executed".to_owned(),
         (true, (0, _)) => format!("executed after {:?}", fate.effect_after),
-        (true, (entries, refusal)) => {
-            let code = refusal.map_or("not in the answer", |refusal| refusal.code);
+        (true, (entries, error)) => {
+            let code = error.map_or("omitted from the response", |error| error.code);
             format!("executed after {:?} without {entries:#012b}: {code}", fate.effect_after)
         }
     };
     let end = match call.end {
-        Some(End::Answered(when)) => format!("answered at {:.3}", seconds(when)),
+        Some(End::Responded(when)) => format!("responded at {:.3}", seconds(when)),
         Some(End::Abandoned(when)) => format!("abandoned at {:.3}", seconds(when)),
         None => "open".to_owned(),
     };

@@ -1,4 +1,4 @@
-//! What goes wrong: the condition of a service during a request, and the fate of each call.
+//! The condition of a service during a request, and the fate of each call.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use fastrand::Rng;
 const MAX_QUICK: Duration = Duration::from_millis(40);
 const MAX_TAIL: Duration = Duration::from_secs(12);
 
-/// Which faults a seed may have.
+/// The faults that a seed can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
     /// Every call succeeds quickly.
     Faultless,
-    /// Every call succeeds, but may take seconds.
+    /// Every call succeeds, but can take seconds.
     Slow,
     /// Every kind of fault.
     Chaotic,
@@ -52,35 +52,35 @@ pub(crate) struct Faults {
     heals_after: Option<Duration>,
 }
 
-/// One way to fail.
+/// A fault of one call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
     /// The service rejects the call.
-    CallRejected(&'static Refusal),
+    CallRejected(&'static ServiceError),
     /// SQS rejects some entries of the batch.
-    EntriesRejected(&'static Refusal),
-    /// The answer mentions some entries neither as stored nor as failed, and they are not stored.
+    EntriesRejected(&'static ServiceError),
+    /// Some entries are not stored, and the response omits them.
     EntriesOmitted,
-    /// The service executes the call, and the caller gets another answer, or none.
-    AnswerLost(Reply),
+    /// The service executes the call, but the caller receives another response or none.
+    ResponseLost(Reply),
     /// The connection ends before the service has executed the call.
     ConnectionLost,
-    /// The service neither executes nor answers the call.
+    /// The service neither executes the call nor responds.
     Hang,
-    /// The service executes the call when it answers, seconds later.
+    /// The service executes the call seconds later, when it responds.
     Late,
 }
 
-/// An error answer.
+/// An error of a service.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct ServiceError {
     pub(crate) status: u16,
     pub(crate) code: &'static str,
     pub(crate) is_sender_fault: bool,
     pub(crate) scope: Scope,
 }
 
-/// What cannot be stored after a refusal, however often it is sent.
+/// What the error makes impossible to store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// The same call may succeed.
@@ -95,12 +95,12 @@ pub(crate) enum Scope {
 pub(crate) enum Reply {
     /// The result of the call.
     Result,
-    /// An error answer.
+    /// An error of a service.
     Error(u16, &'static str),
-    /// The connection ends without an answer.
+    /// The connection closes without a response.
     ConnectionLost,
-    /// An answer of 200 that cannot be parsed.
-    Unreadable,
+    /// A response with status 200 that cannot be parsed.
+    Unparseable,
     Never,
 }
 
@@ -113,10 +113,10 @@ pub(crate) struct Fate {
     pub(crate) reply_after: Duration,
     pub(crate) reply: Reply,
     pub(crate) is_executed: bool,
-    /// The entries of a batch that are not stored, as bits, and why.
-    pub(crate) not_stored: (u16, Option<&'static Refusal>),
-    /// The refusal of the whole call.
-    pub(crate) refusal: Option<&'static Refusal>,
+    /// The entries that are not stored, as bits, and their error.
+    pub(crate) not_stored: (u16, Option<&'static ServiceError>),
+    /// The error of the whole call.
+    pub(crate) error: Option<&'static ServiceError>,
 }
 
 impl Fate {
@@ -124,65 +124,65 @@ impl Fate {
         self.is_executed && self.not_stored.0 & (1 << index) == 0
     }
 
-    /// Whether anything but its latency makes the call fail.
+    /// Returns whether the call has a fault other than latency.
     pub(crate) fn is_faulty(&self) -> bool {
         self.reply != Reply::Result || self.not_stored.0 != 0
     }
 
-    /// Whether the caller cannot know what became of the call.
-    pub(crate) fn is_answer_lost(&self) -> bool {
+    /// Returns whether the caller cannot know the result of the call.
+    pub(crate) fn is_response_lost(&self) -> bool {
         match self.reply {
             Reply::Result => false,
             Reply::Error(..) => self.is_executed,
-            Reply::ConnectionLost | Reply::Unreadable | Reply::Never => true,
+            Reply::ConnectionLost | Reply::Unparseable | Reply::Never => true,
         }
     }
 }
 
-const fn refusal(status: u16, code: &'static str, is_sender_fault: bool, scope: Scope) -> Refusal {
-    Refusal { status, code, is_sender_fault, scope }
+const fn service_error(status: u16, code: &'static str, is_sender_fault: bool, scope: Scope) -> ServiceError {
+    ServiceError { status, code, is_sender_fault, scope }
 }
 
-static SQS_CALL: [Refusal; 11] = [
-    refusal(500, "InternalFailure", false, Scope::Nothing),
-    refusal(503, "ServiceUnavailable", false, Scope::Nothing),
-    refusal(400, "ThrottlingException", true, Scope::Nothing),
-    refusal(400, "RequestThrottled", true, Scope::Nothing),
-    refusal(400, "KmsThrottled", true, Scope::Nothing),
-    refusal(429, "TooManyRequestsException", true, Scope::Nothing),
-    refusal(403, "AccessDeniedException", true, Scope::Service),
-    refusal(400, "QueueDoesNotExist", true, Scope::Service),
-    refusal(400, "KmsDisabled", true, Scope::Service),
-    refusal(400, "InvalidParameterValueException", true, Scope::Message),
-    refusal(400, "BrandNewException", true, Scope::Message),
+static SQS_CALL: [ServiceError; 11] = [
+    service_error(500, "InternalFailure", false, Scope::Nothing),
+    service_error(503, "ServiceUnavailable", false, Scope::Nothing),
+    service_error(400, "ThrottlingException", true, Scope::Nothing),
+    service_error(400, "RequestThrottled", true, Scope::Nothing),
+    service_error(400, "KmsThrottled", true, Scope::Nothing),
+    service_error(429, "TooManyRequestsException", true, Scope::Nothing),
+    service_error(403, "AccessDeniedException", true, Scope::Service),
+    service_error(400, "QueueDoesNotExist", true, Scope::Service),
+    service_error(400, "KmsDisabled", true, Scope::Service),
+    service_error(400, "InvalidParameterValueException", true, Scope::Message),
+    service_error(400, "BrandNewException", true, Scope::Message),
 ];
 
-static SQS_ENTRY: [Refusal; 9] = [
-    refusal(200, "InternalError", false, Scope::Nothing),
-    refusal(200, "ServiceUnavailable", false, Scope::Nothing),
-    refusal(200, "ThrottlingException", true, Scope::Nothing),
-    refusal(200, "RequestThrottled", true, Scope::Nothing),
-    refusal(200, "KMS.ThrottlingException", true, Scope::Nothing),
-    refusal(200, "ServiceUnavailable", true, Scope::Nothing),
-    refusal(200, "InvalidMessageContents", true, Scope::Message),
-    refusal(200, "KMS.DisabledException", true, Scope::Service),
-    refusal(200, "BrandNewError", true, Scope::Message),
+static SQS_ENTRY: [ServiceError; 9] = [
+    service_error(200, "InternalError", false, Scope::Nothing),
+    service_error(200, "ServiceUnavailable", false, Scope::Nothing),
+    service_error(200, "ThrottlingException", true, Scope::Nothing),
+    service_error(200, "RequestThrottled", true, Scope::Nothing),
+    service_error(200, "KMS.ThrottlingException", true, Scope::Nothing),
+    service_error(200, "ServiceUnavailable", true, Scope::Nothing),
+    service_error(200, "InvalidMessageContents", true, Scope::Message),
+    service_error(200, "KMS.DisabledException", true, Scope::Service),
+    service_error(200, "BrandNewError", true, Scope::Message),
 ];
 
-static S3_CALL: [Refusal; 6] = [
-    refusal(500, "InternalError", false, Scope::Nothing),
-    refusal(503, "SlowDown", false, Scope::Nothing),
-    refusal(400, "RequestTimeout", true, Scope::Nothing),
-    refusal(409, "OperationAborted", true, Scope::Nothing),
-    refusal(403, "AccessDenied", true, Scope::Service),
-    refusal(404, "NoSuchBucket", true, Scope::Service),
+static S3_CALL: [ServiceError; 6] = [
+    service_error(500, "InternalError", false, Scope::Nothing),
+    service_error(503, "SlowDown", false, Scope::Nothing),
+    service_error(400, "RequestTimeout", true, Scope::Nothing),
+    service_error(409, "OperationAborted", true, Scope::Nothing),
+    service_error(403, "AccessDenied", true, Scope::Service),
+    service_error(404, "NoSuchBucket", true, Scope::Service),
 ];
 
-static SECRETS_CALL: [Refusal; 4] = [
-    refusal(500, "InternalServiceError", false, Scope::Nothing),
-    refusal(400, "ThrottlingException", true, Scope::Nothing),
-    refusal(400, "AccessDeniedException", true, Scope::Service),
-    refusal(400, "DecryptionFailure", true, Scope::Service),
+static SECRETS_CALL: [ServiceError; 4] = [
+    service_error(500, "InternalServiceError", false, Scope::Nothing),
+    service_error(400, "ThrottlingException", true, Scope::Nothing),
+    service_error(400, "AccessDeniedException", true, Scope::Service),
+    service_error(400, "DecryptionFailure", true, Scope::Service),
 ];
 
 impl Condition {
@@ -199,7 +199,7 @@ impl Condition {
         }
     }
 
-    /// The longest latency of a call, if no call fails.
+    /// Returns the longest latency of a call. `None` if calls can have faults.
     pub(crate) fn max_latency(&self) -> Option<Duration> {
         let longest = match self.latency {
             Latency::Quick => MAX_QUICK,
@@ -222,7 +222,7 @@ impl Condition {
             reply: Reply::Result,
             is_executed: true,
             not_stored: (0, None),
-            refusal: None,
+            error: None,
         };
         if let Some(fault) = self.faults.as_ref().and_then(|faults| faults.fault(rng, service, elapsed)) {
             fault.apply(rng, &mut fate);
@@ -269,7 +269,7 @@ impl Faults {
 
 impl Fault {
     fn draw(rng: &mut Rng, service: Service) -> Self {
-        let pick = |rng: &mut Rng, refusals: &'static [Refusal]| &refusals[rng.usize(..refusals.len())];
+        let pick = |rng: &mut Rng, errors: &'static [ServiceError]| &errors[rng.usize(..errors.len())];
         match (rng.u8(..12), service) {
             (0..3, Service::Sqs(_)) => Self::EntriesRejected(pick(rng, &SQS_ENTRY)),
             (3, Service::Sqs(_)) => Self::EntriesOmitted,
@@ -278,10 +278,10 @@ impl Fault {
             (0..6, Service::SecretsManager) => Self::CallRejected(pick(rng, &SECRETS_CALL)),
             (6 | 7, _) => {
                 let replies =
-                    [Reply::ConnectionLost, Reply::Error(500, "InternalFailure"), Reply::Never, Reply::Unreadable];
-                // A caller of `PutObject` reads nothing of an answer but its status.
+                    [Reply::ConnectionLost, Reply::Error(500, "InternalFailure"), Reply::Never, Reply::Unparseable];
+                // A caller of `PutObject` ignores the body of a response.
                 let count = if service == Service::S3 { 3 } else { 4 };
-                Self::AnswerLost(replies[rng.usize(..count)])
+                Self::ResponseLost(replies[rng.usize(..count)])
             }
             (8, _) => Self::ConnectionLost,
             (9, _) => Self::Hang,
@@ -296,14 +296,14 @@ impl Fault {
             _ => rng.u16(..),
         };
         match self {
-            Self::CallRejected(refusal) => {
-                fate.reply = Reply::Error(refusal.status, refusal.code);
+            Self::CallRejected(error) => {
+                fate.reply = Reply::Error(error.status, error.code);
                 fate.is_executed = false;
-                fate.refusal = Some(refusal);
+                fate.error = Some(error);
             }
-            Self::EntriesRejected(refusal) => fate.not_stored = (entries, Some(refusal)),
+            Self::EntriesRejected(error) => fate.not_stored = (entries, Some(error)),
             Self::EntriesOmitted => fate.not_stored = (entries, None),
-            Self::AnswerLost(reply) => fate.reply = reply,
+            Self::ResponseLost(reply) => fate.reply = reply,
             Self::ConnectionLost => (fate.reply, fate.is_executed) = (Reply::ConnectionLost, false),
             Self::Hang => (fate.reply, fate.is_executed) = (Reply::Never, false),
             Self::Late => {

@@ -1,7 +1,7 @@
-//! Simulates execution environments in virtual time: the handler over a scripted AWS, driven by a seed.
+//! Simulates execution environments in virtual time: the handler with a scripted AWS, driven by a seed.
 //!
 //! A seed chooses notifications, latencies, faults, deadlines and rotations of the secret. Invariants are checked after each
-//! answer and at the end. Environment variables: `SIMULATION_SEEDS` is the number of seeds, `SIMULATION_FIRST_SEED` the
+//! response and at the end. Environment variables: `SIMULATION_SEEDS` is the number of seeds, `SIMULATION_FIRST_SEED` the
 //! first one, and `SIMULATION_SEED` a single one whose calls are printed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -29,23 +29,23 @@ use environment::Report;
 
 const DEFAULT_SEEDS: u64 = 3000;
 
-/// Declares a test for a seed that once found a fault, named after what must hold.
+/// Declares a test for a seed that once found a defect. The name states the invariant.
 ///
-/// A change of the generator gives a seed another meaning. Then put the fault back and search for a new seed.
+/// After a change of the generator, a seed may no longer find its defect. Then restore the defect and search for a new seed.
 macro_rules! regression_seeds {
-    ($($name:ident = $seed:literal,)*) => { $(#[test] fn $name() { hold($seed); })* };
+    ($($name:ident = $seed:literal,)*) => { $(#[test] fn $name() { assert_invariants($seed); })* };
 }
 
 regression_seeds! {
-    slow_queue_gets_two_copies_at_most = 19,
+    slow_queue_gets_at_most_two_copies = 19,
     slow_queue_is_awaited = 26,
     slow_catch_all_queue_is_awaited = 207,
-    slow_s3_leaves_one_orphaned_object_at_most = 1765,
+    slow_s3_leaves_at_most_one_orphaned_object = 1765,
     slow_secrets_manager_only_delays_the_start = 6,
     nothing_is_sent_in_the_last_200_milliseconds = 23,
-    clock_an_hour_behind_does_not_delay_the_answer = 55,
-    throttled_entry_is_not_diverted_at_once = 59,
-    throttled_entry_is_retried_for_all_the_time = 331,
+    clock_an_hour_behind_does_not_delay_the_response = 55,
+    throttled_entry_is_not_diverted_immediately = 59,
+    throttled_entry_is_retried_until_the_deadline = 331,
 }
 
 /// The failing seeds of each invariant.
@@ -54,7 +54,7 @@ type Failures = BTreeMap<&'static str, Vec<(u64, String)>>;
 #[test]
 fn invariants_hold_for_all_seeds() {
     if let Some(seed) = variable("SIMULATION_SEED") {
-        return hold(seed);
+        return assert_invariants(seed);
     }
     let first = variable("SIMULATION_FIRST_SEED").unwrap_or_default();
     let count = variable("SIMULATION_SEEDS").unwrap_or(DEFAULT_SEEDS);
@@ -76,7 +76,7 @@ fn invariants_hold_for_all_seeds() {
         }
     });
     let seconds = started.elapsed().as_secs_f64();
-    #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+    #[allow(clippy::cast_precision_loss, reason = "the rate is only displayed")]
     let rate = count as f64 / seconds;
     print(&format!("simulation: {count} seeds in {seconds:.1} s, {rate:.0} a second"));
     let failures = failures.into_inner().unwrap();
@@ -93,8 +93,8 @@ fn variable(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
 }
 
-/// Fails with the calls of the seed if an invariant does not hold.
-fn hold(seed: u64) {
+/// Panics with the calls of the seed if an invariant does not hold.
+fn assert_invariants(seed: u64) {
     let report = run(seed);
     let violations: BTreeMap<_, _> =
         report.violations.iter().map(|violation| (violation.invariant, &violation.detail)).collect();

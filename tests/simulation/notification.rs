@@ -11,7 +11,7 @@ const MAX_MESSAGE_BYTES: usize = 1_048_576;
 /// The attributes of a message take fewer bytes than this.
 const MAX_ATTRIBUTE_BYTES: usize = 1000;
 
-/// One body as Meta signs it.
+/// One signed body.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Notification {
     pub(crate) body: Vec<u8>,
@@ -22,9 +22,9 @@ pub(crate) struct Notification {
 #[derive(Debug, Clone)]
 pub(crate) struct Fragment {
     pub(crate) event_id: String,
-    /// The signed bytes, with the envelope and entry around them.
+    /// The signed bytes, with their envelope and entry.
     pub(crate) bytes: Vec<u8>,
-    /// The key of the route that a change may take, most specific first.
+    /// The keys of the possible routes, most specific first.
     pub(crate) routes: &'static [&'static str],
     /// Business number and contact. Order holds within a conversation.
     pub(crate) conversation: Option<u32>,
@@ -36,12 +36,12 @@ impl Fragment {
         Self { event_id: event_id.to_owned(), bytes: Vec::new(), routes: &[], conversation: None }
     }
 
-    /// Whether the body may be too large for a message, so that it needs the bucket.
+    /// Returns whether the body can be too large for a message, so that it needs the bucket.
     pub(crate) fn is_large(&self) -> bool {
         self.bytes.len() > MAX_MESSAGE_BYTES - MAX_ATTRIBUTE_BYTES
     }
 
-    /// Whether a consumer that reads `body` has received this fragment.
+    /// Returns whether `body` is the expected body of this fragment.
     pub(crate) fn is_equal_to(&self, body: &[u8]) -> bool {
         // SQS rejects U+FFFE, so the message has its JSON escape instead.
         self.bytes == body || {
@@ -77,7 +77,7 @@ pub(crate) fn draw(rng: &mut Rng, serial: &mut u32) -> Notification {
             envelope(rng, serial, &[changes], bytes)
         }
         872..895 => {
-            // Around the limit, where the attributes decide.
+            // Near the limit, where the size of the attributes matters.
             let bytes = MAX_MESSAGE_BYTES - 2000 + rng.usize(0..4000);
             envelope(rng, serial, &[1], bytes)
         }

@@ -1,4 +1,4 @@
-//! What a seed stands for: one execution environment, its requests, and the faults of AWS.
+//! The plan of a seed: one execution environment, its requests, and the faults of AWS.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     notification::{self, Notification},
 };
 
-/// A start has to succeed if Secrets Manager is no slower than this. The function waits 4.5 s for one answer.
+/// The latency of Secrets Manager up to which a start must succeed. The function waits 4.5 s for a response.
 pub(crate) const MAX_START_LATENCY: Duration = Duration::from_millis(4400);
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(crate) struct Plan {
 /// One request.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    /// The time since the answer to the request before.
+    /// The time since the response to the previous request.
     pub(crate) gap: Duration,
     pub(crate) content: Content,
     pub(crate) signature: Signature,
@@ -37,19 +37,19 @@ pub(crate) struct Delivery {
 #[derive(Debug)]
 pub(crate) enum Content {
     New(Notification),
-    /// The notification of the request before, as Meta sends it again after a 503.
+    /// The notification of the previous request, as Meta redelivers it after a 503.
     Repeated,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signature {
     Genuine,
-    /// With an app secret that is new since this request.
+    /// Signed with an app secret that is new since this request.
     Rotated,
     Forged,
 }
 
-/// What Lambda says about the time in which the function has to answer.
+/// The deadline of the response that Lambda sends to the function.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Deadline {
     In(Duration),

@@ -1,4 +1,4 @@
-//! `SendMessageBatch` on the wire, and the rules by which SQS rejects one.
+//! The request format of `SendMessageBatch`, and the limits of SQS.
 //!
 //! Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>
 
@@ -44,8 +44,8 @@ impl Batch {
         self.queue_url.rsplit('/').next().unwrap_or_default()
     }
 
-    /// The reason why SQS rejects the batch or one of its entries.
-    pub(crate) fn broken_rule(&self, is_fifo: bool) -> Option<&'static str> {
+    /// Returns why SQS rejects the batch or one of its entries.
+    pub(crate) fn violated_limit(&self, is_fifo: bool) -> Option<&'static str> {
         let ids: BTreeSet<_> = self.entries.iter().map(|entry| &entry.id).collect();
         let bytes: usize = self.entries.iter().map(Entry::bytes).sum();
         if self.entries.len() > MAX_ENTRIES {
@@ -55,12 +55,12 @@ impl Batch {
         } else if bytes > MAX_BYTES {
             Some("more than 1 MiB")
         } else {
-            self.entries.iter().find_map(|entry| entry.broken_rule(is_fifo))
+            self.entries.iter().find_map(|entry| entry.violated_limit(is_fifo))
         }
     }
 
-    /// The answer of SQS: an error for an empty batch, otherwise a result for each entry.
-    pub(crate) fn answer(&self, fate: &Fate) -> (u16, Value) {
+    /// Returns the response of SQS: an error for an empty batch, otherwise a result for each entry.
+    pub(crate) fn respond(&self, fate: &Fate) -> (u16, Value) {
         if self.entries.is_empty() {
             return (400, json!({"__type": "com.amazonaws.sqs#EmptyBatchRequest", "message": "simulated"}));
         }
@@ -68,8 +68,8 @@ impl Batch {
         for (index, Entry { id, .. }) in self.entries.iter().enumerate() {
             if fate.is_entry_stored(index) {
                 successful.push(json!({"Id": id, "MessageId": "m", "MD5OfMessageBody": "d"}));
-            } else if let Some(refusal) = fate.not_stored.1 {
-                failed.push(json!({"Id": id, "Code": refusal.code, "SenderFault": refusal.is_sender_fault}));
+            } else if let Some(error) = fate.not_stored.1 {
+                failed.push(json!({"Id": id, "Code": error.code, "SenderFault": error.is_sender_fault}));
             }
         }
         (200, json!({"Successful": successful, "Failed": failed}))
@@ -87,7 +87,7 @@ impl Entry {
         self.message_body.len() + attributes.sum::<usize>()
     }
 
-    fn broken_rule(&self, is_fifo: bool) -> Option<&'static str> {
+    fn violated_limit(&self, is_fifo: bool) -> Option<&'static str> {
         let texts = self.message_attributes.values().map(|attribute| &attribute.string_value);
         let is_attribute = |name: &str, attribute: &Attribute| {
             let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
@@ -96,7 +96,7 @@ impl Entry {
                 && name.bytes().all(is_name)
                 && (attribute.data_type == "String" || (attribute.data_type == "Number" && is_number))
         };
-        let tokens = [&self.message_group_id, &self.message_deduplication_id];
+        let fifo_ids = [&self.message_group_id, &self.message_deduplication_id];
         if !(1..=80).contains(&self.id.len()) || !self.id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             Some("an id of an entry that is not alphanumeric")
         } else if texts.chain([&self.message_body]).any(|text| text.is_empty() || !text.chars().all(is_allowed)) {
@@ -105,9 +105,9 @@ impl Entry {
             || !self.message_attributes.iter().all(|(name, value)| is_attribute(name, value))
         {
             Some("an attribute with a wrong name, type or value, or too many of them")
-        } else if tokens.into_iter().flatten().any(|token| !is_token(token)) {
+        } else if fifo_ids.into_iter().flatten().any(|id| !is_fifo_id(id)) {
             Some("a group id or deduplication id that is too long, or not printable ASCII")
-        } else if is_fifo && tokens.contains(&&None) {
+        } else if is_fifo && fifo_ids.contains(&&None) {
             Some("no group id or no deduplication id on a FIFO queue")
         } else if !is_fifo && self.message_deduplication_id.is_some() {
             Some("a deduplication id on a standard queue")
@@ -121,6 +121,6 @@ fn is_allowed(character: char) -> bool {
     matches!(character, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)
 }
 
-fn is_token(text: &str) -> bool {
+fn is_fifo_id(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
