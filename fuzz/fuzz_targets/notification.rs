@@ -1,6 +1,6 @@
 //! For any signed body: nothing panics, the fragments are those of the oracle, and SQS accepts every message.
 //!
-//! An input is a body, or, if it begins with NUL, the plan of a body that is JSON.
+//! An input is a body. An input that starts with NUL is the plan of a JSON body.
 #![no_main]
 
 use std::collections::HashSet;
@@ -21,8 +21,8 @@ use whatsapp_ingress_fuzz::{
 
 const REQUEST: RequestContext<'_> = RequestContext { request_id: "request", group_key: "key", trace: None };
 
-/// Only this many fragments are compared, because the rest is made the same way.
-const MAX_COMPARED: usize = 200;
+/// The limit of compared fragments, to save time.
+const MAX_COMPARED_FRAGMENTS: usize = 200;
 
 fuzz_target!(|input: &[u8]| {
     if let Some(plan) = input.strip_prefix(b"\0") {
@@ -36,7 +36,7 @@ fuzz_target!(|input: &[u8]| {
 fn check(body: &[u8]) {
     let (found, expected) = (split(body), fragments(body));
     assert_eq!(found.len(), expected.len());
-    for (fragment, expected) in found.iter().zip(&expected).take(MAX_COMPARED) {
+    for (fragment, expected) in found.iter().zip(&expected).take(MAX_COMPARED_FRAGMENTS) {
         assert_equals_oracle(fragment, expected, body);
         assert_unchanged_by_second_split(fragment);
         let id = event_id(fragment);
@@ -47,9 +47,9 @@ fn check(body: &[u8]) {
             assert_attributes(&message, fragment, expected, unrouted);
             assert_allowed_by_sqs(message, fifo);
         }
-        let bare = Message::raw_base64(fragment, &id, true);
-        assert_eq!(BASE64.decode(&bare.body).expect("is base64"), bytes(fragment));
-        assert_allowed_by_sqs(bare, true);
+        let raw_base64 = Message::raw_base64(fragment, &id, true);
+        assert_eq!(BASE64.decode(&raw_base64.body).expect("is base64"), bytes(fragment));
+        assert_allowed_by_sqs(raw_base64, true);
     }
 }
 
@@ -84,8 +84,8 @@ fn assert_equals_oracle(fragment: &Fragment<'_>, expected: &Expected, body: &[u8
             assert_eq!(Expected::Other { text, inner }, *expected);
             hashed.push(bytes(fragment));
         }
-        Fragment::NotJson(kept) => {
-            assert_eq!((*kept, expected), (body, &Expected::NotJson(body.to_vec())));
+        Fragment::NotJson(bytes) => {
+            assert_eq!((*bytes, expected), (body, &Expected::NotJson(body.to_vec())));
             hashed.push(body.to_vec());
         }
     }
@@ -100,14 +100,14 @@ fn assert_unchanged_by_second_split(fragment: &Fragment<'_>) {
         && json.element().trim_start().starts_with('[')
         && json.parts().concat() == json.element()
     {
-        // Only the outermost array is unwrapped, so an array inside it would be unwrapped now.
+        // Only the outermost array is split, so the second split would split an array inside it.
         return;
     }
-    let again = split(&bytes);
-    assert_eq!(again.len(), 1);
-    assert_eq!(event_id(&again[0]), event_id(fragment));
-    assert_eq!(self::bytes(&again[0]), bytes);
-    assert_eq!(std::mem::discriminant(&again[0]), std::mem::discriminant(fragment));
+    let second = split(&bytes);
+    assert_eq!(second.len(), 1);
+    assert_eq!(event_id(&second[0]), event_id(fragment));
+    assert_eq!(self::bytes(&second[0]), bytes);
+    assert_eq!(std::mem::discriminant(&second[0]), std::mem::discriminant(fragment));
 }
 
 fn assert_attributes(
@@ -116,10 +116,10 @@ fn assert_attributes(
     expected: &Expected,
     unrouted: Option<UnroutedReason>,
 ) {
-    let attribute = |wanted: &str| {
-        message.attributes.iter().find(|(name, _)| *name == wanted).map(|(_, value)| match value {
+    let attribute = |key: &str| {
+        message.attributes.iter().find(|(name, _)| *name == key).map(|(_, value)| match value {
             Attribute::Text(text) => text.as_str(),
-            Attribute::Number(_) => panic!("{wanted} is a number"),
+            Attribute::Number(_) => panic!("{key} is a number"),
         })
     };
     if let Fragment::NotJson(body) = fragment {
@@ -135,30 +135,30 @@ fn assert_attributes(
         assert!(is_json(&message.body));
         assert_eq!(attribute("encoding"), None);
     }
-    let fits = |value: &Option<String>| {
+    let valid_attribute = |value: &Option<String>| {
         let is_safe = |value: &str| is_text_for_sqs(value) && !value.chars().any(is_control);
         value.clone().filter(|value| !value.is_empty() && value.len() <= 256 && is_safe(value))
     };
     if let Expected::Change(oracle::Change { entry_id, field, kind, phone_number_id, .. }) = expected {
-        assert_eq!(attribute("field"), fits(field).as_deref());
-        assert_eq!(attribute("entry_id"), fits(&entry_id.as_deref().and_then(scalar)).as_deref());
+        assert_eq!(attribute("field"), valid_attribute(field).as_deref());
+        assert_eq!(attribute("entry_id"), valid_attribute(&entry_id.as_deref().and_then(scalar)).as_deref());
         assert_eq!(attribute("kind"), *kind);
-        assert_eq!(attribute("phone_number_id"), fits(phone_number_id).as_deref());
+        assert_eq!(attribute("phone_number_id"), valid_attribute(phone_number_id).as_deref());
     }
     assert_eq!(attribute("event_id"), Some(&*event_id(fragment)));
     assert_eq!(attribute("request_id"), Some("request"));
     assert_eq!(attribute("unrouted_reason"), unrouted.map(UnroutedReason::name));
 }
 
-/// Whether a character can break a line of a log or change the direction of its text.
+/// Returns whether a character can break a log line or change its text direction.
 fn is_control(character: char) -> bool {
-    let layout = "\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
-    character.is_control() || layout.contains(character)
+    let layout_characters = "\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
+    character.is_control() || layout_characters.contains(character)
 }
 
 fn assert_allowed_by_sqs(mut message: Message, fifo: bool) {
     assert!(!message.body.is_empty() && is_text_for_sqs(&message.body));
-    // One more is the pointer's.
+    // The pointer adds one.
     assert!(message.attributes.len() <= 9);
     let names: HashSet<_> = message.attributes.iter().map(|(name, _)| name).collect();
     assert_eq!(names.len(), message.attributes.len());
@@ -170,14 +170,14 @@ fn assert_allowed_by_sqs(mut message: Message, fifo: bool) {
     assert_eq!(message.deduplication_id.is_some(), fifo);
     message.deduplication_id.iter().for_each(|id| assert_allowed_as_id(id));
 
-    // With room for any reason that it may be given yet: the two longest differ by one byte.
-    let of_reason = |reason: &str| "unrouted_reasonString".len() + reason.len();
+    // The size reserves space for any reason. The two longest reasons differ by one byte.
+    let reason_size = |reason: &str| "unrouted_reasonString".len() + reason.len();
     let is_reason = |(name, _): &&(&str, Attribute)| *name == "unrouted_reason";
-    let total: usize = message.attributes.iter().map(|(name, value)| cost(name, value)).sum();
-    let reason = message.attributes.iter().find(is_reason).map_or(0, |(name, value)| cost(name, value));
-    let needed = message.body.len() + total - reason + reason.max(of_reason("queue-unavailable"));
+    let total: usize = message.attributes.iter().map(|(name, value)| attribute_size(name, value)).sum();
+    let reason = message.attributes.iter().find(is_reason).map_or(0, |(name, value)| attribute_size(name, value));
+    let needed = message.body.len() + total - reason + reason.max(reason_size("queue-unavailable"));
     let size = message.size();
-    assert!((needed..=needed + 1).contains(&size), "{size} bytes are counted, {needed} needed");
+    assert!((needed..=needed + 1).contains(&size), "the size is {size}, but {needed} bytes are needed");
 
     let body = message.body.clone();
     assert_eq!(message.replace_body_with_pointer("bucket", "key"), body);
@@ -185,18 +185,18 @@ fn assert_allowed_by_sqs(mut message: Message, fifo: bool) {
     assert_eq!(message.attributes.pop(), Some(("ExtendedPayloadSize", Attribute::Number(body.len()))));
 }
 
-fn cost(name: &str, value: &Attribute) -> usize {
+fn attribute_size(name: &str, value: &Attribute) -> usize {
     let Attribute::Text(text) = value else { panic!("{name} is a number") };
     name.len() + "String".len() + text.len()
 }
 
 fn assert_allowed_as_id(id: &str) {
-    let known =
+    let is_allowed =
         |character: char| character.is_ascii_alphanumeric() || "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~".contains(character);
-    assert!((1..=128).contains(&id.len()) && id.chars().all(known), "{id:?}");
+    assert!((1..=128).contains(&id.len()) && id.chars().all(is_allowed), "{id:?}");
 }
 
-/// `#x9 | #xA | #xD | #x20 to #xD7FF | #xE000 to #xFFFD | #x10000 to #x10FFFF`, as SQS documents it.
+/// Returns whether all characters are allowed by SQS: `#x9 | #xA | #xD | #x20 to #xD7FF | #xE000 to #xFFFD | #x10000 to #x10FFFF`.
 fn is_text_for_sqs(text: &str) -> bool {
     text.chars().all(|character| {
         matches!(u32::from(character), 0x9 | 0xa | 0xd | 0x20..=0xd7ff | 0xe000..=0xfffd | 0x1_0000..=0x10_ffff)

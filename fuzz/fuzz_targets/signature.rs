@@ -1,4 +1,4 @@
-//! No header makes the check panic, and it passes exactly what an HMAC written from its definition passes.
+//! For any header: `verify` does not panic, and it agrees with an HMAC that is implemented from its definition.
 #![no_main]
 
 use std::fmt::Write as _;
@@ -17,13 +17,13 @@ struct Request<'a> {
     body: &'a [u8],
 }
 
-/// What a header can be: nothing, anything, or the right one with something done to it.
+/// A header: missing, arbitrary, or a valid one with edits.
 #[derive(Debug, Arbitrary)]
 enum Header<'a> {
     Missing,
     Any(&'a [u8]),
     AfterScheme(&'a [u8]),
-    Signed { by: usize, edits: Vec<Edit> },
+    Signed { secret: usize, edits: Vec<Edit> },
 }
 
 #[derive(Debug, Arbitrary)]
@@ -32,7 +32,7 @@ enum Edit {
     Upper { at: u8 },
     Insert { at: u8, byte: u8 },
     Remove { at: u8 },
-    Cut { at: u8 },
+    Truncate { at: u8 },
 }
 
 fuzz_target!(|request: Request<'_>| {
@@ -51,29 +51,29 @@ fn header(request: &Request<'_>) -> Option<Vec<u8>> {
         Header::Missing => None,
         Header::Any(bytes) => Some(bytes.to_vec()),
         Header::AfterScheme(bytes) => Some([b"sha256=", *bytes].concat()),
-        Header::Signed { by, edits } => {
-            // By one of the secrets, or by one that nobody knows.
-            let secret = request.secrets.get(by % (request.secrets.len() + 1)).copied().unwrap_or("unknown");
-            Some(edits.iter().fold(signed(secret, request.body).into_bytes(), edited))
+        Header::Signed { secret, edits } => {
+            // With one of the secrets, or with an unknown one.
+            let secret = request.secrets.get(secret % (request.secrets.len() + 1)).copied().unwrap_or("unknown");
+            Some(edits.iter().fold(signed(secret, request.body).into_bytes(), apply_edit))
         }
     }
 }
 
-fn edited(mut header: Vec<u8>, edit: &Edit) -> Vec<u8> {
-    let place = |at: u8| usize::from(at) % header.len().max(1);
+fn apply_edit(mut header: Vec<u8>, edit: &Edit) -> Vec<u8> {
+    let index = |at: u8| usize::from(at) % header.len().max(1);
     match *edit {
         Edit::Insert { at, byte } => header.insert(usize::from(at) % (header.len() + 1), byte),
         _ if header.is_empty() => {}
         Edit::Flip { at, bits } => {
-            let at = place(at);
+            let at = index(at);
             header[at] ^= bits;
         }
         Edit::Upper { at } => {
-            let at = place(at);
+            let at = index(at);
             header[at].make_ascii_uppercase();
         }
-        Edit::Remove { at } => drop(header.remove(place(at))),
-        Edit::Cut { at } => header.truncate(place(at)),
+        Edit::Remove { at } => drop(header.remove(index(at))),
+        Edit::Truncate { at } => header.truncate(index(at)),
     }
     header
 }
@@ -84,11 +84,11 @@ fn expected(request: &Request<'_>, header: Option<&[u8]>) -> Result<(), Signatur
     if !is_digest || header[..7] != *b"sha256=" {
         return Err(SignatureError::Malformed);
     }
-    let known = |secret: &&str| signed(secret, request.body).as_bytes() == header.to_ascii_lowercase();
-    if request.secrets.iter().any(known) { Ok(()) } else { Err(SignatureError::Mismatch) }
+    let matches = |secret: &&str| signed(secret, request.body).as_bytes() == header.to_ascii_lowercase();
+    if request.secrets.iter().any(matches) { Ok(()) } else { Err(SignatureError::Mismatch) }
 }
 
-/// The header by the definition of RFC 2104: H(K ⊕ opad, H(K ⊕ ipad, text)).
+/// Makes the header from the definition in RFC 2104: H(K ⊕ opad, H(K ⊕ ipad, text)).
 fn signed(secret: &str, body: &[u8]) -> String {
     let mut key = [0; 64];
     if secret.len() > key.len() {
@@ -100,7 +100,7 @@ fn signed(secret: &str, body: &[u8]) -> String {
     let inner = keyed(0x36).chain_update(body).finalize();
     let digest = keyed(0x5c).chain_update(inner).finalize();
     digest.iter().fold("sha256=".to_owned(), |mut header, byte| {
-        write!(header, "{byte:02x}").expect("a string takes it");
+        write!(header, "{byte:02x}").expect("writing to a string succeeds");
         header
     })
 }

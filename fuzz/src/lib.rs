@@ -1,4 +1,4 @@
-//! What the fuzz targets hold the pure crate against.
+//! The modules that the fuzz targets test, and the generator of bodies.
 
 pub use whatsapp_webhook::{message, notification, signature};
 

@@ -1,8 +1,8 @@
-//! Bodies made from a plan: JSON throughout, near what Meta sends, with everything odd that JSON allows.
+//! Generates JSON bodies from a plan: similar to those of Meta, with unusual JSON.
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 
-/// Names that are read somewhere, escaped ones and one that no string can hold among them.
+/// Names of members that the parsers read, some with escapes, and one with a lone surrogate.
 const NAMES: [&str; 24] = [
     r#""entry""#,
     r#""changes""#,
@@ -30,7 +30,7 @@ const NAMES: [&str; 24] = [
     "\"\u{ffff}\"",
 ];
 
-/// Values without values in them.
+/// Values without nested values.
 const SCALARS: [&str; 16] = [
     "null",
     "true",
@@ -50,28 +50,28 @@ const SCALARS: [&str; 16] = [
     "{}",
 ];
 
-const WHITE: [&str; 8] = ["", "", "", "", " ", "\n", "\t\r", "  "];
+const WHITE_SPACE: [&str; 8] = ["", "", "", "", " ", "\n", "\t\r", "  "];
 
-/// A body, as far as the plan reaches.
+/// Generates a body.
 pub fn body(plan: &mut Unstructured<'_>) -> Result<String> {
     let mut text = String::new();
-    white(plan, &mut text)?;
+    white_space(plan, &mut text)?;
     match plan.int_in_range(0..=9)? {
         0 => array(plan, &mut text, 3, envelope)?,
         1 => value(plan, &mut text, 4)?,
         _ => envelope(plan, &mut text)?,
     }
-    white(plan, &mut text)?;
+    white_space(plan, &mut text)?;
     Ok(text)
 }
 
 fn envelope(plan: &mut Unstructured<'_>, text: &mut String) -> Result<()> {
-    frame(plan, text, r#""entry""#, |plan, text| array(plan, text, 4, entry))
+    object_with(plan, text, r#""entry""#, |plan, text| array(plan, text, 4, entry))
 }
 
 fn entry(plan: &mut Unstructured<'_>, text: &mut String) -> Result<()> {
-    frame(plan, text, r#""changes""#, |plan, text| {
-        // Rarely, and not where the plan ends, which reads as zeros, more than is ever cut.
+    object_with(plan, text, r#""changes""#, |plan, text| {
+        // Rarely generates more changes than the function splits. A plan that has ended reads as zeros, so it does not match.
         if plan.arbitrary::<[u8; 2]>()? == [1, 255] {
             let count = plan.int_in_range(9_990..=10_010)?;
             text.push('[');
@@ -84,15 +84,15 @@ fn entry(plan: &mut Unstructured<'_>, text: &mut String) -> Result<()> {
 }
 
 fn change(plan: &mut Unstructured<'_>, text: &mut String) -> Result<()> {
-    frame(plan, text, r#""field""#, |plan, text| {
+    object_with(plan, text, r#""field""#, |plan, text| {
         scalar(plan, text)?;
         text.push_str(r#","value":"#);
         value(plan, text, 4)
     })
 }
 
-/// An object with one member that matters among some that may do so too; rarely something else in its place.
-fn frame(
+/// Generates an object with this member among random members. Rarely generates a random value instead.
+fn object_with(
     plan: &mut Unstructured<'_>,
     text: &mut String,
     name: &str,
@@ -106,13 +106,13 @@ fn frame(
         member(plan, text, 1)?;
         text.push(',');
     }
-    white(plan, text)?;
+    white_space(plan, text)?;
     text.push_str(name);
-    white(plan, text)?;
+    white_space(plan, text)?;
     text.push(':');
-    white(plan, text)?;
+    white_space(plan, text)?;
     inner(plan, text)?;
-    white(plan, text)?;
+    white_space(plan, text)?;
     for _ in 0..plan.int_in_range(0..=2)? {
         text.push(',');
         member(plan, text, 1)?;
@@ -124,30 +124,30 @@ fn frame(
 fn array(
     plan: &mut Unstructured<'_>,
     text: &mut String,
-    most: usize,
+    max_count: usize,
     element: fn(&mut Unstructured<'_>, &mut String) -> Result<()>,
 ) -> Result<()> {
     text.push('[');
-    for index in 0..plan.int_in_range(0..=most)? {
+    for index in 0..plan.int_in_range(0..=max_count)? {
         if index > 0 {
             text.push(',');
         }
-        white(plan, text)?;
+        white_space(plan, text)?;
         element(plan, text)?;
-        white(plan, text)?;
+        white_space(plan, text)?;
     }
     text.push(']');
     Ok(())
 }
 
 fn member(plan: &mut Unstructured<'_>, text: &mut String, depth: usize) -> Result<()> {
-    white(plan, text)?;
+    white_space(plan, text)?;
     text.push_str(plan.choose(&NAMES)?);
-    white(plan, text)?;
+    white_space(plan, text)?;
     text.push(':');
-    white(plan, text)?;
+    white_space(plan, text)?;
     value(plan, text, depth)?;
-    white(plan, text)
+    white_space(plan, text)
 }
 
 fn value(plan: &mut Unstructured<'_>, text: &mut String, depth: usize) -> Result<()> {
@@ -191,7 +191,7 @@ fn scalar(plan: &mut Unstructured<'_>, text: &mut String) -> Result<()> {
     Ok(())
 }
 
-fn white(plan: &mut Unstructured<'_>, text: &mut String) -> Result<()> {
-    text.push_str(plan.choose(&WHITE)?);
+fn white_space(plan: &mut Unstructured<'_>, text: &mut String) -> Result<()> {
+    text.push_str(plan.choose(&WHITE_SPACE)?);
     Ok(())
 }
