@@ -1,7 +1,7 @@
 """Fails if modules of a crate depend on each other in a cycle, or if a package depends on one that it must not use.
 
-A module depends on another if it names it by `crate::`, `super::`, `self::`, or by the name of its child. A parent and its child
-count like any two modules. Modules in braces, such as unit tests, are not read. Aliases of `crate` are not followed.
+A module depends on another if it has a path to it that starts with `crate::`, `super::`, `self::` or the name of a child. A parent
+and its child count like any two modules. The check ignores inline modules, such as unit tests, and aliases of `crate`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ PURE = {
     },
     "whatsapp-webhook-oracle": {"serde", "serde_json"},
 }
-# The command line builds in a few minutes because none of these is below it.
-FORBIDDEN_BELOW = {"whatsapp-ingress-tools": re.compile(r"aws-lc|aws-sdk-(?!sqs)|aws-config|lambda_")}
+# The command line must not depend on these, directly or indirectly, because they would slow its build down.
+FORBIDDEN_INDIRECTLY = {"whatsapp-ingress-tools": re.compile(r"aws-lc|aws-sdk-(?!sqs)|aws-config|lambda_")}
 
 Module = tuple[str, ...]
 NOT_CODE = re.compile(r"""//[^\n]*|/\*.*?\*/|r(#*)".*?"\1|"(?:\\.|[^"\\])*"|'(?:\\.[^']*|[^'\\])'""", re.DOTALL)
@@ -59,15 +59,15 @@ def main() -> None:
     for manifest in (REPOSITORY / "Cargo.toml", REPOSITORY / "fuzz/Cargo.toml"):
         command = ["cargo", "metadata", "--format-version=1", "--no-deps", "--locked", "--manifest-path", str(manifest)]
         for package in json.loads(subprocess.check_output(command))["packages"]:
-            problems += forbidden_dependencies(package)
+            problems += find_forbidden_dependencies(package)
             for target in package["targets"]:
-                problems += cycles(package["name"], Path(target["src_path"]))
-    problems += forbidden_below()
+                problems += find_cycles(package["name"], Path(target["src_path"]))
+    problems += find_forbidden_indirect_dependencies()
     print(*problems, sep="\n", end="\n" if problems else "")
     sys.exit(bool(problems))
 
 
-def forbidden_dependencies(package: dict[str, Any]) -> list[str]:
+def find_forbidden_dependencies(package: dict[str, Any]) -> list[str]:
     name = package["name"]
     if name not in ALLOWED:
         return [f"{name} is missing in the table of {Path(__file__).name}"]
@@ -82,19 +82,19 @@ def forbidden_dependencies(package: dict[str, Any]) -> list[str]:
     return problems
 
 
-def forbidden_below() -> list[str]:
+def find_forbidden_indirect_dependencies() -> list[str]:
     problems = []
-    for package, forbidden in FORBIDDEN_BELOW.items():
+    for package, forbidden in FORBIDDEN_INDIRECTLY.items():
         command = ["cargo", "tree", "--locked", "--package", package, "--edges", "normal", "--prefix", "none"]
         tree = subprocess.check_output(command, cwd=REPOSITORY, text=True)
         found = {line.split()[0] for line in tree.splitlines() if forbidden.match(line)}
-        problems += [f"{package} must not need {name}" for name in sorted(found)]
+        problems += [f"{package} must not depend on {name}, not even indirectly" for name in sorted(found)]
     return problems
 
 
-def cycles(package: str, root: Path) -> list[str]:
+def find_cycles(package: str, root: Path) -> list[str]:
     files = find_modules(root)
-    graph = {module: dependencies(module, file.read_text(), set(files)) for module, file in files.items()}
+    graph = {module: find_dependencies(module, file.read_text(), set(files)) for module, file in files.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -104,31 +104,31 @@ def cycles(package: str, root: Path) -> list[str]:
 
 
 def find_modules(root: Path) -> dict[Module, Path]:
-    """The files of a target by module path."""
+    """Returns the files of a target by module path."""
     found: dict[Module, Path] = {(): root}
-    waiting: list[tuple[Module, Path, Path]] = [((), root, root.parent)]
-    while waiting:
-        module, file, folder = waiting.pop()
-        # Strings stay, because `#[path]` has one.
+    pending: list[tuple[Module, Path, Path]] = [((), root, root.parent)]
+    while pending:
+        module, file, directory = pending.pop()
+        # Keeps strings, because `#[path]` has one.
         for path, name in MODULE.findall(re.sub(r"//[^\n]*", "", file.read_text())):
-            places = [file.parent / path] if path else [folder / f"{name}.rs", folder / name / "mod.rs"]
-            child = next((place for place in places if place.exists()), None)
+            candidates = [file.parent / path] if path else [directory / f"{name}.rs", directory / name / "mod.rs"]
+            child = next((candidate for candidate in candidates if candidate.exists()), None)
             if child is None:
                 sys.exit(f"{file.relative_to(REPOSITORY)}: the module {name} has no file")
             found[(*module, name)] = child
-            waiting.append(((*module, name), child, folder / name))
+            pending.append(((*module, name), child, directory / name))
     return found
 
 
-def dependencies(module: Module, text: str, known: set[Module]) -> set[Module]:
-    text = without_modules_in_braces(NOT_CODE.sub('""', text))
+def find_dependencies(module: Module, text: str, known: set[Module]) -> set[Module]:
+    text = remove_inline_modules(NOT_CODE.sub('""', text))
     paths = [path for tree in USE.findall(text) for path in use_paths(re.sub(r"\s+", " ", tree).strip())]
     paths += PATH.findall(USE.sub("", text))
     found = {resolve(module, [name.strip() for name in path.split("::")], known) for path in paths}
     return {path for path in found if path is not None and path != module}
 
 
-def without_modules_in_braces(text: str) -> str:
+def remove_inline_modules(text: str) -> str:
     while found := re.search(r"\bmod \w+ \{", text):
         depth, end = 1, found.end()
         while depth:
@@ -139,7 +139,7 @@ def without_modules_in_braces(text: str) -> str:
 
 
 def use_paths(tree: str) -> list[str]:
-    """The paths of a `use` tree such as `crate::{a, b::{c, d}}`."""
+    """Returns the paths of a `use` tree such as `crate::{a, b::{c, d}}`."""
     start = tree.find("{")
     if start < 0:
         return [tree.split(" as ")[0].strip()]
@@ -154,7 +154,7 @@ def use_paths(tree: str) -> list[str]:
 
 
 def resolve(module: Module, names: list[str], known: set[Module]) -> Module | None:
-    """The module that a path leads to; `None` for a path out of the crate."""
+    """Returns the module of a path, or `None` if the path leaves the crate."""
     if names[0] == "crate":
         path: Module = ()
     elif names[0] in ("self", "super"):

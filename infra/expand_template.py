@@ -1,7 +1,7 @@
-"""Prints a template as CloudFormation gets to see it: loops unrolled and SAM's resources translated, as JSON.
+"""Prints a template as CloudFormation receives it: as JSON, with expanded loops and translated SAM resources.
 
-Nothing is asked of AWS. The stack is called `stack`; a `${AWS::StackName}` that is left in the output stood outside
-of any `!Sub`.
+Does not call AWS. The name of the stack is `stack`. A `${AWS::StackName}` in the output is a mistake: it was not in a
+`!Sub`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ PSEUDO_PARAMETERS = {
 
 
 class _NoManagedPolicies:
-    """Stands in for the list of managed policies, which SAM would fetch from AWS if the template named one."""
+    """An empty list of managed policies. SAM would fetch the list from AWS if the template used one."""
 
     def load(self) -> dict[str, str]:
         return {}
 
 
 def expand(template: Path, parameters: dict[str, str] | None = None) -> dict[str, Any]:
-    """Expands `template` with its parameters' defaults or what `parameters` says instead.
+    """Expands a template. `parameters` override the default values.
 
-    Raises what SAM raises if it is no valid template.
+    Raises the exception of SAM if the template is invalid.
     """
     validator = SamTemplateValidator(
         yaml_parse(template.read_text(encoding="utf-8")),
@@ -44,33 +44,33 @@ def expand(template: Path, parameters: dict[str, str] | None = None) -> dict[str
         parameter_overrides=PSEUDO_PARAMETERS | (parameters or {}),
         language_extensions_enabled=True,
     )
-    return _without_what_is_not_made(yaml_parse(validator.get_translated_template_if_valid()))
+    return _remove_unused(yaml_parse(validator.get_translated_template_if_valid()))
 
 
-def _without_what_is_not_made(template: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out the resources and outputs whose condition does not hold; SAM has put the parameters in already."""
+def _remove_unused(template: dict[str, Any]) -> dict[str, Any]:
+    """Removes the resources and outputs whose condition is false. SAM has already replaced the parameters."""
     conditions = template.get("Conditions", {})
 
-    def holds(condition: dict[str, Any]) -> bool:
+    def is_true(condition: dict[str, Any]) -> bool:
         [(function, value)] = condition.items()
         match function:
             case "Fn::Equals":
                 return str(value[0]) == str(value[1])
             case "Fn::Not":
-                return not holds(value[0])
+                return not is_true(value[0])
             case "Fn::And":
-                return all(holds(each) for each in value)
+                return all(is_true(operand) for operand in value)
             case "Fn::Or":
-                return any(holds(each) for each in value)
+                return any(is_true(operand) for operand in value)
             case "Condition":
-                return holds(conditions[value])
-        raise ValueError(f"a condition that is not understood: {condition}")
+                return is_true(conditions[value])
+        raise ValueError(f"unsupported condition: {condition}")
 
     for section in ("Resources", "Outputs"):
         template[section] = {
-            name: made
-            for name, made in template[section].items()
-            if "Condition" not in made or holds(conditions[made["Condition"]])
+            name: definition
+            for name, definition in template[section].items()
+            if "Condition" not in definition or is_true(conditions[definition["Condition"]])
         }
     return template
 

@@ -1,7 +1,7 @@
-"""Sees to the container image that `sam local` runs the function in, and says in a line of JSON which it is.
+"""Provides the container image in which `sam local` runs the function, and prints its name as a line of JSON.
 
-AWS's own image wherever it can be had. Without it, a stand-in under the name by which SAM CLI looks for its own build
-of it: the emulator that SAM CLI ships, and of this machine's system just the libraries that the built function needs.
+Uses the image of AWS if it can be pulled. Otherwise builds a stand-in with the name of the image that SAM CLI would build:
+it contains the emulator of SAM CLI and the libraries of this system that the built function needs.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ RUNTIME = "provided.al2023"
 ARCHITECTURE = "x86_64"
 LABEL = "stand-in"
 PULL_SECONDS = 300
-# The directory that Lambda unpacks the function into, and the one it may write to.
-FOLDERS = {"var/task": 0o755, "tmp": 0o1777}
+# The directory of the function, and the one that it may write to.
+DIRECTORIES = {"var/task": 0o755, "tmp": 0o1777}
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
-# What glibc loads by itself to look up names.
-ALSO_LOADED = ("libresolv.so.2", "libnss_dns.so.2", "libnss_files.so.2")
+# The libraries that glibc loads at run time to resolve names.
+RUNTIME_LIBRARIES = ("libresolv.so.2", "libnss_dns.so.2", "libnss_files.so.2")
 
 
 def main() -> None:
@@ -34,12 +34,12 @@ def main() -> None:
     repository = f"{LambdaImage._INVOKE_REPO_PREFIX}/{name}"
     base = f"{repository}:{tag}"
     built = f"{repository}:{tag.removesuffix(ARCHITECTURE)}{RAPID_IMAGE_TAG_PREFIX}-{ARCHITECTURE}"
-    refusal = pull(base)
-    if refusal is None:
+    pull_error = pull(base)
+    if pull_error is None:
         remove_stand_in(built)
     else:
         make_stand_in(built)
-    print(json.dumps({"image": base if refusal is None else built, "stand_in_because": refusal}))
+    print(json.dumps({"image": base if pull_error is None else built, "stand_in_because": pull_error}))
 
 
 def docker(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
@@ -49,7 +49,7 @@ def docker(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes
 
 
 def pull(image: str) -> str | None:
-    """Gets the image, if it is not there; returns why it cannot be had."""
+    """Pulls the image if it is missing. Returns the error if that fails."""
     if docker("image", "inspect", image).returncode == 0:
         return None
     try:
@@ -60,7 +60,7 @@ def pull(image: str) -> str | None:
 
 
 def remove_stand_in(image: str) -> None:
-    """Makes room for SAM CLI's own build."""
+    """Removes the stand-in, so that SAM CLI builds its own image."""
     labels = docker("image", "inspect", "--format", "{{json .Config.Labels}}", image)
     if labels.returncode == 0 and LABEL in (json.loads(labels.stdout) or {}):
         docker("image", "rm", "--force", image)
@@ -69,18 +69,18 @@ def remove_stand_in(image: str) -> None:
 def make_stand_in(image: str) -> None:
     docker("image", "rm", "--force", image)
     imported = docker(
-        "import", "--change", "WORKDIR /var/task", "--change", f"LABEL {LABEL}=true", "-", image, input=root()
+        "import", "--change", "WORKDIR /var/task", "--change", f"LABEL {LABEL}=true", "-", image, input=make_root()
     )
     if imported.returncode != 0:
         sys.exit(f"the stand-in cannot be imported: {imported.stderr.decode(errors='replace').strip()}")
 
 
-def root() -> bytes:
-    """The root file system, as a tar file."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for folder, mode in FOLDERS.items():
-            entry = tarfile.TarInfo(folder)
+def make_root() -> bytes:
+    """Returns the root file system as a tar file."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for directory, mode in DIRECTORIES.items():
+            entry = tarfile.TarInfo(directory)
             entry.type, entry.mode = tarfile.DIRTYPE, mode
             archive.addfile(entry)
         emulator = LambdaImage._RAPID_SOURCE_PATH / f"aws-lambda-rie-{ARCHITECTURE}"
@@ -90,7 +90,7 @@ def root() -> bytes:
         for certificates in CERTIFICATES:
             if Path(certificates).exists():
                 add(archive, Path(certificates))
-    return packed.getvalue()
+    return buffer.getvalue()
 
 
 def add(archive: tarfile.TarFile, file: Path, name: str | None = None) -> None:
@@ -101,11 +101,13 @@ def add(archive: tarfile.TarFile, file: Path, name: str | None = None) -> None:
 
 
 def libraries() -> list[Path]:
-    """The files that the dynamic loader would load for the function, and the loader."""
+    """Returns the libraries that the dynamic loader loads for the function, and the loader."""
     listed = subprocess.run(["ldd", BUILT], capture_output=True, check=True, text=True).stdout
-    named = [Path(path) for path in re.findall(r"(/\S+) \(0x", listed)]
-    beside = [path.with_name(name) for path in named if path.name.startswith("libc.so") for name in ALSO_LOADED]
-    return named + [path for path in beside if path.exists()]
+    direct = [Path(path) for path in re.findall(r"(/\S+) \(0x", listed)]
+    indirect = [
+        path.with_name(name) for path in direct if path.name.startswith("libc.so") for name in RUNTIME_LIBRARIES
+    ]
+    return direct + [path for path in indirect if path.exists()]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Deploys the built template to a local AWS and keeps it up until standard input ends, or SIGTERM, SIGINT or SIGHUP.
+"""Deploys the built template to a local AWS, and runs until standard input ends or a SIGTERM, SIGINT or SIGHUP.
 
-Standard output gets one line of JSON when the stack is ready, standard error a line for each step. The local AWS is
-ministack: one process on loopback, which runs the function as a process of its own and judges every call by IAM, so
-that the function may do what the template's role allows and nothing else. Build first, with `sam build`.
+Prints one line of JSON to standard output when the stack is ready, and a line for each step to standard error. The local AWS
+is ministack: one process on loopback, which runs the function as a child process and checks the IAM policies of every call,
+so that the function has only the permissions of its role. Run `sam build` first.
 
-APP_SECRET and VERIFY_TOKEN set the function's secret; random values replace those that are unset or empty. They are
-no arguments, because every process of this computer can read those.
+The variables APP_SECRET and VERIFY_TOKEN set the function's secret. Random values are used for unset or empty ones. They are
+not arguments, because every process of this computer can read the arguments of another.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 BUILT_TEMPLATE = REPOSITORY / ".aws-sam/build/template.yaml"
 STACK = "whatsapp-ingress"
 REGION = "us-east-1"
-# The one pair of keys that ministack takes for the account's root, whatever the policies say.
+# The access key of the root user of ministack, which has all permissions.
 ROOT_KEY = "test"
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -42,8 +42,8 @@ START_SECONDS = 60
 DEPLOY_SECONDS = 180
 STOP_SECONDS = 5
 
-# What stays with the local AWS if this process is killed and so can no longer stop it: its input ends, and with it
-# the whole process group, the function's processes included.
+# Starts ministack so that it ends if this process is killed: the end of standard input kills the process group, which includes the
+# processes of the function.
 MINISTACK = """
 import os, signal, sys, threading
 def end_with_input():
@@ -55,11 +55,11 @@ main()
 """
 
 
-class StepFailed(Exception):
-    """A step that did not work, with the log that tells why, if there is one."""
+class StepError(Exception):
+    """A failed step, optionally with its log."""
 
-    def __init__(self, what: str, log: Path | None = None) -> None:
-        super().__init__(what)
+    def __init__(self, message: str, log: Path | None = None) -> None:
+        super().__init__(message)
         self.log = log
 
 
@@ -70,13 +70,13 @@ def main() -> None:
     try:
         threading.Thread(target=end_with_input, daemon=True).start()
         if not BUILT_TEMPLATE.is_file():
-            raise StepFailed(f"{BUILT_TEMPLATE} is missing: run `sam build` first")
+            raise StepError(f"{BUILT_TEMPLATE} is missing: run `sam build` first")
         with own_folder(arguments.dir) as folder, local_aws(folder, arguments) as (endpoint, server):
             print(json.dumps(deploy(folder, endpoint, arguments)), flush=True)
             step("ready")
             server.wait()
-            raise StepFailed(f"ministack ended with status {server.returncode}", folder / "ministack.log")
-    except StepFailed as failure:
+            raise StepError(f"ministack ended with status {server.returncode}", folder / "ministack.log")
+    except StepError as failure:
         report(failure)
     finally:
         step("stopped")
@@ -93,17 +93,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--address",
         default="127.0.0.1",
-        help="where the local AWS listens (default: %(default)s); for containers, the address of their bridge",
+        help="the address of the local AWS (default: %(default)s); for containers, the address of their bridge",
     )
     parser.add_argument("--log-level", default="INFO", help="the template's LogLevel (default: %(default)s)")
     parser.add_argument(
-        "--dir", type=Path, default=REPOSITORY / ".local/stack", help="emptied and written to (default: .local/stack)"
+        "--dir",
+        type=Path,
+        default=REPOSITORY / ".local/stack",
+        help="the working directory, which is emptied first (default: .local/stack)",
     )
     return parser.parse_args()
 
 
 def end_with_input() -> None:
-    """Stops this process once nobody holds the other end of its standard input."""
+    """Stops this process when its standard input ends."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
@@ -111,15 +114,15 @@ def end_with_input() -> None:
 
 @contextmanager
 def own_folder(folder: Path) -> Iterator[Path]:
-    """Empties `folder` for this run alone; keeps only the logs afterwards."""
+    """Locks and empties `folder`. Keeps only the logs afterwards."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
-        # A stack that is just ending gets the time it needs.
+        # Another stack in this directory may be stopping.
         deadline = time.monotonic() + 2 * STOP_SECONDS
-        while not locked(lock):
+        while not try_lock(lock):
             if time.monotonic() > deadline:
-                raise StepFailed(f"another stack runs in {folder}: end it, or give another --dir")
+                raise StepError(f"another stack is running in {folder}: stop it, or use another --dir")
             time.sleep(0.1)
         for log in folder.glob("*.log"):
             log.unlink()
@@ -131,7 +134,7 @@ def own_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(folder / "home", ignore_errors=True)
 
 
-def locked(file: IO[str]) -> bool:
+def try_lock(file: IO[str]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -140,7 +143,7 @@ def locked(file: IO[str]) -> bool:
 
 
 def environment(folder: Path, endpoint: str) -> dict[str, str]:
-    """The whole environment of a child: nothing of the caller's own AWS settings, credentials or proxies is in it."""
+    """Returns the environment variables of a child process, without the caller's AWS settings, credentials and proxies."""
     home = str(folder / "home")
     return {
         "PATH": os.environ.get("PATH", os.defpath),
@@ -156,7 +159,7 @@ def environment(folder: Path, endpoint: str) -> dict[str, str]:
 
 @contextmanager
 def local_aws(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Runs ministack on a free port; yields its endpoint and its process."""
+    """Runs ministack on a free port. Yields its endpoint and its process."""
     port = free_port(arguments.address)
     endpoint = f"http://{arguments.address}:{port}"
     log = folder / "ministack.log"
@@ -169,15 +172,15 @@ def local_aws(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple[str
         "STATE_DIR": str(folder / "home/state"),
         "S3_DATA_DIR": str(folder / "home/s3"),
         "LAMBDA_EXECUTOR": "local",
-        # It would listen on more ports, on every interface, and look for containers to remove.
+        # By default it would listen on more ports of all interfaces, and remove containers.
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         "DOCKER_HOST": f"unix://{folder}/home/no-docker",
-        # Lambda tells a function of its LoggingConfig by these two; ministack only hands down its own environment.
+        # Lambda sets these from the LoggingConfig of the function. ministack passes only its own environment on.
         "AWS_LAMBDA_LOG_FORMAT": "JSON",
         "AWS_LAMBDA_LOG_LEVEL": arguments.log_level,
     }
-    server = started(["-c", MINISTACK], folder, environment(folder, endpoint) | settings, log)
+    server = start_python(["-c", MINISTACK], folder, environment(folder, endpoint) | settings, log)
     try:
         wait_until_ready(server, endpoint, log)
         yield endpoint, server
@@ -185,8 +188,8 @@ def local_aws(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple[str
         end_group(server)
 
 
-def started(python: list[str], folder: Path, variables: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Starts Python in a session of its own, which `end_group` ends, with an input that it may wait for the end of."""
+def start_python(python: list[str], folder: Path, variables: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Starts Python in a new session, which `end_group` kills. Standard input is a pipe, whose end the child can detect."""
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, *python],
@@ -210,17 +213,17 @@ def wait_until_ready(server: subprocess.Popen[bytes], endpoint: str, log: Path) 
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise StepFailed(f"ministack ended with status {server.returncode}", log)
+            raise StepError(f"ministack ended with status {server.returncode}", log)
         try:
             opener.open(f"{endpoint}/_ministack/ready", timeout=5).close()
             return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise StepFailed(f"ministack was not ready after {START_SECONDS} s", log)
+    raise StepError(f"ministack was not ready after {START_SECONDS} s", log)
 
 
 def end_group(process: subprocess.Popen[Any]) -> None:
-    """Ends a process and all that it started."""
+    """Stops a process and all its children."""
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -233,7 +236,7 @@ def end_group(process: subprocess.Popen[Any]) -> None:
 
 
 def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Makes the stack of the built template and tells all that a caller needs of it."""
+    """Deploys the built template. Returns the description of the stack for the caller."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
@@ -254,7 +257,7 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
         step("adding the API's routes")
         add_routes(client("apigatewayv2"), client("lambda"), resources)
         allow_without_tls(client("sqs"), client("s3"), resources)
-        step("putting the app secret")
+        step("storing the app secret")
         put_secret(client("secretsmanager"), resources["Secret"])
         return described(client, STACK) | {
             "aws_endpoint": endpoint,
@@ -264,9 +267,9 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
             "log": str(folder / "ministack.log"),
         }
     except (BotoCoreError, ClientError) as error:
-        raise StepFailed(f"the local AWS refused a call: {error}", folder / "ministack.log") from error
+        raise StepError(f"the local AWS rejected a call: {error}", folder / "ministack.log") from error
     except (KeyError, ValueError) as error:
-        raise StepFailed(f"the stack lacks what a caller needs: {error!r}", folder / "deploy.log") from error
+        raise StepError(f"the stack is incomplete: {error!r}", folder / "deploy.log") from error
 
 
 def described(client: Callable[[str], Any], stack: str) -> dict[str, Any]:
@@ -285,7 +288,7 @@ def described(client: Callable[[str], Any], stack: str) -> dict[str, Any]:
 
 
 def full_urls(routes: dict[str, str]) -> dict[str, str]:
-    """Completes the URL of each queue that is given by its name alone: it is beside the catch-all queue."""
+    """Completes the URLs of queues that are given by name. They are in the account of the catch-all queue."""
     account = routes["*"].rpartition("/")[0]
     return {route: queue if "/" in queue else f"{account}/{queue}" for route, queue in routes.items()}
 
@@ -294,9 +297,9 @@ def sam_deploy(folder: Path, endpoint: str, log_level: str) -> None:
     step(f"deploying {BUILT_TEMPLATE.relative_to(REPOSITORY)} as {STACK}")
     home = folder / "home"
     log = folder / "deploy.log"
-    # Without a file of its own, the settings of an earlier guided deployment would apply here too.
+    # Without this file, the settings of an earlier guided deployment would apply.
     (home / "samconfig.toml").write_text("version = 0.1\n")
-    # A date of the last look for a newer version, without which SAM CLI asks the network at its end.
+    # Without the date of the last version check, SAM CLI looks for a newer version on the network.
     (home / "metadata.json").write_text(json.dumps({"lastVersionCheck": time.time()}))
     command = [
         "-m", "samcli", "deploy",
@@ -311,20 +314,20 @@ def sam_deploy(folder: Path, endpoint: str, log_level: str) -> None:
         "--no-confirm-changeset",
         "--no-progressbar",
     ]  # fmt: skip
-    # The table of events is as wide as this, and wraps what a resource failed of if it has to.
+    # A wide table, because SAM CLI wraps the reasons of failed resources.
     settings = {"SAM_CLI_TELEMETRY": "0", "__SAM_CLI_APP_DIR": str(home), "COLUMNS": "240"}
-    sam = started(command, folder, environment(folder, endpoint) | settings, log)
+    sam = start_python(command, folder, environment(folder, endpoint) | settings, log)
     try:
         if sam.wait(DEPLOY_SECONDS) != 0:
-            raise StepFailed(f"sam deploy ended with status {sam.returncode}", log)
+            raise StepError(f"sam deploy ended with status {sam.returncode}", log)
     except subprocess.TimeoutExpired:
-        raise StepFailed(f"sam deploy took longer than {DEPLOY_SECONDS} s", log) from None
+        raise StepError(f"sam deploy took longer than {DEPLOY_SECONDS} s", log) from None
     finally:
         end_group(sam)
 
 
 def add_routes(apis: Any, functions: Any, resources: dict[str, str]) -> None:
-    """Makes the routes that the OpenAPI body of each API names, since ministack makes an API without them."""
+    """Creates the routes in the OpenAPI body of each API, because ministack does not create them."""
     from expand_template import expand
 
     for name, resource in expand(BUILT_TEMPLATE)["Resources"].items():
@@ -333,31 +336,31 @@ def add_routes(apis: Any, functions: Any, resources: dict[str, str]) -> None:
         api = resources[name]
         for path, methods in resource["Properties"]["Body"]["paths"].items():
             for method, operation in methods.items():
-                wanted = operation["x-amazon-apigateway-integration"]
-                target = re.search(r"\$\{(\w+)(\.Arn)?}/invocations", wanted["uri"]["Fn::Sub"])
+                definition = operation["x-amazon-apigateway-integration"]
+                target = re.search(r"\$\{(\w+)(\.Arn)?}/invocations", definition["uri"]["Fn::Sub"])
                 if target is None:
-                    raise StepFailed(f"{method} {path} goes to no function: {wanted['uri']}")
-                # The alias of a function is known by its ARN, the function itself by its name.
+                    raise StepError(f"{method} {path} has no function: {definition['uri']}")
+                # The id of an alias is its ARN, and the id of a function is its name.
                 function = resources[target[1]]
                 if target[2]:
                     function = functions.get_function(FunctionName=function)["Configuration"]["FunctionArn"]
                 integration = apis.create_integration(
                     ApiId=api,
-                    IntegrationType=wanted["type"].upper(),
-                    IntegrationMethod=wanted["httpMethod"],
+                    IntegrationType=definition["type"].upper(),
+                    IntegrationMethod=definition["httpMethod"],
                     IntegrationUri=function,
-                    PayloadFormatVersion=wanted["payloadFormatVersion"],
+                    PayloadFormatVersion=definition["payloadFormatVersion"],
                 )["IntegrationId"]
                 route = f"{method.upper()} {path}"
                 apis.create_route(ApiId=api, RouteKey=route, Target=f"integrations/{integration}")
 
 
 def allow_without_tls(queues: Any, buckets: Any, resources: dict[str, str]) -> None:
-    """Takes the demand for TLS out of the policies of a stack's queues and bucket: the local AWS has none, and would
-    refuse every message and body.
+    """Removes the statements that require TLS from the policies of the queues and the bucket, because the local AWS has no TLS and
+    would reject every message and body.
     """
-    for each in (queues, buckets):
-        each.meta.events.register("before-sign", claim_tls)
+    for client in (queues, buckets):
+        client.meta.events.register("before-sign", claim_tls)
     for url in (name for name in resources.values() if name.startswith("http")):
         attributes = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"]).get("Attributes", {})
         if "Policy" in attributes:
@@ -376,7 +379,7 @@ def allow_without_tls(queues: Any, buckets: Any, resources: dict[str, str]) -> N
 
 
 def claim_tls(request: Any, **_: object) -> None:
-    """Says to the local AWS, as a proxy in front of it would, that a call came by TLS."""
+    """Marks a call as received through TLS, as a proxy would."""
     request.headers["X-Forwarded-Proto"] = "https"
 
 
@@ -387,8 +390,8 @@ def without_tls(policy: str) -> str:
 
 
 def put_secret(store: Any, secret_id: str) -> None:
-    """Replaces the placeholder of the app secret, and the verify token: ministack generates it with punctuation, which
-    the template excludes, and the function rejects one in quotes.
+    """Replaces the placeholder of the app secret and the verify token. ministack ignores that the template excludes punctuation from
+    the generated token, and the function rejects a token in quotes.
     """
     secret: dict[str, Any] = json.loads(store.get_secret_value(SecretId=secret_id)["SecretString"])
     secret["app_secret"] = os.environ.get("APP_SECRET") or secrets.token_hex(16)
@@ -396,7 +399,7 @@ def put_secret(store: Any, secret_id: str) -> None:
     store.put_secret_value(SecretId=secret_id, SecretString=json.dumps(secret))
 
 
-def report(failure: StepFailed) -> NoReturn:
+def report(failure: StepError) -> NoReturn:
     step(f"failed: {failure}")
     if failure.log:
         lines = failure.log.read_text(errors="replace").splitlines()[-60:]

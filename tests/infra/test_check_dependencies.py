@@ -1,4 +1,4 @@
-"""The check for cycles finds those that Rust allows, and accepts a tree without one."""
+"""Tests of the check for dependencies: it finds cycles of modules and forbidden dependencies."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ NO_CYCLES = {
 }
 
 
-def found(folder: Path, sources: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(check_dependencies, "REPOSITORY", folder)
+def find_cycles(directory: Path, sources: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(check_dependencies, "REPOSITORY", directory)
     for name, text in sources.items():
-        (folder / f"{name}.rs").write_text(text)
-    return check_dependencies.cycles("package", folder / "lib.rs")
+        (directory / f"{name}.rs").write_text(text)
+    return check_dependencies.find_cycles("package", directory / "lib.rs")
 
 
 @pytest.mark.parametrize("name", CYCLES)
 def test_cycle_is_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    [problem] = found(tmp_path, CYCLES[name], monkeypatch)
+    [problem] = find_cycles(tmp_path, CYCLES[name], monkeypatch)
     assert problem.startswith("package: a cycle of modules in lib.rs: crate")
 
 
 @pytest.mark.parametrize("name", NO_CYCLES)
 def test_tree_without_cycle_is_accepted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert found(tmp_path, NO_CYCLES[name], monkeypatch) == []
+    assert find_cycles(tmp_path, NO_CYCLES[name], monkeypatch) == []
 
 
-def test_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="the module a has no file"):
-        found(tmp_path, {"lib": "mod a;"}, monkeypatch)
+        find_cycles(tmp_path, {"lib": "mod a;"}, monkeypatch)
 
 
 def test_forbidden_dependency_is_found() -> None:
     dependency = {"name": "ureq", "kind": None}
     package = {"name": "whatsapp-webhook", "dependencies": [dependency]}
     expected = ["whatsapp-webhook is pure and must not depend on ureq"]
-    assert check_dependencies.forbidden_dependencies(package) == expected
+    assert check_dependencies.find_forbidden_dependencies(package) == expected

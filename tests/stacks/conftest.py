@@ -1,4 +1,4 @@
-"""One local AWS for all cases. Each case deploys stacks of its own."""
+"""One local AWS for all tests. Each test deploys its own stacks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
 
 @pytest.fixture
 def deploy(aws: LocalAws, request: pytest.FixtureRequest) -> Callable[..., Stack]:
-    """Returns a function that deploys one stack, named after the test. Call it once."""
+    """Returns a function that deploys a stack with the name of the test. Call it only once."""
     name = re.sub("[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:35].strip("-")
 
     def deploy(requires_tls: bool = False, **parameters: str) -> Stack:

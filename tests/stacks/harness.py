@@ -20,44 +20,44 @@ from samcli.yamlhelper import yaml_dump, yaml_parse
 import local_stack
 
 EVENTS = local_stack.REPOSITORY / "events"
-# Those that the samples in events/ are signed with.
+# The secret with which the samples in events/ are signed.
 SECRET = {"app_secret": "test-app-secret-of-the-samples", "verify_token": "test-verify-token-of-the-samples"}
 OWNER = "000000000000"
 ALIAS = "live"
 TOO_LARGE = 1 << 20
 BUCKET, CODE = "built", "function.zip"
 CONFIG = Config(retries={"total_max_attempts": 1}, read_timeout=30, s3={"addressing_style": "path"})
-REFUSED = ("AccessDenied", "AccessDeniedException", "403")
+ACCESS_DENIED_CODES = ("AccessDenied", "AccessDeniedException", "403")
 
 ClientFactory = Callable[[str], Any]
 
 
 class LocalAws:
-    """The accounts of a local AWS, with the built function in a bucket of the first."""
+    """The accounts of a local AWS. A bucket of the first one contains the built function."""
 
     def __init__(self, folder: Path, endpoint: str) -> None:
         self.folder, self.endpoint = folder, endpoint
         self.root = self.account(local_stack.ROOT_KEY, local_stack.ROOT_KEY)
         self.users: dict[str, ClientFactory] = {}
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             archive.write(local_stack.BUILT_TEMPLATE.parent / "Ingress/bootstrap", "bootstrap")
         self.root("s3").create_bucket(Bucket=BUCKET)
-        self.store(CODE, packed.getvalue())
+        self.store(CODE, buffer.getvalue())
         self.root("sns").create_topic(Name="operators")
 
     def store(self, key: str, content: bytes) -> str:
-        """Stores an object; returns its URL."""
+        """Stores an object. Returns its URL."""
         self.root("s3").put_object(Bucket=BUCKET, Key=key, Body=content)
         return f"{self.endpoint}/{BUCKET}/{key}"
 
     def account(self, key: str, secret: str) -> ClientFactory:
-        """Returns clients by the names of services."""
+        """Returns a function that makes the client of a service."""
         session = boto3.Session(key, secret, region_name=local_stack.REGION)
         return lambda service: session.client(service, endpoint_url=self.endpoint, config=CONFIG)
 
     def user(self, account: str) -> ClientFactory:
-        """The clients of a user whom another account allows everything. What it may do here depends on our policies."""
+        """Returns the clients of a user in another account. It has all permissions there, so only the policies of the stack limit it."""
         if account not in self.users:
             iam = self.account(account, account)("iam")
             iam.create_user(UserName="consumer")
@@ -115,7 +115,7 @@ class Stack:
         store.put_secret_value(SecretId=self.outputs["SecretArn"], SecretString=json.dumps(secret))
 
     def invoke(self, body: dict[str, Any], subject: str | None = None) -> Any:
-        """Returns the answer to a notification that Meta signed, and sent with a client certificate of this subject."""
+        """Delivers a signed notification, with a client certificate for this subject. Returns the response."""
         text = json.dumps(body)
         event = json.loads((EVENTS / "messages-text.json").read_text())
         digest = hmac.digest(SECRET["app_secret"].encode(), text.encode(), hashlib.sha256)
@@ -129,12 +129,12 @@ class Stack:
         return json.loads(self.functions.invoke(**alias, Payload=json.dumps(event))["Payload"].read())
 
     def deliver(self, body: dict[str, Any], subject: str | None = None) -> int | None:
-        """The status that `invoke` returns."""
+        """Delivers a notification like `invoke`, but returns only the status."""
         status: int | None = self.invoke(body, subject).get("statusCode")
         return status
 
     def queue_url(self, route: str) -> str:
-        """The URL of the queue that the function has for a route. Fails if there is no such queue."""
+        """Returns the URL of the queue of a route. Fails if the queue does not exist."""
         return str(self.sqs.get_queue_url(QueueName=self.routes[route].rpartition("/")[2])["QueueUrl"])
 
     def attributes(self, url: str) -> dict[str, str]:
@@ -142,44 +142,44 @@ class Stack:
         return attributes
 
     def prefixes(self) -> dict[str, str]:
-        """The keys of the bodies in the bucket, by their first part."""
+        """Returns the keys of the objects in the bucket by their prefix."""
         objects = self.s3.list_objects_v2(Bucket=self.outputs["PayloadBucket"]).get("Contents", [])
         return {each["Key"].partition("/")[0]: each["Key"] for each in objects}
 
 
 def resources_of(stacks: Any, name: str) -> dict[str, str]:
-    """The physical ids of a stack's resources, by their logical ids."""
+    """Returns the physical ids of the resources of a stack by their logical ids."""
     pages = stacks.get_paginator("list_stack_resources").paginate(StackName=name)
     found = (each for page in pages for each in page["StackResourceSummaries"])
     return {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in found}
 
 
 def change(field: str, value: Any) -> dict[str, Any]:
-    """A notification of one change."""
+    """Makes a notification with one change."""
     entry = {"id": "1", "changes": [{"field": field, "value": value}]}
     return {"object": "whatsapp_business_account", "entry": [entry]}
 
 
 def message(number: int) -> dict[str, Any]:
-    """A notification of a message of one conversation."""
+    """Makes a notification with a message. All messages belong to one conversation."""
     messages = [{"from": "15550101", "id": f"wamid.{number}"}]
     return change("messages", {"metadata": {"phone_number_id": "15550100"}, "messages": messages})
 
 
 def receive_all(sqs: Any, url: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    while some := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
-        found += some
+    while batch := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+        found += batch
     return found
 
 
 def message_ids(received: list[dict[str, Any]]) -> list[str]:
-    """The ids of the messages of `message`."""
+    """Returns the ids of received messages that `message` made."""
     values = [json.loads(each["Body"])["entry"][0]["changes"][0]["value"] for each in received]
     return [value["messages"][0]["id"] for value in values]
 
 
-def assert_refused(call: Callable[..., Any], **arguments: Any) -> None:
+def assert_denied(call: Callable[..., Any], **arguments: Any) -> None:
     with pytest.raises(ClientError) as raised:
         call(**arguments)
-    assert raised.value.response["Error"]["Code"] in REFUSED, f"{arguments}: {raised.value}"
+    assert raised.value.response["Error"]["Code"] in ACCESS_DENIED_CODES, f"{arguments}: {raised.value}"

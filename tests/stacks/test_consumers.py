@@ -1,4 +1,4 @@
-"""What principals of other accounts may do with queues and bodies, and what nobody may."""
+"""The permissions of principals of other accounts for queues and objects."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from harness import OWNER, TOO_LARGE, LocalAws, Stack, assert_refused, change, receive_all
+from harness import OWNER, TOO_LARGE, LocalAws, Stack, assert_denied, change, receive_all
 
 EVERY_FIELD, MESSAGES, STATUSES, STRANGER = "111111111111", "222222222222", "333333333333", "444444444444"
-# The key of each field in outputs, and its route.
+# The name of each field in the outputs, and its route.
 ROUTES = {"Messages": "messages", "MessagesStatuses": "messages.statuses", "Security": "security"}
 ALLOWED = {EVERY_FIELD: set(ROUTES), MESSAGES: {"Messages"}, STATUSES: {"MessagesStatuses"}, STRANGER: set()}
 PARAMETERS = {
@@ -39,14 +39,14 @@ def stack(aws: LocalAws) -> Stack:
 
 
 # tests/template checks the encryption key for other accounts, which the local AWS does not support.
-def test_call_without_tls_is_refused(aws: LocalAws, deploy: Callable[..., Stack]) -> None:
+def test_call_without_tls_is_denied(aws: LocalAws, deploy: Callable[..., Stack]) -> None:
     stack = deploy(requires_tls=True, **PARAMETERS)
-    # The function is refused as well, and can store nothing.
+    # The policies also deny the calls of the function, so it stores nothing.
     assert stack.deliver(change("messages", "small")) == 503
     for account in ALLOWED:
         user = aws.user(account)
-        assert_refused(user("sqs").receive_message, QueueUrl=stack.outputs["QueueUrlMessages"])
-        assert_refused(user("s3").get_object, Bucket=stack.outputs["PayloadBucket"], Key="messages/x")
+        assert_denied(user("sqs").receive_message, QueueUrl=stack.outputs["QueueUrlMessages"])
+        assert_denied(user("s3").get_object, Bucket=stack.outputs["PayloadBucket"], Key="messages/x")
 
 
 @pytest.mark.parametrize("account", ALLOWED)
@@ -56,32 +56,32 @@ def test_consumer_reads_no_other_queue(aws: LocalAws, stack: Stack, account: str
         for kind in ("Queue", "QueueDead"):
             url = stack.outputs[f"{kind}Url{key}"]
             if key in ALLOWED[account]:
-                assert_reads_and_nothing_else(sqs, url)
+                assert_may_only_receive(sqs, url)
             else:
                 assert_may_do_nothing(sqs, url)
     assert_may_do_nothing(sqs, stack.outputs["QueueUrlUnrouted"])
 
 
-def assert_reads_and_nothing_else(sqs: Any, url: str) -> None:
+def assert_may_only_receive(sqs: Any, url: str) -> None:
     name = url.rsplit("/", 1)[1]
     assert sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=OWNER)["QueueUrl"].endswith(f"/{OWNER}/{name}")
     assert sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
     for received in sqs.receive_message(QueueUrl=url).get("Messages", []):
         receipt = received["ReceiptHandle"]
         sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=0)
-    assert_refused(sqs.send_message, QueueUrl=url, MessageBody="forged")
-    assert_refused(sqs.send_message_batch, QueueUrl=url, Entries=[{"Id": "1", "MessageBody": "forged"}])
-    assert_refused(sqs.purge_queue, QueueUrl=url)
-    assert_refused(sqs.delete_queue, QueueUrl=url)
-    assert_refused(sqs.set_queue_attributes, QueueUrl=url, Attributes={"VisibilityTimeout": "1"})
+    assert_denied(sqs.send_message, QueueUrl=url, MessageBody="forged")
+    assert_denied(sqs.send_message_batch, QueueUrl=url, Entries=[{"Id": "1", "MessageBody": "forged"}])
+    assert_denied(sqs.purge_queue, QueueUrl=url)
+    assert_denied(sqs.delete_queue, QueueUrl=url)
+    assert_denied(sqs.set_queue_attributes, QueueUrl=url, Attributes={"VisibilityTimeout": "1"})
 
 
 def assert_may_do_nothing(sqs: Any, url: str) -> None:
-    assert_refused(sqs.receive_message, QueueUrl=url)
-    assert_refused(sqs.get_queue_attributes, QueueUrl=url, AttributeNames=["QueueArn"])
-    assert_refused(sqs.send_message, QueueUrl=url, MessageBody="forged")
-    assert_refused(sqs.delete_message, QueueUrl=url, ReceiptHandle="any")
-    assert_refused(sqs.purge_queue, QueueUrl=url)
+    assert_denied(sqs.receive_message, QueueUrl=url)
+    assert_denied(sqs.get_queue_attributes, QueueUrl=url, AttributeNames=["QueueArn"])
+    assert_denied(sqs.send_message, QueueUrl=url, MessageBody="forged")
+    assert_denied(sqs.delete_message, QueueUrl=url, ReceiptHandle="any")
+    assert_denied(sqs.purge_queue, QueueUrl=url)
 
 
 @pytest.mark.parametrize("account", ALLOWED)
@@ -89,20 +89,20 @@ def test_consumer_reads_no_other_bodies(aws: LocalAws, stack: Stack, account: st
     s3, bucket = aws.user(account)("s3"), stack.outputs["PayloadBucket"]
     prefixes = stack.prefixes()
     for key, route in ROUTES.items():
-        # The case below deletes the one of `messages`.
+        # A later test deletes the object of `messages`.
         body = {"Bucket": bucket, "Key": prefixes.get(route, f"{route}/x")}
         if key not in ALLOWED[account]:
-            assert_refused(s3.get_object, **body)
-            assert_refused(s3.delete_object, **body)
+            assert_denied(s3.get_object, **body)
+            assert_denied(s3.delete_object, **body)
         elif route in prefixes:
             assert LARGE.encode() in s3.get_object(**body)["Body"].read()
-        assert_refused(s3.put_object, Bucket=bucket, Key=f"{route}/x", Body=b"")
-    assert_refused(s3.get_object, Bucket=bucket, Key=prefixes["unrouted"])
-    assert_refused(s3.list_objects_v2, Bucket=bucket)
+        assert_denied(s3.put_object, Bucket=bucket, Key=f"{route}/x", Body=b"")
+    assert_denied(s3.get_object, Bucket=bucket, Key=prefixes["unrouted"])
+    assert_denied(s3.list_objects_v2, Bucket=bucket)
 
 
 def test_consumer_deletes_body_with_its_message(aws: LocalAws, stack: Stack) -> None:
-    """What a library for large messages does: it receives, reads the body and deletes both."""
+    """A library for large messages receives the message, reads the object and deletes both."""
     sqs, s3 = aws.user(MESSAGES)("sqs"), aws.user(MESSAGES)("s3")
     url = stack.outputs["QueueUrlMessages"]
     received = receive_all(sqs, url)

@@ -12,7 +12,7 @@ def stack(aws: LocalAws) -> Stack:
     return Stack(aws, "ordered", {"FifoField1": "Messages", "FifoField4": "Security"})
 
 
-def test_parameter_makes_queue_and_dead_letters_fifo(stack: Stack) -> None:
+def test_fifo_parameter_creates_queue_pair(stack: Stack) -> None:
     assert {route for route, queue in stack.routes.items() if queue.endswith(".fifo")} == {"messages", "security"}
     assert stack.outputs["FifoFields"].split() == ["messages", "none", "none", "security", "none"]
     urls = [stack.outputs["FifoUrlMessages"], stack.outputs["FifoDeadUrlMessages"]]
@@ -24,12 +24,12 @@ def test_parameter_makes_queue_and_dead_letters_fifo(stack: Stack) -> None:
         assert attributes["FifoThroughputLimit"] == "perMessageGroupId"
 
 
-def test_conversation_is_in_order_without_copies(stack: Stack) -> None:
+def test_conversation_keeps_order_without_duplicates(stack: Stack) -> None:
     url = stack.queue_url("messages")
-    # Meta sends 2 again, as it does without an answer.
+    # Delivers 2 twice, as Meta does without a response.
     assert [stack.deliver(message(number)) for number in (1, 2, 3, 2, 4, 5)] == [200] * 6
     first = stack.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=2)["Messages"]
-    # SQS gives a conversation to one consumer at a time.
+    # SQS delivers a message group to one consumer at a time.
     assert receive_all(stack.sqs, url) == []
     for received in first:
         stack.sqs.delete_message(QueueUrl=url, ReceiptHandle=received["ReceiptHandle"])

@@ -1,4 +1,4 @@
-"""The stack with each of its parameters and with all: how its parts are wired, and a change of each route on its queue."""
+"""Stacks with each parameter and with all: the settings of their resources, and the delivery of a change for each route."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ CERTIFICATE = f"arn:aws:acm:us-east-1:{OWNER}:certificate/00000000-0000-0000-000
 META = "client.webhooks.fbclientcerts.com"
 DOMAIN = {"DomainName": "hooks.example.com", "CertificateArn": CERTIFICATE}
 TRUST = {"TruststoreUri": "s3://truststore/meta.pem"}
-# Canary needs CodeDeploy, which the local AWS does not have: see tests/template.
-EACH: list[dict[str, str]] = [
+# tests/template checks Canary, because the local AWS does not support CodeDeploy.
+SINGLE_PARAMETERS: list[dict[str, str]] = [
     {"Architecture": "arm64"},
     {"LogLevel": "WARN"},
     {"CustomerKey": "true"},
@@ -30,14 +30,18 @@ EACH: list[dict[str, str]] = [
     {"Consumers": "111122223333"},
     {"FieldConsumers3": "Security=111122223333"},
 ]
-ALL = {name: value for each in EACH for name, value in each.items()}
-ALL |= {"Architecture": "x86_64", "DomainName": "all.example.com"} | TRUST
-SETS: dict[str, dict[str, str]] = {"none": {}, **{next(iter(each)): each for each in EACH}, "all": ALL}
+ALL_PARAMETERS = {name: value for each in SINGLE_PARAMETERS for name, value in each.items()}
+ALL_PARAMETERS |= {"Architecture": "x86_64", "DomainName": "all.example.com"} | TRUST
+PARAMETER_SETS: dict[str, dict[str, str]] = {
+    "none": {},
+    **{next(iter(each)): each for each in SINGLE_PARAMETERS},
+    "all": ALL_PARAMETERS,
+}
 
 
-@pytest.fixture(scope="module", params=SETS)
+@pytest.fixture(scope="module", params=PARAMETER_SETS)
 def stack(aws: LocalAws, request: pytest.FixtureRequest) -> Stack:
-    return Stack(aws, f"with-{request.param.lower()}", SETS[request.param])
+    return Stack(aws, f"with-{request.param.lower()}", PARAMETER_SETS[request.param])
 
 
 def test_function_has_its_settings(stack: Stack) -> None:
@@ -64,7 +68,7 @@ def test_environment_names_secret_bucket_and_queues(stack: Stack) -> None:
     assert len(set(urls)) == len(stack.routes) > 9
 
 
-def test_role_allows_these_actions_alone(stack: Stack) -> None:
+def test_role_allows_only_these_actions(stack: Stack) -> None:
     outputs = stack.outputs
     log_group = f"arn:aws:logs:us-east-1:{OWNER}:log-group:{outputs['LogGroupName']}:*"
     expected = {
@@ -82,7 +86,7 @@ def test_role_allows_these_actions_alone(stack: Stack) -> None:
 
 
 def allowed_to(iam: Any, role: str) -> set[tuple[str, str]]:
-    """The pairs of action and resource in the policies of a role."""
+    """Returns the pairs of action and resource in the policies of a role."""
     assert iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"] == []
     pairs = set()
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
@@ -96,7 +100,7 @@ def allowed_to(iam: Any, role: str) -> set[tuple[str, str]]:
     return pairs
 
 
-# The local AWS has no encryption of buckets, reserved concurrency and limits of routes: see tests/template.
+# tests/template checks bucket encryption, reserved concurrency and route limits, which the local AWS does not support.
 def test_key_encrypts_queue_and_secret(stack: Stack) -> None:
     key = stack.outputs.get("KeyArn")
     assert (key is not None) == ("CustomerKey" in stack.parameters)
@@ -180,7 +184,7 @@ def test_changed_parameter_reaches_the_function(deploy: Deploy) -> None:
     stack.update(FifoField1="Messages")
     assert stack.function["Version"] != version
     assert stack.deliver(message(2)) == 200
-    # The unread message stays on the queue that is no longer in the stack.
+    # The unread message stays on the queue that was removed from the stack.
     assert message_ids(receive_all(stack.sqs, standard)) == ["wamid.1"]
     assert message_ids(receive_all(stack.sqs, stack.queue_url("messages"))) == ["wamid.2"]
     stack.update(DomainName="later.example.com", CertificateArn=CERTIFICATE, **TRUST)

@@ -1,6 +1,6 @@
-"""`sam deploy` and `sam delete` with the repository's own settings, and steps 1, 2 and 4 of the runbook's "Adding a field".
+"""`sam deploy` and `sam delete` with the settings of the repository, and steps 1, 2 and 4 of "Adding a field" in the runbook.
 
-Each fixture changes the one stack further, so the cases run in their order.
+Each fixture changes the same stack, so the tests run in this order.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Deployment:
         return int(self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
 
     def counts(self) -> tuple[int, int, int]:
-        """Messages on the queue of `messages`, on the catch-all queue and on that of the added field."""
+        """Counts the messages on the queue of `messages`, on the catch-all queue and on that of the added field."""
         urls = [self.first_outputs["QueueUrlMessages"], self.first_outputs["QueueUrlUnrouted"], self.field_queue]
         messages, catch_all, field = (self.count(url) if url else 0 for url in urls)
         return messages, catch_all, field
@@ -84,7 +84,7 @@ class Deployment:
 
 @pytest.fixture(scope="module")
 def deployment(aws: LocalAws) -> Deployment:
-    """Deployed from nothing, with a message of `messages` and one of a field without a queue."""
+    """Deploys the stack, and delivers a message of `messages` and one of a field without a queue."""
     deployment = Deployment(aws)
     deployment.deploy()
     deployment.first_outputs = outputs = deployment.outputs()
@@ -96,7 +96,7 @@ def deployment(aws: LocalAws) -> Deployment:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project, with the edits of the runbook to the template."""
+    """Copies the project, and edits the template as in the runbook."""
     root, copy = local_stack.REPOSITORY, tmp_path_factory.mktemp("project")
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, cwd=root, capture_output=True, text=True, check=True).stdout.split("\0"):
@@ -113,7 +113,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def with_field(deployment: Deployment, project: Path) -> Deployment:
-    """The deployed project with the added field, and a message of the field."""
+    """Deploys the project with the added field, and delivers a message of the field."""
     # Imitates the output of `sam build` without compiling the same function again.
     built = project / ".aws-sam/build"
     built.mkdir(parents=True)
@@ -129,7 +129,7 @@ def with_field(deployment: Deployment, project: Path) -> Deployment:
 
 @pytest.fixture(scope="module")
 def without_field(with_field: Deployment) -> Deployment:
-    """The project without the field is deployed again, and has got another message of the field."""
+    """Deploys the project without the field again, and delivers another message of the field."""
     with_field.deploy()
     with_field.deliver(SAMPLE_OF_FIELD)
     return with_field
@@ -154,8 +154,8 @@ def test_second_deployment_changes_nothing(deployment: Deployment) -> None:
 
 
 def test_added_field_passes_the_template_checks(project: Path) -> None:
-    kept = (local_stack.REPOSITORY / "tests/template/snapshots/default.yaml").read_text().splitlines()
-    # Without these, make would install the tools into the copy.
+    before = (local_stack.REPOSITORY / "tests/template/snapshots/default.yaml").read_text().splitlines()
+    # Without these options, make would install the tools into the copy.
     command = [
         "make",
         "--assume-old",
@@ -168,12 +168,12 @@ def test_added_field_passes_the_template_checks(project: Path) -> None:
         "check-template",
     ]
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    made = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stdout + made.stderr
-    added = (project / "tests/template/snapshots/default.yaml").read_text().splitlines()
-    assert len(added) > len(kept) + 100
-    # One more queue, and its route: nothing else goes or changes.
-    [removed] = Counter(kept) - Counter(added)
+    result = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    after = (project / "tests/template/snapshots/default.yaml").read_text().splitlines()
+    assert len(after) > len(before) + 100
+    # The field adds a queue and its route, and changes nothing else.
+    [removed] = Counter(before) - Counter(after)
     assert removed.strip().startswith("QUEUE_URLS:")
 
 
