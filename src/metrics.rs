@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_of_zeros_but_that_there_was_no_notification() {
+    fn zero_counts_are_omitted_except_notifications() {
         let metrics = Metrics::default();
         metrics.count(Metric::Stored, 0);
         metrics.count_part(Metric::Changes, "messages", 0);
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_hundred_metrics_are_in_more_than_one_directive() {
+    fn more_than_100_metrics_use_several_directives() {
         let metrics = Metrics::default();
         for at in 0..250 {
             metrics.count_part(Metric::Changes, &format!("field_{at}"), 1);

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_dependency_only_the_place_is_told_and_only_of_what_is_bad() {
+    fn dependency_event_logs_only_its_location() {
         let lines = logged("TRACE", || {
             tracing::trace!(target: "hyper::proto", body = "a person's words");
             tracing::info!(target: "lambda_runtime", "a person's words");
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_of_a_request_is_written_at_any_level_and_passes_the_filter_that_asks_for_it() {
+    fn request_line_is_written_at_every_level() {
         for (least, expected) in [
             ("TRACE", ["INFO", "WARN", "ERROR"]),
             ("INFO", ["INFO", "WARN", "ERROR"]),
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_of_a_request_has_what_lambda_and_cloudwatch_look_for_in_its_root() {
+    fn request_line_has_members_of_lambda_and_cloudwatch() {
         let metrics = serde_json::to_value(Metrics::default()).unwrap();
         let members = metrics.as_object().unwrap();
         let lines = logged_requests("INFO", &[Level::INFO], &metrics);
