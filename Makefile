@@ -100,6 +100,21 @@ test: build consumers .venv/dev-installed .local/aws-cli/installed .local/checko
 	cargo test --workspace --features $(LOCAL_AWS)
 	pytest
 
+# The parts of `make test`, for a CI that runs them side by side. tests/docs checks that no test is missing.
+.PHONY: test-unit
+test-unit: ## runs the part of `make test` that starts no process: modules, handler, simulation
+	cargo test --workspace --lib --bins --test handler --test simulation
+	cargo test --workspace --doc
+
+.PHONY: test-binary
+test-binary: ## runs the part of `make test` that starts built programs on the fake AWS
+	cargo test --workspace --test built --test cli --test runtime_api --test sdk --test soak --test start
+
+.PHONY: test-local
+test-local: build consumers .venv/dev-installed .local/aws-cli/installed .local/checkov/installed ## runs the part of `make test` on the local AWS, and the tests in Python
+	cargo test --workspace --features $(LOCAL_AWS) --test local --test operator
+	pytest
+
 .PHONY: test-docker
 test-docker: build ## runs the tests that need Docker: sam local
 	cargo test --features $(LOCAL_AWS) --test local sam_local -- --ignored --nocapture
@@ -114,8 +129,22 @@ CHECKOV := .local/checkov/bin/checkov
 # Replaced names, see docs/glossary.md.
 RETIRED_NAMES := Choice|Contender|Doubled|FORGERS_SECRET|Framed|Garbled|InitFailure|Invoked|Known|Lane|LateEffect|MOST_BLAMED|NO_GROUP|Origin|Pace|Passing|Piece|Refusal|Rejection|Sandbox|Scene|Sending|Times|Wanted
 
+.PHONY: check-docs
+check-docs: .venv/dev-installed ## checks Markdown, links, tables of contents, the CI workflow, and facts that documents repeat
+	rumdl check .
+	zizmor --offline --strict-collection --no-progress .github
+	pytest tests/docs
+
+# What Cargo.toml declares. Nothing else names it.
+RUST_VERSION = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+.PHONY: check-rust-version
+check-rust-version: ## compiles everything with the oldest Rust that Cargo.toml allows, which rustup installs
+	rustup toolchain install --profile minimal $(RUST_VERSION)
+	cargo +$(RUST_VERSION) check --workspace --all-targets --locked
+
 .PHONY: check
-check: validate-template ## checks formatting, lints, types, dependencies, documentation and template
+check: validate-template check-docs ## checks formatting, lints, types, dependencies, documents and template
 	cargo fmt --all --check
 	python infra/check_dependencies.py
 	! git grep --line-number --word-regexp --extended-regexp '$(RETIRED_NAMES)' -- '*.rs'
