@@ -55,18 +55,22 @@ pub(crate) fn by_service(inputs: &Inputs, mean_ms: f64) -> String {
     text
 }
 
-fn items(Inputs { measured, assumed, prices, .. }: &Inputs, mean_ms: f64) -> [(&'static str, f64); 6] {
+fn items(Inputs { measured, assumed, prices, .. }: &Inputs, mean_ms: f64) -> [(&'static str, f64); 9] {
     let log_gb = (measured.log_line_bytes + assumed.platform_log_bytes) / 1e3;
+    let sqs_requests = (assumed.body_kb / 64.0).ceil();
     [
         ("API Gateway (each 512 KB counts)", prices.api_million_of_512_kb * (assumed.body_kb / 512.0).ceil()),
         ("Lambda, requests", prices.lambda_million),
         ("Lambda, time at 512 MB", lambda_time(prices, prices.lambda_memory_gb, mean_ms)),
-        ("SQS, sending (each 64 KB counts)", prices.sqs_million_of_64_kb * (assumed.body_kb / 64.0).ceil()),
+        ("SQS, sending (each 64 KB counts)", prices.sqs_million_of_64_kb * sqs_requests),
+        ("SQS, surcharge of fair queues for sending", prices.sqs_fair_queue_million * sqs_requests),
         (
             "SQS, calls of the consumer for ten messages each",
             prices.sqs_million_of_64_kb * assumed.consumer_calls_per_message,
         ),
-        ("CloudWatch Logs", log_gb * prices.logs_gb),
+        ("CloudWatch Logs, function", log_gb * prices.logs_gb),
+        ("CloudWatch Logs, access log of the API", assumed.access_log_bytes / 1e3 * prices.logs_gb),
+        ("X-Ray, at many requests a second", assumed.traced_share * prices.xray_million),
     ]
 }
 
@@ -92,14 +96,17 @@ mod tests {
         let mut inputs: Inputs = serde_json::from_str(
             r#"{"measured":{"warm_ms":10,"start_ms":0,"memory_mb":0,"log_line_bytes":600},
             "assumed":{"platform_start_ms":0,"p99_over_median":1,"connections_per_environment":1,"body_kb":0,
-              "platform_log_bytes":400,"consumer_calls_per_message":0.5},
+              "platform_log_bytes":400,"access_log_bytes":200,"traced_share":0.1,"consumer_calls_per_message":0.5},
             "quotas":{"api_requests_per_second":1,"lambda_concurrency":1,
               "lambda_requests_per_second_per_concurrency":1,"lambda_new_environments_per_10_s":1},
             "prices":{"api_million_of_512_kb":1,"lambda_million":0.2,"lambda_gb_second":0.00002,
-              "lambda_memory_gb":0.5,"sqs_million_of_64_kb":0.4,"logs_gb":0.5}}"#,
+              "lambda_memory_gb":0.5,"sqs_million_of_64_kb":0.4,"sqs_fair_queue_million":0.3,"logs_gb":0.5,"xray_million":6}}"#,
         )
         .unwrap();
-        for (kb, expected) in [(2.0, [1.0, 0.2, 0.1, 0.4, 0.2, 0.5]), (600.0, [2.0, 0.2, 0.1, 4.0, 0.2, 0.5])] {
+        for (kb, expected) in [
+            (2.0, [1.0, 0.2, 0.1, 0.4, 0.3, 0.2, 0.5, 0.1, 0.6]),
+            (600.0, [2.0, 0.2, 0.1, 4.0, 3.0, 0.2, 0.5, 0.1, 0.6]),
+        ] {
             inputs.assumed.body_kb = kb;
             for ((_, dollars), expected) in items(&inputs, 10.0).into_iter().zip(expected) {
                 assert_near(dollars, expected);

@@ -27,6 +27,10 @@ pub(crate) struct Assumed {
     pub(crate) connections_per_environment: f64,
     pub(crate) body_kb: f64,
     pub(crate) platform_log_bytes: f64,
+    /// A line of the access log of API Gateway.
+    pub(crate) access_log_bytes: f64,
+    /// The share of invocations that X-Ray records at many requests a second.
+    pub(crate) traced_share: f64,
     pub(crate) consumer_calls_per_message: f64,
 }
 
@@ -46,7 +50,10 @@ pub(crate) struct Prices {
     pub(crate) lambda_gb_second: f64,
     pub(crate) lambda_memory_gb: f64,
     pub(crate) sqs_million_of_64_kb: f64,
+    /// The surcharge for requests with a message group id on a standard queue.
+    pub(crate) sqs_fair_queue_million: f64,
     pub(crate) logs_gb: f64,
+    pub(crate) xray_million: f64,
 }
 
 impl Inputs {
