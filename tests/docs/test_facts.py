@@ -23,6 +23,21 @@ def test_privacy_page_has_retention_of_template(setting: str) -> None:
     assert documented == deployed
 
 
+def test_capacity_page_counts_the_alarms() -> None:
+    deployed = len(
+        re.findall(r"Type: AWS::CloudWatch::Alarm$", text("tests/template/snapshots/default.yaml"), re.MULTILINE)
+    )
+    [(each, price, number, dollars)] = re.findall(
+        r"^\| alarms: (\d+), and two for each queue \| \[([\d.]+)\]\S* \| (\d+) \| ([\d.]+) \|$",
+        text("docs/capacity.md"),
+        re.MULTILINE,
+    )
+    assert int(number) == deployed
+    # The page says that the stack has nine queues.
+    assert int(number) == int(each) + 2 * 9
+    assert float(dollars) == pytest.approx(deployed * float(price))
+
+
 def test_documents_name_the_declared_rust_version() -> None:
     [declared] = re.findall(r'^rust-version = "(.+)"$', text("Cargo.toml"), re.MULTILINE)
     paths = [REPOSITORY / "README.md", REPOSITORY / ".github/CONTRIBUTING.md", *(REPOSITORY / "docs").glob("*.md")]
