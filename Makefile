@@ -47,7 +47,7 @@ consumers: .venv/installed ## builds the consumers of examples/ (the one in Node
 	cd examples/python-lambda && sam build --cached \
 		--parameter-overrides Runtime=$$(python -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 	if command -v npm >/dev/null; then \
-		cd examples/node-poller && npm ci --no-audit --no-fund; \
+		cd examples/node-poller && npm ci --no-audit --no-fund && npm run build; \
 	else \
 		echo "SKIPPED: Node.js is not installed, examples/node-poller is not built"; \
 	fi
@@ -94,6 +94,10 @@ reroute: ## APPLY=1 moves the messages of FIELD=… from the catch-all queue to 
 .PHONY: sign
 sign: ## updates the signatures of the samples
 	$(INGRESS) sign
+
+.PHONY: messages
+messages: ## writes examples/messages and the examples of docs/contract.md anew, from events/
+	WRITE_EXAMPLES=1 cargo test --workspace --test handler -- contract::examples message_files
 
 .PHONY: test
 test: build consumers .venv/dev-installed .local/aws-cli/installed .local/checkov/installed ## runs all tests; `cargo test --workspace` runs those that need neither Python nor `sam build`

@@ -284,13 +284,13 @@ mod invalid_messages {
     }
 }
 
-mod examples {
+pub(crate) mod examples {
     use super::*;
 
     const MARKER: &str = "<!-- example: ";
 
     /// Generates the message of an example.
-    async fn generate(name: &str) -> (String, Attributes) {
+    pub(crate) async fn generate(name: &str) -> (String, Attributes) {
         let (sample_name, how) = name.split_once(", ").unwrap_or((name, ""));
         let mut sample = sample(sample_name);
         let stored = match how {
@@ -318,6 +318,12 @@ mod examples {
             _ => panic!("{how}"),
         };
         (stored[0].body.clone(), stored[0].attributes.clone())
+    }
+
+    /// Returns the names of the examples on the page.
+    pub(crate) fn names() -> Vec<String> {
+        let page = fs::read_to_string(docs().join("contract.md")).unwrap();
+        page.split(MARKER).skip(1).map(|part| part.split_once(" -->").unwrap().0.to_owned()).collect()
     }
 
     /// Formats a message: a line for each attribute, an empty line, the body.

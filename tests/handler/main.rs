@@ -3,6 +3,7 @@
 
 mod contract;
 mod corpus;
+mod message_files;
 mod properties;
 mod refresh;
 mod requests;
