@@ -99,6 +99,18 @@ sign: ## updates the signatures of the samples
 messages: ## writes examples/messages and the examples of docs/contract.md anew, from events/
 	WRITE_EXAMPLES=1 cargo test --workspace --test handler -- contract::examples message_files
 
+LIBRARIES := .local/libraries
+
+$(LIBRARIES)/installed: examples/libraries/requirements.txt examples/libraries/package-lock.json
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement $<
+	cd examples/libraries && npm ci --no-audit --no-fund --ignore-scripts
+	touch $@
+
+.PHONY: libraries
+libraries: $(LIBRARIES)/installed ## measures libraries for WhatsApp on the payloads of PAYLOAD_CORPUS=…, into examples/README.md
+	$(LIBRARIES)/bin/python examples/libraries/measure.py
+
 .PHONY: test
 test: build consumers .venv/dev-installed .local/aws-cli/installed .local/checkov/installed ## runs all tests; `cargo test --workspace` runs those that need neither Python nor `sam build`
 	cargo test --workspace --features $(LOCAL_AWS)

@@ -1,45 +1,65 @@
-// Polls a queue of messages and receipts: work first, then the message is deleted; what fails comes back.
-
+// Polls a queue of messages and receipts: works on each item once, then deletes the message. One that fails comes back.
 import { GetObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { Consumer } from "sqs-consumer";
-import { read } from "./read.js";
-
 const s3 = new S3Client({ forcePathStyle: Boolean(process.env.AWS_ENDPOINT_URL) });
-
 const consumer = Consumer.create({
-  queueUrl: process.env.QUEUE_URL,
-  sqs: new SQSClient({ useQueueUrlAsEndpoint: false }),
-  batchSize: 10,
-  waitTimeSeconds: 20,
-  messageAttributeNames: ["All"],
-  // A long poll that is under way may bring messages, which are still worked on.
-  pollingCompleteWaitTimeMs: 30_000,
-  handleMessage: async (message) => {
-    const attributes = Object.fromEntries(
-      Object.entries(message.MessageAttributes ?? {}).map(([name, value]) => [name, value.StringValue]),
-    );
-    await work(read(await bodyOf(message, attributes)), attributes);
-    // Only what is returned is deleted.
-    return message;
-  },
+    queueUrl: process.env.QUEUE_URL ?? "",
+    sqs: new SQSClient({ useQueueUrlAsEndpoint: false }),
+    batchSize: 10,
+    waitTimeSeconds: 20,
+    messageAttributeNames: ["All"],
+    // A long poll that is under way may bring messages, which are still worked on.
+    pollingCompleteWaitTimeMs: 30_000,
+    handleMessage: async (message) => {
+        const attributes = Object.fromEntries(Object.entries(message.MessageAttributes ?? {}).map(([name, value]) => [name, value.StringValue]));
+        const { field, value } = JSON.parse(await bodyOf(message, attributes)).entry[0].changes[0];
+        // All three lists, whatever the attribute `kind`: it names only the first that is not empty.
+        const items = ["messages", "statuses", "errors"].flatMap((kind) => (value[kind] ?? []).map((item, position) => ({ kind, item, key: `${attributes.event_id} ${kind} ${position}` })));
+        // This ends as a dead letter, which somebody looks at.
+        if (field !== "messages" || !items.length)
+            throw new Error("neither a message nor a receipt nor an error");
+        // An item that fails does not hold up the others.
+        const results = await Promise.allSettled(items.map(({ kind, item, key }) => once(key, () => work(kind, item, key))));
+        const failed = results.find((result) => result.status === "rejected");
+        if (failed)
+            throw failed.reason;
+        // Only what is returned is deleted.
+        return message;
+    },
 });
-
 async function bodyOf(message, attributes) {
-  if (!attributes.ExtendedPayloadSize) return message.Body;
-  const [, where] = JSON.parse(message.Body);
-  const object = await s3.send(new GetObjectCommand({ Bucket: where.s3BucketName, Key: where.s3Key }));
-  return object.Body.transformToString();
+    let body = message.Body ?? "";
+    if (attributes.ExtendedPayloadSize) {
+        const [, where] = JSON.parse(body);
+        const object = await s3.send(new GetObjectCommand({ Bucket: where.s3BucketName, Key: where.s3Key }));
+        body = (await object.Body?.transformToString()) ?? "";
+    }
+    return attributes.encoding === "base64" ? Buffer.from(body, "base64").toString() : body;
 }
-
-// The place for your own code; event_id tells a copy.
-async function work({ messages, statuses, errors }, { event_id }) {
-  for (const { id, type } of messages) console.log(JSON.stringify({ event_id, id, type }));
-  for (const { id, status } of statuses) console.log(JSON.stringify({ event_id, id, status }));
-  for (const { code, title } of errors) console.log(JSON.stringify({ event_id, code, title }));
+// The outcome of the last items. The messages of a batch are handled at the same time, so the mark is set before the
+// work, in the same step as the look for it; a copy waits for the outcome. Several processes need a table instead, with
+// conditional writes as in ../python-lambda.
+const outcomes = new Map();
+function once(key, work) {
+    const known = outcomes.get(key);
+    if (known)
+        return known;
+    const outcome = work();
+    outcomes.set(key, outcome);
+    outcome.catch(() => outcomes.delete(key));
+    const [oldest] = outcomes.keys();
+    if (outcomes.size > 100_000 && oldest)
+        outcomes.delete(oldest);
+    return outcome;
 }
-
+// The place for your own code.
+async function work(kind, item, key) {
+    const { id, type, status, code, title } = item;
+    console.log(JSON.stringify({ key, kind, id, type, status, code, title }));
+}
 consumer.on("error", (error) => console.error(`SQS: ${error.message}`));
 consumer.on("processing_error", (error) => console.error(`not handled: ${error.message}`));
-for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => consumer.stop());
+for (const signal of ["SIGINT", "SIGTERM"])
+    process.once(signal, () => consumer.stop());
 consumer.start();

@@ -1,4 +1,4 @@
-"""Reads a queue whose bodies may be too large for SQS: prints a line of JSON for each message, then deletes it.
+"""Reads a queue whose bodies may be too large for SQS: prints a line of JSON for each item, then deletes the message.
 
 The Amazon SQS Extended Client Library fetches from S3 what is there; nothing here has to know of it.
 """
@@ -6,6 +6,7 @@ The Amazon SQS Extended Client Library fetches from S3 what is there; nothing he
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import sys
 import time
@@ -33,7 +34,7 @@ def main() -> None:
             if arguments.until_empty and not messages:
                 return
             for message in messages:
-                work(message["Body"], attributes_of(message))
+                handle(message["Body"], attributes_of(message))
                 sqs.delete_message(QueueUrl=arguments.queue_url, ReceiptHandle=handle_of(message))
         except Exception as error:
             # The message comes back, and in the end is a dead letter.
@@ -51,9 +52,41 @@ def attributes_of(message: dict[str, Any]) -> dict[str, str]:
     return {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
 
 
-def work(body: str, attributes: dict[str, str]) -> None:
-    """The place for your own code; `event_id` tells a copy."""
-    print(json.dumps({"event_id": attributes["event_id"], "body": body}), flush=True)
+# The items that are handled or in work, by keys that copies share. Several readers need a table instead, with conditional
+# writes as in ../python-lambda.
+handled: dict[str, None] = {}
+
+
+def handle(body: str, attributes: dict[str, str]) -> None:
+    text = base64.b64decode(body, validate=True) if attributes.get("encoding") == "base64" else body
+    change = json.loads(text)["entry"][0]["changes"][0]
+    # All three lists, whatever the attribute `kind`: it names only the first that is not empty.
+    lists = {kind: change["value"].get(kind) or [] for kind in ("messages", "statuses", "errors")}
+    if change["field"] != "messages" or not any(lists.values()):
+        raise ValueError("neither a message nor a receipt nor an error")
+    failures = []
+    for kind, items in lists.items():
+        for position, content in enumerate(items):
+            key = f"{attributes['event_id']} {kind} {position}"
+            if key in handled:
+                continue
+            # The mark comes first; it is taken back if the work fails.
+            handled[key] = None
+            try:
+                work(kind, content, key)
+            except Exception as error:
+                del handled[key]
+                failures.append(error)
+    while len(handled) > 100_000:
+        del handled[next(iter(handled))]
+    # An item that fails does not hold up the others. They are skipped when the message comes back.
+    if failures:
+        raise failures[0]
+
+
+def work(kind: str, content: dict[str, Any], key: str) -> None:
+    """The place for your own code: a message, a receipt (`statuses`) or an error."""
+    print(json.dumps({"key": key, "kind": kind, "content": content}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Handles what customers write: each message once, and one that cannot be handled alone comes back."""
+"""Handles each message, receipt and error of a change once. A change with an item that fails comes back, alone."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from typing import Any
@@ -16,7 +17,6 @@ from aws_lambda_powertools.utilities.idempotency import (
     idempotent_function,
 )
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pywa import WhatsApp
 
 # Meta sends again for 7 days, and a copy may lie on the queue for 4.
 COPIES_COME_FOR = 11 * 24 * 3600
@@ -25,55 +25,51 @@ logger = Logger()
 s3 = boto3.client("s3")
 processor = BatchProcessor(event_type=EventType.SQS)
 handled = DynamoDBPersistenceLayer(table_name=os.environ["HANDLED_TABLE"])
-by_event_id = IdempotencyConfig(event_key_jmespath="event_id", expires_after_seconds=COPIES_COME_FOR)
-
-# Nothing is filtered, checked or dropped here: the ingress has verified the signature, the table knows copies, and a
-# message that failed must be read again when it comes back.
-whatsapp = WhatsApp(filter_updates=False, validate_updates=False, skip_duplicate_updates=False)
-parsed: list[Any] = []
-
-
-# pywa swallows what its handlers raise, so they only keep what it has made of the body.
-@whatsapp.on_message
-@whatsapp.on_callback_button
-@whatsapp.on_callback_selection
-@whatsapp.on_flow_completion
-@whatsapp.on_edited_message
-@whatsapp.on_deleted_message
-@whatsapp.on_phone_number_change
-@whatsapp.on_identity_change
-def keep(_: WhatsApp, update: Any) -> None:
-    parsed.append(update)
+by_key = IdempotencyConfig(event_key_jmespath="key", expires_after_seconds=COPIES_COME_FOR)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> Any:
-    by_event_id.register_lambda_context(context)
+    by_key.register_lambda_context(context)
     return process_partial_response(event=event, record_handler=on_record, processor=processor, context=context)
 
 
 def on_record(record: SQSRecord) -> None:
-    attributes = {name: attribute.string_value for name, attribute in record.message_attributes.items()}
-    if attributes.get("kind") == "messages":
-        on_message(message={**attributes, "body": body_of(record, attributes)})
+    attributes = {name: attribute.string_value or "" for name, attribute in record.message_attributes.items()}
+    change = json.loads(body_of(record, attributes))["entry"][0]["changes"][0]
+    # All three lists, whatever the attribute `kind`: it names only the first that is not empty.
+    lists = {kind: change["value"].get(kind) or [] for kind in ("messages", "statuses", "errors")}
+    if change["field"] != "messages" or not any(lists.values()):
+        # SQS deletes what is not reported as failed. This ends as a dead letter, which somebody looks at.
+        raise ValueError("neither a message nor a receipt nor an error")
+    failures = []
+    for kind, items in lists.items():
+        for position, content in enumerate(items):
+            # Copies of a change have the same event_id.
+            key = f"{attributes['event_id']} {kind} {position}"
+            try:
+                once(item={"key": key, "kind": kind, "content": content})
+            except Exception as error:
+                failures.append(error)
+    # An item that fails does not hold up the others. They are skipped when the message comes back.
+    if failures:
+        raise failures[0]
 
 
-def body_of(record: SQSRecord, attributes: dict[str, str | None]) -> str:
-    if "ExtendedPayloadSize" not in attributes:
-        return record.body
-    _, where = json.loads(record.body)
-    return s3.get_object(Bucket=where["s3BucketName"], Key=where["s3Key"])["Body"].read().decode()
+def body_of(record: SQSRecord, attributes: dict[str, str]) -> str | bytes:
+    body: str | bytes = record.body
+    if "ExtendedPayloadSize" in attributes:
+        _, where = json.loads(body)
+        body = s3.get_object(Bucket=where["s3BucketName"], Key=where["s3Key"])["Body"].read()
+    return base64.b64decode(body, validate=True) if attributes.get("encoding") == "base64" else body
 
 
-@idempotent_function(data_keyword_argument="message", persistence_store=handled, config=by_event_id)
-def on_message(message: dict[str, str]) -> dict[str, str]:
-    parsed.clear()
-    whatsapp.webhook_update_handler(message["body"].encode())
-    if not parsed:
-        raise ValueError("pywa cannot read the message")
-    return work(parsed[0], message)
+# Marks the key by a conditional write before the work. If the work fails, the mark is taken back.
+@idempotent_function(data_keyword_argument="item", persistence_store=handled, config=by_key)
+def once(item: dict[str, Any]) -> None:
+    work(item["kind"], item["content"], item["key"])
 
 
-def work(update: Any, message: dict[str, str]) -> dict[str, str]:
-    """The place for your own code. What it returns is kept with the event_id."""
-    logger.info("handled", extra={"event_id": message["event_id"], "type": type(update).__name__})
-    return {"type": type(update).__name__, "id": update.id, "request_id": message["request_id"]}
+def work(kind: str, content: dict[str, Any], key: str) -> None:
+    """The place for your own code: a message, a receipt (`statuses`) or an error."""
+    what = {"messages": "type", "statuses": "status", "errors": "title"}[kind]
+    logger.info("handled", extra={"key": key, "what": content[what]})

@@ -1,34 +1,44 @@
 #!/usr/bin/env bash
 # Works off what is on a queue, with nothing but curl and jq, and ends: ./consume.sh QUEUE_URL FILE_OF_EVENT_IDS
-# A message whose work fails ends it too, and comes back after the visibility timeout.
+# A message whose work fails is not deleted. It comes back after the visibility timeout; the exit status is 1.
 set -euo pipefail
 queue_url=$1
 done_file=$2
 body=$(mktemp)
 trap 'rm -f "$body"' EXIT
 
-# The place for your own code: $body is the file with what Meta sent.
+# The place for your own code: $body is the file with what Meta sent. One change can have many messages, receipts and
+# errors: read all three lists, whatever the attribute `kind`, which names only the first that is not empty.
 work() {
-    case $(attribute unrouted_reason)$(attribute encoding) in
-    "" | no-route | no-field | queue-unavailable | not-a-notification)
-        jq -c --arg event_id "$event_id" '{$event_id, field: ((.entry[0].changes[0].field)? // null)}' "$body"
-        ;;
-    *) jq -nc --arg event_id "$event_id" --arg bytes "$(wc -c <"$body")" '{$event_id, bytes: ($bytes | tonumber)}' ;;
-    esac
+    if ! jq empty "$body" 2>/dev/null; then
+        jq -nc --arg event_id "$event_id" --arg bytes "$(wc -c <"$body")" '{$event_id, bytes: ($bytes | tonumber)}'
+        return
+    fi
+    jq -c --arg event_id "$event_id" '([(.entry[0].changes[0])?][0] // {}) as {$field, $value}
+        | [$value | objects | .messages, .statuses, .errors | arrays[]] as $items
+        | if $field == "messages" and $items == [] then error("neither a message nor a receipt nor an error") else . end
+        | {$event_id, $field, items: ($items | length)}' "$body"
 }
 
 main() {
-    touch "$done_file"
+    # One worker at a time for each file: a copy is never in work beside the other.
+    exec 9>>"$done_file"
+    flock 9
+    failed=0
     while receive; do
         event_id=$(attribute event_id)
         if ! grep -qx "$event_id" "$done_file"; then
-            fetch
-            work
-            echo "$event_id" >>"$done_file"
+            if ! { fetch && work; }; then
+                echo "not handled: $event_id" >&2
+                failed=1
+                continue
+            fi
+            echo "$event_id" >&9
         fi
         sqs DeleteMessage --arg handle "$(jq -r .ReceiptHandle <<<"$message")" \
             '{QueueUrl: $url, ReceiptHandle: $handle}' >/dev/null
     done
+    exit "$failed"
 }
 
 receive() {
@@ -41,13 +51,12 @@ receive() {
 
 # In the order of the contract: a claim check, then base64.
 fetch() {
-    jq -j .Body <<<"$message" >"$body"
+    jq -j .Body <<<"$message" >"$body" || return 1
     if [ -n "$(attribute ExtendedPayloadSize)" ]; then
-        signed s3 --output "$body" "$(endpoint s3)/$(jq -r '.[1] | "\(.s3BucketName)/\(.s3Key)"' "$body")"
+        signed s3 --output "$body" "$(endpoint s3)/$(jq -r '.[1] | "\(.s3BucketName)/\(.s3Key)"' "$body")" || return 1
     fi
     if [ "$(attribute encoding)" = base64 ]; then
-        base64 -d "$body" >"$body.decoded"
-        mv "$body.decoded" "$body"
+        base64 -d "$body" >"$body.decoded" && mv "$body.decoded" "$body"
     fi
 }
 

@@ -22,9 +22,9 @@ pub(crate) fn client(aws: &SdkConfig) -> Client {
 }
 
 /// The body that a pointer points to.
-pub(crate) async fn body(s3: &Client, pointer: &str) -> Result<String, Failure> {
-    let Pointer(_, object) = serde_json::from_str(pointer)?;
+pub(crate) async fn body(s3: &Client, pointer: &[u8]) -> Result<Vec<u8>, Failure> {
+    let Pointer(_, object) = serde_json::from_slice(pointer)?;
     let found = s3.get_object().bucket(object.s3_bucket_name).key(object.s3_key).send().await;
     let bytes = found.map_err(describe)?.body.collect().await?;
-    Ok(String::from_utf8(bytes.to_vec())?)
+    Ok(bytes.to_vec())
 }

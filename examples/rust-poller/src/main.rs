@@ -1,16 +1,18 @@
-//! Polls a queue of messages and receipts: work first, then the message is deleted; what fails comes back.
+//! Polls a queue of messages and receipts: works on each item once, then deletes the message. One that fails comes back.
 
-use std::{env, io::Write as _, time::Duration};
+use std::{collections::HashSet, env, io::Write as _, time::Duration};
 
 use aws_config::BehaviorVersion;
-use aws_sdk_sqs::types::Message;
+use aws_sdk_sqs::types::Message as Received;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::{Value, from_value};
 
 mod claim_check;
 mod failure;
 mod notification;
 
 use failure::{Failure, describe};
-use notification::{Content, Notification};
+use notification::{Content, Error, Message, Receipt, items};
 
 /// After a call that failed, which the SDK has tried three times.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -21,6 +23,7 @@ async fn main() -> Result<(), Failure> {
     let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
     let sqs = aws_sdk_sqs::Client::new(&aws);
     let s3 = claim_check::client(&aws);
+    let mut handled = Handled::default();
     let mut end = std::pin::pin!(end());
     loop {
         let receive = sqs.receive_message().queue_url(&queue_url).message_attribute_names("All");
@@ -39,7 +42,7 @@ async fn main() -> Result<(), Failure> {
             }
         };
         for message in received.messages.unwrap_or_default() {
-            if let Err(error) = handle(&s3, &message).await {
+            if let Err(error) = handle(&s3, &message, &mut handled).await {
                 eprintln!("not handled: {error}");
                 continue;
             }
@@ -52,34 +55,66 @@ async fn main() -> Result<(), Failure> {
     }
 }
 
-async fn handle(s3: &aws_sdk_s3::Client, message: &Message) -> Result<(), Failure> {
+async fn handle(s3: &aws_sdk_s3::Client, message: &Received, handled: &mut Handled) -> Result<(), Failure> {
     let attribute = |name: &str| message.message_attributes.as_ref()?.get(name)?.string_value();
-    let mut body = message.body().unwrap_or_default().to_owned();
+    let mut body = message.body().unwrap_or_default().to_owned().into_bytes();
     if attribute("ExtendedPayloadSize").is_some() {
         body = claim_check::body(s3, &body).await?;
     }
-    let notification: Notification = serde_json::from_str(&body)?;
-    work(&notification, attribute("event_id").ok_or("there is no event_id")?)
+    if attribute("encoding") == Some("base64") {
+        body = BASE64_STANDARD.decode(body)?;
+    }
+    // Copies of a change have the same event_id.
+    let event_id = attribute("event_id").ok_or("there is no event_id")?;
+    let mut result = Ok(());
+    for (list, position, item) in items(&body)? {
+        // An item that fails does not hold up the others. They are skipped when the message comes back.
+        if let Err(error) = handled.once(format!("{event_id} {list} {position}"), |key| work(list, item, key)) {
+            result = Err(error);
+        }
+    }
+    result
 }
 
-/// The place for your own code; the event's id tells a copy.
-fn work(notification: &Notification, event_id: &str) -> Result<(), Failure> {
+/// The keys of the last items that were handled. This poller works on one item at a time; several of them need a table
+/// instead, with conditional writes as in `../python-lambda`.
+#[derive(Default)]
+struct Handled {
+    recent: HashSet<String>,
+    older: HashSet<String>,
+}
+
+impl Handled {
+    fn once(&mut self, key: String, work: impl FnOnce(&str) -> Result<(), Failure>) -> Result<(), Failure> {
+        if self.recent.contains(&key) || self.older.contains(&key) {
+            return Ok(());
+        }
+        work(&key)?;
+        self.recent.insert(key);
+        if self.recent.len() > 100_000 {
+            self.older = std::mem::take(&mut self.recent);
+        }
+        Ok(())
+    }
+}
+
+/// The place for your own code; copies have the same key.
+fn work(list: &str, item: Value, key: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    let [entry] = &notification.entry;
-    let [change] = &entry.changes;
-    for message in &change.value.messages {
-        let what = match &message.content {
+    if list == "messages" {
+        let message: Message = from_value(item)?;
+        let what = match message.content {
             Content::Text { text } => format!("{} characters", text.body.chars().count()),
             Content::Image { image } => format!("a picture, {}", image.mime_type),
             Content::Other => "something else".to_owned(),
         };
-        writeln!(out, "{event_id} message {}: {what}", message.id)?;
-    }
-    for receipt in &change.value.statuses {
-        writeln!(out, "{event_id} receipt {}: {:?}", receipt.id, receipt.status)?;
-    }
-    for error in &change.value.errors {
-        writeln!(out, "{event_id} error {}: {}", error.code, error.title)?;
+        writeln!(out, "{key} message {}: {what}", message.id)?;
+    } else if list == "statuses" {
+        let receipt: Receipt = from_value(item)?;
+        writeln!(out, "{key} receipt {}: {:?}", receipt.id, receipt.status)?;
+    } else {
+        let error: Error = from_value(item)?;
+        writeln!(out, "{key} error {}: {}", error.code, error.title)?;
     }
     Ok(())
 }

@@ -3,30 +3,34 @@
 //! Only what is always there is no `Option`, and what is unknown is let through: Meta adds to all of this.
 
 use serde::Deserialize;
+use serde_json::Value;
+
+use crate::failure::Failure;
 
 /// A notification on a queue has exactly one entry, and in it one change.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Notification {
-    pub(crate) entry: [Entry; 1],
+struct Notification {
+    entry: [Entry; 1],
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct Entry {
-    pub(crate) changes: [Change; 1],
+struct Entry {
+    changes: [Change; 1],
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct Change {
-    pub(crate) value: Value,
+struct Change {
+    field: String,
+    value: Lists,
 }
 
 /// The value of a change of the field `messages`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Value {
-    pub(crate) messages: Vec<Message>,
-    pub(crate) statuses: Vec<Receipt>,
-    pub(crate) errors: Vec<Error>,
+struct Lists {
+    messages: Vec<Value>,
+    statuses: Vec<Value>,
+    errors: Vec<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -81,4 +85,21 @@ pub(crate) enum Status {
 pub(crate) struct Error {
     pub(crate) code: i64,
     pub(crate) title: String,
+}
+
+/// The items of the only change, each with its list and position. They are read one by one, because one that is unreadable
+/// must not hold up the others.
+pub(crate) fn items(body: &[u8]) -> Result<Vec<(&'static str, usize, Value)>, Failure> {
+    let Notification { entry: [Entry { changes: [Change { field, value }] }] } = serde_json::from_slice(body)?;
+    // All three, whatever the attribute `kind`: it names only the first that is not empty.
+    let lists = [("messages", value.messages), ("statuses", value.statuses), ("errors", value.errors)];
+    let items = lists
+        .into_iter()
+        .flat_map(|(list, items)| items.into_iter().enumerate().map(move |(position, item)| (list, position, item)));
+    let items: Vec<_> = items.collect();
+    // This ends as a dead letter, which somebody looks at.
+    if field != "messages" || items.is_empty() {
+        return Err("neither a message nor a receipt nor an error".into());
+    }
+    Ok(items)
 }
