@@ -1,0 +1,267 @@
+"""The consumers of `examples/`, on the message files and on the queues that `local_queues.py` creates. No build of the function."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+import local_queues
+from expanded import CATCH_ALL, expand
+
+EXAMPLES = Path(local_queues.__file__).parent
+MESSAGES = EXAMPLES / "messages"
+LAMBDA = EXAMPLES / "python-lambda/.aws-sam/build/Consumer"
+# Each item of these is to be handled once; and a change without any, which must stay.
+FILES = ["messages-three", "messages-with-receipts", "copies", "messages-text-of-more-than-1-mib", "messages-errors"]
+ITEMS, WITHOUT_ITEMS = 3 + 3 + 1 + 1 + 1, "messages-without-kind"
+
+Environment = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[Environment]:
+    """The environment that a consumer needs for the local AWS of the script."""
+    command = [sys.executable, str(EXAMPLES / "local_queues.py"), "--stack", "first", str(MESSAGES / "copies.json")]
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as script:
+        assert script.stdout
+        try:
+            lines = iter(script.stdout.readline, "")
+            exports: list[list[str]] = []
+            for line in lines:
+                if "on unrouted:" in line:
+                    break
+                if line.startswith("export "):
+                    exports.append(line.removeprefix("export ").strip().split("=", 1))
+            yield variables | dict(exports)
+        finally:
+            script.send_signal(signal.SIGTERM)
+
+
+def sent(aws: Environment, stack: str, *files: str | Path) -> dict[str, str]:
+    """Creates the queues of a stack and sends files to them; returns the URLs by route."""
+    paths = [str(file if isinstance(file, Path) else MESSAGES / f"{file}.json") for file in files]
+    command = [sys.executable, str(EXAMPLES / "local_queues.py"), "--stack", stack, *paths]
+    output = subprocess.run(command, env=aws, check=True, capture_output=True, text=True).stdout
+    rows = [line.split() for line in output.splitlines() if line.startswith("# ")]
+    return {route.rstrip(":"): url for _, _, _, route, url in rows}
+
+
+def client(aws: Environment, service: str) -> Any:
+    session = boto3.Session("test", "test", region_name="us-east-1")
+    return session.client(service, endpoint_url=aws["AWS_ENDPOINT_URL"], config=Config(proxies={}))
+
+
+def depth(aws: Environment, url: str) -> tuple[int, int]:
+    """The messages that wait, and those that were received and not deleted."""
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    found = client(aws, "sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    return int(found[names[0]]), int(found[names[1]])
+
+
+def test_script_sends_every_message_to_its_queue(aws: Environment) -> None:
+    urls = sent(aws, "all", *(file.stem for file in MESSAGES.glob("*.json")))
+    for record in (record for file in (MESSAGES / "lambda").glob("*.json") for record in records(file.stem)):
+        route = record["eventSourceARN"].rpartition("whatsapp-ingress-")[2]
+        url = urls.pop(route, None)
+        expected = [
+            each["body"]
+            for file in (MESSAGES / "lambda").glob("*.json")
+            for each in records(file.stem)
+            if each["eventSourceARN"] == record["eventSourceARN"]
+        ]
+        if url:
+            assert sorted(received(aws, url)) == sorted(expected), route
+    assert all(depth(aws, url) == (0, 0) for url in urls.values())
+
+
+def received(aws: Environment, url: str) -> list[str]:
+    sqs, bodies = client(aws, "sqs"), []
+    while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+        bodies += [message["Body"] for message in messages]
+    return bodies
+
+
+def test_script_creates_the_queues_of_the_template(aws: Environment) -> None:
+    urls, sqs = sent(aws, "stack", "copies"), client(aws, "sqs")
+    template = expand()
+    queues = template.of_type("AWS::SQS::Queue")
+    of_template = {
+        queues[id]["QueueName"]: queues[template.dead_letter_queues()[id]]["QueueName"]
+        for route, id in template.routes().items()
+        if route != CATCH_ALL
+    }
+    found = {}
+    for url in urls.values():
+        names = ["RedrivePolicy", "VisibilityTimeout", "MessageRetentionPeriod"]
+        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        name = url.rpartition("/")[2]
+        [queue] = [queue for queue in queues.values() if queue["QueueName"] == name]
+        assert attributes["MessageRetentionPeriod"] == str(queue["MessageRetentionPeriod"]), name
+        if "RedrivePolicy" in attributes:
+            policy = json.loads(attributes["RedrivePolicy"])
+            assert int(policy["maxReceiveCount"]) == queue["RedrivePolicy"]["maxReceiveCount"]
+            assert attributes["VisibilityTimeout"] == str(queue["VisibilityTimeout"])
+            found[name] = policy["deadLetterTargetArn"].rpartition(":")[2]
+    assert found == of_template
+    assert len(urls) == len(found) + 1
+
+
+def test_node_poller_handles_every_item_once(aws: Environment, tmp_path: Path) -> None:
+    if not shutil.which("node"):
+        pytest.skip("Node.js is not installed")
+    failing = with_failing_item(tmp_path)
+    url = sent(aws, "node", *FILES, WITHOUT_ITEMS, failing)["messages"]
+    poller = EXAMPLES / "node-poller/poller.js"
+    assert poller.is_file(), "run `make consumers` first"
+    with subprocess.Popen(
+        ["node", str(poller)], env=aws | {"QUEUE_URL": url}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        keys = [json.loads(process.stdout.readline())["key"] for _ in range(ITEMS + 2)]
+        while depth(aws, url) != (0, 2):
+            pass
+        process.send_signal(signal.SIGTERM)
+        rest = process.stdout.read()
+    assert (len(set(keys)), rest) == (ITEMS + 2, "")
+
+
+def with_failing_item(folder: Path) -> Path:
+    """A file with three messages in one change, of which no consumer can read the second."""
+    content = json.loads((MESSAGES / "messages-three.json").read_text())
+    [message] = content["Messages"]
+    body = json.loads(message["Body"])
+    body["entry"][0]["changes"][0]["value"]["messages"][1] = None
+    message["Body"] = json.dumps(body)
+    message["MessageAttributes"]["event_id"]["StringValue"] = 64 * "f"
+    file = folder / "failing.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_node_poller_handles_every_receipt(aws: Environment) -> None:
+    if not shutil.which("node"):
+        pytest.skip("Node.js is not installed")
+    url = sent(aws, "receipts", "statuses-200", "statuses-delivered")["messages-statuses"]
+    poller = str(EXAMPLES / "node-poller/poller.js")
+    with subprocess.Popen(["node", poller], env=aws | {"QUEUE_URL": url}, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        keys = {json.loads(process.stdout.readline())["key"] for _ in range(201)}
+        while depth(aws, url) != (0, 0):
+            pass
+        process.send_signal(signal.SIGTERM)
+    assert len(keys) == 201
+
+
+def test_python_reader_handles_every_item_once(aws: Environment) -> None:
+    url = sent(aws, "reader", *FILES, WITHOUT_ITEMS)["messages"]
+    command = [sys.executable, str(EXAMPLES / "python-extended-client/reader.py"), url, "--until-empty"]
+    lines = subprocess.run(command, env=aws, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len(lines) == len({json.loads(line)["key"] for line in lines}) == ITEMS
+    assert depth(aws, url) == (0, 1)
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="curl and jq are not both installed")
+def test_shell_script_handles_every_change_once(aws: Environment, tmp_path: Path) -> None:
+    urls = sent(aws, "shell", *FILES, WITHOUT_ITEMS, "messages-text-refused", "not-json-in-utf-16", "not-json")
+    done = tmp_path / "done"
+
+    def run(url: str) -> tuple[int, list[dict[str, Any]]]:
+        command = [str(EXAMPLES / "shell/consume.sh"), url, str(done)]
+        ended = subprocess.run(command, env=aws, check=False, capture_output=True, text=True)
+        return ended.returncode, [json.loads(line) for line in ended.stdout.splitlines()]
+
+    status, lines = run(urls["messages"])
+    assert (status, sum(line["items"] for line in lines)) == (1, ITEMS)
+    assert depth(aws, urls["messages"]) == (0, 1)
+    status, lines = run(urls["unrouted"])
+    # The one in base64 without a reason is a copy of messages-text.
+    assert (status, len(lines), {"bytes" in line for line in lines}) == (0, 2, {True})
+    assert depth(aws, urls["unrouted"]) == (0, 0)
+
+
+# Handles events and prints for each the keys that were worked on and the ids of the failed messages.
+DRIVER = """
+import json, os, sys
+import boto3
+boto3.client("dynamodb").create_table(
+    TableName=os.environ["HANDLED_TABLE"], BillingMode="PAY_PER_REQUEST",
+    AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+    KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+)
+import app
+class Context:
+    function_name, aws_request_id = "consumer", "1"
+    invoked_function_arn = "arn:aws:lambda:us-east-1:123456789012:function:consumer"
+    def get_remaining_time_in_millis(self): return 30000
+worked, work = [], app.work
+def watched(kind, content, key):
+    if key in failing: raise RuntimeError(key)
+    work(kind, content, key)
+    worked.append(key)
+app.work = watched
+for failing, event in json.load(sys.stdin):
+    worked.clear()
+    failures = app.handler(event, Context())["batchItemFailures"]
+    print("RESULT", json.dumps([worked, [failure["itemIdentifier"] for failure in failures]]))
+"""
+
+Records = list[dict[str, Any]]
+
+
+def records(*files: str) -> Records:
+    return [each for file in files for each in json.loads((MESSAGES / f"lambda/{file}.json").read_text())["Records"]]
+
+
+def handle(aws: Environment, table: str, *events: tuple[list[str], Records]) -> list[tuple[list[str], list[str]]]:
+    """The keys and the ids of failed messages for each event, which has keys whose work fails."""
+    assert LAMBDA.is_dir(), "run `make consumers` first"
+    ended = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        input=json.dumps([(failing, {"Records": records}) for failing, records in events]),
+        env=aws | {"PYTHONPATH": str(LAMBDA), "HANDLED_TABLE": table, "POWERTOOLS_LOG_LEVEL": "ERROR"},
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    lines = [line.removeprefix("RESULT ") for line in ended.stdout.splitlines() if line.startswith("RESULT ")]
+    return [(keys, failures) for keys, failures in map(json.loads, lines)]
+
+
+def test_lambda_handles_every_item_of_a_change(aws: Environment) -> None:
+    sent(aws, "lambda", "messages-text-of-more-than-1-mib")
+    batch = records(*FILES, "statuses-200", "messages-text-refused", "messages-text-its-queue-deleted")
+    [(keys, failures)] = handle(aws, "every", ([], batch))
+    assert (len(keys), len(set(keys)), failures) == (ITEMS + 200, ITEMS + 200, [])
+
+
+def test_lambda_reports_what_it_does_not_handle(aws: Environment) -> None:
+    batch = records(WITHOUT_ITEMS, "unknown-field", "messages-text", "not-json", "not-json-in-utf-16", "other-product")
+    [(keys, failures)] = handle(aws, "reports", ([], batch))
+    assert len(keys) == 1
+    assert failures == [record["messageId"] for record in batch if record not in records("messages-text")]
+
+
+def test_lambda_retries_only_the_failed_item(aws: Environment) -> None:
+    batch = records("messages-three", "messages-text")
+    key = batch[0]["messageAttributes"]["event_id"]["stringValue"] + " messages 1"
+    first, second, third = handle(aws, "retries", ([key], batch), ([], batch[:1]), ([], batch))
+    assert (len(first[0]), first[1]) == (3, [batch[0]["messageId"]])
+    assert second == ([key], [])
+    assert third == ([], [])
+
+
+def test_lambda_handles_copies_of_a_batch_once(aws: Environment) -> None:
+    assert len(records("copies")) == 2
+    [(keys, failures)] = handle(aws, "copies", ([], records("copies")))
+    assert (len(keys), failures) == (1, [])
