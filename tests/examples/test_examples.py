@@ -135,7 +135,8 @@ def poll(aws: Environment, url: str, items: int, not_deleted: int) -> set[str]:
             assert process.stdout
             keys = [json.loads(process.stdout.readline())["key"] for _ in range(items)]
             while depth(aws, url) != (0, not_deleted):
-                assert process.poll() is None, depth(aws, url)
+                assert process.poll() is None
+                assert sum(depth(aws, url)) >= not_deleted, "it deleted what it did not handle"
                 time.sleep(0.2)
             process.kill()
             assert process.stdout.read() == ""
