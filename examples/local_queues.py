@@ -32,9 +32,8 @@ FIELDS = [
     "messages-statuses", "phone_number_name_update", "phone_number_quality_update", "security",
 ]  # fmt: skip
 DAY = 24 * 60 * 60
-ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"} | dict.fromkeys(
-    ("AWS_REGION", "AWS_DEFAULT_REGION"), "us-east-1"
-)
+KEYS = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "test")
+ENVIRONMENT = KEYS | dict.fromkeys(("AWS_REGION", "AWS_DEFAULT_REGION"), "us-east-1")
 
 
 def main() -> None:
@@ -47,7 +46,7 @@ def main() -> None:
     try:
         if not endpoint:
             endpoint, server = start_aws()
-        for name, value in ENVIRONMENT.items() | {("AWS_ENDPOINT_URL", endpoint)}:
+        for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint}).items():
             print(f"export {name}={value}")
         config = Config(proxies={}, s3={"addressing_style": "path"})
         sqs, s3 = (
@@ -60,8 +59,8 @@ def main() -> None:
             for message in json.loads(file.read_text())["Messages"]:
                 send(sqs, s3, urls, message)
         for route, url in urls.items():
-            attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
-            print(f"# {attributes['Attributes']['ApproximateNumberOfMessages']} on {route}: {url}", flush=True)
+            found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
+            print(f"# {found['Attributes']['ApproximateNumberOfMessages']} on {route}: {url}", flush=True)
         if server:
             server.wait()
     except KeyboardInterrupt:
