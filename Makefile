@@ -97,7 +97,7 @@ sign: ## updates the signatures of the samples
 
 .PHONY: messages
 messages: ## writes examples/messages and the examples of docs/contract.md anew, from events/
-	WRITE_EXAMPLES=1 cargo test --workspace --test handler -- contract::examples message_files
+	WRITE_EXAMPLES=1 cargo test --workspace --features $(LOCAL_AWS) --test handler -- contract::examples message_files
 
 LIBRARIES := .local/libraries
 

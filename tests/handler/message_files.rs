@@ -113,7 +113,7 @@ fn present(folder: &Path) -> BTreeMap<String, String> {
     for (prefix, folder) in [("", folder.to_owned()), ("lambda/", folder.join("lambda"))] {
         for file in fs::read_dir(folder).into_iter().flatten().map(Result::unwrap) {
             let name = file.file_name().into_string().unwrap();
-            if name.ends_with(".json") {
+            if file.path().extension().is_some_and(|extension| extension == "json") {
                 present.insert(format!("{prefix}{name}"), fs::read_to_string(file.path()).unwrap());
             }
         }
