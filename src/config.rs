@@ -85,7 +85,7 @@ mod tests {
             ),
             (
                 &[("SECRET_ID", "s"), ("QUEUE_URLS", "x")],
-                "QUEUE_URLS is not a JSON object of strings: expected value at line 1 column 1",
+                "QUEUE_URLS is not a JSON object of routes: expected value at line 1 column 1",
             ),
             (&[("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES), ("PAYLOAD_BUCKET", "")], "PAYLOAD_BUCKET is empty"),
             (

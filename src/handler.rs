@@ -89,7 +89,7 @@ enum RequestError {
     ClientCertificate,
     #[error("credentials expired")]
     ExpiredCredentials,
-    #[error("{} of {} not stored, {} diverted", .0.not_stored, .0.fragments, .0.diverted)]
+    #[error("{} of {} not stored, {} diverted", .0.not_stored, .0.messages, .0.diverted)]
     NotStored(StoreReport),
 }
 
@@ -233,12 +233,12 @@ impl Ingress {
         let stored = self.secrets.refresh_alongside(store, deadline, metrics).await;
         metrics.time(Metric::StoreTime, started.elapsed());
         metrics.count(Metric::Changes, stored.fragments);
-        metrics.count(Metric::Stored, stored.fragments - stored.not_stored);
+        metrics.count(Metric::Stored, stored.messages - stored.not_stored);
         metrics.count(Metric::Diverted, stored.diverted);
         metrics.count(Metric::NotStored, stored.not_stored);
         metrics.count(Metric::Unrouted, stored.unrouted);
         // If something was stored, the credentials still work.
-        if stored.has_expired_credentials && stored.not_stored == stored.fragments {
+        if stored.has_expired_credentials && stored.not_stored == stored.messages {
             return Err(RequestError::ExpiredCredentials);
         }
         if stored.not_stored > 0 { Err(RequestError::NotStored(stored)) } else { Ok(Accepted::Stored) }

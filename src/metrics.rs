@@ -33,11 +33,13 @@ pub enum Metric {
     Changes,
     /// Messages that were stored with a pointer to a body in S3.
     ClaimChecked,
-    /// Fragments on the catch-all queue because their own queue was unavailable or rejected them; also by route.
+    /// Messages on the catch-all queue because their own queue was unavailable or rejected them; also by route.
+    ///
+    /// Like [`Self::NotStored`] and [`Self::Stored`], it counts a message for each queue of a fragment's route.
     Diverted,
     /// Time between the first change's timestamp and the function's clock.
     EventAge,
-    /// Fragments that were not stored.
+    /// Messages that were not stored.
     NotStored,
     /// Signed notifications. Zero for other requests, so that silence differs from a function that does not run.
     Notifications,
@@ -57,7 +59,7 @@ pub enum Metric {
     SignatureMismatches,
     /// Time from a verified signature until storing ended, including a wait for the secret.
     StoreTime,
-    /// Fragments that were stored.
+    /// Messages that were stored.
     Stored,
     /// Fragments without a route; also by reason.
     Unrouted,

@@ -1,6 +1,12 @@
-//! Stores the fragments of a notification on their queues, or on the catch-all queue if a queue is unavailable.
+//! Stores the fragments of a notification on the queues of their routes, or on the catch-all queue if a queue is unavailable.
 
-use std::{collections::BTreeMap, pin::pin, ptr, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    ptr,
+    sync::{OnceLock, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use aws_sdk_sqs::Client;
 use futures_util::{
@@ -50,18 +56,22 @@ pub struct Queues {
     payloads: Payloads,
 }
 
-/// The number of fragments of a request that were stored, diverted or not stored.
+/// The number of fragments of a request, and of their messages that were stored, diverted or not stored.
+///
+/// A fragment has a message for each queue of its route.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreReport {
     /// Fragments of the request.
     pub fragments: usize,
     /// Fragments without a route, whether they are stored or not.
     pub unrouted: usize,
-    /// Fragments on the catch-all queue because their own queue was unavailable or rejected them.
+    /// Messages for all queues.
+    pub messages: usize,
+    /// Messages on the catch-all queue because their own queue was unavailable or rejected them.
     pub diverted: usize,
-    /// Fragments that are not stored.
+    /// Messages that are not stored.
     pub not_stored: usize,
-    /// Whether AWS rejected the credentials of fragments that are not stored.
+    /// Whether AWS rejected the credentials of messages that are not stored.
     pub has_expired_credentials: bool,
 }
 
@@ -91,51 +101,58 @@ impl Queues {
     }
 
     fn catch_all(&self) -> &Queue {
-        &self.routes.queues()[self.routes.catch_all_index()]
+        self.routes.catch_all()
     }
 
-    /// Stores every fragment on its queue until the deadline.
+    /// Stores every fragment on all queues of its route until the deadline.
     ///
     /// Items are diverted to the catch-all queue if their queue fails or is silent for half of the time, cannot be used,
     /// rejects them, or is too slow for all of them. Other queues do not wait for it. A call is not abandoned while it may still
     /// succeed. A message may be stored twice, with the same `event_id`: if a response was lost, or came later than the message
     /// was diverted. Order is kept within a group of a FIFO queue, unless SQS rejects an entry and stores a later one of the same call.
     pub async fn store(&self, fragments: &[Fragment<'_>], context: StoreContext<'_>) -> StoreReport {
+        let event_ids: Vec<_> = fragments.iter().map(|_| OnceLock::new()).collect();
         let mut by_queue: Vec<Vec<Item<'_>>> = self.routes.queues().iter().map(|_| Vec::new()).collect();
-        for fragment in fragments {
-            let destination = match fragment {
-                Fragment::Change(change) => self.routes.find(change.field.as_deref(), change.kind),
-                Fragment::Other(_) | Fragment::NotJson(_) => self.routes.find(None, None),
-            };
-            by_queue[destination.queue_index].push(Item::new(fragment, destination.route));
+        let mut report = StoreReport { fragments: fragments.len(), ..StoreReport::default() };
+        let (mut by_route, mut by_reason) = (BTreeMap::new(), BTreeMap::new());
+        for (fragment, event_id) in fragments.iter().zip(&event_ids) {
+            let destination = self.routes.find(fragment);
+            if let Some(route) = destination.route {
+                *by_route.entry(route).or_default() += 1;
+            } else {
+                report.unrouted += 1;
+                *by_reason.entry(UnroutedReason::of_fragment(fragment).name()).or_default() += 1;
+            }
+            report.messages += destination.queue_indices.len();
+            for queue in destination.queue_indices {
+                by_queue[*queue].push(Item::new(fragment, event_id, destination.route));
+            }
         }
-        let unrouted = by_queue.iter().flatten().filter(|item| item.unrouted.is_some()).count();
-        for (route, count) in tally(by_queue.iter().flatten().filter_map(|item| item.route)) {
-            context.metrics.count_part(Metric::Changes, route, count);
-        }
-        for (reason, count) in
-            tally(by_queue.iter().flatten().filter_map(|item| item.unrouted.map(UnroutedReason::name)))
-        {
-            context.metrics.count_part(Metric::Unrouted, reason, count);
+        for (metric, counts) in [(Metric::Changes, by_route), (Metric::Unrouted, by_reason)] {
+            for (part, count) in counts {
+                context.metrics.count_part(metric, part, count);
+            }
         }
         let needs: Vec<_> =
             by_queue.iter().zip(self.routes.queues()).map(|(items, queue)| needed_batches(items, queue)).collect();
-        let shares = concurrency_shares(&needs, max_concurrency(fragments));
+        let shares = concurrency_shares(&needs, max_concurrency(by_queue.iter().flatten()));
         let shares = shares.into_iter().map(|concurrency| QueueContext { store: context, concurrency });
         let filled = by_queue.into_iter().zip(shares).enumerate().filter(|(_, (items, _))| !items.is_empty());
         let sent = join_all(filled.map(|(queue, (items, context))| self.store_to_queue(queue, items, context))).await;
-        sent.into_iter().fold(
-            StoreReport { fragments: fragments.len(), unrouted, ..StoreReport::default() },
-            |sum, one| StoreReport {
-                diverted: sum.diverted + one.diverted,
-                not_stored: sum.not_stored + one.not_stored,
-                has_expired_credentials: sum.has_expired_credentials || one.has_expired_credentials,
-                ..sum
-            },
-        )
+        sent.into_iter().fold(report, |sum, one| StoreReport {
+            diverted: sum.diverted + one.diverted,
+            not_stored: sum.not_stored + one.not_stored,
+            has_expired_credentials: sum.has_expired_credentials || one.has_expired_credentials,
+            ..sum
+        })
     }
 
-    async fn store_to_queue(&self, queue: usize, items: Vec<Item<'_>>, context: QueueContext<'_>) -> StoreReport {
+    async fn store_to_queue<'p>(
+        &'p self,
+        queue: usize,
+        items: Vec<Item<'p>>,
+        context: QueueContext<'_>,
+    ) -> StoreReport {
         let is_catch_all = queue == self.routes.catch_all_index();
         let queue = &self.routes.queues()[queue];
         let sum = if is_catch_all {
@@ -156,7 +173,7 @@ impl Queues {
     /// Diverts items as soon as their own queue failed to store them.
     async fn divert_unsent<'s, 'p>(
         &'s self,
-        queue: &'s Queue,
+        queue: &'p Queue,
         mut unsent: UnboundedReceiver<Unsent<'s, 'p>>,
         context: QueueContext<'s>,
     ) -> Diversion<'p> {
@@ -168,7 +185,7 @@ impl Queues {
             if !failed.is_empty() && (!is_open || Instant::now() >= collect_until) {
                 let failed = std::mem::take(&mut failed);
                 log_errors("queue failed, diverting its messages to the catch-all queue", queue, &failed);
-                diversions.push(async move { self.divert(&failed, context, true).await }.boxed());
+                diversions.push(async move { self.divert(queue, &failed, context, true).await }.boxed());
             }
             select! {
                 biased;
@@ -192,14 +209,15 @@ impl Queues {
         sum
     }
 
-    /// Sends items to the catch-all queue instead of their own.
+    /// Sends items to the catch-all queue instead of their own, `queue`.
     async fn divert<'p>(
         &self,
+        queue: &'p Queue,
         failed: &[(Item<'p>, SendError)],
         context: QueueContext<'_>,
         allows_second_call: bool,
     ) -> Diversion<'p> {
-        let items: Vec<_> = failed.iter().map(|(item, _)| item.diverted()).collect();
+        let items: Vec<_> = failed.iter().map(|(item, _)| item.diverted(queue)).collect();
         let mut by_route = tally(items.iter().filter_map(|item| item.route));
         let not_stored = self.send_to_catch_all(items, context, allows_second_call).await;
         for route in not_stored.iter().filter_map(|(item, _)| item.route) {
@@ -215,7 +233,7 @@ impl Queues {
     /// copy. Without that, a queue that answers probes but no messages would fail every delivery.
     async fn divert_unanswered<'p>(
         &self,
-        queue: &Queue,
+        queue: &'p Queue,
         batch: Unanswered<'_, 'p>,
         store: StoreContext<'_>,
     ) -> Diversion<'p> {
@@ -228,7 +246,7 @@ impl Queues {
                     let (not_stored, failed): (Vec<_>, Vec<_>) =
                         unstored(items, result).into_iter().partition(|(_, error)| error.is_payload_error());
                     log_errors("queue failed, diverting its messages to the catch-all queue", queue, &failed);
-                    let mut diversion = self.divert(&failed, context, false).await;
+                    let mut diversion = self.divert(queue, &failed, context, false).await;
                     diversion.not_stored.extend(not_stored);
                     return diversion;
                 }
@@ -242,9 +260,9 @@ impl Queues {
             return Diversion { by_route: BTreeMap::new(), not_stored };
         }
         progress.is_diverted.store(true, Relaxed);
-        let silent = unstored(items.iter().map(Item::diverted).collect(), progress.timeout(entries));
+        let silent = unstored(items.iter().map(|item| item.diverted(queue)).collect(), progress.timeout(entries));
         log_errors("queue failed, diverting its messages to the catch-all queue", queue, &silent);
-        let mut divert = pin!(self.divert(&silent, context, false));
+        let mut divert = pin!(self.divert(queue, &silent, context, false));
         let (mut diversion, missing) = select! {
             biased;
             result = &mut calls => {
@@ -362,13 +380,13 @@ fn needed_batches(items: &[Item<'_>], queue: &Queue) -> usize {
 }
 
 /// The batches that may be under way at a time: fewer if the messages are large and many.
-fn max_concurrency(fragments: &[Fragment<'_>]) -> usize {
-    let total: usize = fragments.iter().map(Fragment::size).sum();
-    let largest = fragments.iter().map(Fragment::size).max().unwrap_or_default();
+fn max_concurrency<'i>(items: impl Iterator<Item = &'i Item<'i>>) -> usize {
+    let sizes = items.map(|item| item.fragment.size());
+    let (total, largest) = sizes.fold((0, 1), |(total, largest), size| (total + size, size.max(largest)));
     if total <= MAX_BYTES_UNDER_WAY {
         MAX_CONCURRENCY
     } else {
-        (MAX_BYTES_UNDER_WAY / largest.max(1)).clamp(1, MAX_CONCURRENCY)
+        (MAX_BYTES_UNDER_WAY / largest).clamp(1, MAX_CONCURRENCY)
     }
 }
 

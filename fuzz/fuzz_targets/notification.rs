@@ -21,6 +21,12 @@ use whatsapp_ingress_fuzz::{
 
 const REQUEST: RequestContext<'_> = RequestContext { request_id: "request", group_key: "key", trace: None };
 
+/// The queue of a diverted message.
+const QUEUE: &str = "messages.fifo";
+
+/// The maximum length of a queue name in SQS.
+const MAX_QUEUE_NAME: usize = 80;
+
 /// The limit of compared fragments, to save time.
 const MAX_COMPARED_FRAGMENTS: usize = 200;
 
@@ -40,16 +46,20 @@ fn check(body: &[u8]) {
         assert_equals_oracle(fragment, expected, body);
         assert_unchanged_by_second_split(fragment);
         let id = event_id(fragment);
-        for (unrouted, fifo) in
-            [(None, true), (Some(UnroutedReason::of_fragment(fragment)), false), (Some(QueueUnavailable), false)]
-        {
+        for (unrouted, fifo) in [
+            (None, true),
+            (Some(UnroutedReason::of_fragment(fragment)), false),
+            (Some(QueueUnavailable { queue: QUEUE }), false),
+        ] {
             let message = Message::new(fragment, &id, REQUEST, unrouted, fifo);
             assert_attributes(&message, fragment, expected, unrouted);
             assert_allowed_by_sqs(message, fifo);
         }
-        let raw_base64 = Message::raw_base64(fragment, &id, true);
-        assert_eq!(BASE64.decode(&raw_base64.body).expect("is base64"), bytes(fragment));
-        assert_allowed_by_sqs(raw_base64, true);
+        for diverted_from in [None, Some(QUEUE)] {
+            let raw_base64 = Message::raw_base64(fragment, &id, diverted_from, true);
+            assert_eq!(BASE64.decode(&raw_base64.body).expect("is base64"), bytes(fragment));
+            assert_allowed_by_sqs(raw_base64, true);
+        }
     }
 }
 
@@ -114,7 +124,7 @@ fn assert_attributes(
     message: &Message,
     fragment: &Fragment<'_>,
     expected: &Expected,
-    unrouted: Option<UnroutedReason>,
+    unrouted: Option<UnroutedReason<'_>>,
 ) {
     let attribute = |key: &str| {
         message.attributes.iter().find(|(name, _)| *name == key).map(|(_, value)| match value {
@@ -148,6 +158,8 @@ fn assert_attributes(
     assert_eq!(attribute("event_id"), Some(&*event_id(fragment)));
     assert_eq!(attribute("request_id"), Some("request"));
     assert_eq!(attribute("unrouted_reason"), unrouted.map(UnroutedReason::name));
+    let is_diverted = matches!(unrouted, Some(QueueUnavailable { .. }));
+    assert_eq!(attribute("diverted_from"), is_diverted.then_some(QUEUE));
 }
 
 /// Returns whether a character can break a log line or change its text direction.
@@ -170,12 +182,14 @@ fn assert_allowed_by_sqs(mut message: Message, fifo: bool) {
     assert_eq!(message.deduplication_id.is_some(), fifo);
     message.deduplication_id.iter().for_each(|id| assert_allowed_as_id(id));
 
-    // The size reserves space for any reason. The two longest reasons differ by one byte.
+    // The size reserves space for any reason and any queue name. The two longest reasons differ by one byte.
     let reason_size = |reason: &str| "unrouted_reasonString".len() + reason.len();
     let is_reason = |(name, _): &&(&str, Attribute)| *name == "unrouted_reason";
-    let total: usize = message.attributes.iter().map(|(name, value)| attribute_size(name, value)).sum();
+    let others = message.attributes.iter().filter(|(name, _)| *name != "diverted_from");
+    let total: usize = others.map(|(name, value)| attribute_size(name, value)).sum();
     let reason = message.attributes.iter().find(is_reason).map_or(0, |(name, value)| attribute_size(name, value));
-    let needed = message.body.len() + total - reason + reason.max(reason_size("queue-unavailable"));
+    let diverted_from = "diverted_fromString".len() + MAX_QUEUE_NAME;
+    let needed = message.body.len() + total - reason + reason.max(reason_size("queue-unavailable")) + diverted_from;
     let size = message.size();
     assert!((needed..=needed + 1).contains(&size), "the size is {size}, but {needed} bytes are needed");
 

@@ -5,16 +5,17 @@ use std::sync::OnceLock;
 use whatsapp_webhook::{
     message::{DEFAULT_GROUP_ID, MAX_MESSAGE_BYTES, Message, RequestContext, UnroutedReason, event_id, group_id},
     notification::Fragment,
+    routes::Queue,
 };
 
-/// A fragment on its way to a queue.
+/// A fragment on its way to one of its queues.
 pub(super) struct Item<'p> {
     pub(super) fragment: &'p Fragment<'p>,
-    /// Computed on first use, while calls for other items are under way.
-    event_id: OnceLock<String>,
+    /// Shared by the items of a fragment. Computed on first use, while calls for other items are under way.
+    event_id: &'p OnceLock<String>,
     /// The route of the fragment, even after it was diverted. `None`: no route matches.
     pub(super) route: Option<&'p str>,
-    pub(super) unrouted: Option<UnroutedReason>,
+    unrouted: Option<UnroutedReason<'p>>,
     /// The message, if it has been built already.
     message: Option<Message>,
     /// Sent in a batch of its own, because SQS rejected a batch without naming an entry.
@@ -27,17 +28,17 @@ pub(super) struct Item<'p> {
 pub(super) enum Encoding {
     /// As the contract describes it.
     Contract,
-    /// Base64 with two attributes, which leaves SQS nothing to reject but the size.
+    /// Base64 with few attributes, which leaves SQS nothing to reject but the size.
     RawBase64,
     /// The same in S3, because a queue can have a lower size limit than SQS.
     RawBase64InS3,
 }
 
 impl<'p> Item<'p> {
-    pub(super) fn new(fragment: &'p Fragment<'p>, route: Option<&'p str>) -> Self {
+    pub(super) fn new(fragment: &'p Fragment<'p>, event_id: &'p OnceLock<String>, route: Option<&'p str>) -> Self {
         Self {
             fragment,
-            event_id: OnceLock::new(),
+            event_id,
             route,
             unrouted: route.is_none().then(|| UnroutedReason::of_fragment(fragment)),
             message: None,
@@ -46,13 +47,10 @@ impl<'p> Item<'p> {
         }
     }
 
-    /// The same fragment for the catch-all queue, because the queue of its route is unavailable.
-    pub(super) fn diverted(&self) -> Self {
-        Self {
-            event_id: self.event_id.clone(),
-            unrouted: Some(UnroutedReason::QueueUnavailable),
-            ..Self::new(self.fragment, self.route)
-        }
+    /// The same fragment for the catch-all queue, because a queue of its route is unavailable.
+    pub(super) fn diverted(&self, queue: &'p Queue) -> Self {
+        let unrouted = Some(UnroutedReason::QueueUnavailable { queue: &queue.name });
+        Self { unrouted, ..Self::new(self.fragment, self.event_id, self.route) }
     }
 
     pub(super) fn isolated(self) -> Self {
@@ -103,7 +101,8 @@ impl<'p> Item<'p> {
         if self.encoding == Encoding::Contract {
             Message::new(self.fragment, self.event_id(), request, self.unrouted, fifo)
         } else {
-            Message::raw_base64(self.fragment, self.event_id(), fifo)
+            let diverted_from = self.unrouted.and_then(UnroutedReason::diverted_from);
+            Message::raw_base64(self.fragment, self.event_id(), diverted_from, fifo)
         }
     }
 }

@@ -234,7 +234,7 @@ async fn only_a_permanently_rejected_entry_is_diverted() {
 async fn entry_rejected_by_both_queues_is_sent_as_base64() {
     let webhook = Webhook::start();
     let sent = Notification::of(&["messages", "security", "calls"]);
-    let reject_attributes = Fault::reject_entries(|entry| entry.attributes.len() > 2).sender_fault();
+    let reject_attributes = Fault::reject_entries(|entry| entry.attributes.len() > 3).sender_fault();
     webhook.queue("messages").inject_fault(reject_attributes.clone(), Frequency::Always);
     webhook.queue("unrouted").inject_fault(reject_attributes, Frequency::Always);
     assert_eq!(webhook.deliver(&sent.body).await.status, 200);

@@ -92,9 +92,10 @@ fn claim_checks(sample: &Sample) -> Vec<Message> {
     let mut all = Vec::new();
     for fragment in &split(&sample.body) {
         let id = event_id(fragment);
-        for mut message in
-            [Message::new(fragment, &id, request, reason(fragment), false), Message::raw_base64(fragment, &id, false)]
-        {
+        for mut message in [
+            Message::new(fragment, &id, request, reason(fragment), false),
+            Message::raw_base64(fragment, &id, None, false),
+        ] {
             message.replace_body_with_pointer("a-bucket", &Payloads::key(Some("messages"), &id));
             all.push(message);
         }
@@ -243,6 +244,10 @@ mod invalid_messages {
             ("messages-text", "kind", "calls"),
             ("account-update", "kind", "messages"),
             ("messages-text", "phone_number_id", ""),
+            ("messages-text", "diverted_from", "messages"),
+            ("unknown-field", "diverted_from", "messages"),
+            ("other-product", "diverted_from", "messages"),
+            ("not-json", "diverted_from", "messages"),
             ("messages-text", "encoding", "base64"),
             ("messages-text", "encoding", "gzip"),
             ("messages-text", "ExtendedPayloadSize", "1100000"),
@@ -252,6 +257,21 @@ mod invalid_messages {
             other["attributes"][attribute] = value.into();
             assert!(!is_valid(&other), "{name} with {attribute} {value}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn diverted_message_without_a_queue_name() {
+        let stored = deliver(&sample("messages-text"), reject_except_on_catch_all).await;
+        let diverted = consumer_view(&stored[0].body, &stored[0].attributes).unwrap();
+        assert!(is_valid(&diverted));
+        for name in ["", "a b", "https://host/1/messages", "messages.fifo.x", &"x".repeat(81)] {
+            let mut other = diverted.clone();
+            other["attributes"]["diverted_from"] = name.into();
+            assert!(!is_valid(&other), "{name}");
+        }
+        let mut less = diverted.clone();
+        less["attributes"].as_object_mut().unwrap().remove("diverted_from");
+        assert!(!is_valid(&less));
     }
 
     #[tokio::test]

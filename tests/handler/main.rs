@@ -7,4 +7,5 @@ mod message_files;
 mod properties;
 mod refresh;
 mod requests;
+mod routes;
 mod support;

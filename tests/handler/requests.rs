@@ -12,6 +12,9 @@ use lambda_http::{Body, aws_lambda_events::apigw::ApiGatewayV2httpResponse};
 use tokio::time::Instant;
 use whatsapp_webhook::signature::sign;
 
+/// The room that a message always leaves for the attributes of a diverted one.
+const DIVERTED_BYTES: usize = "unrouted_reasonStringqueue-unavailable".len() + "diverted_fromString".len() + 80;
+
 const ROUTES: [(&str, &str); 3] =
     [("messages", "messages"), ("messages.statuses", "receipts"), ("security", "security")];
 
@@ -291,9 +294,7 @@ mod batches {
         };
         webhook.deliver(notification(0)).await;
         let small = webhook.stored_entries().remove(0);
-        // Space for the reason is always reserved.
-        let reason = "unrouted_reason".len() + "String".len() + "queue-unavailable".len();
-        let room = 1_048_576 - small.bytes() - reason;
+        let room = 1_048_576 - small.bytes() - DIVERTED_BYTES;
         assert_eq!(webhook.deliver(notification(room)).await, 200);
         assert_eq!(webhook.bodies("security")[1], notification(room));
         assert_eq!(webhook.deliver(notification(room + 1)).await, 503);
@@ -306,8 +307,7 @@ mod batches {
         let change = |filler: usize| format!(r#"{{"field":"security","value":"{}"}}"#, "x".repeat(filler));
         let notification = |changes: &str| format!(r#"{{"entry":[{{"changes":[{changes}]}}]}}"#);
         webhook.deliver(notification(&change(0))).await;
-        let reason = "unrouted_reason".len() + "String".len() + "queue-unavailable".len();
-        let room = 1_048_576 - 2 * (webhook.stored_entries()[0].bytes() + reason);
+        let room = 1_048_576 - 2 * (webhook.stored_entries()[0].bytes() + DIVERTED_BYTES);
         for more in [0, 1] {
             let changes = [change(room / 2), change(room - room / 2 + more)].join(",");
             assert_eq!(webhook.deliver(notification(&changes)).await, 200);
@@ -490,7 +490,7 @@ mod failures {
             (stored_entry.queue.as_str(), &stored_entry.body),
             ("unrouted", &base64(expected_body(0, "messages").as_bytes()))
         );
-        assert_eq!(stored_entry.attributes.keys().collect::<Vec<_>>(), ["encoding", "event_id"]);
+        assert_eq!(stored_entry.attributes.keys().collect::<Vec<_>>(), ["diverted_from", "encoding", "event_id"]);
         assert_eq!(webhook.entries().len(), 3);
     }
 

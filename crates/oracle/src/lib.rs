@@ -78,13 +78,33 @@ impl Fragment {
         if let Self::Change(change) = self { change.kind } else { None }
     }
 
-    /// The first of these routes that exists: of field and kind, of the field, the catch-all.
+    /// The phone number id and the entry id of a change.
+    fn ids(&self) -> Vec<String> {
+        let Self::Change(change) = self else { return Vec::new() };
+        let entry_id = change.entry_id.as_deref().and_then(scalar);
+        [change.phone_number_id.clone(), entry_id].into_iter().flatten().collect()
+    }
+
+    /// The first of these routes that exists: of field, kind and an id, of field and an id, of field and kind, of the field, the
+    /// catch-all.
     #[must_use]
     pub fn route(&self, exists: impl Fn(&str) -> bool) -> String {
-        let Some(field) = self.field() else { return CATCH_ALL.to_owned() };
+        // A field with a dot, an at sign or the name of the catch-all route is not a field that a route can have.
+        let field = self.field().filter(|field| !field.contains(['.', '@']) && *field != CATCH_ALL);
+        let Some(field) = field else { return CATCH_ALL.to_owned() };
         let of_kind = self.kind().map(|kind| format!("{field}.{kind}"));
-        let routes = of_kind.into_iter().chain([field.to_owned()]);
-        routes.into_iter().find(|route| exists(route)).unwrap_or_else(|| CATCH_ALL.to_owned())
+        let most_specific_first = [of_kind, Some(field.to_owned())].into_iter().flatten();
+        let narrowed =
+            most_specific_first.clone().flat_map(|route| self.ids().into_iter().map(move |id| format!("{route}@{id}")));
+        narrowed.chain(most_specific_first).find(|route| exists(route)).unwrap_or_else(|| CATCH_ALL.to_owned())
+    }
+
+    /// The queues of the fragment as the JSON text of the routes has them: names or URLs.
+    #[must_use]
+    pub fn queues(&self, routes: &str) -> Vec<String> {
+        let route = self.route(|route| !named(routes, route).is_empty());
+        let queues = named(routes, &route).into_iter().flat_map(|value| array(value).unwrap_or_else(|| vec![value]));
+        queues.map(|queue| string(queue).expect("a queue is a string")).collect()
     }
 
     /// The attribute `unrouted_reason` of a message on this route.

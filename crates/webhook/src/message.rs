@@ -7,7 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::notification::{Change, EnvelopedJson, Fragment, string_or_number};
+use crate::notification::{Change, EnvelopedJson, Fragment};
 
 /// The maximum size of a message and of a batch in SQS: 1 MiB of UTF-8, with the attributes.
 ///
@@ -23,9 +23,17 @@ const MAX_GROUP_ID_CHARACTERS: usize = 128;
 /// The group id that all messages without a phone number id and an entry id share.
 pub const DEFAULT_GROUP_ID: &str = "-";
 
+/// The maximum length of the name of a queue.
+///
+/// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html>
+pub const MAX_QUEUE_NAME_BYTES: usize = 80;
+
+const UNROUTED_REASON: &str = "unrouted_reason";
+const DIVERTED_FROM: &str = "diverted_from";
+
 /// The reason why a message is on the catch-all queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UnroutedReason {
+pub enum UnroutedReason<'q> {
     /// No route matches the field of the change.
     NoRoute,
     /// The change has no field.
@@ -34,11 +42,14 @@ pub enum UnroutedReason {
     NotJson,
     /// JSON, or an entry, without a change.
     NotANotification,
-    /// The message was diverted, because the queue of its route did not store it.
-    QueueUnavailable,
+    /// The message was diverted, because a queue of its route did not store it.
+    QueueUnavailable {
+        /// The name of the queue.
+        queue: &'q str,
+    },
 }
 
-impl UnroutedReason {
+impl<'q> UnroutedReason<'q> {
     /// The value of the attribute `unrouted_reason`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -47,8 +58,14 @@ impl UnroutedReason {
             Self::NoField => "no-field",
             Self::NotJson => "not-json",
             Self::NotANotification => "not-a-notification",
-            Self::QueueUnavailable => "queue-unavailable",
+            Self::QueueUnavailable { .. } => "queue-unavailable",
         }
+    }
+
+    /// The value of the attribute `diverted_from`: the name of the queue that did not store the message.
+    #[must_use]
+    pub const fn diverted_from(self) -> Option<&'q str> {
+        if let Self::QueueUnavailable { queue } = self { Some(queue) } else { None }
     }
 
     /// The reason for a fragment without a matching route.
@@ -95,6 +112,9 @@ pub struct Message {
     pub trace: Option<String>,
 }
 
+/// The name of SQS's type of text.
+const TEXT_TYPE: &str = "String";
+
 /// The value of a message attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attribute {
@@ -118,7 +138,7 @@ impl Attribute {
     #[must_use]
     pub const fn data_type(&self) -> &'static str {
         match self {
-            Self::Text(_) => "String",
+            Self::Text(_) => TEXT_TYPE,
             Self::Number(_) => "Number",
         }
     }
@@ -134,42 +154,48 @@ impl Message {
         fragment: &Fragment<'_>,
         event_id: &str,
         request: RequestContext<'_>,
-        unrouted: Option<UnroutedReason>,
+        unrouted: Option<UnroutedReason<'_>>,
         fifo: bool,
     ) -> Self {
+        let diverted_from = unrouted.and_then(UnroutedReason::diverted_from);
         let (body, encoding) = body(fragment);
+        // SQS accepts ten attributes. A change has at most nine, and other fragments have fewer.
         let mut attributes = Vec::with_capacity(9);
         let mut set = |name, value: Option<&str>| {
             attributes.extend(value.filter(|value| fits_attribute(value)).map(|value| (name, text_attribute(value))));
         };
         if let Fragment::Change(change) = fragment {
             set("field", change.field.as_deref());
-            set("entry_id", change.entry_id.and_then(string_or_number_text).as_deref());
+            set("entry_id", change.entry_id_text().as_deref());
             set("kind", change.kind.map(crate::notification::Kind::name));
             set("phone_number_id", change.phone_number_id.as_deref());
         }
         set("event_id", Some(event_id));
         set("request_id", Some(request.request_id));
-        set("unrouted_reason", unrouted.map(UnroutedReason::name));
+        set(UNROUTED_REASON, unrouted.map(UnroutedReason::name));
+        set(DIVERTED_FROM, diverted_from);
         set("encoding", encoding);
         Self {
             body,
             attributes,
             group_id: group_id(fragment, request, fifo),
-            deduplication_id: fifo.then(|| event_id.to_owned()),
+            deduplication_id: fifo.then(|| deduplication_id(event_id, diverted_from)),
             // SQS may have rejected a diverted message because of this header.
-            trace: request.trace.filter(|_| unrouted != Some(UnroutedReason::QueueUnavailable)).map(ToOwned::to_owned),
+            trace: request.trace.filter(|_| diverted_from.is_none()).map(ToOwned::to_owned),
         }
     }
 
-    /// Builds the fallback for a message that SQS rejects: base64 and two attributes leave nothing to reject but the size.
+    /// Builds the fallback for a message that SQS rejects. Base64 and attributes of letters, digits and hyphens leave nothing to
+    /// reject but the size. `diverted_from` is the name of the queue that did not store a diverted message.
     #[must_use]
-    pub fn raw_base64(fragment: &Fragment<'_>, event_id: &str, fifo: bool) -> Self {
+    pub fn raw_base64(fragment: &Fragment<'_>, event_id: &str, diverted_from: Option<&str>, fifo: bool) -> Self {
+        let mut attributes = vec![("event_id", text_attribute(event_id)), ("encoding", text_attribute("base64"))];
+        attributes.extend(diverted_from.map(|queue| (DIVERTED_FROM, text_attribute(queue))));
         Self {
             body: BASE64.encode(bytes(fragment)),
-            attributes: vec![("event_id", text_attribute(event_id)), ("encoding", text_attribute("base64"))],
+            attributes,
             group_id: DEFAULT_GROUP_ID.to_owned(),
-            deduplication_id: fifo.then(|| event_id.to_owned()),
+            deduplication_id: fifo.then(|| deduplication_id(event_id, diverted_from)),
             trace: None,
         }
     }
@@ -187,23 +213,38 @@ impl Message {
 
     /// The size of the message in bytes as SQS counts it: the body, and the name, type and value of each attribute.
     ///
-    /// It includes the `unrouted_reason` of a diverted message even if the message has none, so the message also fits when it is
+    /// It includes the attributes of a diverted message even if the message has none, so the message also fits when it is
     /// diverted.
     #[must_use]
     pub fn size(&self) -> usize {
-        let diverted = attribute_size("unrouted_reason", &text_attribute(UnroutedReason::QueueUnavailable.name()));
-        let (mut others, mut reason) = (0, diverted);
+        // The reason of this message can be longer than that of a diverted one.
+        let (mut others, mut reason) = (0, DIVERTED_REASON_BYTES);
         for (name, value) in &self.attributes {
             let size = attribute_size(name, value);
-            if *name == "unrouted_reason" {
-                // The reason of this message can be longer.
-                reason = reason.max(size);
-            } else {
-                others += size;
+            match *name {
+                UNROUTED_REASON => reason = reason.max(size),
+                DIVERTED_FROM => {}
+                _ => others += size,
             }
         }
-        self.body.len() + others + reason
+        self.body.len() + others + reason + MAX_DIVERTED_FROM_BYTES
     }
+}
+
+/// The size of the attribute `unrouted_reason` of a diverted message.
+const DIVERTED_REASON_BYTES: usize =
+    UNROUTED_REASON.len() + TEXT_TYPE.len() + UnroutedReason::QueueUnavailable { queue: "" }.name().len();
+
+/// The maximum size of the attribute `diverted_from`.
+const MAX_DIVERTED_FROM_BYTES: usize = DIVERTED_FROM.len() + TEXT_TYPE.len() + MAX_QUEUE_NAME_BYTES;
+
+/// The deduplication id on a FIFO queue: the event id.
+///
+/// Diverted copies of one change for several queues have the same event id. A FIFO catch-all queue would drop all but one, so
+/// their ids are a hash that includes the queue.
+fn deduplication_id(event_id: &str, diverted_from: Option<&str>) -> String {
+    let Some(queue) = diverted_from else { return event_id.to_owned() };
+    hex::encode(Sha256::new().chain_update(event_id).chain_update(queue).finalize())
 }
 
 /// The consumers' idempotency key, as 64 hexadecimal digits. It is the same for the same change in any batch.
@@ -241,7 +282,7 @@ pub fn group_id(fragment: &Fragment<'_>, request: RequestContext<'_>, fifo: bool
     if let Some(contact) = fifo.then(|| change.contact()).flatten() {
         return conversation_group_id(request.group_key, number.unwrap_or_default(), &contact);
     }
-    let entry_id = change.entry_id.and_then(string_or_number_text);
+    let entry_id = change.entry_id_text();
     let group = [number, entry_id.as_deref()].into_iter().flatten().find(|group| is_group_id(group));
     group.unwrap_or(DEFAULT_GROUP_ID).to_owned()
 }
@@ -323,11 +364,6 @@ fn is_layout_control(character: char) -> bool {
 #[must_use]
 pub fn is_group_id(value: &str) -> bool {
     !value.is_empty() && value.len() <= MAX_GROUP_ID_CHARACTERS && value.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-fn string_or_number_text(json: &str) -> Option<String> {
-    let json = serde_json::from_str(json).ok()?;
-    string_or_number(json).map(Cow::into_owned)
 }
 
 fn text_attribute(value: &str) -> Attribute {

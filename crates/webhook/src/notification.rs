@@ -265,6 +265,12 @@ impl<'b> Change<'b> {
             .or_else(|| seconds(first_match_in_first(self.messages_or_statuses?, "timestamp")?.get()))
     }
 
+    /// The text of the entry's id. `None` if it is neither a number nor a nonempty string.
+    #[must_use]
+    pub fn entry_id_text(&self) -> Option<Cow<'b, str>> {
+        string_or_number(serde_json::from_str(self.entry_id?).ok()?)
+    }
+
     /// The person to whom the business talks in this change, by the first identifier of its first message or status.
     ///
     /// In an echo, `from` is the business, so `to` takes precedence. Since 2026 the phone number can be missing. Then only a

@@ -1,11 +1,18 @@
-//! Maps the field and kind of a change to a queue.
+//! Maps a change to the queues of its route.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap, fmt};
 
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{
+    Deserialize,
+    de::{Deserializer, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::notification::Kind;
+use crate::{
+    message::MAX_QUEUE_NAME_BYTES,
+    notification::{Change, Fragment, Kind},
+};
 
 /// The route of every fragment without a route of its own.
 pub const CATCH_ALL: &str = "*";
@@ -33,11 +40,11 @@ impl Queue {
 /// The name of a queue has this suffix exactly if it is a FIFO queue.
 const FIFO_SUFFIX: &str = ".fifo";
 
-/// The queue of a change, and the route that leads to it.
+/// The queues of a change, and the route that leads to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Destination<'r> {
-    /// The index of the queue in [`Routes::queues`].
-    pub queue_index: usize,
+    /// The indices of the queues in [`Routes::queues`], at least one.
+    pub queue_indices: &'r [usize],
     /// The route. `None` for the catch-all queue.
     pub route: Option<&'r str>,
 }
@@ -46,64 +53,136 @@ pub struct Destination<'r> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routes {
     queues: Vec<Queue>,
-    catch_all: usize,
-    by_route: HashMap<String, usize>,
+    /// The index of the catch-all queue.
+    catch_all: [usize; 1],
+    by_field: HashMap<String, FieldRoutes>,
+}
+
+/// The routes of one field.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct FieldRoutes {
+    of_all: KindRoutes,
+    /// The routes that are narrowed to a phone number id or an entry id, by this id.
+    by_id: HashMap<String, KindRoutes>,
+}
+
+/// The routes of one field, or of one field and one id.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct KindRoutes {
+    of_all: Option<Route>,
+    /// In the order of [`Kind::ALL`].
+    by_kind: [Option<Route>; Kind::ALL.len()],
+}
+
+impl KindRoutes {
+    fn of_kind(&self, kind: Option<Kind>) -> Option<&Route> {
+        self.by_kind[kind? as usize].as_ref()
+    }
+}
+
+/// A route and the indices of its queues.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Route {
+    name: String,
+    queues: Vec<usize>,
 }
 
 /// An error in the configured routes. The text continues the name of the setting.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum RoutesError {
-    /// The text is not a JSON object of strings.
-    #[error("is not a JSON object of strings: {0}")]
+    /// The text is not a JSON object.
+    #[error("is not a JSON object of routes: {0}")]
     NotAnObject(String),
     /// There is no catch-all route.
     #[error("has no route `*`, the queue of everything without a route of its own")]
     NoCatchAll,
-    /// A route occurs twice.
-    #[error("has the route `{0}` twice")]
-    Duplicate(String),
+    /// The catch-all route has several queues.
+    #[error("has several queues for the route `*`, which must have one")]
+    SeveralCatchAlls,
+    /// A route leads to two queues of the same name.
+    #[error("has the queue name `{queue}` twice for the route `{route}`")]
+    DuplicateQueue {
+        /// The route.
+        route: String,
+        /// The name of the queue.
+        queue: String,
+    },
     /// A route that no change can match.
-    #[error("has the invalid route `{0}`: a route is `*`, a field, or a field with .messages, .statuses or .errors")]
+    #[error(
+        "has the invalid route `{0}`: a route is `*`, a field, or a field with .messages, .statuses or .errors, and a field may \
+         be narrowed with @ and a phone number id or entry id of digits"
+    )]
     InvalidRoute(String),
-    /// The value of a route is neither the URL nor the name of a queue.
+    /// The value of a route is neither a queue nor a list of queues.
     #[error("has no queue's URL or name as the value of `{0}`")]
     InvalidQueue(String),
+    /// The value of a route is a list without a queue.
+    #[error("has an empty list as the value of `{0}`")]
+    NoQueue(String),
 }
 
 impl Routes {
-    /// Parses a JSON object that maps `field.kind`, `field` or `*` to a queue: its URL, or its name if it is in the account and
-    /// region of the `*` queue.
+    /// Parses a JSON object that maps routes to queues.
+    ///
+    /// A route is `*`, or a field, which may be followed by a dot and a kind, and then by `@` and a phone number id or entry
+    /// id. Its value is a queue or a list of queues. A route that occurs twice has the queues of both. A queue is a URL, or a
+    /// name if it is in the account and region of the `*` queue.
     ///
     /// Names keep many routes within Lambda's limit of 4 KB for the environment variables of a function.
     /// Source: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
     pub fn parse(json: &str) -> Result<Self, RoutesError> {
-        let pairs = pairs(json)?;
-        let mut targets = HashMap::with_capacity(pairs.len());
-        for (route, target) in &pairs {
-            if targets.insert(route.as_str(), target.as_str()).is_some() {
-                return Err(RoutesError::Duplicate(route.clone()));
-            }
+        let RawRoutes(pairs) =
+            serde_json::from_str(json).map_err(|error| RoutesError::NotAnObject(error.to_string()))?;
+        let mut targets = Vec::with_capacity(pairs.len());
+        for (route, value) in pairs {
+            targets.extend(queues_of(&route, value)?.into_iter().map(|target| (route.clone(), target)));
         }
-        let catch_all = targets.get(CATCH_ALL).ok_or(RoutesError::NoCatchAll)?;
+        let mut catch_alls = targets.iter().filter(|(route, _)| route == CATCH_ALL);
+        let (_, catch_all) = catch_alls.next().ok_or(RoutesError::NoCatchAll)?;
+        if catch_alls.next().is_some() {
+            return Err(RoutesError::SeveralCatchAlls);
+        }
         let (url_prefix, _) = split_url(catch_all).ok_or_else(|| RoutesError::InvalidQueue(CATCH_ALL.to_owned()))?;
 
-        let mut routes = Self { queues: Vec::new(), catch_all: 0, by_route: HashMap::with_capacity(pairs.len()) };
-        for (route, target) in &pairs {
-            check_route(route)?;
+        let mut routes = Self { queues: Vec::new(), catch_all: [0], by_field: HashMap::new() };
+        for (route, target) in &targets {
             let url = if is_queue_name(target) { format!("{url_prefix}{target}") } else { target.clone() };
-            let (_, name) = split_url(&url).ok_or_else(|| RoutesError::InvalidQueue(route.clone()))?;
-            let (name, fifo) = (name.to_owned(), name.ends_with(FIFO_SUFFIX));
-            let queue = routes.queues.iter().position(|queue| queue.url == url).unwrap_or_else(|| {
-                routes.queues.push(Queue { url, name, fifo });
-                routes.queues.len() - 1
-            });
+            let queue = routes.index_of(url).ok_or_else(|| RoutesError::InvalidQueue(route.clone()))?;
             if route == CATCH_ALL {
-                routes.catch_all = queue;
+                routes.catch_all = [queue];
             } else {
-                routes.by_route.insert(route.clone(), queue);
+                routes.add(route, queue)?;
             }
         }
         Ok(routes)
+    }
+
+    /// The index of the queue with this URL, which is added if it is new. `None` if it is not the URL of a queue.
+    fn index_of(&mut self, url: String) -> Option<usize> {
+        if let Some(index) = self.queues.iter().position(|queue| queue.url == url) {
+            return Some(index);
+        }
+        let (_, name) = split_url(&url)?;
+        let (name, fifo) = (name.to_owned(), name.ends_with(FIFO_SUFFIX));
+        self.queues.push(Queue { url, name, fifo });
+        Some(self.queues.len() - 1)
+    }
+
+    /// Adds a queue to a route.
+    fn add(&mut self, route: &str, queue: usize) -> Result<(), RoutesError> {
+        let Selector { field, kind, id } =
+            Selector::parse(route).ok_or_else(|| RoutesError::InvalidRoute(route.to_owned()))?;
+        let of_field = self.by_field.entry(field.to_owned()).or_default();
+        let of_id = id.map_or(&mut of_field.of_all, |id| of_field.by_id.entry(id.to_owned()).or_default());
+        let found = kind.map_or(&mut of_id.of_all, |kind| &mut of_id.by_kind[kind as usize]);
+        let found = found.get_or_insert_with(|| Route { name: route.to_owned(), queues: Vec::new() });
+        // A message that was diverted names its queue by the name alone.
+        let name = &self.queues[queue].name;
+        if found.queues.iter().any(|other| self.queues[*other].name == *name) {
+            return Err(RoutesError::DuplicateQueue { route: route.to_owned(), queue: name.clone() });
+        }
+        found.queues.push(queue);
+        Ok(())
     }
 
     /// The queues of all routes, without duplicates.
@@ -115,30 +194,98 @@ impl Routes {
     /// The index of the catch-all queue in [`Self::queues`].
     #[must_use]
     pub fn catch_all_index(&self) -> usize {
-        self.catch_all
+        self.catch_all[0]
     }
 
-    /// Finds the route of a change: that of its field and kind, or else of its field, or else the catch-all.
+    /// The catch-all queue.
     #[must_use]
-    pub fn find(&self, field: Option<&str>, kind: Option<Kind>) -> Destination<'_> {
-        let of_kind = field.zip(kind).and_then(|(field, kind)| self.get(&format!("{field}.{}", kind.name())));
-        // A field in a notification is arbitrary text. One with a dot must not match a route with a kind; `*` is not in the map.
-        let of_field = || field.filter(|field| !field.contains('.')).and_then(|field| self.get(field));
-        of_kind.or_else(of_field).unwrap_or(Destination { queue_index: self.catch_all, route: None })
+    pub fn catch_all(&self) -> &Queue {
+        &self.queues[self.catch_all_index()]
     }
 
-    fn get(&self, key: &str) -> Option<Destination<'_>> {
-        self.by_route.get_key_value(key).map(|(route, queue)| Destination { queue_index: *queue, route: Some(route) })
+    /// All routes, each with its queues. Only the catch-all route, which is the first, has a fixed place.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &Queue>)> {
+        let kinds = self.by_field.values().flat_map(|field| [&field.of_all].into_iter().chain(field.by_id.values()));
+        let routes = kinds.flat_map(|kinds| kinds.of_all.iter().chain(kinds.by_kind.iter().flatten()));
+        let routes = routes.map(|route| (route.name.as_str(), route.queues.as_slice()));
+        let all = [(CATCH_ALL, self.catch_all.as_slice())].into_iter().chain(routes);
+        all.map(|(route, queues)| (route, self.queues_at(queues)))
+    }
+
+    /// The ids that routes of a field are narrowed to, in no order.
+    pub fn ids_of(&self, field: &str) -> impl Iterator<Item = &str> {
+        self.by_field.get(field).into_iter().flat_map(|routes| routes.by_id.keys().map(String::as_str))
+    }
+
+    /// The queues with these indices.
+    pub fn queues_at(&self, indices: &[usize]) -> impl Iterator<Item = &Queue> {
+        indices.iter().map(|index| &self.queues[*index])
+    }
+
+    /// Finds the queues of a fragment. Anything but a change belongs on the catch-all queue.
+    #[must_use]
+    pub fn find(&self, fragment: &Fragment<'_>) -> Destination<'_> {
+        let Fragment::Change(change) = fragment else { return self.unrouted() };
+        let Some(field) = change.field.as_deref() else { return self.unrouted() };
+        self.find_by(field, change.kind, || ids(change))
+    }
+
+    /// Finds the queues of a change by its field, its kind, and its phone number id and entry id.
+    ///
+    /// The most specific route counts: first one with kind and id, then one with an id, then one with a kind, then that of the
+    /// field. If both ids have a route of the same form, that of the phone number id counts. The ids are computed only if the
+    /// field has routes that are narrowed to an id.
+    pub fn find_by<'k>(
+        &self,
+        field: &str,
+        kind: Option<Kind>,
+        ids: impl FnOnce() -> [Option<Cow<'k, str>>; 2],
+    ) -> Destination<'_> {
+        let Some(routes) = self.by_field.get(field) else { return self.unrouted() };
+        let of_id = || {
+            if routes.by_id.is_empty() {
+                return None;
+            }
+            let narrowed = ids().map(|id| routes.by_id.get(id?.as_ref()));
+            let narrowed = || narrowed.iter().flatten();
+            narrowed()
+                .find_map(|routes| routes.of_kind(kind))
+                .or_else(|| narrowed().find_map(|routes| routes.of_all.as_ref()))
+        };
+        let route = of_id().or_else(|| routes.of_all.of_kind(kind)).or(routes.of_all.of_all.as_ref());
+        route.map_or(self.unrouted(), |route| Destination { queue_indices: &route.queues, route: Some(&route.name) })
+    }
+
+    const fn unrouted(&self) -> Destination<'_> {
+        Destination { queue_indices: &self.catch_all, route: None }
     }
 }
 
-fn check_route(route: &str) -> Result<(), RoutesError> {
-    let (field, kind) = route.split_once('.').map_or((route, None), |(field, kind)| (field, Some(kind)));
-    let known_kind = kind.is_none_or(|kind| Kind::ALL.iter().any(|known| known.name() == kind));
-    if field.is_empty() || (field == CATCH_ALL && kind.is_some()) || !known_kind {
-        return Err(RoutesError::InvalidRoute(route.to_owned()));
+/// The phone number id and the entry id of a change.
+fn ids<'c>(change: &'c Change<'_>) -> [Option<Cow<'c, str>>; 2] {
+    [change.phone_number_id.as_deref().map(Cow::Borrowed), change.entry_id_text()]
+}
+
+/// The parts of a route.
+struct Selector<'r> {
+    field: &'r str,
+    kind: Option<Kind>,
+    id: Option<&'r str>,
+}
+
+impl<'r> Selector<'r> {
+    /// Splits a route into its parts. `None` if no change can match it.
+    fn parse(route: &'r str) -> Option<Self> {
+        let (route, id) = route.split_once('@').map_or((route, None), |(route, id)| (route, Some(id)));
+        let (field, kind) = match route.split_once('.') {
+            Some((field, kind)) => (field, Some(Kind::ALL.into_iter().find(|known| known.name() == kind)?)),
+            None => (route, None),
+        };
+        // Meta's ids are numbers. A display phone number or a kind after the id must not count as an id.
+        let is_id = |id: &str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
+        let is_valid = !field.is_empty() && field != CATCH_ALL && id.is_none_or(is_id);
+        is_valid.then_some(Self { field, kind, id })
     }
-    Ok(())
 }
 
 /// Splits the URL of a queue after its last slash: prefix and name.
@@ -156,34 +303,45 @@ fn split_url(url: &str) -> Option<(&str, &str)> {
 fn is_queue_name(name: &str) -> bool {
     let stem = name.strip_suffix(FIFO_SUFFIX).unwrap_or(name);
     !stem.is_empty()
-        && name.len() <= 80
+        && name.len() <= MAX_QUEUE_NAME_BYTES
         && stem.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-/// The members of a JSON object of strings, with duplicates, which a map would hide.
-fn pairs(json: &str) -> Result<Vec<(String, String)>, RoutesError> {
-    struct Pairs;
-
-    impl<'de> Visitor<'de> for Pairs {
-        type Value = Vec<(String, String)>;
-
-        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            formatter.write_str("an object of strings")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-            let mut pairs = Vec::new();
-            while let Some(pair) = members.next_entry()? {
-                pairs.push(pair);
-            }
-            Ok(pairs)
-        }
+/// The queues of a route's value: a string, or a list of strings.
+fn queues_of(route: &str, value: &RawValue) -> Result<Vec<String>, RoutesError> {
+    let one = serde_json::from_str(value.get()).map(|queue| vec![queue]);
+    match one.or_else(|_| serde_json::from_str::<Vec<String>>(value.get())) {
+        Ok(queues) if queues.is_empty() => Err(RoutesError::NoQueue(route.to_owned())),
+        Ok(queues) => Ok(queues),
+        Err(_) => Err(RoutesError::InvalidQueue(route.to_owned())),
     }
+}
 
-    let mut json = serde_json::Deserializer::from_str(json);
-    json.deserialize_map(Pairs)
-        .and_then(|pairs| json.end().map(|()| pairs))
-        .map_err(|error| RoutesError::NotAnObject(error.to_string()))
+/// The members of a JSON object, with duplicates, which a map would hide.
+struct RawRoutes<'j>(Vec<(String, &'j RawValue)>);
+
+impl<'de: 'j, 'j> Deserialize<'de> for RawRoutes<'j> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Vec<(String, &'de RawValue)>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = members.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(pairs)
+            }
+        }
+
+        json.deserialize_map(Members).map(RawRoutes)
+    }
 }
 
 #[cfg(test)]
@@ -196,34 +354,149 @@ mod tests {
         Routes::parse(&format!(r#"{{"*":"{CATCH_ALL_URL}"{others}}}"#))
     }
 
-    fn found<'r>(routes: &'r Routes, field: &str, kind: Option<Kind>) -> (&'r str, Option<&'r str>) {
-        let destination = routes.find(Some(field), kind);
-        (&routes.queues()[destination.queue_index].name, destination.route)
+    fn names(routes: &Routes, destination: Destination<'_>) -> Vec<String> {
+        destination.queue_indices.iter().map(|queue| routes.queues()[*queue].name.clone()).collect()
+    }
+
+    /// The queues and the route of a change with a phone number id and an entry id.
+    fn found<'r>(
+        routes: &'r Routes,
+        field: &str,
+        kind: Option<Kind>,
+        ids: [Option<&str>; 2],
+    ) -> (Vec<String>, Option<&'r str>) {
+        let destination = routes.find_by(field, kind, || ids.map(|id| id.map(Cow::Borrowed)));
+        (names(routes, destination), destination.route)
+    }
+
+    fn route_of<'r>(routes: &'r Routes, field: &str, kind: Option<Kind>, ids: [Option<&str>; 2]) -> Option<&'r str> {
+        found(routes, field, kind, ids).1
+    }
+
+    const NO_IDS: [Option<&str>; 2] = [None, None];
+
+    #[test]
+    fn most_specific_route_wins() {
+        let routes = routes(
+            r#","messages":"a","messages.statuses":"b","messages@10":"c","messages@20":"d","messages.statuses@10":"e",
+            "messages.statuses@20":"f","calls@10":"g""#,
+        )
+        .unwrap();
+        let (messages, statuses) = (Some(Kind::Messages), Some(Kind::Statuses));
+        for (kind, phone_number_id, entry_id, expected) in [
+            (statuses, Some("10"), Some("20"), "messages.statuses@10"),
+            (statuses, Some("20"), Some("10"), "messages.statuses@20"),
+            (statuses, Some("11"), Some("20"), "messages.statuses@20"),
+            (statuses, None, Some("10"), "messages.statuses@10"),
+            (statuses, Some("11"), Some("21"), "messages.statuses"),
+            (messages, Some("10"), Some("20"), "messages@10"),
+            (messages, Some("20"), Some("10"), "messages@20"),
+            (messages, None, Some("20"), "messages@20"),
+            (messages, Some("11"), None, "messages"),
+            (Some(Kind::Errors), Some("10"), None, "messages@10"),
+            (None, Some("10"), None, "messages@10"),
+            (None, None, None, "messages"),
+        ] {
+            let ids = [phone_number_id, entry_id];
+            assert_eq!(route_of(&routes, "messages", kind, ids), Some(expected), "{kind:?} {ids:?}");
+        }
+        assert_eq!(route_of(&routes, "calls", None, [Some("10"), None]), Some("calls@10"));
+        assert_eq!(route_of(&routes, "calls", None, [Some("20"), None]), None);
+        assert_eq!(route_of(&routes, "security", None, [Some("10"), None]), None);
     }
 
     #[test]
-    fn the_most_exact_route_wins() {
-        let routes = routes(r#","messages":"in-messages","messages.statuses":"in-receipts""#).unwrap();
-        assert_eq!(found(&routes, "messages", Some(Kind::Messages)), ("in-messages", Some("messages")));
-        assert_eq!(found(&routes, "messages", Some(Kind::Statuses)), ("in-receipts", Some("messages.statuses")));
-        assert_eq!(found(&routes, "messages", Some(Kind::Errors)), ("in-messages", Some("messages")));
-        assert_eq!(found(&routes, "messages", None), ("in-messages", Some("messages")));
-        assert_eq!(found(&routes, "security", None), ("in-unrouted", None));
-        assert_eq!(routes.find(None, Some(Kind::Statuses)).route, None);
+    fn kind_and_entry_id_win_over_a_phone_number_id() {
+        let routes = routes(r#","messages@10":"a","messages.statuses@20":"b""#).unwrap();
+        let ids = [Some("10"), Some("20")];
+        assert_eq!(route_of(&routes, "messages", Some(Kind::Statuses), ids), Some("messages.statuses@20"));
+        assert_eq!(route_of(&routes, "messages", Some(Kind::Messages), ids), Some("messages@10"));
     }
 
     #[test]
-    fn no_field_name_in_a_payload_reaches_a_route_that_is_not_its_own() {
-        let routes = routes(r#","messages":"in-messages","messages.statuses":"in-receipts""#).unwrap();
-        for field in ["*", "messages.statuses", "messages.", "Messages", " messages", ""] {
-            assert_eq!(found(&routes, field, None), ("in-unrouted", None), "{field}");
-            assert_eq!(found(&routes, field, Some(Kind::Messages)), ("in-unrouted", None), "{field}");
+    fn ids_are_computed_for_narrowed_fields_only() {
+        let routes = routes(r#","messages":"a","calls@10":"b""#).unwrap();
+        let destination = routes.find_by("messages", Some(Kind::Messages), || panic!("not needed"));
+        assert_eq!(destination.route, Some("messages"));
+        assert_eq!(routes.find_by("new", None, || panic!("not needed")).route, None);
+    }
+
+    #[test]
+    fn change_is_found_by_its_own_ids() {
+        let routes = routes(r#","messages":"a","messages@10":"b","messages.statuses@20":"c""#).unwrap();
+        let found = |entry_id: &str, value: &str| {
+            let body =
+                format!(r#"{{"entry":[{{"id":{entry_id},"changes":[{{"field":"messages","value":{value}}}]}}]}}"#);
+            names(&routes, routes.find(&crate::notification::split(body.as_bytes())[0])).concat()
+        };
+        assert_eq!(found(r#""1""#, r#"{"metadata":{"phone_number_id":"10"},"messages":[{}]}"#), "b");
+        assert_eq!(found(r#""1""#, r#"{"metadata":{"phone_number_id":10},"messages":[{}]}"#), "b");
+        assert_eq!(found(r#""1""#, r#"{"metadata":{"phone_number_id":"11"},"messages":[{}]}"#), "a");
+        assert_eq!(found(r#""10""#, "{}"), "b");
+        assert_eq!(found(r#""\u0031\u0030""#, "{}"), "b");
+        assert_eq!(found("20", r#"{"statuses":[{}]}"#), "c");
+        assert_eq!(found(r#"" 10""#, "{}"), "a");
+        assert_eq!(found("null", "null"), "a");
+        for body in ["{}", "no JSON", r#"{"entry":[{"id":"10","changes":[{"value":{}}]}]}"#] {
+            let fragments = crate::notification::split(body.as_bytes());
+            assert_eq!(names(&routes, routes.find(&fragments[0])), ["in-unrouted"], "{body}");
         }
     }
 
     #[test]
-    fn a_bare_name_is_a_sibling_of_the_catch_all() {
-        let routes = routes(r#","a":"x","b":"y.fifo","c":"http://127.0.0.1:4566/000000000000/z""#).unwrap();
+    fn field_in_a_payload_matches_its_own_route_only() {
+        let routes =
+            routes(r#","messages":"a","messages.statuses":"b","messages@10":"c","messages.statuses@10":"d""#).unwrap();
+        let ids = [Some("10"), Some("10")];
+        let fields = ["*", "messages.statuses", "messages.", "messages@10", "messages@", "Messages", " messages", ""];
+        for field in fields {
+            for kind in [None, Some(Kind::Statuses)] {
+                assert_eq!(found(&routes, field, kind, ids), (vec!["in-unrouted".to_owned()], None), "{field}");
+            }
+        }
+    }
+
+    #[test]
+    fn list_and_duplicate_route_lead_to_all_queues() {
+        let routes = routes(
+            r#","a":["x","y.fifo"],"b":"x","b":"z","c":["x"],"c":["y.fifo","z"],"d":["x"],"\u0062":"in-unrouted",
+            "a@1":["y.fifo","z"],"a@1":"x""#,
+        )
+        .unwrap();
+        let queues = |field, id| found(&routes, field, None, [id, None]).0.join(" ");
+        assert_eq!(queues("a", None), "x y.fifo");
+        assert_eq!(queues("b", None), "x z in-unrouted");
+        assert_eq!(queues("c", None), "x y.fifo z");
+        assert_eq!(queues("d", None), "x");
+        assert_eq!(queues("a", Some("1")), "y.fifo z x");
+        assert_eq!(queues("new", None), "in-unrouted");
+        assert_eq!(routes.queues().len(), 4);
+    }
+
+    #[test]
+    fn all_routes_are_listed_with_their_queues() {
+        let routes = routes(r#","a":["x","y"],"a.errors":"z","a@1":"x","a.errors@1":"y","b":"in-unrouted""#).unwrap();
+        let mut listed: Vec<_> = routes
+            .iter()
+            .map(|(route, queues)| (route.to_owned(), queues.map(|queue| queue.name.as_str()).collect::<Vec<_>>()))
+            .collect();
+        listed.sort();
+        let expected: [(&str, &[&str]); 6] = [
+            ("*", &["in-unrouted"]),
+            ("a", &["x", "y"]),
+            ("a.errors", &["z"]),
+            ("a.errors@1", &["y"]),
+            ("a@1", &["x"]),
+            ("b", &["in-unrouted"]),
+        ];
+        assert_eq!(listed, expected.map(|(route, queues)| (route.to_owned(), queues.to_vec())));
+        assert_eq!(routes.ids_of("a").collect::<Vec<_>>(), ["1"]);
+        assert_eq!(routes.ids_of("b").chain(routes.ids_of("c")).count(), 0);
+    }
+
+    #[test]
+    fn bare_name_is_beside_the_catch_all() {
+        let routes = routes(r#","a":"x","b":["y.fifo","http://127.0.0.1:4566/000000000000/z"]"#).unwrap();
         let urls: Vec<_> = routes.queues().iter().map(|queue| queue.url.as_str()).collect();
         assert_eq!(
             urls,
@@ -239,26 +512,60 @@ mod tests {
 
     #[test]
     fn routes_to_one_queue_share_it() {
-        let routes = routes(&format!(r#","a":"x","b":"x","c":"{CATCH_ALL_URL}""#)).unwrap();
-        assert_eq!(routes.queues().len(), 2);
-        assert_eq!(found(&routes, "c", None), ("in-unrouted", Some("c")));
-        assert_eq!(routes.find(Some("a"), None).queue_index, routes.find(Some("b"), None).queue_index);
+        let routes = routes(&format!(r#","a":"x","b":["x","y"],"c":["x","{CATCH_ALL_URL}"]"#)).unwrap();
+        assert_eq!(routes.queues().len(), 3);
+        let found = |field| found(&routes, field, None, NO_IDS);
+        assert_eq!(found("c"), (vec!["x".to_owned(), "in-unrouted".to_owned()], Some("c")));
+        assert_eq!(found("a").0, ["x"]);
+        assert_eq!(found("b").0, ["x", "y"]);
     }
 
     #[test]
-    fn the_catch_all_is_the_queue_of_the_star_wherever_it_stands() {
-        let routes = Routes::parse(&format!(r#"{{"a":"x","*":"{CATCH_ALL_URL}","b":"y"}}"#)).unwrap();
-        assert_eq!(routes.queues()[routes.catch_all_index()].url, CATCH_ALL_URL);
-        assert_eq!(found(&routes, "security", None), ("in-unrouted", None));
-    }
-
-    #[test]
-    fn a_map_that_cannot_work_is_refused_by_name() {
-        let error = |others: &str| routes(others).unwrap_err();
-        assert_eq!(error(r#","a":"x","a":"y""#), RoutesError::Duplicate("a".into()));
-        for route in ["", "messages.status", "messages.statuses.x", ".statuses", "*.statuses"] {
-            assert_eq!(error(&format!(r#","{route}":"x""#)), RoutesError::InvalidRoute(route.into()));
+    fn catch_all_is_the_queue_of_the_star() {
+        for star in [format!(r#""{CATCH_ALL_URL}""#), format!(r#"["{CATCH_ALL_URL}"]"#)] {
+            let routes = Routes::parse(&format!(r#"{{"a":"x","*":{star},"b":"y"}}"#)).unwrap();
+            assert_eq!(routes.catch_all().url, CATCH_ALL_URL);
+            assert_eq!(route_of(&routes, "security", None, NO_IDS), None);
         }
+    }
+
+    #[test]
+    fn invalid_routes_are_rejected_by_name() {
+        let error = |others: &str| routes(others).unwrap_err();
+        for route in [
+            "",
+            "messages.status",
+            "messages.statuses.x",
+            ".statuses",
+            "*.statuses",
+            "*@10",
+            "*.statuses@10",
+            "@10",
+            ".statuses@10",
+            "messages@",
+            "messages.statuses@",
+            "messages.@10",
+            "messages.status@10",
+            "messages@10.statuses",
+            "messages@10@11",
+            "messages@@10",
+            "messages@x",
+            "messages@+12025550134",
+            "messages@ 10",
+            "messages@10,11",
+            "messages@\u{661}",
+        ] {
+            for target in [r#""x""#, r#"["x","y"]"#] {
+                let found = error(&format!(r#","{route}":{target}"#));
+                assert_eq!(found, RoutesError::InvalidRoute(route.into()));
+                assert!(found.to_string().contains(&format!("`{route}`")));
+            }
+        }
+    }
+
+    #[test]
+    fn invalid_queues_are_rejected_by_route() {
+        let error = |others: &str| routes(others).unwrap_err();
         for target in [
             "",
             "a b",
@@ -274,13 +581,58 @@ mod tests {
             "https://host/1/x?y",
             "https://u@host/1/x",
         ] {
-            assert_eq!(error(&format!(r#","a":"{target}""#)), RoutesError::InvalidQueue("a".into()), "{target}");
+            for targets in [format!(r#""{target}""#), format!(r#"["x","{target}"]"#)] {
+                let expected = RoutesError::InvalidQueue("a@1".into());
+                assert_eq!(error(&format!(r#","a@1":{targets}"#)), expected, "{targets}");
+            }
         }
+        for value in ["5", "null", "true", "{}", r#"["x",["y"]]"#, r#"[["x"]]"#, r#"["x",null]"#, r#"{"x":"y"}"#] {
+            assert_eq!(error(&format!(r#","a":{value}"#)), RoutesError::InvalidQueue("a".into()), "{value}");
+        }
+        for others in [r#","a":[]"#, r#","a":"x","a":[]"#] {
+            assert_eq!(error(others), RoutesError::NoQueue("a".into()));
+        }
+    }
+
+    #[test]
+    fn duplicate_queue_of_a_route_is_rejected() {
+        for others in [
+            r#","a":["x","x"]"#,
+            r#","a":"x","a":"x""#,
+            r#","a":["y","x"],"a":["z","x"]"#,
+            r#","a":["x","https://sqs.eu-west-1.amazonaws.com/123456789012/x"]"#,
+            // `diverted_from` could not tell them apart.
+            r#","a":["x","https://sqs.us-east-1.amazonaws.com/123456789012/x"]"#,
+            r#","a":["x","https://SQS.eu-west-1.amazonaws.com/123456789012/x"]"#,
+        ] {
+            let error = routes(others).unwrap_err();
+            assert_eq!(error, RoutesError::DuplicateQueue { route: "a".into(), queue: "x".into() }, "{others}");
+            assert!(error.to_string().contains("`a`"));
+        }
+        let others = format!(r#","a@1":["in-unrouted","{CATCH_ALL_URL}"]"#);
+        let expected = RoutesError::DuplicateQueue { route: "a@1".into(), queue: "in-unrouted".into() };
+        assert_eq!(routes(&others), Err(expected));
+        assert!(routes(r#","a":["x","x.fifo","X"],"b":"x""#).is_ok());
+    }
+
+    #[test]
+    fn catch_all_must_be_one_queue_with_a_url() {
         assert_eq!(Routes::parse("{}"), Err(RoutesError::NoCatchAll));
         assert_eq!(Routes::parse(r#"{"*":"bare-name"}"#), Err(RoutesError::InvalidQueue("*".into())));
-        for json in ["", "[]", r#"{"*":5}"#, r#"{"*":"x"} x"#] {
+        assert_eq!(Routes::parse(r#"{"*":5}"#), Err(RoutesError::InvalidQueue("*".into())));
+        assert_eq!(Routes::parse(r#"{"*":[]}"#), Err(RoutesError::NoQueue("*".into())));
+        assert_eq!(routes(r#","*":"x""#), Err(RoutesError::SeveralCatchAlls));
+        assert_eq!(routes(&format!(r#","*":"{CATCH_ALL_URL}""#)), Err(RoutesError::SeveralCatchAlls));
+        let json = format!(r#"{{"*":["{CATCH_ALL_URL}","x"]}}"#);
+        assert_eq!(Routes::parse(&json), Err(RoutesError::SeveralCatchAlls));
+        assert!(RoutesError::SeveralCatchAlls.to_string().contains("`*`"));
+    }
+
+    #[test]
+    fn other_json_is_rejected() {
+        for json in ["", "[]", "5", r#"{"*":"x"} x"#, r#"{"*":"x","*"}"#, r#"{"*":x}"#] {
             assert!(matches!(Routes::parse(json), Err(RoutesError::NotAnObject(_))), "{json}");
         }
-        assert!(Routes::parse("[]").unwrap_err().to_string().contains("an object of strings"));
+        assert!(Routes::parse("[]").unwrap_err().to_string().contains("an object"));
     }
 }

@@ -24,6 +24,7 @@ use whatsapp_webhook::{routes::Routes, signature::sign};
 
 pub(crate) const APP_SECRET: &str = "an-app-secret";
 pub(crate) const VERIFY_TOKEN: &str = "a-verify-token";
+pub(crate) const CATCH_ALL_URL: &str = "https://sqs.eu-west-1.amazonaws.com/123456789012/unrouted";
 
 /// One entry of a call to SQS.
 #[derive(Debug, Clone)]
@@ -94,8 +95,16 @@ impl Webhook {
         script: impl Fn(&[Entry]) -> Reply + Send + Sync + 'static,
     ) -> Self {
         let mut urls: BTreeMap<_, _> = routes.iter().copied().collect();
-        urls.insert("*", "https://sqs.eu-west-1.amazonaws.com/123456789012/unrouted");
-        let routes = Routes::parse(&serde_json::to_string(&urls).unwrap()).unwrap();
+        urls.insert("*", CATCH_ALL_URL);
+        Self::configured(&serde_json::to_string(&urls).unwrap(), script).await
+    }
+
+    /// The same with the JSON text of the routes.
+    pub(crate) async fn configured(
+        queue_urls: &str,
+        script: impl Fn(&[Entry]) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let routes = Routes::parse(queue_urls).unwrap();
         let entries: Arc<Mutex<Vec<Entry>>> = Arc::default();
         let payloads = Payloads::new(&SdkConfig::builder().build(), None);
         let queues = Queues::new(sqs(Arc::clone(&entries), script), routes, payloads);

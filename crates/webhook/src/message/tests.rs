@@ -182,7 +182,9 @@ fn the_size_counts_what_sqs_counts_with_room_for_a_reason() {
     let expected = 2
         + ("event_idString".len() + 64)
         + "request_idStringr-1".len()
-        + "unrouted_reasonStringqueue-unavailable".len();
+        + "unrouted_reasonStringqueue-unavailable".len()
+        + "diverted_fromString".len()
+        + 80;
     assert_eq!(message(None).size(), expected);
     assert_eq!(message(Some(UnroutedReason::NoField)).size(), expected);
     let mut pointer = message(None);
@@ -198,7 +200,8 @@ fn the_size_is_enough_for_every_reason() {
         UnroutedReason::NoField,
         UnroutedReason::NotJson,
         UnroutedReason::NotANotification,
-        UnroutedReason::QueueUnavailable,
+        UnroutedReason::QueueUnavailable { queue: "q" },
+        UnroutedReason::QueueUnavailable { queue: &"q".repeat(80) },
     ];
     let fragments = split(b"{}");
     for reason in reasons {
@@ -226,11 +229,48 @@ fn a_pointer_is_what_the_extended_client_library_reads() {
 }
 
 #[test]
-fn the_bare_form_holds_the_bytes_and_two_attributes() {
+fn diverted_message_names_its_queue() {
+    let fragments = split(br#"{"entry":[{"id":"10","changes":[{"field":"messages","value":{"metadata":{"phone_number_id":"20"},"statuses":[{}]}}]}]}"#);
+    let request = RequestContext { trace: Some("Root=1;Parent=2;Sampled=1"), ..REQUEST };
+    let message = |reason| Message::new(&fragments[0], "id", request, reason, false);
+    let diverted = message(Some(UnroutedReason::QueueUnavailable { queue: "in-messages.fifo" }));
+    assert_eq!(attribute(&diverted, "unrouted_reason"), Some("queue-unavailable"));
+    assert_eq!(attribute(&diverted, "diverted_from"), Some("in-messages.fifo"));
+    assert_eq!((diverted.attributes.len(), diverted.trace), (8, None));
+    for other in [message(None), message(Some(UnroutedReason::NoRoute))] {
+        assert_eq!(attribute(&other, "diverted_from"), None);
+        assert!(other.trace.is_some());
+    }
+}
+
+/// The copies of one change for two queues must not be duplicates on a FIFO catch-all queue.
+#[test]
+fn diverted_copies_have_their_own_deduplication_ids() {
+    let fragments = split(br#"{"entry":[{"changes":[{"field":"a"}]}]}"#);
+    let id = "0".repeat(64);
+    let ids = |queue: Option<&str>| {
+        let reason = queue.map(|queue| UnroutedReason::QueueUnavailable { queue });
+        let message = Message::new(&fragments[0], &id, REQUEST, reason, true);
+        let raw = Message::raw_base64(&fragments[0], &id, queue, true);
+        assert_eq!(message.deduplication_id, raw.deduplication_id);
+        message.deduplication_id.unwrap()
+    };
+    assert_eq!(ids(None), id);
+    let diverted = [ids(Some("x")), ids(Some("y.fifo"))];
+    assert!(diverted.iter().all(|other| *other != id && other.len() == 64));
+    assert_ne!(diverted[0], diverted[1]);
+    assert_eq!(ids(Some("x")), diverted[0]);
+}
+
+#[test]
+fn raw_form_has_the_bytes_and_few_attributes() {
     let body = b"{\"entry\":[{\"changes\":[{\"field\":\"a\"}]}]}";
     let fragments = split(body);
-    let message = Message::raw_base64(&fragments[0], "id", true);
+    let message = Message::raw_base64(&fragments[0], "id", None, true);
     assert_eq!(BASE64.decode(&message.body).unwrap(), body);
     assert_eq!(message.attributes, [("event_id", text_attribute("id")), ("encoding", text_attribute("base64"))]);
     assert_eq!((message.group_id.as_str(), message.deduplication_id.as_deref()), ("-", Some("id")));
+    let diverted = Message::raw_base64(&fragments[0], "id", Some("in-a"), false);
+    assert_eq!(diverted.attributes[..2], message.attributes);
+    assert_eq!(diverted.attributes[2..], [("diverted_from", text_attribute("in-a"))]);
 }
