@@ -11,6 +11,7 @@ mod edges;
 mod faults;
 mod fifo;
 mod large;
+mod lists;
 mod log_line;
 mod logs;
 mod malformed;

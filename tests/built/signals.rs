@@ -30,7 +30,7 @@ async fn lines(webhook: &Webhook, invocations: usize) -> Vec<Value> {
 }
 
 /// Returns the counts of the last invocation.
-async fn counts(webhook: &Webhook, invocations: usize) -> BTreeMap<String, u64> {
+pub(crate) async fn counts(webhook: &Webhook, invocations: usize) -> BTreeMap<String, u64> {
     let lines = lines(webhook, invocations).await;
     let last = &lines[invocations - 1];
     let is_time = |name: &str| ["StoreTime", "EventAge"].contains(&name);
@@ -38,7 +38,7 @@ async fn counts(webhook: &Webhook, invocations: usize) -> BTreeMap<String, u64> 
     counts.map(|name| (name.to_owned(), last[name].as_u64().unwrap())).collect()
 }
 
-fn expected(counts: &[(&str, u64)]) -> BTreeMap<String, u64> {
+pub(crate) fn expected(counts: &[(&str, u64)]) -> BTreeMap<String, u64> {
     counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
 }
 

@@ -45,6 +45,17 @@ async fn invalid_setting_is_reported_before_any_call() {
             vec![("SECRET_ID", SECRET_ID), ("QUEUE_URLS", r#"{"*":"unrouted"}"#)],
             "QUEUE_URLS has no queue's URL or name as the value of `*`",
         ),
+        (
+            vec![("SECRET_ID", SECRET_ID), ("QUEUE_URLS", r#"{"*":"https://sqs/1/q","messages@x":"m"}"#)],
+            "QUEUE_URLS has the invalid route `messages@x`",
+        ),
+        (
+            vec![
+                ("SECRET_ID", SECRET_ID),
+                ("QUEUE_URLS", r#"{"*":"https://sqs/1/q","calls":["m","https://sqs/1/m"]}"#),
+            ],
+            "QUEUE_URLS has the queue name `m` twice for the route `calls`",
+        ),
         (vec![("SECRET_ID", SECRET_ID), ("QUEUE_URLS", QUEUES), ("PAYLOAD_BUCKET", "")], "PAYLOAD_BUCKET is empty"),
     ];
     for (variables, expected) in cases {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use fake_aws::{Message, event::REQUEST_ID};
+use oracle::fragments;
 use serde_json::json;
 
 use crate::{
@@ -52,6 +53,11 @@ impl Webhook {
     fn check(&self, queue: &str, message: &Message, change: &Change) -> Placement {
         let mut attributes: BTreeMap<_, _> =
             message.attributes.iter().map(|(name, value)| (name.as_str(), value.text.as_deref().unwrap())).collect();
+        let diverted_from = attributes.remove("diverted_from");
+        let own_queues = self.own_queues(change);
+        if let Some(name) = diverted_from {
+            assert!(own_queues.iter().any(|queue| queue == name) && queue == "unrouted", "{name} {queue}");
+        }
         if attributes.remove("encoding").is_some() {
             let base64 = match attributes.remove("ExtendedPayloadSize") {
                 None => message.body.clone(),
@@ -71,7 +77,9 @@ impl Webhook {
             Some("queue-unavailable") => Placement::Diverted,
             Some(reason) => panic!("{reason}"),
         };
-        assert_eq!(queue, if copy == Placement::Own { own_queue(change) } else { "unrouted" });
+        assert_eq!(diverted_from.is_some(), copy == Placement::Diverted);
+        let is_own_queue = own_queues.iter().any(|own| own == queue);
+        assert!(if copy == Placement::Own { is_own_queue } else { queue == "unrouted" }, "{copy:?} on {queue}");
         let expected = [
             ("field", Some(change.field.as_str())),
             ("entry_id", Some("102290129340398")),
@@ -85,7 +93,9 @@ impl Webhook {
             "ExtendedPayloadSize" => value.data_type == "Number",
             _ => value.data_type == "String",
         }));
-        assert_eq!(message.group_id.as_deref(), Some(change.number.unwrap_or("102290129340398")));
+        if !queue.contains(".fifo") {
+            assert_eq!(message.group_id.as_deref(), Some(change.number.unwrap_or("102290129340398")));
+        }
         copy
     }
 
@@ -102,11 +112,10 @@ impl Webhook {
         assert_eq!(size, object.body.len().to_string());
         object.body.to_vec()
     }
-}
 
-fn own_queue(change: &Change) -> &str {
-    match (change.field.as_str(), change.kind) {
-        ("messages", Some("statuses")) => "statuses",
-        (field, _) => field,
+    /// Returns the names of the queues of a change's route.
+    fn own_queues(&self, change: &Change) -> Vec<String> {
+        let queues = fragments(change.text.as_bytes())[0].queues(&self.routes);
+        queues.iter().map(|queue| queue.rsplit('/').next().unwrap().to_owned()).collect()
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Webhook {
     pub(crate) function: Function,
     pub(crate) queues: BTreeMap<String, Queue>,
     pub(crate) bucket: Bucket,
+    /// The text of `QUEUE_URLS`.
+    pub(crate) routes: String,
 }
 
 /// The HTTP response of the function.
@@ -65,12 +67,12 @@ impl Webhook {
     ) -> Self {
         aws.set_secret(SECRET_ID, secret(&json!(APP_SECRET)));
         let bucket = aws.bucket(BUCKET);
-        let urls = urls.to_string();
-        let mut all = BTreeMap::from([("SECRET_ID", SECRET_ID), ("QUEUE_URLS", &urls), ("PAYLOAD_BUCKET", BUCKET)]);
+        let routes = urls.to_string();
+        let mut all = BTreeMap::from([("SECRET_ID", SECRET_ID), ("QUEUE_URLS", &routes), ("PAYLOAD_BUCKET", BUCKET)]);
         all.extend(variables.iter().copied());
         all.retain(|_, value| !value.is_empty());
         let function = Function::start(bootstrap(), &aws, all);
-        Self { aws, function, queues, bucket }
+        Self { aws, function, queues, bucket, routes }
     }
 
     pub(crate) fn queue(&self, name: &str) -> &Queue {
