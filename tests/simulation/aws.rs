@@ -21,6 +21,7 @@ use aws_smithy_types::{
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use fastrand::Rng;
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use tokio::{
     sync::oneshot,
@@ -47,8 +48,11 @@ pub(crate) struct State {
     rng: Rng,
     pub(crate) queues: Vec<Queue>,
     pub(crate) objects: HashMap<String, Object>,
+    /// Fragments of the notifications. One that belongs on several queues is here once for each.
     pub(crate) fragments: Vec<Fragment>,
-    by_event_id: HashMap<String, usize>,
+    /// The index of the queue that each fragment belongs on.
+    destinations: Vec<usize>,
+    by_event_id: HashMap<String, Range<usize>>,
     pub(crate) calls: Vec<Call>,
     pub(crate) violations: Vec<Violation>,
     /// The version of the app secret. Meta signs with a new version immediately.
@@ -146,6 +150,7 @@ impl Aws {
             queues,
             objects: HashMap::new(),
             fragments: Vec::new(),
+            destinations: Vec::new(),
             by_event_id: HashMap::new(),
             calls: Vec::new(),
             violations: Vec::new(),
@@ -244,7 +249,8 @@ impl Request {
             Some("SendMessageBatch") => Self::SendMessageBatch(serde_json::from_slice(&body).unwrap()),
             Some("GetSecretValue") => Self::GetSecretValue,
             _ => {
-                let key = path.splitn(4, '/').nth(3).unwrap_or_default().to_owned();
+                let key = percent_decode_str(path.splitn(4, '/').nth(3).unwrap_or_default());
+                let key = key.decode_utf8_lossy().into_owned();
                 let body = if is_chunked { decode_chunks(&body).expect("chunks are well-formed").into() } else { body };
                 Self::PutObject { key, body }
             }
@@ -260,10 +266,12 @@ impl State {
     /// Adds the fragments of a notification and returns their indices.
     pub(crate) fn expect(&mut self, fragments: &[Fragment]) -> Range<usize> {
         let first = self.fragments.len();
-        for (index, fragment) in fragments.iter().enumerate() {
-            self.by_event_id.insert(fragment.event_id.clone(), first + index);
+        for fragment in fragments {
+            let (start, destinations) = (self.fragments.len(), self.queues_of(fragment));
+            self.fragments.extend(destinations.iter().map(|_| fragment.clone()));
+            self.destinations.extend(destinations);
+            self.by_event_id.insert(fragment.event_id.clone(), start..self.fragments.len());
         }
-        self.fragments.extend_from_slice(fragments);
         first..self.fragments.len()
     }
 
@@ -271,7 +279,7 @@ impl State {
     fn begin(&mut self, request: &Request) -> usize {
         let (service, fragments) = match request {
             Request::GetSecretValue => (Service::SecretsManager, Vec::new()),
-            Request::PutObject { key, body } => (Service::S3, self.fragment_of_object(key, body).into_iter().collect()),
+            Request::PutObject { key, body } => (Service::S3, self.fragments_of_object(key, body).collect()),
             Request::SendMessageBatch(batch) => self.read_batch(batch),
         };
         let condition = match service {
@@ -305,10 +313,27 @@ impl State {
     /// Finds the fragment of an entry, and compares it with the body that a consumer reads.
     fn fragment_of_entry(&mut self, queue: usize, entry: &Entry) -> usize {
         let event_id = entry.attribute("event_id").unwrap_or_default();
-        let Some(&fragment) = self.by_event_id.get(event_id) else {
+        let Some(fragments) = self.by_event_id.get(event_id).cloned() else {
             self.violate("only signed fragments are sent", format!("event id `{event_id}`"));
             return self.expect(&[Fragment::unknown(event_id)]).start;
         };
+        let diverted_from = entry.attribute("diverted_from");
+        let destination = match diverted_from {
+            Some(name) if queue == CATCH_ALL => self.queues.iter().position(|queue| queue.name == name),
+            _ => Some(queue),
+        };
+        let fragment = fragments.clone().find(|fragment| Some(self.destinations[*fragment]) == destination);
+        let is_diverted = entry.attribute("unrouted_reason") == Some("queue-unavailable");
+        let is_in_default_form = entry.attribute("request_id").is_some();
+        let is_placed = match diverted_from {
+            None => !is_diverted,
+            Some(_) => queue == CATCH_ALL && (is_diverted || !is_in_default_form),
+        };
+        if fragment.is_none() || !is_placed {
+            let detail = format!("{event_id} on queue {queue}, diverted from {diverted_from:?}");
+            self.violate("messages are on the queues of their route", detail);
+        }
+        let fragment = fragment.unwrap_or(fragments.start);
         let expected = &self.fragments[fragment];
         let object = pointer(entry).map(|key| self.objects.get(&key));
         let body = match object {
@@ -323,39 +348,43 @@ impl State {
             None => expected.is_equal_to(body),
             Some(_) => BASE64.decode(body).is_ok_and(|decoded| decoded == expected.bytes),
         };
-        let is_diverted = entry.attribute("unrouted_reason") == Some("queue-unavailable");
-        let is_in_default_form = entry.attribute("request_id").is_some();
-        let is_placed = match (queue == self.destination(fragment), queue) {
-            (true, CATCH_ALL) => true,
-            (true, _) => !is_diverted,
-            (false, CATCH_ALL) => is_diverted || !is_in_default_form,
-            (false, _) => false,
-        };
         if !is_equal {
             self.violate("messages have the signed bytes", event_id);
         }
-        if !is_placed {
-            self.violate("messages are on the queue of their route", format!("{event_id} on queue {queue}"));
-        }
         fragment
     }
 
-    /// Returns the queue of the most specific route of a fragment.
+    /// Returns the queue that a fragment belongs on.
     pub(crate) fn destination(&self, fragment: usize) -> usize {
-        let queue_of = |route: &&str| self.queues.iter().position(|queue| queue.route == *route);
-        self.fragments[fragment].routes.iter().find_map(queue_of).unwrap_or(CATCH_ALL)
+        self.destinations[fragment]
     }
 
-    fn fragment_of_object(&mut self, key: &str, body: &[u8]) -> Option<usize> {
+    /// Returns the indices of the same fragment for all of its queues.
+    pub(crate) fn siblings(&self, fragment: usize) -> Range<usize> {
+        self.by_event_id[&self.fragments[fragment].event_id].clone()
+    }
+
+    /// Finds all queues of the most specific route of a fragment.
+    fn queues_of(&self, fragment: &Fragment) -> Vec<usize> {
+        let queues_of = |route: &str| {
+            let queues = self.queues.iter().enumerate().filter(|(_, queue)| queue.route == route);
+            queues.map(|(index, _)| index).collect::<Vec<_>>()
+        };
+        let mut found = fragment.routes.iter().map(|route| queues_of(route));
+        found.find(|queues| !queues.is_empty()).unwrap_or_else(|| vec![CATCH_ALL])
+    }
+
+    /// Finds the fragment of an object, for all of its queues: an object does not show its queue.
+    fn fragments_of_object(&mut self, key: &str, body: &[u8]) -> Range<usize> {
         let event_id = key.rsplit('/').next().and_then(|name| name.split('-').next()).unwrap_or_default();
-        let fragment = self.by_event_id.get(event_id).copied();
+        let fragments = self.by_event_id.get(event_id).cloned().unwrap_or_default();
         let is_equal = |fragment: &Fragment| {
             fragment.is_equal_to(body) || BASE64.decode(body).is_ok_and(|decoded| decoded == fragment.bytes)
         };
-        if !fragment.is_some_and(|fragment| is_equal(&self.fragments[fragment])) {
+        if !self.fragments[fragments.clone()].first().is_some_and(is_equal) {
             self.violate("objects have the signed bytes", key);
         }
-        fragment
+        fragments
     }
 
     fn execute(&mut self, index: usize, request: &Request) {

@@ -1,9 +1,6 @@
 //! One execution environment: the handler with real SDK clients, and the requests of a plan one after the other.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
@@ -122,8 +119,9 @@ impl Environment {
             .build();
         let without_retries = without_retries(&config);
         let url = |name: &str| format!("https://sqs.eu-central-1.amazonaws.com/123456789012/{name}");
-        let urls: BTreeMap<_, _> = self.plan.queues.iter().map(|queue| (queue.route, url(&queue.name))).collect();
-        let routes = Routes::parse(&serde_json::to_string(&urls).unwrap()).unwrap();
+        // A route with several queues occurs several times.
+        let members = self.plan.queues.iter().map(|queue| format!(r#""{}":"{}""#, queue.route, url(&queue.name)));
+        let routes = Routes::parse(&format!("{{{}}}", members.collect::<Vec<_>>().join(","))).unwrap();
         let payloads = Payloads::new(&without_retries, self.plan.has_bucket.then(|| "bucket".to_owned()));
         let queues = Queues::new(aws_sdk_sqs::Client::new(&without_retries), routes, payloads);
         let secrets = SecretCache::read(aws_sdk_secretsmanager::Client::new(&config), "id".to_owned());

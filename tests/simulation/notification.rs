@@ -5,6 +5,9 @@ use sha2::{Digest, Sha256};
 
 const ENVELOPE: [&str; 2] = [r#"{"object":"whatsapp_business_account","entry":["#, "]}"];
 
+/// The entry ids of a plan are this number and the two after it.
+const FIRST_ENTRY_ID: u64 = 477_984_957_095_891;
+
 /// SQS accepts messages up to this size.
 const MAX_MESSAGE_BYTES: usize = 1_048_576;
 
@@ -25,7 +28,7 @@ pub(crate) struct Fragment {
     /// The signed bytes, with their envelope and entry.
     pub(crate) bytes: Vec<u8>,
     /// The keys of the possible routes, most specific first.
-    pub(crate) routes: &'static [&'static str],
+    pub(crate) routes: Vec<String>,
     /// Business number and contact. Order holds within a conversation.
     pub(crate) conversation: Option<u32>,
 }
@@ -33,7 +36,7 @@ pub(crate) struct Fragment {
 impl Fragment {
     /// Stands for a message that no notification explains.
     pub(crate) fn unknown(event_id: &str) -> Self {
-        Self { event_id: event_id.to_owned(), bytes: Vec::new(), routes: &[], conversation: None }
+        Self { event_id: event_id.to_owned(), bytes: Vec::new(), routes: Vec::new(), conversation: None }
     }
 
     /// Returns whether the body can be too large for a message, so that it needs the bucket.
@@ -90,7 +93,8 @@ pub(crate) fn draw(rng: &mut Rng, serial: &mut u32) -> Notification {
 fn envelope(rng: &mut Rng, serial: &mut u32, changes: &[usize], filler: usize) -> Notification {
     let mut notification = Notification { body: ENVELOPE[0].into(), fragments: Vec::new() };
     for (index, changes) in changes.iter().enumerate() {
-        let id = format!("\"{}\"", 477_984_957_095_891_u64 + rng.u64(..3));
+        let entry_id = FIRST_ENTRY_ID + rng.u64(..3);
+        let id = format!("\"{entry_id}\"");
         let time = rng.bool().then(|| rng.u32(1_767_000_000..1_768_000_000).to_string());
         let time_member = time.as_ref().map(|time| format!(r#""time":{time},"#)).unwrap_or_default();
         let entry = [format!(r#"{{"id":{id},{time_member}"changes":["#), "]}".to_owned()];
@@ -102,12 +106,18 @@ fn envelope(rng: &mut Rng, serial: &mut u32, changes: &[usize], filler: usize) -
         notification.fragments.extend(changes.iter().map(|change| Fragment {
             event_id: event_id(&[&id, time.as_deref().unwrap_or_default(), &change.text]),
             bytes: [ENVELOPE[0], &entry[0], &change.text, &entry[1], ENVELOPE[1]].concat().into_bytes(),
-            routes: change.routes,
+            routes: routes(change.routes, entry_id),
             conversation: change.conversation,
         }));
     }
     notification.body.extend(ENVELOPE[1].bytes());
     notification
+}
+
+/// The routes of a change, after those that are narrowed to its entry id.
+fn routes(routes: &[&str], entry_id: u64) -> Vec<String> {
+    let narrowed = routes.iter().map(|route| format!("{route}@{entry_id}"));
+    narrowed.chain(routes.iter().map(|route| (*route).to_owned())).collect()
 }
 
 fn change(rng: &mut Rng, serial: &mut u32, filler: usize) -> Change {
@@ -161,7 +171,7 @@ fn entry_without_changes(serial: &mut u32) -> Notification {
 
 fn unrouted(parts: &[&[u8]]) -> Fragment {
     let bytes = parts.concat();
-    Fragment { event_id: event_id(&[&bytes]), bytes, routes: &[], conversation: None }
+    Fragment { event_id: event_id(&[&bytes]), bytes, routes: Vec::new(), conversation: None }
 }
 
 fn next(serial: &mut u32) -> u32 {

@@ -13,6 +13,9 @@ use crate::{
 /// The latency of Secrets Manager up to which a start must succeed. The function waits 4.5 s for a response.
 pub(crate) const MAX_START_LATENCY: Duration = Duration::from_millis(4400);
 
+/// One seed in this many has routes with several queues, and narrowed ones.
+const LIST_SEEDS: u64 = 4;
+
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) profile: Profile,
@@ -67,8 +70,20 @@ impl Plan {
             2..5 => Profile::Slow,
             _ => Profile::Chaotic,
         };
-        let queues = draw_queues(rng);
-        let mut start = Conditions::draw(rng, profile, queues.len());
+        // Draws of their own leave the other seeds, and thus the regression seeds, as they are.
+        let list_rng = &mut Rng::with_seed(!seed);
+        let mut queues = draw_queues(rng);
+        let first = queues.len();
+        if seed.is_multiple_of(LIST_SEEDS) {
+            queues.extend(draw_list_queues(list_rng));
+        }
+        let mut draw_conditions = |rng: &mut Rng| {
+            let mut conditions = Conditions::draw(rng, profile, first);
+            let further = (first..queues.len()).map(|queue| Condition::draw(list_rng, profile, Service::Sqs(queue)));
+            conditions.queues.extend(further);
+            conditions
+        };
+        let mut start = draw_conditions(rng);
         if profile == Profile::Slow {
             start.secrets_manager.latency = Latency::Steady(MAX_START_LATENCY.mul_f64(rng.f64() / 1.1));
         }
@@ -91,7 +106,7 @@ impl Plan {
                 content: if repeated { Content::Repeated } else { Content::New(notification::draw(rng, &mut serial)) },
                 signature,
                 deadline: Deadline::draw(rng, profile),
-                conditions: Conditions::draw(rng, profile, queues.len()),
+                conditions: draw_conditions(rng),
             });
         }
         Self { profile, queues, has_bucket, start, deliveries }
@@ -104,6 +119,26 @@ fn draw_queues(rng: &mut Rng) -> Vec<Queue> {
         [("messages", "messages"), ("messages.statuses", "statuses"), ("account_update", "account-update")]
     {
         if rng.u8(..4) > 0 {
+            let suffix = if rng.bool() { ".fifo" } else { "" };
+            queues.push(Queue::new(route, format!("{name}{suffix}")));
+        }
+    }
+    queues
+}
+
+/// Draws queues for routes that may have one already, and for routes that are narrowed to an entry id.
+fn draw_list_queues(rng: &mut Rng) -> Vec<Queue> {
+    let mut queues = Vec::new();
+    for (route, name) in [
+        ("messages", "crm"),
+        ("messages", "archive"),
+        ("messages.statuses", "billing"),
+        ("account_update", "audit"),
+        ("messages@477984957095892", "brand"),
+        ("messages@477984957095892", "brand-archive"),
+        ("messages.statuses@477984957095891", "brand-receipts"),
+    ] {
+        if rng.bool() {
             let suffix = if rng.bool() { ".fifo" } else { "" };
             queues.push(Queue::new(route, format!("{name}{suffix}")));
         }
