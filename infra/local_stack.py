@@ -282,15 +282,20 @@ def described(client: Callable[[str], Any], stack: str) -> dict[str, Any]:
         "callback_url": outputs["CallbackUrl"],
         "log_group": outputs["LogGroupName"],
         "outputs": outputs,
-        "queue_urls": full_urls(json.loads(function["Environment"]["Variables"]["QUEUE_URLS"])),
+        "queue_urls": full_urls(function["Environment"]["Variables"]["QUEUE_URLS"]),
         "secret": client("secretsmanager").get_secret_value(SecretId=outputs["SecretArn"])["SecretString"],
     }
 
 
-def full_urls(routes: dict[str, str]) -> dict[str, str]:
-    """Completes the URLs of queues that are given by name. They are in the account of the catch-all queue."""
-    account = routes["*"].rpartition("/")[0]
-    return {route: queue if "/" in queue else f"{account}/{queue}" for route, queue in routes.items()}
+def full_urls(queue_urls: str) -> dict[str, list[str]]:
+    """Returns the URLs of each route. A route may occur twice, and a queue beside the catch-all queue may be a name."""
+    routes: dict[str, list[str]] = {}
+    for route, queues in json.loads(queue_urls, object_pairs_hook=list):
+        routes.setdefault(route, []).extend([queues] if isinstance(queues, str) else queues)
+    account = routes["*"][0].rpartition("/")[0]
+    return {
+        route: [queue if "/" in queue else f"{account}/{queue}" for queue in queues] for route, queues in routes.items()
+    }
 
 
 def sam_deploy(folder: Path, endpoint: str, log_level: str) -> None:

@@ -65,7 +65,7 @@ impl Watch {
         command.args(["--invoke-port", &address.port().to_string()]);
         command.env("SECRET_ID", &stack.info.outputs["SecretArn"]);
         command.env("PAYLOAD_BUCKET", &stack.info.outputs["PayloadBucket"]);
-        command.env("QUEUE_URLS", json!(stack.info.queue_urls).to_string());
+        command.env("QUEUE_URLS", json!(stack.info.queue_urls()).to_string());
         // In its own process group, because its child processes do not end with it.
         command.stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
         let watch = Self { process: command.spawn().unwrap(), address };

@@ -97,7 +97,7 @@ impl Deployed {
     }
 
     fn queue_url(&self) -> &str {
-        &self.stack.info.queue_urls["messages"]
+        self.stack.info.queue_urls()["messages"][0]
     }
 
     /// Returns the numbers of visible messages and of messages in flight.
@@ -301,7 +301,7 @@ async fn shell_worker_handles_every_queue() {
     let _ = fs::remove_file(&done);
 
     let mut worked = Vec::new();
-    for url in deployed.stack.info.queue_urls.values() {
+    for url in deployed.stack.info.queue_urls().into_values().flatten() {
         let script = root().join("examples/shell/consume.sh");
         let run = Command::new(script).arg(url).arg(&done).envs(deployed.environment()).output().unwrap();
         assert!(run.status.success(), "{url}: {}", String::from_utf8_lossy(&run.stderr));
@@ -316,7 +316,7 @@ async fn shell_worker_handles_every_queue() {
     assert_eq!(sorted(bytes.into_iter()), [4, 43]);
     let fields = worked.iter().filter(|line| line["field"].is_string()).count();
     assert_eq!(worked.len() - fields, 5, "two are not JSON, two are not notifications, one has no field");
-    for url in deployed.stack.info.queue_urls.values() {
+    for url in deployed.stack.info.queue_urls().into_values().flatten() {
         deployed.wait_for_on(url, 0).await;
     }
 }

@@ -154,8 +154,7 @@ pub(crate) async fn verify(
     };
     let secret = secret(info.as_ref())?;
     let url = url.or(info.as_ref().map(|info| info.callback_url.clone())).unwrap_or_default();
-    let target =
-        Target { endpoint: Endpoint::new(&url)?, secret, catch_all: info.as_ref().and_then(CatchAllQueue::of) };
+    let target = Target { endpoint: Endpoint::new(&url)?, secret, catch_all: info.as_ref().map(CatchAllQueue::of) };
     let stop = AtomicBool::new(false);
     let passed = |checks: &[Check]| !stop.load(Ordering::Relaxed) && !checks.iter().any(Check::is_failed);
     let checks = if json {

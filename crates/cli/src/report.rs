@@ -318,6 +318,7 @@ pub fn transfer(report: &TransferReport) {
         not_selected,
         arrived_during_run,
         too_recent,
+        shared_object,
         rejected,
         not_deleted,
         stop_reason,
@@ -335,6 +336,10 @@ pub fn transfer(report: &TransferReport) {
     print_count(*not_selected, "not moved: they do not match the field or the reason");
     print_count(*arrived_during_run, "not moved: they arrived during the run; run the command again");
     print_count(*too_recent, "not moved: SQS may still drop them as duplicates; run the command again in 6 minutes");
+    print_count(
+        *shared_object,
+        "not moved: several queues would share their body in S3, which the first consumer deletes",
+    );
     print_count(*not_deleted, "sent but not deleted: the next run sends them again, with the same event_id");
     for (code, count) in rejected {
         println!("  {FAILURE}{count} not moved: the queue rejected them{FAILURE:#} ({code})");

@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use whatsapp_webhook::credentials::{AppCredentials, CredentialsError};
+use whatsapp_webhook::{
+    credentials::{AppCredentials, CredentialsError},
+    routes::{Queue, Routes},
+};
 
 use super::cli::AwsCliError;
 use crate::endpoint_secrets::EndpointSecrets;
@@ -36,8 +39,9 @@ pub struct StackInfo {
     pub secret: String,
     /// The name of the `CloudFormation` stack. The names of its queues begin with it.
     pub stack: String,
-    /// The URL of each route's queue.
-    pub queue_urls: BTreeMap<String, String>,
+    /// The routes of the function, in the form of its `QUEUE_URLS`.
+    #[serde(rename = "queue_urls", with = "queue_urls")]
+    pub routes: Routes,
     /// The outputs of the stack.
     pub outputs: BTreeMap<String, String>,
     /// The function's log group.
@@ -102,6 +106,13 @@ impl StackInfo {
         Ok(AppCredentials::parse(&self.secret)?)
     }
 
+    /// Returns the URLs of each route's queues.
+    #[must_use]
+    pub fn queue_urls(&self) -> BTreeMap<&str, Vec<&str>> {
+        let urls = |(route, queues)| (route, Iterator::map(queues, |queue: &'_ Queue| queue.url.as_str()).collect());
+        self.routes.iter().map(urls).collect()
+    }
+
     /// Returns the secrets for a delivery, with the first of several app secrets.
     pub fn secrets(&self) -> Result<EndpointSecrets, StackInfoError> {
         let AppCredentials { verify_token, mut app_secrets } = self.credentials()?;
@@ -120,6 +131,27 @@ impl StackInfo {
     }
 }
 
+/// The form of the routes in a description: that of `QUEUE_URLS`, in which a route may occur twice.
+mod queue_urls {
+    use serde::{
+        Deserialize as _,
+        de::{Deserializer, Error as _},
+        ser::Serializer,
+    };
+    use serde_json::value::RawValue;
+    use whatsapp_webhook::routes::Routes;
+
+    pub(super) fn serialize<S: Serializer>(routes: &Routes, serializer: S) -> Result<S::Ok, S::Error> {
+        let urls = routes.iter().map(|(route, queues)| (route, queues.map(|queue| &queue.url).collect::<Vec<_>>()));
+        serializer.collect_map(urls)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Routes, D::Error> {
+        let json = Box::<RawValue>::deserialize(deserializer)?;
+        Routes::parse(json.get()).map_err(D::Error::custom)
+    }
+}
+
 impl std::fmt::Debug for StackInfo {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("StackInfo").field("stack", &self.stack).finish_non_exhaustive()
@@ -135,9 +167,8 @@ impl Drop for RunningStackFile {
 
 #[cfg(test)]
 impl StackInfo {
-    /// Returns the description of a stack with three queues that does not exist.
+    /// Returns the description of a stack with four queues that does not exist.
     pub(crate) fn for_tests() -> Self {
-        let queue = |route: &str, name| (route.to_owned(), format!("http://127.0.0.1:1/123456789012/a-stack-{name}"));
         Self {
             aws_endpoint: "http://127.0.0.1:1".to_owned(),
             region: "us-east-1".to_owned(),
@@ -147,10 +178,18 @@ impl StackInfo {
             callback_url: "http://api.localhost:1/webhook".to_owned(),
             secret: r#"{"verify_token":"token","app_secret":"secret"}"#.to_owned(),
             stack: "a-stack".to_owned(),
-            queue_urls: [queue("*", "unrouted"), queue("messages", "messages"), queue("security", "security")].into(),
+            routes: Self::routes_for_tests(
+                r#","messages":["a-stack-messages","a-stack-archive"],"security":"a-stack-security""#,
+            ),
             outputs: BTreeMap::new(),
             log_group: "/aws/lambda/a-stack".to_owned(),
             log: None,
         }
+    }
+
+    /// Returns routes beside the catch-all route.
+    pub(crate) fn routes_for_tests(others: &str) -> Routes {
+        let json = format!(r#"{{"*":"http://127.0.0.1:1/123456789012/a-stack-unrouted"{others}}}"#);
+        Routes::parse(&json).expect("valid routes")
     }
 }

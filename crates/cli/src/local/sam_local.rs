@@ -125,7 +125,9 @@ impl SamLocal {
         let address = options.address.to_string();
         let container_url = |url: &str| url.replacen(&address, HOST_NAME, 1);
         let info = &stack.info;
-        let routes: BTreeMap<_, _> = info.queue_urls.iter().map(|(route, url)| (route, container_url(url))).collect();
+        let urls = info.queue_urls().into_iter();
+        let routes: BTreeMap<_, Vec<_>> =
+            urls.map(|(route, urls)| (route, urls.into_iter().map(container_url).collect())).collect();
         let variables = json!({ FUNCTION: {
             "SECRET_ID": info.outputs.get("SecretArn"),
             "QUEUE_URLS": json!(routes).to_string(),

@@ -45,7 +45,9 @@ impl Outcome {
     ) -> Result<Self, QueueError> {
         let expected = Expected::of(sample);
         let status_matches = response.status == expected.status;
-        let stored = receive(queues, if status_matches { expected.fragments.len() } else { 0 }).await?;
+        let messages = |fragment: &Fragment| queues.queues_of(&find_route(fragment, queues)).count();
+        let messages = if status_matches { expected.fragments.iter().map(messages).sum() } else { 0 };
+        let stored = receive(queues, messages).await?;
         let mut problems = response_problems(&expected, response);
         if status_matches {
             problems.extend(storage_problems(&expected.fragments, &stored, queues));
@@ -88,30 +90,47 @@ fn response_problems(expected: &Expected, response: &Response) -> Vec<String> {
     problems
 }
 
-/// Finds the message of each fragment, and reports missing, misplaced and unexpected messages.
+/// Finds the most specific route of a fragment.
+fn find_route(fragment: &Fragment, queues: &StackQueues) -> String {
+    fragment.route(|route| queues.has_route(route))
+}
+
+/// Finds the messages of each fragment, and reports missing, misplaced and unexpected messages.
 fn storage_problems(fragments: &[Fragment], stored: &[ReceivedMessage], queues: &StackQueues) -> Vec<String> {
-    let mut problems = Vec::new();
+    let (mut problems, mut misplaced) = (Vec::new(), Vec::new());
     let mut unmatched: Vec<_> = stored.iter().collect();
     for fragment in fragments {
-        let route = fragment.route(|route| queues.has_route(route));
-        let queue = queues.queue_of(&route).unwrap_or_default();
-        let Some(index) = unmatched.iter().position(|message| message.body.as_bytes() == fragment.bytes()) else {
+        let route = find_route(fragment, queues);
+        for queue in queues.queues_of(&route) {
+            let is_here = |message: &&ReceivedMessage| has_bytes(message, fragment) && message.queue == queue;
+            match unmatched.iter().position(is_here) {
+                Some(index) => problems.extend(reason_problem(fragment, &route, unmatched.remove(index))),
+                None => misplaced.push((fragment, route.clone(), queue.to_owned())),
+            }
+        }
+    }
+    for (fragment, route, queue) in misplaced {
+        let Some(index) = unmatched.iter().position(|message| has_bytes(message, fragment)) else {
             problems.push(format!("no message on a queue has the expected bytes for {queue}"));
             continue;
         };
         let message = unmatched.remove(index);
-        if message.queue != queue {
-            problems.push(format!("stored on {}, not on {queue}", message.queue));
-        }
-        let reason = message.attributes.get("unrouted_reason").map(String::as_str);
-        let expected_reason = fragment.unrouted_reason(&route);
-        if reason != expected_reason {
-            let [reason, expected] = [reason, expected_reason].map(|reason| reason.unwrap_or("none"));
-            problems.push(format!("unrouted_reason is {reason}, not {expected}"));
-        }
+        problems.push(format!("stored on {}, not on {queue}", message.queue));
+        problems.extend(reason_problem(fragment, &route, message));
     }
     problems.extend(unmatched.iter().map(|message| format!("unexpected message on {}", message.queue)));
     problems
+}
+
+fn has_bytes(message: &ReceivedMessage, fragment: &Fragment) -> bool {
+    message.body.as_bytes() == fragment.bytes()
+}
+
+fn reason_problem(fragment: &Fragment, route: &str, message: &ReceivedMessage) -> Option<String> {
+    let reason = message.attributes.get("unrouted_reason").map(String::as_str);
+    let expected = fragment.unrouted_reason(route);
+    let [found, wanted] = [reason, expected].map(|reason| reason.unwrap_or("none"));
+    (reason != expected).then(|| format!("unrouted_reason is {found}, not {wanted}"))
 }
 
 /// Returns a text such as `messages, messages-statuses ×2, unrouted (no-route)`.
@@ -154,6 +173,19 @@ mod tests {
     #[test]
     fn change_on_the_queue_of_its_field_is_no_problem() {
         assert_eq!(problems(SECURITY, &[message("security", SECURITY, None)]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn change_is_expected_on_every_queue_of_its_route() {
+        const MESSAGE: &str = r#"{"field":"messages","value":{}}"#;
+        let on = |queue| message(queue, MESSAGE, None);
+
+        assert_eq!(problems(MESSAGE, &[on("archive"), on("messages")]), Vec::<String>::new());
+        let missing = "no message on a queue has the expected bytes for archive";
+        assert_eq!(problems(MESSAGE, &[on("messages")]), [missing]);
+        assert_eq!(problems(MESSAGE, &[on("messages"), on("messages")]), ["stored on messages, not on archive"]);
+        let more = [on("messages"), on("archive"), on("archive")];
+        assert_eq!(problems(MESSAGE, &more), ["unexpected message on archive"]);
     }
 
     #[test]

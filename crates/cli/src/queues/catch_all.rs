@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use whatsapp_webhook::routes::CATCH_ALL;
-
 use super::{
     error::QueueError,
     queue::{LONG_POLL, MAX_BATCH, Queue, sqs_client},
@@ -38,10 +36,10 @@ pub struct SearchResult {
 }
 
 impl CatchAllQueue {
-    /// Returns the catch-all queue of a stack, if it has one.
+    /// Returns the catch-all queue of a stack.
     #[must_use]
-    pub fn of(stack: &StackInfo) -> Option<Self> {
-        Some(Self(Queue::new(&sqs_client(stack), stack.queue_urls.get(CATCH_ALL)?)))
+    pub fn of(stack: &StackInfo) -> Self {
+        Self(Queue::new(&sqs_client(stack), &stack.routes.catch_all().url))
     }
 
     /// Finds and deletes the messages whose body contains `marker`.

@@ -1,7 +1,6 @@
 //! Prepares moves: dead letters back to their queue, and messages of other queues to the queue of their route.
 
 use thiserror::Error;
-use whatsapp_webhook::routes::CATCH_ALL;
 
 use super::{
     error::QueueError,
@@ -31,7 +30,7 @@ pub enum RedriveError {
 /// Prepares to move the dead letters of a field's queues back to these queues.
 pub async fn redrive(stack: &StackInfo, field: &Field) -> Result<Vec<Transfer>, RedriveError> {
     let mut transfers = Vec::new();
-    for url in field.targets(&stack.queue_urls) {
+    for url in field.targets(&stack.routes) {
         let queue = Queue::new(&sqs_client(stack), url);
         let (_, dead_letter_queue) = queue.counts().await?;
         let name = dead_letter_queue.ok_or(RedriveError::NoDeadLetterQueue(queue.name.clone()))?;
@@ -41,7 +40,8 @@ pub async fn redrive(stack: &StackInfo, field: &Field) -> Result<Vec<Transfer>, 
     if transfers.is_empty() { Err(RedriveError::NoRoute(field.clone())) } else { Ok(transfers) }
 }
 
-/// Prepares to move the messages of a field on the catch-all queue to the field's queues.
+/// Prepares to move the messages of a field on the catch-all queue to the queues of their routes, and diverted ones to the queue
+/// that did not store them.
 pub fn reroute(stack: &StackInfo, field: &Field) -> Result<Transfer, RedriveError> {
     move_by_route(stack, field, catch_all_url(stack), true)
 }
@@ -52,7 +52,7 @@ pub fn drain(stack: &StackInfo, field: &Field, queue: &str) -> Result<Transfer, 
 }
 
 fn catch_all_url(stack: &StackInfo) -> &str {
-    stack.queue_urls.get(CATCH_ALL).map_or("", String::as_str)
+    &stack.routes.catch_all().url
 }
 
 fn move_by_route(
@@ -61,8 +61,7 @@ fn move_by_route(
     from: &str,
     only_reroutable: bool,
 ) -> Result<Transfer, RedriveError> {
-    let mut routes = stack.queue_urls.clone();
-    routes.remove(CATCH_ALL);
+    let routes = stack.routes.clone();
     let selection = Selection::ByRoute { field: field.clone(), routes, from: from.to_owned(), only_reroutable };
     if selection.targets().is_empty() {
         return Err(RedriveError::NoRoute(field.clone()));

@@ -11,7 +11,8 @@ use whatsapp_webhook::{
     notification::{Fragment, split},
 };
 
-const UNROUTED_REASON: &str = "unrouted_reason";
+/// The attributes that a message has on the catch-all queue only.
+const CATCH_ALL_ATTRIBUTES: [&str; 2] = ["unrouted_reason", "diverted_from"];
 
 /// What the group and the deduplication id of a moved message depend on.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +65,9 @@ pub(crate) fn size(message: &Message) -> usize {
 
 fn attributes(message: &Message) -> HashMap<String, MessageAttributeValue> {
     let mut attributes = message.message_attributes.clone().unwrap_or_default();
-    attributes.remove(UNROUTED_REASON);
+    for name in CATCH_ALL_ATTRIBUTES {
+        attributes.remove(name);
+    }
     attributes
 }
 

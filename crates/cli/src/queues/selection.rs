@@ -1,10 +1,13 @@
-//! Selects messages by their field, and determines the queue of each.
+//! Selects messages by their field, and determines the queues of each.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{borrow::Cow, str::FromStr};
 
 use aws_sdk_sqs::types::Message;
 use thiserror::Error;
-use whatsapp_webhook::notification::Kind;
+use whatsapp_webhook::{
+    notification::Kind,
+    routes::{Destination, Queue, Routes},
+};
 
 use super::resend::attribute;
 
@@ -23,15 +26,15 @@ pub struct Field {
 #[error("the field is empty: name one, such as messages, or one kind of it, such as messages.statuses")]
 pub struct FieldError;
 
-/// Selects the messages of a queue to move, and the queue of each.
+/// Selects the messages of a queue to move, and the queues of each.
 #[derive(Debug)]
 pub(crate) enum Selection {
     /// The messages of a dead-letter queue whose attributes match. Without a kind, also messages without the attributes.
     DeadLetters { field: Field, to: String },
-    /// The messages of the queue `from` whose route leads to another queue.
+    /// The messages of the queue `from` whose route leads to other queues.
     ByRoute {
         field: Field,
-        routes: BTreeMap<String, String>,
+        routes: Routes,
         from: String,
         /// Requires a reason of [`REROUTABLE_REASONS`].
         only_reroutable: bool,
@@ -39,19 +42,27 @@ pub(crate) enum Selection {
 }
 
 impl Selection {
-    /// Returns the URL of the queue to move a message to, or `None` if the message is not selected.
-    pub(crate) fn target(&self, message: &Message) -> Option<&str> {
+    /// Returns the URLs of the queues to move a message to: none if the message is not selected.
+    pub(crate) fn targets_of(&self, message: &Message) -> Vec<&str> {
         let (name, kind) = (attribute(message, "field"), attribute(message, "kind"));
         match self {
             // A message without the attribute, such as one that an operator sent, belongs to this queue.
-            Self::DeadLetters { field: Field { kind: None, .. }, to } if name.is_none() => Some(to),
-            Self::DeadLetters { field, to } => field.matches(name, kind).then_some(to),
-            Self::ByRoute { field, routes, from, only_reroutable } => {
+            Self::DeadLetters { field: Field { kind: None, .. }, to } if name.is_none() => vec![to],
+            Self::DeadLetters { field, to } if field.matches(name, kind) => vec![to],
+            Self::ByRoute { field, routes, from, only_reroutable } if field.matches(name, kind) => {
                 let reason = attribute(message, "unrouted_reason");
-                let is_reroutable = reason.is_some_and(|reason| REROUTABLE_REASONS.contains(&reason));
-                let is_selected = field.matches(name, kind) && (is_reroutable || !only_reroutable);
-                is_selected.then(|| find_queue(routes, name?, kind)).flatten().filter(|url| url != from)
+                if *only_reroutable && !reason.is_some_and(|reason| REROUTABLE_REASONS.contains(&reason)) {
+                    return Vec::new();
+                }
+                let ids = ["phone_number_id", "entry_id"].map(|name| attribute(message, name));
+                let queues = find_queues(routes, &field.name, kind.and_then(find_kind), ids);
+                // A queue that the route no longer has was replaced, so the message belongs on all queues of the route.
+                let diverted_from = attribute(message, "diverted_from");
+                let own = queues.iter().find(|queue| Some(queue.name.as_str()) == diverted_from);
+                let queues = own.map_or(queues.as_slice(), std::slice::from_ref).iter();
+                queues.map(|queue| queue.url.as_str()).filter(|url| url != from).collect()
             }
+            Self::DeadLetters { .. } | Self::ByRoute { .. } => Vec::new(),
         }
     }
 
@@ -66,10 +77,14 @@ impl Selection {
     }
 }
 
-/// Finds the queue of a change as the function does: the route of its kind precedes that of its field.
-fn find_queue<'r>(routes: &'r BTreeMap<String, String>, field: &str, kind: Option<&str>) -> Option<&'r str> {
-    let of_kind = kind.and_then(|kind| routes.get(&format!("{field}.{kind}")));
-    of_kind.or_else(|| routes.get(field)).map(String::as_str)
+/// Finds the queues of a change as the function does. Returns none if that is the catch-all queue because no route matches.
+fn find_queues<'r>(routes: &'r Routes, field: &str, kind: Option<Kind>, ids: [Option<&str>; 2]) -> Vec<&'r Queue> {
+    let Destination { queue_indices, route } = routes.find_by(field, kind, || ids.map(|id| id.map(Cow::Borrowed)));
+    route.map_or_else(Vec::new, |_| routes.queues_at(queue_indices).collect())
+}
+
+fn find_kind(name: &str) -> Option<Kind> {
+    Kind::ALL.into_iter().find(|kind| kind.name() == name)
 }
 
 impl Field {
@@ -77,13 +92,16 @@ impl Field {
         name == Some(&self.name) && self.kind.is_none_or(|expected| kind == Some(expected.name()))
     }
 
-    /// Returns the URLs of the queues of the field's routes, or of the route of its kind, without duplicates.
-    pub(crate) fn targets<'r>(&self, routes: &'r BTreeMap<String, String>) -> Vec<&'r str> {
+    /// Returns the URLs of the queues of all changes of the field, or of its kind, without duplicates.
+    pub(crate) fn targets<'r>(&self, routes: &'r Routes) -> Vec<&'r str> {
         let kinds = match self.kind {
-            Some(kind) => vec![Some(kind.name())],
-            None => [None].into_iter().chain(Kind::ALL.map(|kind| Some(kind.name()))).collect(),
+            Some(kind) => vec![Some(kind)],
+            None => [None].into_iter().chain(Kind::ALL.map(Some)).collect(),
         };
-        let mut urls: Vec<_> = kinds.into_iter().filter_map(|kind| find_queue(routes, &self.name, kind)).collect();
+        let ids: Vec<_> = [None].into_iter().chain(routes.ids_of(&self.name).map(Some)).collect();
+        let changes = kinds.into_iter().flat_map(|kind| ids.iter().map(move |id| (kind, *id)));
+        let queues = changes.flat_map(|(kind, id)| find_queues(routes, &self.name, kind, [id, None]));
+        let mut urls: Vec<_> = queues.map(|queue| queue.url.as_str()).collect();
         urls.sort_unstable();
         urls.dedup();
         urls
@@ -97,10 +115,9 @@ impl FromStr for Field {
         if text.is_empty() {
             return Err(FieldError);
         }
-        let split = text.rsplit_once('.').and_then(|(name, kind)| {
-            let kind = Kind::ALL.into_iter().find(|known| known.name() == kind)?;
-            Some(Self { name: name.to_owned(), kind: Some(kind) })
-        });
+        let split = text
+            .rsplit_once('.')
+            .and_then(|(name, kind)| Some(Self { name: name.to_owned(), kind: Some(find_kind(kind)?) }));
         Ok(split.unwrap_or_else(|| Self { name: text.to_owned(), kind: None }))
     }
 }

@@ -47,13 +47,14 @@ impl StackQueues {
     pub fn of(stack: &StackInfo) -> Self {
         let (client, prefix) = (sqs_client(stack), format!("{}-", stack.stack));
         let mut all: Vec<RoutedQueue> = Vec::new();
-        for (route, url) in &stack.queue_urls {
+        let urls = stack.queue_urls();
+        for (route, url) in urls.iter().flat_map(|(route, urls)| urls.iter().map(move |url| (*route, *url))) {
             if let Some(queue) = all.iter_mut().find(|queue| queue.queue.url == *url) {
-                queue.routes.push(route.clone());
+                queue.routes.push(route.to_owned());
                 continue;
             }
             let label = queue_name(url).strip_prefix(&prefix).unwrap_or(queue_name(url)).to_owned();
-            let routes = vec![route.clone()];
+            let routes = vec![route.to_owned()];
             all.push(RoutedQueue { queue: Queue::new(&client, url), label, routes, receipts: Vec::new() });
         }
         all.sort_by(|one, other| one.label.cmp(&other.label));
@@ -63,14 +64,13 @@ impl StackQueues {
     /// Whether the stack has this route.
     #[must_use]
     pub fn has_route(&self, route: &str) -> bool {
-        self.queue_of(route).is_some()
+        self.queues_of(route).next().is_some()
     }
 
-    /// Returns the name of a route's queue, without the prefix of the stack.
-    #[must_use]
-    pub fn queue_of(&self, route: &str) -> Option<&str> {
-        let has_route = |queue: &&RoutedQueue| queue.routes.iter().any(|name| name == route);
-        self.all.iter().find(has_route).map(|queue| queue.label.as_str())
+    /// Returns the names of a route's queues, without the prefix of the stack.
+    pub fn queues_of(&self, route: &str) -> impl Iterator<Item = &str> {
+        let has_route = move |queue: &&RoutedQueue| queue.routes.iter().any(|name| name == route);
+        self.all.iter().filter(has_route).map(|queue| queue.label.as_str())
     }
 
     /// Receives the visible messages of all queues, and hides them until [`Self::release`].

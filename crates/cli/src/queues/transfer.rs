@@ -91,6 +91,8 @@ pub struct TransferReport {
     pub arrived_during_run: usize,
     /// Dead letters of a FIFO queue whose deduplication id SQS still remembers.
     pub too_recent: usize,
+    /// Messages with a body in S3 for several queues. Consumers delete the object with their message, so queues cannot share it.
+    pub shared_object: usize,
     /// Messages that SQS rejected, by its code.
     pub rejected: BTreeMap<String, usize>,
     /// Messages that were sent but not deleted.
@@ -106,6 +108,7 @@ enum SkipReason {
     NotSelected,
     ArrivedDuringRun,
     TooRecent,
+    SharedObject,
     Rejected(String),
 }
 
@@ -122,6 +125,12 @@ impl Transfer {
     #[must_use]
     pub fn targets(&self) -> Vec<&str> {
         self.selection.targets()
+    }
+
+    /// Returns the context of a move to these queues. If one of them is FIFO, the order of groups has to be kept.
+    fn context(&self, targets: &[&str]) -> MoveContext<'_> {
+        let to_fifo = targets.iter().any(|target| is_fifo(target));
+        MoveContext { from_fifo: self.source.is_fifo(), to_fifo, group_key: &self.group_key }
     }
 
     /// Returns the message counts, without receiving a message.
@@ -163,6 +172,8 @@ struct Pass<'p> {
     report: TransferReport,
     /// The last receipt handle of each skipped message, by its id.
     skipped: HashMap<String, String>,
+    /// The ids of messages for several queues, with the URL of each queue that stored them.
+    stored: HashSet<(String, &'p str)>,
 }
 
 impl<'p> Pass<'p> {
@@ -177,6 +188,7 @@ impl<'p> Pass<'p> {
             next_receive: now,
             report,
             skipped: HashMap::new(),
+            stored: HashSet::new(),
         }
     }
 
@@ -215,33 +227,39 @@ impl<'p> Pass<'p> {
         let messages = self.transfer.source.receive(max, VISIBILITY_TIMEOUT, LONG_POLL).await?;
         let received_at = Instant::now();
         let has_new = messages.iter().any(|message| !self.skipped.contains_key(id(message)));
-        let mut selected = BTreeMap::<&str, Vec<Message>>::new();
+        let mut selected = BTreeMap::<Vec<&str>, Vec<Message>>::new();
         let mut skipped = Vec::new();
         for message in messages {
-            match self.target(&message) {
-                Ok(target) => selected.entry(target).or_default().push(message),
+            match self.targets(&message) {
+                Ok(targets) => selected.entry(targets).or_default().push(message),
                 Err(reason) => skipped.push((message, reason)),
             }
         }
         self.skip(skipped).await;
-        for (target, messages) in selected {
-            self.send_and_delete(target, messages, received_at).await?;
+        for (targets, messages) in selected {
+            self.send_and_delete(&targets, messages, received_at).await?;
         }
         Ok(has_new)
     }
 
-    /// Returns the URL of the queue to move a message to.
-    fn target(&self, message: &Message) -> Result<&'p str, SkipReason> {
-        let target = self.transfer.selection.target(message).ok_or(SkipReason::NotSelected)?;
+    /// Returns the URLs of the queues to move a message to, at least one.
+    fn targets(&self, message: &Message) -> Result<Vec<&'p str>, SkipReason> {
+        let targets = self.transfer.selection.targets_of(message);
+        if targets.is_empty() {
+            return Err(SkipReason::NotSelected);
+        }
         let sent = system_attribute(message, &MessageSystemAttributeName::SentTimestamp);
         let sent = UNIX_EPOCH + Duration::from_millis(sent.and_then(|sent| sent.parse().ok()).unwrap_or_default());
         // A message that fails again after its move is a dead letter again, and would be moved in circles.
         if sent > self.started {
             return Err(SkipReason::ArrivedDuringRun);
         }
-        let is_fifo_to_fifo = self.transfer.source.is_fifo() && is_fifo(target);
+        if targets.len() > 1 && attribute(message, "ExtendedPayloadSize").is_some() {
+            return Err(SkipReason::SharedObject);
+        }
+        let is_fifo_to_fifo = self.transfer.source.is_fifo() && targets.iter().any(|target| is_fifo(target));
         let is_too_recent = is_fifo_to_fifo && sent > self.started - DEDUPLICATION_INTERVAL;
-        if is_too_recent { Err(SkipReason::TooRecent) } else { Ok(target) }
+        if is_too_recent { Err(SkipReason::TooRecent) } else { Ok(targets) }
     }
 
     /// Hides messages until the end of the pass, and counts each once.
@@ -259,6 +277,7 @@ impl<'p> Pass<'p> {
                 SkipReason::NotSelected => self.report.not_selected += 1,
                 SkipReason::ArrivedDuringRun => self.report.arrived_during_run += 1,
                 SkipReason::TooRecent => self.report.too_recent += 1,
+                SkipReason::SharedObject => self.report.shared_object += 1,
                 SkipReason::Rejected(code) => *self.report.rejected.entry(code).or_default() += 1,
             }
         }
@@ -267,25 +286,23 @@ impl<'p> Pass<'p> {
         let _ = self.transfer.source.change_visibility(&receipts, until_deadline).await;
     }
 
-    /// Sends messages to a queue, and deletes those that SQS stored there.
+    /// Sends messages to all of these queues, and deletes those that every queue stored.
     ///
     /// A batch for a FIFO queue has one message of each group, so that none overtakes one that is not stored.
     async fn send_and_delete(
         &mut self,
-        target: &str,
+        targets: &[&'p str],
         messages: Vec<Message>,
         received_at: Instant,
     ) -> Result<(), QueueError> {
-        let source = &self.transfer.source;
-        let context =
-            MoveContext { from_fifo: source.is_fifo(), to_fifo: is_fifo(target), group_key: &self.transfer.group_key };
+        let context = self.transfer.context(targets);
         let mut remaining = messages;
         let mut unsent = Vec::new();
         let mut result = Ok(());
         while !remaining.is_empty() && result.is_ok() && received_at.elapsed() < SEND_TIMEOUT {
             let (batch, rest) = take_batch(remaining, context);
             remaining = rest;
-            let entry_results = match self.send(target, &batch, context).await {
+            let entry_results = match self.send_to_all(targets, &batch).await {
                 Ok(entry_results) => entry_results,
                 Err(error) => {
                     unsent.extend(batch);
@@ -300,10 +317,10 @@ impl<'p> Pass<'p> {
                 }
                 match entry_result {
                     Ok(()) => sent.push(message),
-                    Err(EntryError { class: ErrorClass::Rejected, code }) => {
+                    Err(EntryError { class: ErrorClass::Rejected, code, .. }) => {
                         skipped.push((message, SkipReason::Rejected(code)));
                     }
-                    Err(EntryError { class, code }) => {
+                    Err(EntryError { class, code, target }) => {
                         // An unavailable queue ends the run, even if other entries have transient errors.
                         if result.as_ref().err().is_none_or(|error: &QueueError| error.is_transient) {
                             let error = QueueError::new("send to", queue_name(target), code);
@@ -333,20 +350,44 @@ impl<'p> Pass<'p> {
         result
     }
 
-    async fn send(
-        &self,
-        target: &str,
+    /// Sends a batch to one queue after the other. A message that one queue did not store is not sent to the next one.
+    ///
+    /// A queue that stored a message gets no second copy in this run if another queue did not store it.
+    async fn send_to_all(
+        &mut self,
+        targets: &[&'p str],
         batch: &[Message],
-        context: MoveContext<'_>,
-    ) -> Result<Vec<Result<(), EntryError>>, QueueError> {
+    ) -> Result<Vec<Result<(), EntryError<'p>>>, QueueError> {
+        let mut results: Vec<Result<(), EntryError<'p>>> = vec![Ok(()); batch.len()];
+        for target in targets {
+            let is_missing = |index: &usize| {
+                results[*index].is_ok() && !self.stored.contains(&(id(&batch[*index]).to_owned(), *target))
+            };
+            let missing: Vec<usize> = (0..batch.len()).filter(is_missing).collect();
+            if missing.is_empty() {
+                continue;
+            }
+            let messages: Vec<&Message> = missing.iter().map(|index| &batch[*index]).collect();
+            for (index, result) in missing.into_iter().zip(self.send(target, &messages).await?) {
+                if result.is_ok() && targets.len() > 1 {
+                    self.stored.insert((id(&batch[index]).to_owned(), target));
+                }
+                results[index] = result;
+            }
+        }
+        Ok(results)
+    }
+
+    async fn send(&self, target: &'p str, batch: &[&Message]) -> Result<Vec<Result<(), EntryError<'p>>>, QueueError> {
+        let context = self.transfer.context(&[target]);
         let entries = batch.iter().enumerate().map(|(id, message)| resend::entry(id, message, context)).collect();
         let call = self.transfer.source.client.send_message_batch().queue_url(target).set_entries(Some(entries));
         let response = call.send().await.map_err(QueueError::from_sdk("send to", queue_name(target)))?;
         let code = "the response of SQS has no result for a message".to_owned();
-        let missing = EntryError { class: ErrorClass::Transient, code };
+        let missing = EntryError { class: ErrorClass::Transient, code, target };
         let failed = response.failed().iter().map(|entry| {
             let class = classify(entry.code(), entry.sender_fault());
-            (entry.id(), EntryError { class, code: entry.code().to_owned() })
+            (entry.id(), EntryError { class, code: entry.code().to_owned(), target })
         });
         Ok(entry_results(
             batch.len(),
@@ -395,11 +436,12 @@ impl<'p> Pass<'p> {
     }
 }
 
-/// The reason why SQS did not store an entry of a batch.
+/// The reason why a queue did not store an entry of a batch.
 #[derive(Clone)]
-struct EntryError {
+struct EntryError<'p> {
     class: ErrorClass,
     code: String,
+    target: &'p str,
 }
 
 /// Splits off the messages of one batch, for a FIFO queue at most one of each group. Returns the batch and the rest.

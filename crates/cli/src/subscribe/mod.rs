@@ -97,11 +97,14 @@ impl Goal {
     pub fn queues_by_field(stack: &StackInfo) -> BTreeMap<String, Vec<String>> {
         let prefix = format!("{}-", stack.stack);
         let mut queues_by_field = BTreeMap::<_, Vec<_>>::new();
-        for (route, url) in stack.queue_urls.iter().filter(|(route, _)| *route != CATCH_ALL) {
-            let field = route.split_once('.').map_or(route.as_str(), |(field, _)| field);
-            let queue = url.rsplit('/').next().unwrap_or(url);
-            let queue = queue.strip_prefix(&prefix).unwrap_or(queue);
-            queues_by_field.entry(field.to_owned()).or_default().push(queue.to_owned());
+        for (route, queues) in stack.routes.iter().filter(|(route, _)| *route != CATCH_ALL) {
+            let field = route.split(['.', '@']).next().unwrap_or(route);
+            let names = queues.map(|queue| queue.name.strip_prefix(&prefix).unwrap_or(&queue.name).to_owned());
+            queues_by_field.entry(field.to_owned()).or_default().extend(names);
+        }
+        for queues in queues_by_field.values_mut() {
+            queues.sort_unstable();
+            queues.dedup();
         }
         queues_by_field
     }
@@ -223,9 +226,10 @@ mod tests {
             fields: fields.map(|fields| fields.iter().map(|&field| field.to_owned()).collect()),
             replace,
             queues_by_field: Goal::queues_by_field(&StackInfo {
-                queue_urls: ["*", "messages", "messages.statuses", "security"]
-                    .map(|route| (route.to_owned(), format!("https://sqs/1/a-stack-{}", route.replace('.', "-"))))
-                    .into(),
+                routes: StackInfo::routes_for_tests(
+                    r#","messages":["a-stack-messages","a-stack-archive"],"messages.statuses":"a-stack-messages-statuses",
+                    "messages@106540352242922":"a-stack-brand","messages":"a-stack-crm","security":"a-stack-security""#,
+                ),
                 ..StackInfo::for_tests()
             }),
         }
@@ -288,7 +292,7 @@ mod tests {
     fn field_has_the_queues_of_all_its_routes() {
         let plans = goal(None, false).plan_fields(None);
 
-        assert_eq!(plans[0].queues, ["messages", "messages-statuses"]);
+        assert_eq!(plans[0].queues, ["archive", "brand", "crm", "messages", "messages-statuses"]);
         assert_eq!(plans[0].action, FieldAction::Subscribe);
     }
 }

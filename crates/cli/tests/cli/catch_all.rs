@@ -127,7 +127,7 @@ impl TestEndpoint {
         let target = Target {
             endpoint: Endpoint::new(&self.server.uri()).unwrap(),
             secret: json!({ "verify_token": VERIFY_TOKEN, "app_secret": secrets }).to_string(),
-            catch_all: CatchAllQueue::of(&self.info()),
+            catch_all: Some(CatchAllQueue::of(&self.info())),
         };
         let checks = verify::verify(&target, &AtomicBool::new(false), |_| ()).await.into_iter();
         checks.map(|Check { check, finding }| (check, finding)).collect()
@@ -321,7 +321,7 @@ async fn unreachable_queue_is_reported_with_root_cause() {
     let endpoint = TestEndpoint::new(correct_reaction).await;
     let unreachable = StackInfo { aws_endpoint: "http://127.0.0.1:1".to_owned(), ..endpoint.info() };
 
-    let error = CatchAllQueue::of(&unreachable).unwrap().find_and_delete("a marker", 1).await.unwrap_err();
+    let error = CatchAllQueue::of(&unreachable).find_and_delete("a marker", 1).await.unwrap_err();
 
     assert_eq!(error.to_string(), "cannot receive from a-stack-unrouted: Connection refused (os error 111)");
 }

@@ -133,6 +133,106 @@ async fn kind_determines_the_queue() {
     assert_eq!(sqs.events("messages"), ["written", "failed"]);
 }
 
+/// Two queues of one route, one of them FIFO, and a route that is narrowed to a phone number id.
+const LIST: [(&str, &str); 4] =
+    [("*", "unrouted"), ("calls", "calls"), ("calls", "archive.fifo"), ("calls@106540352242922", "brand")];
+
+async fn sqs_with_list() -> Sqs {
+    Sqs::start(&["unrouted", "calls", "archive.fifo", "brand"]).await
+}
+
+fn diverted(event_id: &str, queue: &str) -> Stored {
+    let queue = format!("a-stack-{queue}");
+    message(event_id, &[("field", "calls"), ("unrouted_reason", "queue-unavailable"), ("diverted_from", &queue)])
+}
+
+#[tokio::test]
+async fn diverted_message_returns_to_its_queue_alone() {
+    let sqs = sqs_with_list().await;
+    sqs.put("unrouted", diverted("one", "calls"));
+    sqs.put("unrouted", diverted("two", "archive.fifo"));
+    sqs.put("unrouted", diverted("both", "calls"));
+    sqs.put("unrouted", diverted("both", "archive.fifo"));
+
+    let report = rerouted(&sqs.info(&LIST), "calls").await;
+
+    assert_eq!((report.moved, report.is_success()), (4, true), "{report:?}");
+    assert_eq!(sorted(sqs.events("calls")), ["both", "one"]);
+    assert_eq!(sorted(sqs.events("archive.fifo")), ["both", "two"]);
+    for message in sqs.on("calls").iter().chain(&sqs.on("archive.fifo")) {
+        let names: Vec<_> = message.attributes.as_object().unwrap().keys().cloned().collect();
+        assert_eq!(sorted(names), ["event_id", "field"]);
+    }
+    assert!(sqs.on("unrouted").is_empty() && sqs.on("brand").is_empty());
+}
+
+#[tokio::test]
+async fn message_without_a_queue_goes_to_all_of_its_route() {
+    let sqs = sqs_with_list().await;
+    sqs.put("unrouted", misplaced("new", "calls", ""));
+    sqs.put("unrouted", diverted("replaced", "calls-old"));
+    let mut narrowed = diverted("narrowed", "calls");
+    narrowed.attributes["phone_number_id"] = json!({ "DataType": "String", "StringValue": "106540352242922" });
+    sqs.put("unrouted", narrowed);
+
+    let report = rerouted(&sqs.info(&LIST), "calls").await;
+
+    assert_eq!((report.moved, report.is_success()), (3, true), "{report:?}");
+    assert_eq!(sorted(sqs.events("calls")), ["new", "replaced"]);
+    assert_eq!(sorted(sqs.events("archive.fifo")), ["new", "replaced"]);
+    assert_eq!(sqs.events("brand"), ["narrowed"]);
+    let fifo = sqs.on("archive.fifo");
+    assert!(fifo.iter().all(|message| message.deduplication.is_some()) && fifo[0].group.as_deref() == Some("-"));
+    assert!(sqs.on("calls").iter().all(|message| message.deduplication.is_none()));
+    assert!(sqs.on("unrouted").is_empty());
+}
+
+/// The first consumer would delete the body of the other one's message.
+#[tokio::test]
+async fn pointer_for_several_queues_stays() {
+    let sqs = sqs_with_list().await;
+    for mut message in [misplaced("new", "calls", ""), diverted("own", "calls")] {
+        message.attributes["ExtendedPayloadSize"] = json!({ "DataType": "Number", "StringValue": "2000000" });
+        sqs.put("unrouted", message);
+    }
+
+    let report = rerouted(&sqs.info(&LIST), "calls").await;
+
+    assert_eq!((report.moved, report.shared_object, report.is_success()), (1, 1, true), "{report:?}");
+    assert_eq!((sqs.events("calls"), sqs.events("unrouted")), (vec!["own".to_owned()], vec!["new".to_owned()]));
+    assert!(sqs.on("archive.fifo").is_empty());
+}
+
+#[tokio::test]
+async fn message_stays_until_all_its_queues_have_it() {
+    let sqs = sqs_with_list().await;
+    sqs.put("unrouted", misplaced("new", "calls", ""));
+    let mut sends = 0;
+    sqs.script(move |_, call, _| {
+        sends += usize::from(call == "SendMessageBatch");
+        // The second queue fails twice.
+        (call == "SendMessageBatch" && (2..4).contains(&sends)).then_some(Fault::Error(503, "ServiceUnavailable"))
+    });
+
+    let report = rerouted(&sqs.info(&LIST), "calls").await;
+
+    assert_eq!((report.moved, report.is_success()), (1, true), "{report:?}");
+    assert_eq!((sqs.events("calls"), sqs.events("archive.fifo")), (vec!["new".to_owned()], vec!["new".to_owned()]));
+
+    let sqs = sqs_with_list().await;
+    sqs.put("unrouted", misplaced("new", "calls", ""));
+    let mut sends = 0;
+    sqs.script(move |_, call, _| {
+        sends += usize::from(call == "SendMessageBatch");
+        (call == "SendMessageBatch" && sends == 2).then(|| Fault::Rejected(vec![0], "InvalidMessageContents", true))
+    });
+
+    let report = rerouted(&sqs.info(&LIST), "calls").await;
+
+    assert_eq!((report.moved, report.is_success()), (0, false), "{report:?}");
+    assert_eq!(sqs.events("unrouted"), ["new"]);
+}
+
 #[tokio::test]
 async fn dead_letter_returns_to_its_queue() {
     let sqs = sqs().await;

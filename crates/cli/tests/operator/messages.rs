@@ -24,7 +24,7 @@ fn client(info: &StackInfo) -> Client {
 
 /// Returns the URL of a queue of the stack.
 fn url(info: &StackInfo, name: &str) -> String {
-    let (account, _) = info.queue_urls["*"].rsplit_once('/').unwrap();
+    let (account, _) = info.routes.catch_all().url.rsplit_once('/').unwrap();
     format!("{account}/whatsapp-ingress-{name}")
 }
 
