@@ -1,4 +1,4 @@
-"""Prints a template as CloudFormation receives it: as JSON, with expanded loops and translated SAM resources.
+"""Prints what a template deploys as one JSON template: with expanded loops, translated SAM resources and inlined nested stacks.
 
 Does not call AWS. The name of the stack is `stack`. A `${AWS::StackName}` in the output is a mistake: it was not in a
 `!Sub`.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from samcli.lib.cfn_language_extensions.sam_integration import process_template_for_sam_cli
 from samcli.lib.translate.sam_template_validator import SamTemplateValidator
 from samcli.yamlhelper import yaml_parse
 
@@ -32,19 +34,91 @@ class _NoManagedPolicies:
         return {}
 
 
-def expand(template: Path, parameters: dict[str, str] | None = None) -> dict[str, Any]:
-    """Expands a template. `parameters` override the default values.
+NESTED_STACK = "AWS::CloudFormation::Stack"
 
-    Raises the exception of SAM if the template is invalid.
+
+def expand(template: Path, parameters: dict[str, str] | None = None, text: str | None = None) -> dict[str, Any]:
+    """Expands `template`, or this text in its place, and inlines its nested stacks.
+
+    `parameters` replace the defaults. Raises SAM's errors if it is no valid template.
     """
+    return _inline_nested_stacks(expand_root(template, parameters, text), template.parent)
+
+
+def expand_root(template: Path, parameters: dict[str, str] | None = None, text: str | None = None) -> dict[str, Any]:
+    """As `expand`, but leaves nested stacks as resources."""
     validator = SamTemplateValidator(
-        yaml_parse(template.read_text(encoding="utf-8")),
+        yaml_parse(text or template.read_text(encoding="utf-8")),
         _NoManagedPolicies(),
         region=PSEUDO_PARAMETERS["AWS::Region"],
         parameter_overrides=PSEUDO_PARAMETERS | (parameters or {}),
         language_extensions_enabled=True,
     )
     return _remove_unused(yaml_parse(validator.get_translated_template_if_valid()))
+
+
+def _inline_nested_stacks(template: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Replaces each nested stack by its resources and outputs, whose ids then begin with the id of the stack."""
+    resources: dict[str, Any] = {}
+    values: dict[str, str] = {}
+    for stack, resource in template["Resources"].items():
+        if resource["Type"] != NESTED_STACK:
+            resources[stack] = resource
+            continue
+        properties = resource["Properties"]
+        child = yaml_parse((folder / properties["TemplateURL"]).read_text(encoding="utf-8"))
+        given = {name: _as_text(value) for name, value in properties["Parameters"].items()}
+        _check_parameters(child["Parameters"], given)
+        made = process_template_for_sam_cli(child, parameter_values=PSEUDO_PARAMETERS | given)
+        names = {f"{id}.QueueName": each["Properties"].get("QueueName", "") for id, each in made["Resources"].items()}
+        made = _rename(made, {id: stack + id for id in made["Resources"]}, names)
+        resources |= {stack + id: each for id, each in made["Resources"].items()}
+        template["Outputs"] |= {stack + name: output for name, output in made["Outputs"].items()}
+        values |= {f"{stack}.Outputs.{name}": _as_text(output["Value"]) for name, output in made["Outputs"].items()}
+    template["Resources"] = _rename(resources, {}, values)
+    return template
+
+
+def _as_text(value: Any) -> str:
+    """A reference as it stands in a `!Sub`, so that it can be the value of a parameter."""
+    match value:
+        case {"Ref": id}:
+            return f"${{{id}}}"
+        case {"Fn::GetAtt": [id, attribute]}:
+            return f"${{{id}.{attribute}}}"
+    return str(value)
+
+
+def _check_parameters(declared: dict[str, Any], given: dict[str, str]) -> None:
+    """Raises `ValueError` where CloudFormation rejects the parameters of a nested stack."""
+    if missing := {name for name, each in declared.items() if "Default" not in each} - given.keys():
+        raise ValueError(f"the nested stack lacks {missing}")
+    for name, value in given.items():
+        if not re.fullmatch(declared[name].get("AllowedPattern", ".*"), value):
+            raise ValueError(f"{name} {declared[name]['ConstraintDescription']}: {value}")
+        if value not in declared[name].get("AllowedValues", [value]):
+            raise ValueError(f"{name} is not one of {declared[name]['AllowedValues']}: {value}")
+
+
+def _rename(node: Any, ids: dict[str, str], values: dict[str, str]) -> Any:
+    """Replaces logical ids in the keys of resources and in references, and references within texts by known values."""
+    match node:
+        case {"Ref": str(id)}:
+            return {"Ref": ids.get(id, id)}
+        case {"Fn::GetAtt": [str(id), attribute]}:
+            return {"Fn::GetAtt": [ids.get(id, id), attribute]}
+        case dict():
+            return {key: _rename(value, ids, values) for key, value in node.items()}
+        case list():
+            return [_rename(each, ids, values) for each in node]
+        case str():
+            for name, value in values.items():
+                node = node.replace(f"${{{name}}}", value)
+            if reference := re.fullmatch(r"\$\{(\w+)(?:\.(\w+))?}", node):
+                id, attribute = ids.get(reference[1], reference[1]), reference[2]
+                return {"Fn::GetAtt": [id, attribute]} if attribute else {"Ref": id}
+            return node
+    return node
 
 
 def _remove_unused(template: dict[str, Any]) -> dict[str, Any]:

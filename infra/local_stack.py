@@ -42,17 +42,7 @@ START_SECONDS = 60
 DEPLOY_SECONDS = 180
 STOP_SECONDS = 5
 
-# Starts ministack so that it ends if this process is killed: the end of standard input kills the process group, which includes the
-# processes of the function.
-MINISTACK = """
-import os, signal, sys, threading
-def end_with_input():
-    sys.stdin.buffer.read()
-    os.killpg(0, signal.SIGKILL)
-threading.Thread(target=end_with_input, daemon=True).start()
-from ministack.app import main
-main()
-"""
+LOCAL_AWS = str(Path(__file__).with_name("local_aws.py"))
 
 
 class StepError(Exception):
@@ -180,7 +170,7 @@ def local_aws(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple[str
         "AWS_LAMBDA_LOG_FORMAT": "JSON",
         "AWS_LAMBDA_LOG_LEVEL": arguments.log_level,
     }
-    server = start_python(["-c", MINISTACK], folder, environment(folder, endpoint) | settings, log)
+    server = start_python([LOCAL_AWS], folder, environment(folder, endpoint) | settings, log)
     try:
         wait_until_ready(server, endpoint, log)
         yield endpoint, server
@@ -249,11 +239,7 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
         return session.client(service, endpoint_url=endpoint, config=config)
 
     try:
-        resources = {
-            resource["LogicalResourceId"]: resource["PhysicalResourceId"]
-            for page in client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=STACK)
-            for resource in page["StackResourceSummaries"]
-        }
+        resources = resources_of(client("cloudformation"), STACK)
         step("adding the API's routes")
         add_routes(client("apigatewayv2"), client("lambda"), resources)
         allow_without_tls(client("sqs"), client("s3"), resources)
@@ -272,10 +258,33 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
         raise StepError(f"the stack is incomplete: {error!r}", folder / "deploy.log") from error
 
 
+def resources_of(stacks: Any, stack: str) -> dict[str, str]:
+    """The physical ids of a stack's resources by their logical ids. Those of a nested stack begin with its logical id."""
+    found = {}
+    for page in stacks.get_paginator("list_stack_resources").paginate(StackName=stack):
+        for each in page["StackResourceSummaries"]:
+            id, physical = each["LogicalResourceId"], each["PhysicalResourceId"]
+            found[id] = physical
+            if each["ResourceType"] == "AWS::CloudFormation::Stack":
+                found |= {id + nested: value for nested, value in resources_of(stacks, physical).items()}
+    return found
+
+
+def outputs_of(stacks: Any, stack: str) -> dict[str, str]:
+    """The outputs of a stack. Those of a nested stack begin with its logical id, such as QueueMessagesQueueArn."""
+    [described] = stacks.describe_stacks(StackName=stack)["Stacks"]
+    found = {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
+    for page in stacks.get_paginator("list_stack_resources").paginate(StackName=stack):
+        for each in page["StackResourceSummaries"]:
+            if each["ResourceType"] == "AWS::CloudFormation::Stack":
+                nested = outputs_of(stacks, each["PhysicalResourceId"])
+                found |= {each["LogicalResourceId"] + name: value for name, value in nested.items()}
+    return found
+
+
 def described(client: Callable[[str], Any], stack: str) -> dict[str, Any]:
     """Returns outputs, routes and secret of a stack, with clients by the names of the services."""
-    found = client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+    outputs = outputs_of(client("cloudformation"), stack)
     function = client("lambda").get_function_configuration(FunctionName=outputs["FunctionName"])
     return {
         "stack": stack,
@@ -370,7 +379,7 @@ def allow_without_tls(queues: Any, buckets: Any, resources: dict[str, str]) -> N
         attributes = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"]).get("Attributes", {})
         if "Policy" in attributes:
             queues.set_queue_attributes(QueueUrl=url, Attributes={"Policy": without_tls(attributes["Policy"])})
-    bucket = resources["Payloads"]
+    bucket = resources["PayloadBucket"]
     try:
         policy = without_tls(buckets.get_bucket_policy(Bucket=bucket)["Policy"])
     except buckets.exceptions.ClientError as error:

@@ -362,7 +362,7 @@ print(json.dumps({
                 "CAPABILITY_IAM",
             ])
             .args(["--no-confirm-changeset", "--no-progressbar", "--parameter-overrides"])
-            .arg(format!("QueueArn={}", info.outputs["QueueArnMessages"]))
+            .arg(format!("QueueArn={}", info.outputs["QueueMessagesQueueArn"]))
             .arg(format!("PayloadBucket={}", info.outputs["PayloadBucket"]))
             .arg(format!("Runtime={}", String::from_utf8(version.stdout).unwrap().trim()))
             .current_dir(root().join(FOLDER))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import local_stack
-from harness import LocalAws, Stack
+from harness import Edit, LocalAws, Stack
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def deploy(aws: LocalAws, request: pytest.FixtureRequest) -> Callable[..., Stack
     """Returns a function that deploys a stack with the name of the test. Call it only once."""
     name = re.sub("[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:35].strip("-")
 
-    def deploy(requires_tls: bool = False, **parameters: str) -> Stack:
-        return Stack(aws, name, parameters, requires_tls)
+    def deploy(requires_tls: bool = False, edit: Edit = str, **parameters: str) -> Stack:
+        return Stack(aws, name, parameters, requires_tls, edit)
 
     return deploy

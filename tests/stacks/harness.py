@@ -19,6 +19,7 @@ from samcli.yamlhelper import yaml_dump, yaml_parse
 
 import local_stack
 
+TEMPLATE = local_stack.REPOSITORY / "template.yaml"
 EVENTS = local_stack.REPOSITORY / "events"
 # The secret with which the samples in events/ are signed.
 SECRET = {"app_secret": "test-app-secret-of-the-samples", "verify_token": "test-verify-token-of-the-samples"}
@@ -68,21 +69,37 @@ class LocalAws:
         return self.users[account]
 
 
-class Stack:
-    """A deployment of the built template with these parameters. Calls without TLS are allowed unless `requires_tls`."""
+Edit = Callable[[str], str]
 
-    def __init__(self, aws: LocalAws, name: str, parameters: dict[str, str], requires_tls: bool = False) -> None:
-        template = yaml_parse(local_stack.BUILT_TEMPLATE.read_text())
-        template["Resources"]["Ingress"]["Properties"]["CodeUri"] = f"s3://{BUCKET}/{CODE}"
+
+class Stack:
+    """A deployment of the template with these parameters and the built function.
+
+    `edit` changes the text of the template, such as its rows. Calls without TLS are allowed unless `requires_tls`.
+    """
+
+    def __init__(
+        self, aws: LocalAws, name: str, parameters: dict[str, str], requires_tls: bool = False, edit: Edit = str
+    ) -> None:
         self.aws, self.name, self.parameters, self.requires_tls = aws, name, dict(parameters), requires_tls
         self.stacks, self.functions, self.sqs, self.s3 = map(aws.root, ("cloudformation", "lambda", "sqs", "s3"))
-        self.template = aws.store(f"{name}.yaml", yaml_dump(template).encode())
+        self.template = self._package(edit)
         self.stacks.create_stack(**self._definition())
         self._read("stack_create_complete")
         self.put_secret(SECRET)
 
-    def update(self, **parameters: str) -> None:
+    def _package(self, edit: Edit) -> str:
+        template = yaml_parse(edit(TEMPLATE.read_text()))
+        resources = template["Resources"]
+        resources["Ingress"]["Properties"]["CodeUri"] = f"s3://{BUCKET}/{CODE}"
+        [queue] = resources["Fn::ForEach::Queues"][2].values()
+        nested = (TEMPLATE.parent / queue["Properties"]["TemplateURL"]).read_bytes()
+        queue["Properties"]["TemplateURL"] = self.aws.store("queue.yaml", nested)
+        return self.aws.store(f"{self.name}.yaml", yaml_dump(template).encode())
+
+    def update(self, parameters: dict[str, str], edit: Edit = str) -> None:
         self.parameters |= parameters
+        self.template = self._package(edit)
         self.stacks.update_stack(**self._definition())
         self._read("stack_update_complete")
 
@@ -97,9 +114,8 @@ class Stack:
 
     def _read(self, waiter: str) -> None:
         self.stacks.get_waiter(waiter).wait(StackName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
-        described = self.stacks.describe_stacks(StackName=self.name)["Stacks"][0]
-        self.outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
-        self.resources = resources_of(self.stacks, self.name)
+        self.outputs = local_stack.outputs_of(self.stacks, self.name)
+        self.resources = local_stack.resources_of(self.stacks, self.name)
         alias = {"FunctionName": self.outputs["FunctionName"], "Qualifier": ALIAS}
         self.function = self.functions.get_function_configuration(**alias)
         self.variables = self.function["Environment"]["Variables"]
@@ -145,13 +161,6 @@ class Stack:
         """Returns the keys of the objects in the bucket by their prefix."""
         objects = self.s3.list_objects_v2(Bucket=self.outputs["PayloadBucket"]).get("Contents", [])
         return {each["Key"].partition("/")[0]: each["Key"] for each in objects}
-
-
-def resources_of(stacks: Any, name: str) -> dict[str, str]:
-    """Returns the physical ids of the resources of a stack by their logical ids."""
-    pages = stacks.get_paginator("list_stack_resources").paginate(StackName=name)
-    found = (each for page in pages for each in page["StackResourceSummaries"])
-    return {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in found}
 
 
 def change(field: str, value: Any) -> dict[str, Any]:

@@ -8,24 +8,34 @@ from typing import Any
 
 import pytest
 
+import rows
 from harness import OWNER, TOO_LARGE, LocalAws, Stack, assert_denied, change, receive_all
 
 EVERY_FIELD, MESSAGES, STATUSES, STRANGER = "111111111111", "222222222222", "333333333333", "444444444444"
 # The name of each field in the outputs, and its route.
 ROUTES = {"Messages": "messages", "MessagesStatuses": "messages.statuses", "Security": "security"}
 ALLOWED = {EVERY_FIELD: set(ROUTES), MESSAGES: {"Messages"}, STATUSES: {"MessagesStatuses"}, STRANGER: set()}
-PARAMETERS = {
-    "Consumers": f"arn:aws:iam::{EVERY_FIELD}:root",
-    "FieldConsumers1": f"Messages=arn:aws:iam::{MESSAGES}:root",
-    "FieldConsumers2": f"MessagesStatuses=arn:aws:iam::{STATUSES}:root,555555555555",
-}
+PARAMETERS = {"Consumers": f"arn:aws:iam::{EVERY_FIELD}:root"}
 LARGE = "x" * TOO_LARGE
+
+
+def with_consumers(template: str) -> str:
+    messages = f'{{ Route: messages, Consumers: "arn:aws:iam::{MESSAGES}:root" }}'
+    statuses = (
+        "{ Route: messages.statuses, Name: messages-statuses, "
+        f'Consumers: "arn:aws:iam::{STATUSES}:root,555555555555" }}'
+    )
+    template = rows.replace(template, "Messages", "Messages", messages)
+    template = rows.replace(template, "MessagesStatuses", "MessagesStatuses", statuses)
+    for key in ("Messages", "MessagesStatuses"):
+        template = rows.open_key(rows.open_bodies(template, key, ROUTES[key]), key)
+    return template
 
 
 @pytest.fixture(scope="module")
 def stack(aws: LocalAws) -> Stack:
     """A stack with a large message on each route, and a small one on `messages`."""
-    stack = Stack(aws, "shared", PARAMETERS)
+    stack = Stack(aws, "shared", PARAMETERS, edit=with_consumers)
     for body in (
         change("messages", "small"),
         change("messages", LARGE),
@@ -40,12 +50,12 @@ def stack(aws: LocalAws) -> Stack:
 
 # tests/template checks the encryption key for other accounts, which the local AWS does not support.
 def test_call_without_tls_is_denied(aws: LocalAws, deploy: Callable[..., Stack]) -> None:
-    stack = deploy(requires_tls=True, **PARAMETERS)
+    stack = deploy(requires_tls=True, edit=with_consumers, **PARAMETERS)
     # The policies also deny the calls of the function, so it stores nothing.
     assert stack.deliver(change("messages", "small")) == 503
     for account in ALLOWED:
         user = aws.user(account)
-        assert_denied(user("sqs").receive_message, QueueUrl=stack.outputs["QueueUrlMessages"])
+        assert_denied(user("sqs").receive_message, QueueUrl=stack.outputs["QueueMessagesQueueUrl"])
         assert_denied(user("s3").get_object, Bucket=stack.outputs["PayloadBucket"], Key="messages/x")
 
 
@@ -53,13 +63,13 @@ def test_call_without_tls_is_denied(aws: LocalAws, deploy: Callable[..., Stack])
 def test_consumer_reads_no_other_queue(aws: LocalAws, stack: Stack, account: str) -> None:
     sqs = aws.user(account)("sqs")
     for key in ROUTES:
-        for kind in ("Queue", "QueueDead"):
-            url = stack.outputs[f"{kind}Url{key}"]
+        for kind in ("Queue", "DeadLetterQueue"):
+            url = stack.outputs[f"Queue{key}{kind}Url"]
             if key in ALLOWED[account]:
                 assert_may_only_receive(sqs, url)
             else:
                 assert_may_do_nothing(sqs, url)
-    assert_may_do_nothing(sqs, stack.outputs["QueueUrlUnrouted"])
+    assert_may_do_nothing(sqs, stack.outputs["CatchAllQueueUrl"])
 
 
 def assert_may_only_receive(sqs: Any, url: str) -> None:
@@ -104,7 +114,7 @@ def test_consumer_reads_no_other_bodies(aws: LocalAws, stack: Stack, account: st
 def test_consumer_deletes_body_with_its_message(aws: LocalAws, stack: Stack) -> None:
     """A library for large messages receives the message, reads the object and deletes both."""
     sqs, s3 = aws.user(MESSAGES)("sqs"), aws.user(MESSAGES)("s3")
-    url = stack.outputs["QueueUrlMessages"]
+    url = stack.outputs["QueueMessagesQueueUrl"]
     received = receive_all(sqs, url)
     assert len(received) == 2
     [pointer] = [body[1] for body in (json.loads(each["Body"]) for each in received) if isinstance(body, list)]

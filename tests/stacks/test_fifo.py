@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+import rows
 from harness import LocalAws, Stack, change, message, message_ids, receive_all
 
 
 @pytest.fixture(scope="module")
 def stack(aws: LocalAws) -> Stack:
-    return Stack(aws, "ordered", {"FifoField1": "Messages", "FifoField4": "Security"})
+    def edit(template: str) -> str:
+        template = rows.replace(template, "Messages", "MessagesFifo", '{ Route: messages, Fifo: "true" }')
+        return rows.replace(template, "Security", "SecurityFifo", '{ Route: security, Fifo: "true" }')
+
+    return Stack(aws, "ordered", {}, edit=edit)
 
 
-def test_fifo_parameter_creates_queue_pair(stack: Stack) -> None:
+def test_fifo_row_creates_queue_pair(stack: Stack) -> None:
     assert {route for route, queue in stack.routes.items() if queue.endswith(".fifo")} == {"messages", "security"}
-    assert stack.outputs["FifoFields"].split() == ["messages", "none", "none", "security", "none"]
-    urls = [stack.outputs["FifoUrlMessages"], stack.outputs["FifoDeadUrlMessages"]]
+    urls = [stack.outputs[f"QueueMessagesFifo{kind}Url"] for kind in ("Queue", "DeadLetterQueue")]
     assert [url.rpartition("/")[2] for url in urls] == ["ordered-messages.fifo", "ordered-messages-dead.fifo"]
     for url in urls:
         attributes = stack.attributes(url)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
-from harness import OWNER, SECRET, TOO_LARGE, LocalAws, Stack, change, message, message_ids, receive_all
+import rows
+from harness import OWNER, SECRET, TOO_LARGE, Edit, LocalAws, Stack, change, message, message_ids, receive_all
 
 TOPIC = f"arn:aws:sns:us-east-1:{OWNER}:operators"
 CERTIFICATE = f"arn:aws:acm:us-east-1:{OWNER}:certificate/00000000-0000-0000-0000-000000000000"
@@ -19,16 +20,15 @@ TRUST = {"TruststoreUri": "s3://truststore/meta.pem"}
 SINGLE_PARAMETERS: list[dict[str, str]] = [
     {"Architecture": "arm64"},
     {"LogLevel": "WARN"},
-    {"CustomerKey": "true"},
-    {"AlarmTopic": TOPIC},
-    {"OldestMessageSeconds": "600"},
-    {"SilenceSeconds": "900"},
+    {"SystemLogLevel": "INFO"},
+    {"UseCustomerManagedKey": "true"},
+    {"AlarmTopicArn": TOPIC},
+    {"PageTopicArn": TOPIC},
+    {"ConsumerLagAlarmSeconds": "600"},
+    {"NoTrafficAlarmSeconds": "900"},
     DOMAIN,
     {"ReservedConcurrency": "50"},
-    {"RouteRateLimit": "9000"},
-    {"FifoField2": "MessagesStatuses"},
     {"Consumers": "111122223333"},
-    {"FieldConsumers3": "Security=111122223333"},
 ]
 ALL_PARAMETERS = {name: value for each in SINGLE_PARAMETERS for name, value in each.items()}
 ALL_PARAMETERS |= {"Architecture": "x86_64", "DomainName": "all.example.com"} | TRUST
@@ -47,10 +47,11 @@ def stack(aws: LocalAws, request: pytest.FixtureRequest) -> Stack:
 def test_function_has_its_settings(stack: Stack) -> None:
     function, parameters = stack.function, stack.parameters
     assert function["Architectures"] == [parameters.get("Architecture", "x86_64")]
-    assert function["Role"].endswith("/" + stack.resources["Role"])
+    assert function["Role"].endswith("/" + stack.resources["FunctionRole"])
     assert function["TracingConfig"]["Mode"] == "Active"
     assert function["LoggingConfig"]["LogGroup"] == stack.outputs["LogGroupName"]
     assert function["LoggingConfig"]["ApplicationLogLevel"] == parameters.get("LogLevel", "INFO")
+    assert function["LoggingConfig"]["SystemLogLevel"] == parameters.get("SystemLogLevel", "WARN")
 
 
 def test_environment_names_secret_bucket_and_queues(stack: Stack) -> None:
@@ -80,9 +81,9 @@ def test_role_allows_only_these_actions(stack: Stack) -> None:
         ("xray:PutTelemetryRecords", "*"),
     }
     expected |= {("sqs:SendMessage*", stack.attributes(stack.queue_url(route))["QueueArn"]) for route in stack.routes}
-    if "CustomerKey" in stack.parameters:
-        expected |= {(action, outputs["KeyArn"]) for action in ("kms:GenerateDataKey", "kms:Decrypt")}
-    assert allowed_to(stack.aws.root("iam"), stack.resources["Role"]) == expected
+    if "UseCustomerManagedKey" in stack.parameters:
+        expected |= {(action, outputs["EncryptionKeyArn"]) for action in ("kms:GenerateDataKey", "kms:Decrypt")}
+    assert allowed_to(stack.aws.root("iam"), stack.resources["FunctionRole"]) == expected
 
 
 def allowed_to(iam: Any, role: str) -> set[tuple[str, str]]:
@@ -100,10 +101,10 @@ def allowed_to(iam: Any, role: str) -> set[tuple[str, str]]:
     return pairs
 
 
-# tests/template checks bucket encryption, reserved concurrency and route limits, which the local AWS does not support.
+# tests/template checks bucket encryption and reserved concurrency, which the local AWS does not support.
 def test_key_encrypts_queue_and_secret(stack: Stack) -> None:
-    key = stack.outputs.get("KeyArn")
-    assert (key is not None) == ("CustomerKey" in stack.parameters)
+    key = stack.outputs.get("EncryptionKeyArn")
+    assert (key is not None) == ("UseCustomerManagedKey" in stack.parameters)
     queue = stack.attributes(stack.queue_url("messages"))
     assert queue.get("KmsMasterKeyId") == key
     assert (queue.get("SqsManagedSseEnabled") == "true") == (key is None)
@@ -115,13 +116,22 @@ def test_alarms_have_thresholds_and_topic(stack: Stack) -> None:
     pages = stack.aws.root("cloudwatch").get_paginator("describe_alarms").paginate(AlarmNamePrefix=f"{stack.name}-")
     found = [alarm for page in pages for alarm in page["MetricAlarms"]]
     alarms = {alarm["AlarmName"].removeprefix(f"{stack.name}-"): alarm for alarm in found}
-    assert alarms["messages-late"]["Threshold"] == float(stack.parameters.get("OldestMessageSeconds", 3600))
-    assert ("silence" in alarms) == ("SilenceSeconds" in stack.parameters)
-    if "silence" in alarms:
-        assert alarms["silence"]["Period"] == int(stack.parameters["SilenceSeconds"])
-    actions = [stack.parameters["AlarmTopic"]] if "AlarmTopic" in stack.parameters else []
+    lag = float(stack.parameters.get("ConsumerLagAlarmSeconds", 3600))
+    assert alarms["messages-consumer-lag"]["Threshold"] == lag
+    assert ("no-traffic" in alarms) == ("NoTrafficAlarmSeconds" in stack.parameters)
+    if "no-traffic" in alarms:
+        assert alarms["no-traffic"]["Period"] == int(stack.parameters["NoTrafficAlarmSeconds"])
+    actions = [stack.parameters["AlarmTopicArn"]] if "AlarmTopicArn" in stack.parameters else []
     for name, alarm in alarms.items():
         assert alarm["AlarmActions"] == alarm["OKActions"] == actions, name
+
+
+def test_page_alarm_watches_the_alarms_of_the_stack(stack: Stack) -> None:
+    types = {"AlarmNames": [f"{stack.name}-page"], "AlarmTypes": ["CompositeAlarm"]}
+    [page] = stack.aws.root("cloudwatch").describe_alarms(**types)["CompositeAlarms"]
+    assert f'ALARM("{stack.name}-not-stored")' in page["AlarmRule"]
+    assert (f"{stack.name}-no-traffic" in page["AlarmRule"]) == ("NoTrafficAlarmSeconds" in stack.parameters)
+    assert page["AlarmActions"] == ([stack.parameters["PageTopicArn"]] if "PageTopicArn" in stack.parameters else [])
 
 
 def test_domain_name_leads_to_the_api(stack: Stack) -> None:
@@ -161,34 +171,54 @@ def test_domain_parameters_need_each_other(deploy: Deploy, parameters: dict[str,
         deploy(**parameters)
 
 
-@pytest.mark.parametrize(
-    "principal", ["*", "arn:aws:iam::*:root", "arn:aws:iam::111122223333:role/*", "111122223333,*"]
-)
-@pytest.mark.parametrize(("parameter", "prefix"), [("Consumers", ""), ("FieldConsumers4", "Messages=")])
-def test_principal_with_wildcard_is_rejected(deploy: Deploy, parameter: str, prefix: str, principal: str) -> None:
+PRINCIPALS = ["*", "arn:aws:iam::*:root", "arn:aws:iam::111122223333:role/*", "111122223333,*"]
+
+
+@pytest.mark.parametrize("principal", PRINCIPALS)
+def test_principal_with_wildcard_is_rejected(deploy: Deploy, principal: str) -> None:
     with pytest.raises(ClientError, match="without wildcards"):
-        deploy(**{parameter: prefix + principal})
+        deploy(Consumers=principal)
+
+
+def messages_row(row: str) -> Edit:
+    return lambda template: rows.replace(template, "Messages", "Messages", row)
+
+
+@pytest.mark.parametrize("principal", PRINCIPALS)
+def test_row_with_wildcard_is_rejected(deploy: Deploy, principal: str) -> None:
+    with pytest.raises(WaiterError, match=r"CREATE_FAILED|ROLLBACK"):
+        deploy(edit=messages_row(f'{{ Route: messages, Consumers: "{principal}" }}'))
 
 
 def test_own_account_among_consumers_is_harmless(deploy: Deploy) -> None:
     consumers = f"arn:aws:iam::{OWNER}:root,arn:aws:iam::111122223333:role/team/reader"
-    stack = deploy(Consumers=consumers, FieldConsumers1=f"Messages={OWNER}")
+    stack = deploy(edit=messages_row(f'{{ Route: messages, Consumers: "{OWNER}" }}'), Consumers=consumers)
     assert stack.deliver(change("unheard_of", "x" * TOO_LARGE)) == 200
     assert set(stack.prefixes()) == {"unrouted"}
 
 
 def test_changed_parameter_reaches_the_function(deploy: Deploy) -> None:
     stack = deploy()
+    version = stack.function["Version"]
+    stack.update({"DomainName": "later.example.com", "CertificateArn": CERTIFICATE} | TRUST)
+    assert stack.function["Version"] != version
+    assert stack.deliver(message(3)) == 403
+
+
+def test_row_that_turns_fifo_keeps_the_old_queue(deploy: Deploy) -> None:
+    stack = deploy(Consumers="111122223333")
     assert stack.deliver(message(1)) == 200
     version, standard = stack.function["Version"], stack.queue_url("messages")
-    stack.update(FifoField1="Messages")
+    policy = stack.attributes(standard)["Policy"]
+    fifo = '{ Route: messages, Fifo: "true" }'
+    stack.update({}, lambda template: rows.replace(template, "Messages", "MessagesFifo", fifo))
     assert stack.function["Version"] != version
     assert stack.deliver(message(2)) == 200
-    # The unread message stays on the queue that was removed from the stack.
+    # The unread message stays on the queue that was removed from the stack, and its consumers keep their access.
+    assert "QueueMessagesQueue" not in stack.resources
+    assert stack.attributes(standard)["Policy"] == policy
     assert message_ids(receive_all(stack.sqs, standard)) == ["wamid.1"]
     assert message_ids(receive_all(stack.sqs, stack.queue_url("messages"))) == ["wamid.2"]
-    stack.update(DomainName="later.example.com", CertificateArn=CERTIFICATE, **TRUST)
-    assert stack.deliver(message(3)) == 403
 
 
 def test_only_metas_client_certificate_is_accepted(deploy: Deploy) -> None:

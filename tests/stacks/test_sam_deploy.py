@@ -18,8 +18,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 import local_stack
+import rows
 import runbook
-from harness import EVENTS, SECRET, LocalAws, resources_of
+from harness import EVENTS, SECRET, LocalAws
 
 STACK = "whatsapp-ingress"
 FUNCTION = "Ingress"
@@ -56,7 +57,7 @@ class Deployment:
     def deploy(self, project: Path = local_stack.REPOSITORY) -> None:
         deployed = self.sam("deploy", "--no-confirm-changeset", project=project)
         assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-        local_stack.allow_without_tls(self.sqs, self.s3, resources_of(self.stacks, STACK))
+        local_stack.allow_without_tls(self.sqs, self.s3, local_stack.resources_of(self.stacks, STACK))
 
     def deliver(self, sample: str) -> None:
         event = str(EVENTS / f"{sample}.json")
@@ -69,7 +70,7 @@ class Deployment:
         return described
 
     def outputs(self) -> dict[str, str]:
-        return {output["OutputKey"]: output["OutputValue"] for output in self.described()["Outputs"]}
+        return local_stack.outputs_of(self.stacks, STACK)
 
     def count(self, url: str) -> int:
         name = "ApproximateNumberOfMessages"
@@ -77,7 +78,7 @@ class Deployment:
 
     def counts(self) -> tuple[int, int, int]:
         """Counts the messages on the queue of `messages`, on the catch-all queue and on that of the added field."""
-        urls = [self.first_outputs["QueueUrlMessages"], self.first_outputs["QueueUrlUnrouted"], self.field_queue]
+        urls = [self.first_outputs["QueueMessagesQueueUrl"], self.first_outputs["CatchAllQueueUrl"], self.field_queue]
         messages, catch_all, field = (self.count(url) if url else 0 for url in urls)
         return messages, catch_all, field
 
@@ -111,28 +112,45 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
+def build(project: Path) -> None:
+    """Imitates the output of `sam build` without compiling the same function again."""
+    built = project / ".aws-sam/build"
+    built.mkdir(parents=True, exist_ok=True)
+    if not (built / FUNCTION).exists():
+        (built / FUNCTION).symlink_to(local_stack.BUILT_TEMPLATE.parent / FUNCTION)
+    text = (project / "template.yaml").read_text()
+    for source, target in (("CodeUri: .", f"CodeUri: {FUNCTION}"), ("TemplateURL: infra", "TemplateURL: ../../infra")):
+        assert text.count(source) == 1
+        text = text.replace(source, target)
+    (built / "template.yaml").write_text(text)
+
+
 @pytest.fixture(scope="module")
 def with_field(deployment: Deployment, project: Path) -> Deployment:
     """Deploys the project with the added field, and delivers a message of the field."""
-    # Imitates the output of `sam build` without compiling the same function again.
-    built = project / ".aws-sam/build"
-    built.mkdir(parents=True)
-    (built / FUNCTION).symlink_to(local_stack.BUILT_TEMPLATE.parent / FUNCTION)
-    text = (project / "template.yaml").read_text()
-    assert text.count("CodeUri: .\n") == 1
-    (built / "template.yaml").write_text(text.replace("CodeUri: .\n", f"CodeUri: {FUNCTION}\n"))
+    build(project)
     deployment.deploy(project)
-    deployment.field_queue = deployment.outputs()[f"QueueUrl{runbook.KEY}"]
+    deployment.field_queue = deployment.outputs()[f"Queue{runbook.KEY}QueueUrl"]
     deployment.deliver(SAMPLE_OF_FIELD)
     return deployment
 
 
 @pytest.fixture(scope="module")
-def without_field(with_field: Deployment) -> Deployment:
-    """Deploys the project without the field again, and delivers another message of the field."""
-    with_field.deploy()
-    with_field.deliver(SAMPLE_OF_FIELD)
+def with_more_queues(with_field: Deployment, project: Path) -> Deployment:
+    """The deployed project with a second queue for a route, and a queue for a narrowed route."""
+    template = project / "template.yaml"
+    template.write_text(rows.add(rows.add(template.read_text(), *rows.SECOND_QUEUE), *rows.NARROWED_ROUTE))
+    build(project)
+    with_field.deploy(project)
     return with_field
+
+
+@pytest.fixture(scope="module")
+def without_field(with_more_queues: Deployment) -> Deployment:
+    """The project without the added rows is deployed again, and has got another message of the field."""
+    with_more_queues.deploy()
+    with_more_queues.deliver(SAMPLE_OF_FIELD)
+    return with_more_queues
 
 
 @pytest.fixture(scope="module")
@@ -172,17 +190,31 @@ def test_added_field_passes_the_template_checks(project: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     after = (project / "tests/template/snapshots/default.yaml").read_text().splitlines()
     assert len(after) > len(before) + 100
-    # The field adds a queue and its route, and changes nothing else.
+    # The field adds a queue, and its route before the last one of QUEUE_URLS. It changes nothing else.
     [removed] = Counter(before) - Counter(after)
-    assert removed.strip().startswith("QUEUE_URLS:")
+    assert '"*":"${CatchAllQueue.QueueUrl}"}' in removed
 
 
 def test_added_field_has_its_queue(with_field: Deployment) -> None:
     assert with_field.counts() == (1, 1, 1)
 
 
+def test_second_queue_and_narrowed_route_are_deployed(aws: LocalAws, with_more_queues: Deployment) -> None:
+    outputs = with_more_queues.outputs()
+    function = aws.root("lambda").get_function_configuration(FunctionName=outputs["FunctionName"], Qualifier="live")
+    pairs = json.loads(function["Environment"]["Variables"]["QUEUE_URLS"], object_pairs_hook=list)
+    assert [queue for route, queue in pairs if route == "messages"] == [
+        f"{STACK}-messages",
+        f"{STACK}-messages-bicycles",
+    ]
+    assert dict(pairs)["messages@106540352242999"] == f"{STACK}-messages-106540352242999"
+    for key, _ in (rows.SECOND_QUEUE, rows.NARROWED_ROUTE):
+        assert with_more_queues.count(outputs[f"Queue{key}QueueUrl"]) == 0
+        assert with_more_queues.count(outputs[f"Queue{key}DeadLetterQueueUrl"]) == 0
+
+
 def test_removed_field_leaves_its_messages(without_field: Deployment) -> None:
-    assert f"QueueUrl{runbook.KEY}" not in without_field.outputs()
+    assert f"Queue{runbook.KEY}QueueUrl" not in without_field.outputs()
     # Its new messages go to the catch-all queue.
     assert without_field.counts() == (1, 2, 1)
 

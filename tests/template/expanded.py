@@ -7,15 +7,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import expand_template
+from parameters import ROWS, SETS
 
 TEMPLATE = expand_template.REPOSITORY / "template.yaml"
+QUEUE_TEMPLATE = expand_template.REPOSITORY / "infra/field-queue.yaml"
 STACK = "stack"
 ACCOUNT = expand_template.PSEUDO_PARAMETERS["AWS::AccountId"]
-OWN_ACCOUNT = f"arn:aws:iam::{ACCOUNT}:root"
 CATCH_ALL = "*"
 
 # Kinds of queues, and the function as a principal.
@@ -49,11 +49,18 @@ class Expanded:
         return variables
 
     def routes(self) -> dict[str, str]:
-        """The logical id of each route's queue. Fails on a queue that the template does not make."""
+        """The logical id of each route's queue. Fails on a queue that the template does not make, and on a fan-out."""
+        routes = dict(self.route_queues())
+        assert len(routes) == len(self.route_queues())
+        return routes
+
+    def route_queues(self) -> list[tuple[str, str]]:
+        """Each route with the logical id of its queue, as often as it is there."""
         queues = self.of_type("AWS::SQS::Queue")
         ids = {queue["QueueName"]: id for id, queue in queues.items()}
         ids |= {f"${{{id}.QueueUrl}}": id for id in queues}
-        return {route: ids[queue] for route, queue in json.loads(self.variables["QUEUE_URLS"]).items()}
+        pairs: list[tuple[str, str]] = json.loads(self.variables["QUEUE_URLS"], object_pairs_hook=list)
+        return [(route, ids[queue]) for route, queue in pairs]
 
     def dead_letter_queues(self) -> dict[str, str]:
         """The logical id of the dead-letter queue of each queue that has one."""
@@ -129,14 +136,20 @@ class Expanded:
         return self.kind_of_queue(id) if kind == "AWS::SQS::Queue" else kind + path
 
 
-def expand(template: Path = TEMPLATE, /, **parameters: str) -> Expanded:
-    return _expand(template, tuple(sorted(parameters.items())))
+def expand(text: str | None = None, /, **parameters: str) -> Expanded:
+    """The template, or this text in its place."""
+    return _expand(text, tuple(sorted(parameters.items())))
+
+
+def expand_set(name: str) -> Expanded:
+    """The template with a set of parameters and rows."""
+    return expand(ROWS.get(name, str)(TEMPLATE.read_text()), **SETS[name])
 
 
 @cache
-def _expand(template: Path, parameters: tuple[tuple[str, str], ...]) -> Expanded:
+def _expand(text: str | None, parameters: tuple[tuple[str, str], ...]) -> Expanded:
     # Converts to plain dictionaries, as expand_template.main() does by printing JSON.
-    made = json.loads(json.dumps(expand_template.expand(template, dict(parameters))))
+    made = json.loads(json.dumps(expand_template.expand(TEMPLATE, dict(parameters), text)))
     return Expanded(made["Resources"], made["Outputs"], made["Parameters"])
 
 

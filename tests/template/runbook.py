@@ -23,12 +23,16 @@ def column(heading: str) -> set[str]:
     return set(re.findall(r"^\| `([^`]+)`", section(heading), re.MULTILINE))
 
 
-def add_field(template: str, field: str = FIELD) -> str:
-    """The text of a template with the lines of the section's example in place, for this field."""
-    [example] = re.findall(r"^ *```diff\n(.*?)^ *```$", section("Adding a field"), re.DOTALL | re.MULTILINE)
-    key = "".join(word.capitalize() for word in field.split("_"))
+def edits(heading: str) -> list[tuple[str, str]]:
+    """The lines that the example of a section adds, each with the line that it comes after."""
+    [example] = re.findall(r"^ *```diff\n(.*?)^ *```$", section(heading), re.DOTALL | re.MULTILINE)
+    return re.findall(r"^ (.*)\n\+(.*)$", textwrap.dedent(example), re.MULTILINE)
+
+
+def add_field(template: str) -> str:
+    """The text of a template with the example of the section on adding a field."""
     lines = template.split("\n")
-    for shown, added in re.findall(r"^ (.*)\n\+(.*)$", textwrap.dedent(example), re.MULTILINE):
+    for shown, added in edits("Adding a field"):
         [place] = [number for number, line in enumerate(lines) if line == shown]
-        lines.insert(place + 1, added.replace(FIELD, field).replace(KEY, key))
+        lines.insert(place + 1, added)
     return "\n".join(lines)

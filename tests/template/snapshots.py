@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from expanded import Expanded, expand
+from expanded import Expanded, expand, expand_set
 from parameters import SETS
 
 FOLDER = Path(__file__).parent / "snapshots"
@@ -33,7 +33,7 @@ Dumper.add_representer(str, represent_text)
 def snapshot(name: str) -> str:
     """The text of a file."""
     default = normal_form(expand())
-    made = default if name == "default" else merge_patch(default, normal_form(expand(**SETS[name])))
+    made = default if name == "default" else merge_patch(default, normal_form(expand_set(name)))
     text: str = yaml.dump(made, Dumper=Dumper, width=120)
     return text
 

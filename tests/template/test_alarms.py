@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
+from samcli.yamlhelper import yaml_parse
 
 from cloudwatch import Lines, Samples, alarm_minutes, apply_filter
-from expanded import CATCH_ALL, expand, target
-from parameters import EVERYTHING, FIFO, SETS
+from expanded import CATCH_ALL, TEMPLATE, expand, expand_set, target
+from parameters import EVERYTHING, SETS, TEAM_TOPIC
 
 MINUTE = 60
 HOUR = 60 * MINUTE
@@ -129,23 +131,23 @@ def test_catch_all_that_is_read_raises_no_alarm() -> None:
     assert alarm_minutes(alarm("catch-all-not-empty"), visible, 96 * HOUR) == []
 
 
-def test_silence_raises_alarm_after_its_time() -> None:
-    silence = expand(SilenceSeconds="900").alarms()["silence"]
+def test_no_traffic_raises_alarm_after_its_time() -> None:
+    no_traffic = expand(NoTrafficAlarmSeconds="900").alarms()["no-traffic"]
     seen: Samples = [(minute * MINUTE, 1) for minute in range(60)]
-    assert alarm_minutes(silence, seen, 2 * HOUR) == list(range(75, 121))
+    assert alarm_minutes(no_traffic, seen, 2 * HOUR) == list(range(75, 121))
     # Requests that are no notification count as zero.
-    assert alarm_minutes(silence, [*seen, (80 * MINUTE, 0)], 80 * MINUTE)[0] == 75
-    assert "silence" not in expand().alarms()
+    assert alarm_minutes(no_traffic, [*seen, (80 * MINUTE, 0)], 80 * MINUTE)[0] == 75
+    assert "no-traffic" not in expand().alarms()
 
 
-def test_missing_data_raises_no_alarm_but_silence() -> None:
+def test_missing_data_raises_only_no_traffic() -> None:
     # The function logs no zero counts, so missing data is normal.
     for name, each in expand(**SETS["production"]).alarms().items():
-        assert each["TreatMissingData"] == ("breaching" if name == "silence" else "notBreaching"), name
+        assert each["TreatMissingData"] == ("breaching" if name == "no-traffic" else "notBreaching"), name
 
 
 def test_every_alarm_notifies_the_topic() -> None:
-    topic = SETS["production"]["AlarmTopic"]
+    topic = SETS["production"]["AlarmTopicArn"]
     alarms = expand(**SETS["production"]).alarms()
     assert len(alarms) > 12
     for name, each in alarms.items():
@@ -154,9 +156,53 @@ def test_every_alarm_notifies_the_topic() -> None:
         assert not each.keys() & {"AlarmActions", "OKActions"}, name
 
 
-@pytest.mark.parametrize("parameters", [{}, FIFO], ids=["standard", "fifo"])
-def test_every_queue_has_its_alarms(parameters: dict[str, str]) -> None:
-    template = expand(**parameters, OldestMessageSeconds="600")
+def test_row_has_alarms_of_its_team() -> None:
+    template = expand_set("consumers")
+    own = {name: each for name, each in template.alarms().items() if each.get("AlarmActions") == [TEAM_TOPIC]}
+    assert own.keys() == {"messages-statuses-consumer-lag", "messages-statuses-dead-letters"}
+    assert str(own["messages-statuses-consumer-lag"]["Threshold"]) == "120"
+    assert all("Owner: receipts." in each["AlarmDescription"] for each in own.values())
+    owned = [queue for queue in template.of_type("AWS::SQS::Queue").values() if owner(queue) == "receipts"]
+    assert {queue["QueueName"] for queue in owned} == {"stack-messages-statuses", "stack-messages-statuses-dead"}
+
+
+def owner(queue: dict[str, Any]) -> str | None:
+    return next((str(tag["Value"]) for tag in queue.get("Tags", []) if tag["Key"] == "owner"), None)
+
+
+def test_one_alarm_pages() -> None:
+    template = expand(**SETS["production"])
+    page = template.one("AWS::CloudWatch::CompositeAlarm")
+    assert page["AlarmActions"] == page["OKActions"] == [SETS["production"]["PageTopicArn"]]
+    names = {
+        id: alarm["AlarmName"].removeprefix("stack-")
+        for id, alarm in template.of_type("AWS::CloudWatch::Alarm").items()
+    }
+    terms = [re.fullmatch(r'ALARM\("\$\{(\w+)}"\)', term) for term in page["AlarmRule"].split(" OR ")]
+    # Nothing is stored or arrives. What waits on a queue informs.
+    assert {names[term[1]] for term in terms if term} == {
+        "api-failing", "api-throttled", "function-failing", "function-throttled", "not-stored", "signature-mismatches",
+        "refused-certificates", "secret-failures", "no-traffic",
+    }  # fmt: skip
+    assert all(terms)
+    assert "NoTraffic" not in expand().one("AWS::CloudWatch::CompositeAlarm")["AlarmRule"]
+
+
+def test_alarm_says_the_first_step_and_its_section() -> None:
+    template = expand(**SETS["production"])
+    url = SETS["production"]["RunbookUrl"]
+    for id, each in template.of_type("AWS::CloudWatch::Alarm", "AWS::CloudWatch::CompositeAlarm").items():
+        text, name = each["AlarmDescription"], each["AlarmName"].removeprefix("stack-")
+        assert re.search(r"[.:] First: \w.*\. ", text), id
+        anchor = re.sub(".*-(consumer-lag|dead-letters)$", r"queue-\1", name)
+        assert text.endswith(f" {url}#{anchor}"), id
+        # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
+        assert len(text) <= 1024
+
+
+@pytest.mark.parametrize("name", ["default", "consumers"])
+def test_every_queue_has_its_alarms(name: str) -> None:
+    template = expand_set(name)
     watched: dict[str, dict[str, Any]] = {}
     for each in template.alarms().values():
         if each["Namespace"] == "AWS/SQS":
@@ -170,7 +216,15 @@ def test_every_queue_has_its_alarms(parameters: dict[str, str]) -> None:
         if id in dead_letter_queues or id == catch_all:
             assert (each["MetricName"], each["Threshold"]) == ("ApproximateNumberOfMessagesVisible", 1), id
         else:
-            assert (each["MetricName"], str(each["Threshold"])) == ("ApproximateAgeOfOldestMessage", "600"), id
+            assert each["MetricName"] == "ApproximateAgeOfOldestMessage", id
+
+
+def test_every_row_of_the_table_is_an_alarm() -> None:
+    mappings = yaml_parse(TEMPLATE.read_text())["Mappings"]
+    names = {row["Name"] for table in ("Alarms", "LatencyAlarms") for row in mappings[table].values()}
+    assert names <= expand().alarms().keys()
+    queries = {query["Name"] for query in expand().of_type("AWS::Logs::QueryDefinition").values()}
+    assert {f"stack/{row['Name']}" for row in mappings["LogQueries"].values()} < queries
 
 
 def test_every_alarmed_metric_is_on_the_dashboard() -> None:
@@ -180,4 +234,12 @@ def test_every_alarmed_metric_is_on_the_dashboard() -> None:
     for name, alarm in template.alarms().items():
         metric = alarm["MetricName"]
         assert f'"{metric}"' in shown or f'MetricName=\\"{metric}' in shown or f'\\"{metric}\\"' in shown, name
+    # The function sets a message group on standard queues as well, so SQS has these for them:
+    # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
+    for metric in (
+        "ApproximateNumberOfNoisyGroups",
+        "ApproximateAgeOfOldestMessageInQuietGroups",
+        "ApproximateNumberOfMessagesVisibleInQuietGroups",
+    ):
+        assert metric in shown
     assert all(widget["x"] + widget["width"] <= 24 for widget in body["widgets"])

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from expanded import expand, target
-from parameters import DOMAIN, EVERYTHING, FIFO
+from expanded import TEMPLATE, expand, target
+from parameters import DOMAIN, EVERYTHING, ROWS
 
 
 def test_api_passes_body_and_certificate_to_alias() -> None:
@@ -46,6 +46,18 @@ def test_truststore_closes_other_ways_in() -> None:
     assert ways_in(TruststoreUri=DOMAIN["TruststoreUri"]) == (True, False, False)
 
 
+def test_truststore_has_the_version_of_its_file() -> None:
+    def truststore(**parameters: str) -> dict[str, str]:
+        mutual: dict[str, str] = expand(**DOMAIN, **parameters).one("AWS::ApiGatewayV2::DomainName")[
+            "MutualTlsAuthentication"
+        ]
+        return mutual
+
+    uri = {"TruststoreUri": DOMAIN["TruststoreUri"]}
+    assert truststore() == uri
+    assert truststore(TruststoreVersion="3") == uri | {"TruststoreVersion": "3"}
+
+
 def test_access_log_omits_query_headers_and_body() -> None:
     template = expand()
     settings = template.one("AWS::ApiGatewayV2::Stage")["AccessLogSettings"]
@@ -57,8 +69,13 @@ def test_access_log_omits_query_headers_and_body() -> None:
 
 @pytest.mark.parametrize(
     "parameters",
-    [{parameter: key} for parameter, key in FIFO.items()]
-    + [{"LogLevel": "DEBUG"}, {"AwsEndpointUrl": "http://localhost:1"}, DOMAIN, DOMAIN | {"ClientCertificateCn": "x"}],
+    [
+        {"LogLevel": "DEBUG"},
+        {"SystemLogLevel": "DEBUG"},
+        {"AwsEndpointUrl": "http://localhost:1"},
+        DOMAIN,
+        DOMAIN | {"ClientCertificateCn": "x"},
+    ],
     ids=lambda parameters: "-".join(parameters),
 )
 def test_changed_function_gets_a_new_version(parameters: dict[str, str]) -> None:
@@ -67,6 +84,13 @@ def test_changed_function_gets_a_new_version(parameters: dict[str, str]) -> None
     assert before.function != after.function
     # Compares properties. SAM derives the logical id from the template's text, which parameters do not change.
     assert before.one("AWS::Lambda::Version") != after.one("AWS::Lambda::Version")
+
+
+def test_changed_row_gets_a_new_version() -> None:
+    before = expand().of_type("AWS::Lambda::Version")
+    after = expand(ROWS["consumers"](TEMPLATE.read_text())).of_type("AWS::Lambda::Version")
+    # SAM derives the logical id from the text of the function's properties.
+    assert before.keys() != after.keys()
 
 
 def test_alias_points_to_the_version() -> None:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import re
 
 import pytest
-from samcli.commands.validate.lib.exceptions import InvalidSamDocumentException
+from samcli.yamlhelper import yaml_parse
 
+import rows
 from expanded import (
     ACCOUNT,
     CATCH_ALL,
     CATCH_ALL_QUEUE,
     DEAD_LETTER,
     FUNCTION,
-    OWN_ACCOUNT,
+    QUEUE_TEMPLATE,
     ROUTED,
+    TEMPLATE,
     expand,
+    expand_set,
     principals,
     statements,
     target,
 )
-from parameters import FIFO, SETS
+from parameters import ROWS, SETS
 
 CONSUME = {
     f"sqs:{action}"
@@ -38,7 +41,7 @@ GRANTS = {
     (FUNCTION, "s3:PutObject", f'AWS::S3::Bucket/* if StringEquals aws:ResourceAccount="{ACCOUNT}"'),
     (FUNCTION, "xray:PutTraceSegments", "*"),
     (FUNCTION, "xray:PutTelemetryRecords", "*"),
-} | {(OWN_ACCOUNT, action, queue) for action in CONSUME for queue in (ROUTED, DEAD_LETTER)}
+} | {(ACCOUNT, action, queue) for action in CONSUME for queue in (ROUTED, DEAD_LETTER)}
 OBJECT_ACTIONS = ("s3:GetObject", "s3:DeleteObject")
 EVERY_FIELD, ONE, TWO = "arn:aws:iam::111122223333:root", "444455556666", "777788889999"
 SERVICES = '["sqs.us-east-1.amazonaws.com", "s3.us-east-1.amazonaws.com"]'
@@ -51,11 +54,11 @@ ADDED_GRANTS: dict[str, set[tuple[str, str, str]]] = {
     | {(EVERY_FIELD, action, "all but AWS::S3::Bucket/unrouted/*") for action in OBJECT_ACTIONS}
     | {(who, action, "AWS::S3::Bucket/messages/*") for who in (ONE, TWO) for action in OBJECT_ACTIONS}
     | {(ONE, action, "AWS::S3::Bucket/messages.statuses/*") for action in OBJECT_ACTIONS},
-    "customer-key": {("111122223333", action, q) for action in CONSUME for q in (ROUTED, DEAD_LETTER)}
+    "customer-managed-key": {("111122223333", action, q) for action in CONSUME for q in (ROUTED, DEAD_LETTER)}
     | {("111122223333", action, "all but AWS::S3::Bucket/unrouted/*") for action in OBJECT_ACTIONS}
     | {(FUNCTION, action, "AWS::KMS::Key") for action in ("kms:GenerateDataKey", "kms:Decrypt")}
-    | {(who, "kms:Decrypt", VIA_SERVICE) for who in (OWN_ACCOUNT, "111122223333")}
-    | {(OWN_ACCOUNT, "kms:*", "AWS::KMS::Key")},
+    | {(who, "kms:Decrypt", VIA_SERVICE) for who in (ACCOUNT, "111122223333")}
+    | {(f"arn:aws:iam::{ACCOUNT}:root", "kms:*", "AWS::KMS::Key")},
     "production": {
         ("codedeploy.amazonaws.com", "sts:AssumeRole", "AWS::IAM::Role"),
         ("CodeDeployServiceRole", "arn:aws:iam::aws:policy/service-role/AWSCodeDeployRoleForLambda", "*"),
@@ -65,12 +68,12 @@ ADDED_GRANTS: dict[str, set[tuple[str, str, str]]] = {
 
 @pytest.mark.parametrize("name", SETS)
 def test_nothing_is_granted_beyond_the_list(name: str) -> None:
-    assert expand(**SETS[name]).grants() == GRANTS | ADDED_GRANTS[name]
+    assert expand_set(name).grants() == GRANTS | ADDED_GRANTS[name]
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_function_may_send_to_the_queue_of_each_route(name: str) -> None:
-    template = expand(**SETS[name])
+    template = expand_set(name)
     allowed = [
         target(statement["Resource"])
         for policy in template.of_type("AWS::IAM::Policy", "AWS::IAM::Role").values()
@@ -81,40 +84,47 @@ def test_function_may_send_to_the_queue_of_each_route(name: str) -> None:
 
 
 def test_consumer_of_a_field_is_only_in_its_policies() -> None:
-    template = expand(**SETS["consumers"])
+    template = expand_set("consumers")
     routes, dead_letter_queues = template.routes(), template.dead_letter_queues()
     readers: dict[str, set[str]] = {}
     for policy in template.of_type("AWS::SQS::QueuePolicy").values():
         allowed = [statement for statement in statements(policy) if statement["Effect"] == "Allow"]
         for queue in policy["Queues"]:
             readers[target(queue)] = {who for statement in allowed for who in principals(statement)}
+    # A row with consumers does not name this account, whose own policies are enough.
     more = {"messages": {ONE, TWO}, "messages.statuses": {ONE}}
     for route, queue in routes.items():
-        expected = set() if route == CATCH_ALL else {OWN_ACCOUNT, EVERY_FIELD} | more.get(route, set())
+        expected = set() if route == CATCH_ALL else {EVERY_FIELD} | more.get(route, {ACCOUNT})
         assert readers[queue] == expected, route
         if route != CATCH_ALL:
             assert readers[dead_letter_queues[queue]] == expected, route
 
 
+def test_key_policy_names_the_consumers_of_rows() -> None:
+    text = ROWS["consumers"](TEMPLATE.read_text())
+    policy = expand(text, UseCustomerManagedKey="true", **SETS["consumers"]).one("AWS::KMS::Key")["KeyPolicy"]
+    [consume] = [statement for statement in statements(policy) if statement["Sid"] == "Consume"]
+    assert set(principals(consume)) == {ACCOUNT, EVERY_FIELD, ONE, TWO}
+
+
+ROLE = "arn:aws:iam::111122223333:role/team/reader"
+WIDE = ["*", "arn:aws:iam::*:root", "arn:aws:iam::111122223333:role/*", f"{ROLE}?", "1111", ","]
+WIDE += [f"{ROLE},{each}" for each in ("", *WIDE)]
+
+
 def test_parameters_reject_what_is_too_wide() -> None:
     parameters = expand().parameters
-    role = "arn:aws:iam::111122223333:role/team/reader"
-    wide = ["*", "arn:aws:iam::*:root", "arn:aws:iam::111122223333:role/*", f"{role}?", "1111", ","]
-    wide += [f"{role},{each}" for each in ("", *wide)]
-    consumers = {name: parameter for name, parameter in parameters.items() if "Consumers" in name}
-    assert len(consumers) > 1
-    for name, parameter in consumers.items():
-        prefix = "" if name == "Consumers" else "Messages="
-        for value in ("111122223333", role, f"111122223333,{role}"):
-            assert re.fullmatch(parameter["AllowedPattern"], prefix + value), (name, value)
-        for value in wide:
-            assert not re.fullmatch(parameter["AllowedPattern"], prefix + value), (name, value)
+    of_row = yaml_parse(QUEUE_TEMPLATE.read_text())["Parameters"]["Consumers"]
+    for pattern in (parameters["Consumers"]["AllowedPattern"], of_row["AllowedPattern"]):
+        for value in ("111122223333", ROLE, f"111122223333,{ROLE}"):
+            assert re.fullmatch(pattern, value), value
+        for value in WIDE:
+            assert not re.fullmatch(pattern, value), value
     assert not re.fullmatch(parameters["TruststoreUri"]["AllowedPattern"], "https://example.com/meta.pem")
     assert not re.fullmatch(parameters["ClientCertificateCn"]["AllowedPattern"], "")
 
 
-@pytest.mark.parametrize("name", [*FIFO, *(f"FieldConsumers{place}" for place in range(1, 6))])
-def test_key_that_names_no_field_is_rejected(name: str) -> None:
-    value = "messages=111122223333" if "Consumers" in name else "messages"
-    with pytest.raises(InvalidSamDocumentException, match="cannot find key 'messages'"):
-        expand(**{name: value})
+def test_consumers_of_a_row_reach_the_pattern() -> None:
+    row = '{ Route: messages, Consumers: "111122223333,*" }'
+    with pytest.raises(ValueError, match="without wildcards"):
+        expand(rows.replace(TEMPLATE.read_text(), "Messages", "Messages", row))

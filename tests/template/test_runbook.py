@@ -9,11 +9,11 @@ from runbook import column, section
 
 
 def test_every_alarm_has_its_section() -> None:
-    template = expand(SilenceSeconds="3600")
+    template = expand(NoTrafficAlarmSeconds="3600")
     # One name can be the beginning of another.
     routes = sorted((route for route in template.routes() if route != CATCH_ALL), key=len, reverse=True)
     queue = re.compile("|".join(re.escape(route.replace(".", "-")) for route in routes))
-    alarms = {queue.sub("FIELD", name, count=1) if queue.match(name) else name for name in template.alarms()}
+    alarms = {queue.sub("QUEUE", name, count=1) if queue.match(name) else name for name in template.alarms()} | {"page"}
     _, *sections = section("A section for each alarm").split("\n### ")
     texts = dict(text.split("\n", 1) for text in sections)
     assert alarms == texts.keys()
