@@ -58,5 +58,5 @@ fn command_is_skipped_without_docker() {
 
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text, "SKIPPED, there is no Docker engine, and it cannot be installed from here: echo ran\n");
+    assert_eq!(text, "SKIPPED, because there is no Docker engine, and its installation failed: echo ran\n");
 }
