@@ -226,7 +226,7 @@ impl Ingress {
         let trace = exchange.context.xray_trace_id.as_deref().and_then(trace::header);
         let request = RequestContext {
             request_id: exchange.request_id,
-            group_key: &credentials.verify_token,
+            group_key: self.secrets.group_key(&credentials),
             trace: trace.as_deref(),
         };
         let store = self.queues.store(&fragments, StoreContext { request, deadline, metrics });

@@ -118,6 +118,12 @@ impl SecretCache {
         Arc::clone(&self.current().credentials)
     }
 
+    /// The HMAC key of conversation group ids. Rotating the verify token or an app secret does not change it.
+    #[must_use]
+    pub fn group_key<'k>(&'k self, credentials: &'k AppCredentials) -> &'k str {
+        credentials.group_key(&self.secret_id)
+    }
+
     /// Reads the secret again if it is old. If this takes longer than until `limit`, the old value stays in use.
     pub async fn refresh_within(&self, limit: Instant, metrics: &Metrics) {
         if timeout_at(limit, self.refresh(metrics)).await.is_err() {

@@ -9,7 +9,11 @@ use fake_aws::{FakeAws, Fault, Frequency};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::{notification::Notification, stored::Placement::Diverted, webhook::Webhook};
+use crate::{
+    notification::Notification,
+    stored::Placement::Diverted,
+    webhook::{APP_SECRET, SECRET_ID, Webhook},
+};
 
 fn start_with_fifo_queue() -> Webhook {
     let aws = FakeAws::start();
@@ -63,6 +67,23 @@ async fn conversation_keeps_order_without_duplicates() {
         }
     }))
     .await;
+}
+
+#[tokio::test]
+async fn rotation_of_secrets_keeps_groups() {
+    let webhook = start_with_fifo_queue();
+    let [before, after] = ["first", "second"].map(|id| {
+        let value = format!(r#"{{"messages":[{{"from":"15550100101","id":"{id}"}}]}}"#);
+        Notification::new([("messages", value)])
+    });
+    assert_eq!(webhook.deliver(&before.body).await.status, 200);
+    let rotated = json!({"verify_token": "the-new-token", "app_secret": ["the-new-one", APP_SECRET]}).to_string();
+    webhook.aws.set_secret(SECRET_ID, rotated);
+    assert_eq!(webhook.challenge("the-new-token").await.status, 200, "the new secret is in use");
+    assert_eq!(webhook.deliver(&after.body).await.status, 200);
+    let groups: Vec<_> = webhook.queue("messages.fifo").messages().iter().map(|one| one.group_id.clone()).collect();
+    assert_eq!(groups.len(), 2);
+    assert_eq!(groups[0], groups[1]);
 }
 
 #[tokio::test]

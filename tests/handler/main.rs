@@ -3,6 +3,7 @@
 
 mod contract;
 mod corpus;
+mod groups;
 mod message_files;
 mod properties;
 mod refresh;

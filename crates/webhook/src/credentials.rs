@@ -1,4 +1,4 @@
-//! The secret that Meta and the operator share: the verify token and the app secrets.
+//! The secret that Meta and the operator share: the verify token and the app secrets; and the key of group ids.
 
 use std::fmt;
 
@@ -14,10 +14,13 @@ pub struct AppCredentials {
     pub verify_token: String,
     /// The keys of Meta's signatures: several for several apps at one URL, or while one is rotated. Never empty.
     pub app_secrets: Vec<String>,
+    /// The optional member `group_key`.
+    group_key: Option<String>,
 }
 
 impl AppCredentials {
-    /// Parses the secret, a JSON object with `verify_token` and `app_secret`, a string or a list of strings.
+    /// Parses the secret, a JSON object with `verify_token` and `app_secret`, a string or a list of strings,
+    /// and optionally `group_key`.
     ///
     /// An error names the unusable member and quotes nothing.
     pub fn parse(text: &str) -> Result<Self, CredentialsError> {
@@ -29,7 +32,16 @@ impl AppCredentials {
             Some(Value::Array(list)) => list.iter().map(|one| usable("app_secret", Some(one))).collect(),
             one => usable("app_secret", one).map(|one| vec![one]),
         }?;
-        Ok(Self { verify_token, app_secrets })
+        let group_key = secret.get("group_key").map(|key| usable("group_key", Some(key))).transpose()?;
+        Ok(Self { verify_token, app_secrets, group_key })
+    }
+
+    /// The HMAC key of conversation group ids: the member `group_key`, or else the id of the secret.
+    ///
+    /// It must survive the rotation of the other members, because a new key moves every conversation to another group.
+    #[must_use]
+    pub fn group_key<'k>(&'k self, secret_id: &'k str) -> &'k str {
+        self.group_key.as_deref().unwrap_or(secret_id)
     }
 
     /// Whether all app secrets have the form that Meta uses: 32 hexadecimal digits.
@@ -111,6 +123,10 @@ mod tests {
             (r#"{"verify_token":" \n","app_secret":"hush"}"#, "verify_token in the secret is empty or blank"),
             (r#"{"verify_token":7,"app_secret":"hush"}"#, "verify_token in the secret is not a string"),
             (r#"{"verify_token":"hush"}"#, "app_secret in the secret is missing"),
+            (
+                r#"{"verify_token":"hush","app_secret":"hush","group_key":" "}"#,
+                "group_key in the secret is empty or blank",
+            ),
             (r#"{"verify_token":"hush","app_secret":null}"#, "app_secret in the secret is not a string"),
             (r#"{"verify_token":"hush","app_secret":[]}"#, "app_secret in the secret is an empty list"),
             (r#"{"verify_token":"hush","app_secret":["hush",""]}"#, "app_secret in the secret is empty or blank"),
@@ -140,6 +156,14 @@ mod tests {
         ] {
             assert_eq!(AppCredentials::parse(text).unwrap_err().to_string(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn group_key_survives_rotation() {
+        let key = |secret: &str| AppCredentials::parse(secret).unwrap().group_key("arn").to_owned();
+        assert_eq!(key(r#"{"verify_token":"t","app_secret":"a"}"#), "arn");
+        assert_eq!(key(r#"{"verify_token":"new","app_secret":["b","a"]}"#), "arn");
+        assert_eq!(key(r#"{"verify_token":"new","app_secret":"b","group_key":"k"}"#), "k");
     }
 
     #[test]

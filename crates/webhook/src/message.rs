@@ -85,7 +85,8 @@ impl<'q> UnroutedReason<'q> {
 pub struct RequestContext<'o> {
     /// API Gateway's id of the request.
     pub request_id: &'o str,
-    /// The HMAC key of conversation group ids. Without it phone numbers could be guessed from the ids.
+    /// The HMAC key of conversation group ids, see [`AppCredentials::group_key`](crate::credentials::AppCredentials::group_key).
+    /// Without it phone numbers could be guessed from the ids.
     pub group_key: &'o str,
     /// The X-Ray tracing header, if the trace of the request is sampled.
     pub trace: Option<&'o str>,
@@ -279,19 +280,20 @@ pub fn event_id(fragment: &Fragment<'_>) -> String {
 pub fn group_id(fragment: &Fragment<'_>, request: RequestContext<'_>, fifo: bool) -> String {
     let Fragment::Change(change) = fragment else { return DEFAULT_GROUP_ID.to_owned() };
     let number = change.phone_number_id.as_deref();
-    if let Some(contact) = fifo.then(|| change.contact()).flatten() {
-        return conversation_group_id(request.group_key, number.unwrap_or_default(), &contact);
+    if let Some(conversation) = fifo.then(|| change.conversation()).flatten() {
+        return conversation_group_id(request.group_key, number.unwrap_or_default(), &conversation);
     }
     let entry_id = change.entry_id_text();
     let group = [number, entry_id.as_deref()].into_iter().flatten().find(|group| is_group_id(group));
     group.unwrap_or(DEFAULT_GROUP_ID).to_owned()
 }
 
-fn conversation_group_id(key: &str, number: &str, contact: &str) -> String {
+fn conversation_group_id(key: &str, number: &str, conversation: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("HMAC takes keys of any length");
     mac.update(number.as_bytes());
     mac.update(&[0]);
-    mac.update(contact.as_bytes());
+    // Some payloads have the country code with a plus sign.
+    mac.update(conversation.trim_start_matches('+').as_bytes());
     hex::encode(mac.finalize().into_bytes())
 }
 

@@ -47,10 +47,12 @@ pub struct Change<'b> {
     pub kind: Option<Kind>,
     /// The id of the business phone number in the metadata of the value.
     pub phone_number_id: Option<Cow<'b, str>>,
+    /// The object `metadata` of the value.
+    metadata: Option<&'b RawValue>,
     /// The array `contacts` of the value.
     contacts: Option<&'b RawValue>,
-    /// The first nonempty array of messages, statuses or echoes.
-    messages_or_statuses: Option<&'b RawValue>,
+    /// The first nonempty array of [`ITEM_ARRAYS`] in the value.
+    items: Option<&'b RawValue>,
 }
 
 /// The kinds of changes that Meta sends under the same field `messages`, by the array in their value.
@@ -230,15 +232,23 @@ impl<'b> Entry<'b> {
 
 impl<'b> Change<'b> {
     fn read(json: EnvelopedJson<'b>, entry_id: Option<&'b str>, entry_time: Option<&'b str>) -> Option<Self> {
-        let (field, [metadata, contacts, echoes, kinds @ ..]) =
+        let (field, [metadata, standby, errors, contacts, items @ ..]) =
             if let Some(CommonChange { field, value }) = parse_common_shape(json.element) {
                 (Some(field), value.0)
             } else {
                 let [field, value] = members(json.element, ["field", "value"]).unwrap_or_default();
                 (field.at_most_one()?, unique_members(value.at_most_one()?, VALUE_MEMBERS))
             };
-        let [messages, statuses, _] = kinds;
-        let kind = Kind::ALL.into_iter().zip(kinds).find(|(_, array)| array.is_some_and(is_nonempty_array));
+        let [messages, statuses, ..] = items;
+        let kinds = Kind::ALL.into_iter().zip([messages, statuses, errors]);
+        let kind = kinds.into_iter().find(|(_, array)| array.is_some_and(is_nonempty_array));
+        let mut conversation = (contacts, first_nonempty(items));
+        if conversation.1.is_none() && standby.is_some() {
+            // While Meta Business Agent has the chat, contacts and messages are in an object of the value.
+            let [contacts, items @ ..] = unique_members(standby, STANDBY_MEMBERS);
+            conversation = (contacts, first_nonempty(items));
+        }
+        let (contacts, items) = conversation;
         let [phone_number_id] = unique_members(metadata, ["phone_number_id"]);
         Some(Self {
             json,
@@ -247,22 +257,17 @@ impl<'b> Change<'b> {
             field: field.and_then(string).filter(|field| !field.is_empty()),
             kind: kind.map(|(kind, _)| kind),
             phone_number_id: phone_number_id.and_then(string_or_number),
+            metadata,
             contacts,
-            messages_or_statuses: [messages, statuses, echoes]
-                .into_iter()
-                .flatten()
-                .find(|array| is_nonempty_array(array)),
+            items,
         })
     }
 
-    /// The time of the change in seconds since 1970: the time of its entry, or else the timestamp of its first message or
-    /// status.
+    /// The time of the change in seconds since 1970: the time of its entry, or else the timestamp of its first item.
     #[must_use]
     pub fn time(&self) -> Option<u64> {
         let seconds = |json: &str| json.trim_matches('"').parse().ok();
-        self.entry_time
-            .and_then(seconds)
-            .or_else(|| seconds(first_match_in_first(self.messages_or_statuses?, "timestamp")?.get()))
+        self.entry_time.and_then(seconds).or_else(|| seconds(first_match_in_first(self.items?, "timestamp")?.get()))
     }
 
     /// The text of the entry's id. `None` if it is neither a number nor a nonempty string.
@@ -271,22 +276,57 @@ impl<'b> Change<'b> {
         string_or_number(serde_json::from_str(self.entry_id?).ok()?)
     }
 
-    /// The person to whom the business talks in this change, by the first identifier of its first message or status.
+    /// The chat that the first item of this change belongs to: the id of a group chat, or else of a person.
     ///
-    /// In an echo, `from` is the business, so `to` takes precedence. Since 2026 the phone number can be missing. Then only a
-    /// business-scoped user id identifies the person.
+    /// A person is identified by the business-scoped user id, because Meta sends it in all messages webhooks and hides the
+    /// phone number of some people. The phone number identifies a person without a user id. The message about a changed id
+    /// has the new one, so it precedes the first message under the new id.
+    ///
+    /// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids/>
     #[must_use]
-    pub fn contact(&self) -> Option<Cow<'b, str>> {
-        let [wa_id, contact_user_id] = unique_members_of_first(self.contacts, ["wa_id", "user_id"]);
-        let [to, from, recipient_id, from_user_id, to_user_id, recipient_user_id] = unique_members_of_first(
-            self.messages_or_statuses,
-            ["to", "from", "recipient_id", "from_user_id", "to_user_id", "recipient_user_id"],
+    pub fn conversation(&self) -> Option<Cow<'b, str>> {
+        let [group_id, recipient_type, recipient_id, to, from, wa_id, user_ids @ .., system] = unique_members_of_first(
+            self.items,
+            [
+                "group_id",
+                "recipient_type",
+                "recipient_id",
+                "to",
+                "from",
+                "wa_id",
+                "from_user_id",
+                "to_user_id",
+                "recipient_user_id",
+                "user_id",
+                "system",
+            ],
         );
-        [wa_id, to, from, recipient_id, from_user_id, to_user_id, recipient_user_id, contact_user_id]
-            .into_iter()
-            .flatten()
-            .find_map(string_or_number)
+        let first = |ids: &[Option<&'b RawValue>]| ids.iter().copied().flatten().find_map(string_or_number);
+        let is_group = recipient_type.and_then(string).is_some_and(|kind| kind == "group");
+        let group = if is_group { first(&[group_id, recipient_id, to]) } else { first(&[group_id]) };
+        if group.is_some() {
+            return group;
+        }
+        let [new_user_id, new_wa_id] = unique_members(system, ["user_id", "wa_id"]);
+        let [contact_user_id, contact_wa_id] = unique_members_of_first(self.contacts, ["user_id", "wa_id"]);
+        let user_id = first(&[new_user_id]).or_else(|| first(&user_ids)).or_else(|| first(&[contact_user_id]));
+        user_id.or_else(|| {
+            // `from` of an echo and `to` of a call can be the business.
+            let [business] = unique_members(self.metadata, ["display_phone_number"]);
+            let business = business.and_then(string_or_number).map(|number| digits(&number)).unwrap_or_default();
+            let phone_numbers = [new_wa_id, recipient_id, to, from, wa_id, contact_wa_id].into_iter().flatten();
+            let phone_numbers = phone_numbers.filter_map(string_or_number);
+            phone_numbers.min_by_key(|number| !business.is_empty() && digits(number) == business)
+        })
     }
+}
+
+fn first_nonempty<const N: usize>(arrays: [Option<&RawValue>; N]) -> Option<&RawValue> {
+    arrays.into_iter().flatten().find(|array| is_nonempty_array(array))
+}
+
+fn digits(phone_number: &str) -> String {
+    phone_number.chars().filter(char::is_ascii_digit).collect()
 }
 
 /// An envelope of the common shape, which has a single entry.
@@ -316,9 +356,21 @@ struct CommonChange<'b> {
     value: ValueMembers<'b>,
 }
 
-/// The members of the value that are read.
-const VALUE_MEMBERS: [&str; 6] =
-    ["metadata", "contacts", "message_echoes", Kind::ALL[0].name(), Kind::ALL[1].name(), Kind::ALL[2].name()];
+/// The members of the value that are read: [`ITEM_ARRAYS`] after the others.
+const VALUE_MEMBERS: [&str; 4 + ITEM_ARRAYS.len()] = {
+    let [messages, statuses, echoes, calls, groups, preferences] = ITEM_ARRAYS;
+    ["metadata", "standby", Kind::Errors.name(), "contacts", messages, statuses, echoes, calls, groups, preferences]
+};
+
+/// The members of `standby` that are read.
+const STANDBY_MEMBERS: [&str; 1 + ITEM_ARRAYS.len()] = {
+    let [messages, statuses, echoes, calls, groups, preferences] = ITEM_ARRAYS;
+    ["contacts", messages, statuses, echoes, calls, groups, preferences]
+};
+
+/// The arrays of a value whose items belong to a conversation.
+const ITEM_ARRAYS: [&str; 6] =
+    [Kind::Messages.name(), Kind::Statuses.name(), "message_echoes", "calls", "groups", "user_preferences"];
 
 /// The members named in [`VALUE_MEMBERS`]. A duplicate member is `None`.
 struct ValueMembers<'b>([Option<&'b RawValue>; VALUE_MEMBERS.len()]);

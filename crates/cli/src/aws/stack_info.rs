@@ -115,8 +115,17 @@ impl StackInfo {
 
     /// Returns the secrets for a delivery, with the first of several app secrets.
     pub fn secrets(&self) -> Result<EndpointSecrets, StackInfoError> {
-        let AppCredentials { verify_token, mut app_secrets } = self.credentials()?;
+        let AppCredentials { verify_token, mut app_secrets, .. } = self.credentials()?;
         Ok(EndpointSecrets { app_secret: app_secrets.swap_remove(0), verify_token })
+    }
+
+    /// Returns the key of conversation group ids as the function has it, whose `SECRET_ID` is the output `SecretArn`.
+    pub(crate) fn group_key(&self) -> Result<String, StackInfoError> {
+        let secret_id = self.outputs.get("SecretArn").ok_or_else(|| StackInfoError::OtherTemplate {
+            stack: self.stack.clone(),
+            missing: "the output SecretArn".to_owned(),
+        })?;
+        Ok(self.credentials()?.group_key(secret_id).to_owned())
     }
 
     /// Writes the description for commands in another terminal.

@@ -72,6 +72,6 @@ fn move_by_route(
 /// Completes a move with the key of the group ids, if the move needs one.
 fn transfer(stack: &StackInfo, source: Queue, selection: Selection) -> Result<Transfer, RedriveError> {
     let needs_key = !source.is_fifo() && selection.targets().into_iter().any(is_fifo);
-    let group_key = if needs_key { stack.credentials()?.verify_token } else { String::new() };
+    let group_key = if needs_key { stack.group_key()? } else { String::new() };
     Ok(Transfer { source, selection, group_key })
 }

@@ -13,6 +13,7 @@ use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 pub(crate) const STACK: &str = "a-stack";
 pub(crate) const VERIFY_TOKEN: &str = "a-verify-token";
+pub(crate) const SECRET_ARN: &str = "arn:aws:secretsmanager:us-east-1:123456789012:secret:a-secret-AbCdEf";
 
 /// A message on a queue.
 #[derive(Debug, Clone, Default)]
@@ -133,7 +134,7 @@ impl Sqs {
         let info = json!({
             "aws_endpoint": self.server.uri(), "region": "us-east-1", "access_key_id": "id", "secret_access_key": "key",
             "callback_url": "http://127.0.0.1:1/webhook", "secret": secret.to_string(), "stack": STACK,
-            "queue_urls": "ROUTES", "outputs": {}, "log_group": "/aws/lambda/a-stack",
+            "queue_urls": "ROUTES", "outputs": { "SecretArn": SECRET_ARN }, "log_group": "/aws/lambda/a-stack",
         });
         let routes = format!("{{{}}}", routes.join(","));
         serde_json::from_str(&info.to_string().replace(r#""ROUTES""#, &routes)).unwrap()

@@ -18,7 +18,7 @@ use ingress_tools::{
 };
 use serde_json::{Value, json};
 
-use crate::sqs::{Fault, Sqs, Stored, VERIFY_TOKEN, now, text};
+use crate::sqs::{Fault, SECRET_ARN, Sqs, Stored, now, text};
 
 const UNLIMITED: TransferLimits = TransferLimits { rate: 1_000_000, max_messages: usize::MAX };
 static NOT_STOPPED: AtomicBool = AtomicBool::new(false);
@@ -589,7 +589,7 @@ async fn interrupted_run_releases_all_messages() {
 }
 
 fn conversation(number: &str, contact: &str) -> String {
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(VERIFY_TOKEN.as_bytes()).unwrap();
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET_ARN.as_bytes()).unwrap();
     mac.update(format!("{number}\0{contact}").as_bytes());
     hex::encode(mac.finalize().into_bytes())
 }

@@ -253,23 +253,47 @@ fn ids_are_read_as_strings_or_numbers() {
 }
 
 #[test]
-fn a_contact_is_named_by_the_first_thing_that_names_them() {
-    for (value, contact) in [
-        (r#"{"contacts":[{"wa_id":"1"}],"messages":[{"to":"2","from":"3"}]}"#, Some("1")),
-        (r#"{"message_echoes":[{"from":"business","to":"2"}]}"#, Some("2")),
-        (r#"{"messages":[{"from":"3","from_user_id":"US.5"},{"from":"9"}]}"#, Some("3")),
+fn conversation_is_read_from_first_item() {
+    for (value, conversation) in [
+        (r#"{"contacts":[{"wa_id":"1"}],"messages":[{"from":"3"}]}"#, Some("3")),
+        (r#"{"contacts":[{"wa_id":"1"}],"statuses":[{}]}"#, Some("1")),
+        (r#"{"messages":[{"from":"3","from_user_id":"US.5"},{"from":"9"}]}"#, Some("US.5")),
+        (r#"{"contacts":[{"user_id":"US.6","wa_id":"3"}],"messages":[{"from":"3"}]}"#, Some("US.6")),
         (r#"{"statuses":[{"recipient_id":"4"}]}"#, Some("4")),
-        (r#"{"contacts":[{"user_id":"US.6"}],"messages":[{"from_user_id":"US.5"}]}"#, Some("US.5")),
-        (r#"{"statuses":[{"recipient_user_id":"US.7"}]}"#, Some("US.7")),
+        (r#"{"statuses":[{"recipient_user_id":"US.7","recipient_id":"4"}]}"#, Some("US.7")),
         (r#"{"contacts":[{"user_id":"US.6"}],"messages":[{}]}"#, Some("US.6")),
+        (r#"{"messages":[{"group_id":"g","from":"3","from_user_id":"US.5"}]}"#, Some("g")),
+        (r#"{"contacts":[{"user_id":"US.6"}],"statuses":[{"recipient_type":"group","recipient_id":"g"}]}"#, Some("g")),
+        (r#"{"statuses":[{"recipient_type":"individual","recipient_id":"4"}]}"#, Some("4")),
+        (r#"{"groups":[{"group_id":"g","wa_id":"3"}]}"#, Some("g")),
+        (r#"{"standby":{"contacts":[{"wa_id":"1"}],"messages":[{"from_user_id":"US.5"}]}}"#, Some("US.5")),
+        (r#"{"standby":{"contacts":[{"wa_id":"1"}],"statuses":[{}]}}"#, Some("1")),
+        (r#"{"standby":[{"messages":[{"from":"3"}]}]}"#, None),
+        (
+            r#"{"messages":[{"from_user_id":"US.5","system":{"user_id":"US.8","previous_user_id":"US.5"}}]}"#,
+            Some("US.8"),
+        ),
+        (r#"{"messages":[{"from":"3","system":{"wa_id":"4"}}]}"#, Some("4")),
+        (r#"{"user_preferences":[{"wa_id":"3"}]}"#, Some("3")),
         (r#"{"contacts":[],"messages":[]}"#, None),
         (r#"{"contacts":5,"messages":{"from":"3"}}"#, None),
-        (r#"{"contacts":[],"messages":[{"from":"3"}]}"#, Some("3")),
         (r#"{"contacts":{"wa_id":"1"},"messages":[{"from":"3"}]}"#, Some("3")),
         (r#"{"contacts":[["wa_id","1"]],"messages":[{"from":"3"}]}"#, Some("3")),
         ("[]", None),
     ] {
-        assert_eq!(change(&format!(r#"{{"value":{value}}}"#)).contact().as_deref(), contact, "{value}");
+        assert_eq!(change(&format!(r#"{{"value":{value}}}"#)).conversation().as_deref(), conversation, "{value}");
+    }
+}
+
+#[test]
+fn business_is_not_the_other_party_of_a_conversation() {
+    for items in [
+        r#""message_echoes":[{"from":"15550100100","to":"15550100101"}]"#,
+        r#""calls":[{"from":"15550100101","to":"+15550100100"}]"#,
+        r#""calls":[{"from":"15550100100","to":"15550100101"}]"#,
+    ] {
+        let json = format!(r#"{{"value":{{"metadata":{{"display_phone_number":"+1 555-010-0100"}},{items}}}}}"#);
+        assert_eq!(change(&json).conversation().as_deref(), Some("15550100101"), "{items}");
     }
 }
 
@@ -287,6 +311,8 @@ fn a_change_is_as_old_as_its_entry_or_else_as_the_first_thing_in_it() {
         (r#"{"messages":[{"timestamp":"7","timestamp":"8"}]}"#, Some(7)),
         (r#"{"messages":[{"timestamp":"soon"}]}"#, None),
         (r#"{"messages":["timestamp",7]}"#, None),
+        (r#"{"calls":[{"timestamp":"7"}]}"#, Some(7)),
+        (r#"{"standby":{"messages":[{"timestamp":"7"}]}}"#, Some(7)),
         (r#"{"errors":[{"timestamp":"7"}]}"#, None),
         (r#"{"timestamp":"7"}"#, None),
         ("5", None),
