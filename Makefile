@@ -111,8 +111,24 @@ $(LIBRARIES)/installed: examples/libraries/requirements.txt examples/libraries/p
 libraries: $(LIBRARIES)/installed ## measures libraries for WhatsApp on the payloads of PAYLOAD_CORPUS=…, into examples/README.md
 	$(LIBRARIES)/bin/python examples/libraries/measure.py
 
+CONTRACT_TOOLS := tests/contract/node_modules/installed
+
+$(CONTRACT_TOOLS): tests/contract/package-lock.json
+	if command -v npm >/dev/null; then \
+		cd tests/contract && npm ci --no-audit --no-fund --ignore-scripts && touch node_modules/installed; \
+	else \
+		echo "SKIPPED: Node.js is not installed, tests/contract runs without its tools"; \
+	fi
+
+.PHONY: contract-tools
+contract-tools: $(CONTRACT_TOOLS) ## installs the tools of tests/contract, if Node.js is installed
+
+.PHONY: contract
+contract: .venv/dev-installed $(CONTRACT_TOOLS) ## writes what is generated from the contract and its schema: types, AsyncAPI, llms.txt
+	$(BIN)/python infra/generate_contract.py
+
 .PHONY: test
-test: build consumers .venv/dev-installed .local/aws-cli/installed .local/checkov/installed ## runs all tests; `cargo test --workspace` runs those that need neither Python nor `sam build`
+test: build consumers contract-tools .venv/dev-installed .local/aws-cli/installed .local/checkov/installed ## runs all tests; `cargo test --workspace` runs those that need neither Python nor `sam build`
 	cargo test --workspace --features $(LOCAL_AWS)
 	pytest
 

@@ -1,0 +1,102 @@
+// Generated from message.schema.json by `make contract`.
+
+/**
+ * What the Amazon SQS Extended Client Library writes in place of a body that is in S3.
+ *
+ * @minItems 2
+ * @maxItems 2
+ */
+export type Pointer = ["software.amazon.payloadoffloading.PayloadS3Pointer", S3Object];
+
+/**
+ * What a consumer received. The attributes decide what the body is, see docs/contract.md.
+ */
+export interface Message {
+  attributes: Attributes;
+  body:
+    | Notification
+    | Pointer
+    | string
+    | {
+        [k: string]: unknown;
+      }
+    | unknown[];
+}
+/**
+ * The message attributes by name. Ignore a name that is not here: a later release added it.
+ */
+export interface Attributes {
+  /**
+   * The same on each copy of the message.
+   */
+  event_id: string;
+  /**
+   * API Gateway's id of the request.
+   */
+  request_id?: string;
+  /**
+   * Meta's name of the change.
+   */
+  field?: string;
+  /**
+   * The first of these lists in the change's value that is not empty.
+   */
+  kind?: "messages" | "statuses" | "errors";
+  /**
+   * The WhatsApp Business account, for partner fields the business portfolio.
+   */
+  entry_id?: string;
+  /**
+   * The business phone number.
+   */
+  phone_number_id?: string;
+  /**
+   * Why the message is on the catch-all queue.
+   */
+  unrouted_reason?: "no-route" | "no-field" | "not-json" | "not-a-notification" | "queue-unavailable";
+  /**
+   * The name of the queue that did not store the message.
+   */
+  diverted_from?: string;
+  /**
+   * The body is base64.
+   */
+  encoding?: "base64";
+  /**
+   * The size in bytes of a body in S3.
+   */
+  ExtendedPayloadSize?: string;
+}
+/**
+ * The usual body: what Meta sent, with one entry and in it one change. Meta's documentation describes the value.
+ */
+export interface Notification {
+  object?: string;
+  /**
+   * @minItems 1
+   * @maxItems 1
+   */
+  entry: [Entry];
+}
+export interface Entry {
+  id?: string;
+  /**
+   * Seconds since 1970, when Meta sent the notification.
+   */
+  time?: number;
+  /**
+   * @minItems 1
+   * @maxItems 1
+   */
+  changes: [Change];
+}
+export interface Change {
+  field?: string;
+  value?: {
+    [k: string]: unknown;
+  };
+}
+export interface S3Object {
+  s3BucketName: string;
+  s3Key: string;
+}
