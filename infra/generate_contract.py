@@ -231,14 +231,19 @@ def parts() -> dict[str, str]:
 
 
 def assistants_page() -> str:
-    sections = "".join(f"\n## {name[0].upper()}{name[1:]}\n\n{text}" for name, text in parts().items())
+    sections = "".join(f"\n## {title(name)}\n\n{text}" for name, text in parts().items())
+    contents = "".join(f"- [{title(name)}](#{name.lower().replace(' ', '-').replace(',', '')})\n" for name in parts())
     return (
         "# For assistants that write consumers\n\n"
         "Cut from [the contract](contract.md) by `make contract`: the parts that a consumer's code depends on. Write code that follows "
         "each rule of the quick start. Test it with the files of [examples/messages](../examples/messages/): every item of every file is "
         "handled once, and `messages-without-kind` is not deleted. For a strict check use [message.schema.json](message.schema.json), "
-        "for types [types/](types/).\n" + sections
+        f"for types [types/](types/).\n\n{contents}" + sections
     )
+
+
+def title(name: str) -> str:
+    return name[0].upper() + name[1:]
 
 
 def llms() -> str:

@@ -1,4 +1,4 @@
-"""Reads examples and code from docs/contract.md."""
+"""Reads examples and code from docs/contract.md, and messages from examples/messages."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ def examples() -> dict[str, tuple[dict[str, str], str]]:
     found = {}
     for name, lines, body in EXAMPLE.findall(page()):
         found[name] = (dict(line.split(": ", 1) for line in lines.splitlines()), body)
+    return found
+
+
+def message_files() -> dict[str, tuple[dict[str, str], str]]:
+    """Attributes and body of each message in examples/messages, by file and position."""
+    found = {}
+    for file in sorted((DOCS.parent / "examples/messages").glob("*.json")):
+        for at, message in enumerate(json.loads(file.read_text())["Messages"]):
+            attributes = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
+            found[f"{file.stem} {at}"] = (attributes, message["Body"])
     return found
 
 

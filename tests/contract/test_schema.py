@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from contract_page import DOCS, Json, examples, received, schema
+from contract_page import DOCS, Json, examples, message_files, received, schema
 
 FOLDER = Path(__file__).resolve().parent
 TOOLS = FOLDER / "node_modules/.bin"
@@ -58,7 +58,9 @@ def run_node(script: str, value: object) -> Any:
 
 def test_examples_are_valid() -> None:
     assert len(messages()) >= 12
-    for name, message in messages().items():
+    files = {name: received(*message) for name, message in message_files().items()}
+    assert len(files) >= 18
+    for name, message in (messages() | files).items():
         assert not python_errors(message), name
 
 
