@@ -127,7 +127,7 @@ def fields() -> list[dict[str, Any]]:
 
 
 def queues() -> list[Queue]:
-    """The queues that exist by default, except the catch-all queue. The only place that decides where they come from."""
+    """The queues that exist by default, except the catch-all queue. A test compares them with the template."""
     return [Queue(route, row["description"]) for row in fields() for route in row["queues"]]
 
 

@@ -74,3 +74,21 @@ def test_parts_have_every_attribute() -> None:
     for attribute in schema["properties"]:
         assert f"| `{attribute}` |" in page(), attribute
         assert f"`{attribute}`" in (DOCS / "assistants.md").read_text(), attribute
+
+
+def test_queues_are_those_of_the_template() -> None:
+    template = (DOCS.parent / "template.yaml").read_text()
+    rows = dict(re.findall(r"^    (\w+): \{ Route: ([\w.@]+)", template, re.MULTILINE))
+    enabled = re.findall(r"\$\{Queue(\w+)\.Outputs\.RouteEntry\}", template)
+    assert {rows[key] for key in enabled} == {queue.route for queue in generate_contract.queues()}
+    assert {route.partition(".")[0] for route in rows.values()} == {row["field"] for row in generate_contract.fields()}
+
+
+def test_binding_has_the_properties_of_the_template() -> None:
+    template = (DOCS.parent / "infra/field-queue.yaml").read_text()
+    for name, value in (
+        ("MessageRetentionPeriod", generate_contract.RETENTION),
+        ("VisibilityTimeout", generate_contract.VISIBILITY_TIMEOUT),
+        ("maxReceiveCount", generate_contract.MAX_RECEIVE_COUNT),
+    ):
+        assert set(re.findall(rf"\b{name}: (\d+)", template)) == {str(value)}, name
