@@ -225,7 +225,7 @@ mod tests {
         }
     }
 
-    /// A line, none of whose members is there twice: of such a one, the text would be shorter when written again.
+    /// Parses a line, and fails if a member occurs twice: the parsed line has only one of them, so it is shorter.
     fn read(line: &str) -> Value {
         let read: Value = serde_json::from_str(line).unwrap();
         assert_eq!(read.to_string().len(), line.len(), "{line}");
