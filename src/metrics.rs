@@ -23,8 +23,8 @@ const DEFINITIONS: &str = "_aws";
 /// CloudWatch accepts at most this many metrics in one directive.
 const MAX_METRICS: usize = 100;
 
-/// The longest route that becomes part of a metric's name. CloudWatch accepts 255 characters for the whole name.
-const MAX_PART_LENGTH: usize = 200;
+/// The longest route that becomes a part of a metric's name. CloudWatch accepts 255 characters for the whole name.
+const MAX_VALUE_LENGTH: usize = 200;
 
 /// A metric of the function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub enum Metric {
     NotStored,
     /// Signed notifications. Zero for other requests, so that silence differs from a function that does not run.
     Notifications,
-    /// Entries that were sent again, and batches that were sent a second time without an answer.
+    /// Entries that were sent again after an error, and batches with a second call because the first one got no response.
     QueueRetries,
     /// Requests without the required client certificate.
     RefusedCertificates,
@@ -130,9 +130,9 @@ impl Metric {
         }
     }
 
-    /// What the metric is also counted by, under the name `Metric.part`.
+    /// The property by which the metric is broken down. Each value has its own count, under the name `Metric.value`.
     #[must_use]
-    pub const fn part(self) -> Option<&'static str> {
+    pub const fn breakdown(self) -> Option<&'static str> {
         match self {
             Self::Changes | Self::Diverted => Some("route"),
             Self::Unrouted => Some("reason"),
@@ -164,10 +164,12 @@ impl Metrics {
         self.add(metric.name().into(), more);
     }
 
-    /// Adds to the count of one route or reason. A part that CloudWatch does not accept in a name is left out.
-    pub fn count_part(&self, metric: Metric, part: &str, more: usize) {
-        if part.len() <= MAX_PART_LENGTH && part.bytes().all(|byte| byte.is_ascii_graphic()) {
-            self.add(format!("{}.{part}", metric.name()).into(), more);
+    /// Adds to the count of one route or reason, a value of [`Metric::breakdown`].
+    ///
+    /// A value that CloudWatch does not accept in a name is not counted.
+    pub fn count_value(&self, metric: Metric, value: &str, more: usize) {
+        if value.len() <= MAX_VALUE_LENGTH && value.bytes().all(|byte| byte.is_ascii_graphic()) {
+            self.add(format!("{}.{value}", metric.name()).into(), more);
         }
     }
 
@@ -299,8 +301,8 @@ mod tests {
         let listed: BTreeMap<_, _> =
             rows.map(|(name, rest)| (name.to_owned(), rest.split(' ').next().unwrap().to_owned())).collect();
         let names = |metric: &Metric| {
-            let part = metric.part().map(|part| format!("{}.<{part}>", metric.name()));
-            [Some(metric.name().to_owned()), part].map(|name| Some((name?, format!("{:?}", metric.unit()))))
+            let broken_down = metric.breakdown().map(|property| format!("{}.<{property}>", metric.name()));
+            [Some(metric.name().to_owned()), broken_down].map(|name| Some((name?, format!("{:?}", metric.unit()))))
         };
         assert_eq!(listed, Metric::ALL.iter().flat_map(names).flatten().collect());
     }
@@ -309,7 +311,7 @@ mod tests {
     fn zero_counts_are_omitted_except_notifications() {
         let metrics = Metrics::default();
         metrics.count(Metric::Stored, 0);
-        metrics.count_part(Metric::Changes, "messages", 0);
+        metrics.count_value(Metric::Changes, "messages", 0);
         assert_eq!(made_of(&metrics), [("Notifications".to_owned(), (0.0, r#""Count""#.to_owned()))].into());
     }
 
@@ -318,7 +320,7 @@ mod tests {
         let metrics = Metrics::default();
         for _ in 0..3 {
             metrics.count(Metric::Notifications, 1);
-            metrics.count_part(Metric::Changes, "messages.statuses", 2);
+            metrics.count_value(Metric::Changes, "messages.statuses", 2);
         }
         metrics.time(Metric::StoreTime, Duration::from_nanos(12_345_678));
         metrics.time(Metric::EventAge, Duration::from_millis(61_999));
@@ -338,7 +340,7 @@ mod tests {
     fn more_than_100_metrics_use_several_directives() {
         let metrics = Metrics::default();
         for at in 0..250 {
-            metrics.count_part(Metric::Changes, &format!("field_{at}"), 1);
+            metrics.count_value(Metric::Changes, &format!("field_{at}"), 1);
         }
         assert_eq!(made_of(&metrics).len(), 251);
         assert_eq!(members(&metrics)["_aws"]["CloudWatchMetrics"].as_array().unwrap().len(), 3);
@@ -348,7 +350,7 @@ mod tests {
     fn a_route_that_cannot_be_in_a_name_spoils_no_line() {
         let metrics = Metrics::default();
         for route in ["größe", "a b", "\u{1}", &"x".repeat(201)] {
-            metrics.count_part(Metric::Changes, route, 1);
+            metrics.count_value(Metric::Changes, route, 1);
         }
         assert_eq!(made_of(&metrics).len(), 1);
     }

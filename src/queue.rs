@@ -129,8 +129,8 @@ impl Queues {
             }
         }
         for (metric, counts) in [(Metric::Changes, by_route), (Metric::Unrouted, by_reason)] {
-            for (part, count) in counts {
-                context.metrics.count_part(metric, part, count);
+            for (value, count) in counts {
+                context.metrics.count_value(metric, value, count);
             }
         }
         let needs: Vec<_> =
@@ -164,7 +164,7 @@ impl Queues {
             join(QueueSender::new(target, sender).send(items), self.divert_unsent(queue, unsent, context)).await.1
         };
         for (route, count) in &sum.by_route {
-            context.store.metrics.count_part(Metric::Diverted, route, *count);
+            context.store.metrics.count_value(Metric::Diverted, route, *count);
         }
         log_errors("messages not stored", self.catch_all(), &sum.not_stored);
         StoreReport::of(sum.by_route.values().sum(), &sum.not_stored)
