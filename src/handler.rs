@@ -192,7 +192,8 @@ impl Ingress {
 
     async fn challenge(&self, exchange: &Exchange<'_>) -> Result<Accepted, RequestError> {
         let (query, metrics) = (&exchange.request.query, exchange.metrics);
-        // Meta measures the latency of notifications only, and an environment that receives only challenges refreshes here.
+        // A challenge may wait for a refresh, because Meta measures the latency of notifications only. An execution
+        // environment without notifications refreshes nowhere else.
         let limit = exchange.deadline.min(Instant::now() + CHALLENGE_REFRESH_TIMEOUT);
         self.secrets.refresh_within(limit, metrics).await;
         let credentials = self.secrets.credentials();
@@ -209,9 +210,9 @@ impl Ingress {
         let (deadline, metrics) = (exchange.deadline, exchange.metrics);
         let body = exchange.request.body.as_deref().ok_or(RequestError::UndecodableBody)?;
         if let Err(error) = self.verify(body, exchange).await {
-            // The secret may be a new one that this execution environment cannot read.
-            let is_unknown = error == SignatureError::Mismatch && self.secrets.has_expired_credentials();
-            return Err(if is_unknown { RequestError::ExpiredCredentials } else { error.into() });
+            // Meta may have signed with a new app secret, which this execution environment can no longer read.
+            let is_inconclusive = error == SignatureError::Mismatch && self.secrets.has_expired_credentials();
+            return Err(if is_inconclusive { RequestError::ExpiredCredentials } else { error.into() });
         }
         metrics.count(Metric::Notifications, 1);
         let started = Instant::now();
