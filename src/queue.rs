@@ -1,4 +1,5 @@
-//! Stores the fragments of a notification on the queues of their routes, or on the catch-all queue if a queue is unavailable.
+//! Stores the fragments of a notification on the queues of their routes, or on the catch-all queue if a queue does not store
+//! them.
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +36,7 @@ mod sender;
 pub use context::StoreContext;
 use item::{Encoding, Item};
 use send_error::SendError;
-use sender::{MAX_ENTRIES, QueueSender, Target, Unanswered, Unsent, unstored};
+use sender::{MAX_ENTRIES, QueueSender, Target, Unanswered, Unconfirmed, unstored};
 
 /// Batches of a request that are under way at a time, apart from second calls and diversions. Each is a connection.
 ///
@@ -56,7 +57,7 @@ pub struct Queues {
     payloads: Payloads,
 }
 
-/// The number of fragments of a request, and of their messages that were stored, diverted or not stored.
+/// The number of fragments of a request, of their messages, and of the messages that were diverted or not stored.
 ///
 /// A fragment has a message for each queue of its route.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -75,7 +76,7 @@ pub struct StoreReport {
     pub has_expired_credentials: bool,
 }
 
-/// The items of a request for one queue, and the batches that may be under way for them at a time.
+/// The values of a request, and the number of batches that may be under way for one queue at a time.
 #[derive(Clone, Copy)]
 struct QueueContext<'r> {
     store: StoreContext<'r>,
@@ -159,9 +160,11 @@ impl Queues {
             let not_stored = self.send_to_catch_all(items, context, true).await;
             Diversion { by_route: BTreeMap::new(), not_stored }
         } else {
-            let (sender, unsent) = unbounded_channel();
+            let (sender, unconfirmed) = unbounded_channel();
             let target = Target { can_divert: true, ..self.target(queue, context) };
-            join(QueueSender::new(target, sender).send(items), self.divert_unsent(queue, unsent, context)).await.1
+            join(QueueSender::new(target, sender).send(items), self.divert_unconfirmed(queue, unconfirmed, context))
+                .await
+                .1
         };
         for (route, count) in &sum.by_route {
             context.store.metrics.count_value(Metric::Diverted, route, *count);
@@ -170,16 +173,17 @@ impl Queues {
         StoreReport::of(sum.by_route.values().sum(), &sum.not_stored)
     }
 
-    /// Diverts items as soon as their own queue failed to store them.
-    async fn divert_unsent<'s, 'p>(
+    /// Diverts the items that their own queue did not store: failed ones when the sender ends or half of the time is over,
+    /// batches without an answer at once.
+    async fn divert_unconfirmed<'s, 'p>(
         &'s self,
         queue: &'p Queue,
-        mut unsent: UnboundedReceiver<Unsent<'s, 'p>>,
+        mut unconfirmed: UnboundedReceiver<Unconfirmed<'s, 'p>>,
         context: QueueContext<'s>,
     ) -> Diversion<'p> {
         let (mut diversions, mut sum, mut is_open) = (FuturesUnordered::new(), Diversion::default(), true);
         let (mut received, mut failed) = (Vec::new(), Vec::new());
-        // Until then failed items are collected, so that they are diverted in few calls.
+        // Failed items are collected, so that they are diverted in few calls.
         let collect_until = context.store.half_time_deadline();
         while is_open || !failed.is_empty() || !diversions.is_empty() {
             if !failed.is_empty() && (!is_open || Instant::now() >= collect_until) {
@@ -189,14 +193,16 @@ impl Queues {
             }
             select! {
                 biased;
-                count = unsent.recv_many(&mut received, MAX_CONCURRENCY * MAX_ENTRIES), if is_open => {
+                count = unconfirmed.recv_many(&mut received, MAX_CONCURRENCY * MAX_ENTRIES), if is_open => {
                     is_open = count > 0;
-                    for unsent in received.drain(..) {
-                        match unsent {
+                    for unconfirmed in received.drain(..) {
+                        match unconfirmed {
                             // If S3 fails, it fails for the catch-all queue too.
-                            Unsent::Failed(item, error) if error.is_payload_error() => sum.not_stored.push((item, error)),
-                            Unsent::Failed(item, error) => failed.push((item, error)),
-                            Unsent::Unanswered(batch) => {
+                            Unconfirmed::Failed(item, error) if error.is_payload_error() => {
+                                sum.not_stored.push((item, error));
+                            }
+                            Unconfirmed::Failed(item, error) => failed.push((item, error)),
+                            Unconfirmed::Unanswered(batch) => {
                                 diversions.push(self.divert_unanswered(queue, batch, context.store).boxed());
                             }
                         }
@@ -228,9 +234,9 @@ impl Queues {
 
     /// Diverts a batch without an answer, while the calls to its own queue may still succeed. The first success counts.
     ///
-    /// The call to the catch-all queue is usually the second one without an answer, so a slow SQS causes at most two copies. If
-    /// the own queue already had two calls, the batch waits for another third of the time and is then diverted as a third
-    /// copy. Without that, a queue that answers probes but no messages would fail every delivery.
+    /// A batch with one call is diverted at once, so a slow SQS stores at most two copies. A batch with two calls first waits
+    /// for another third of the time that is left, because the diverted batch would be a third copy. It is diverted in the end:
+    /// otherwise a queue that answers probes but no messages would fail every delivery. An upload to S3 waits as well.
     async fn divert_unanswered<'p>(
         &self,
         queue: &'p Queue,
@@ -250,7 +256,7 @@ impl Queues {
                     diversion.not_stored.extend(not_stored);
                     return diversion;
                 }
-                () = sleep_until(store.capped_deadline(Duration::MAX)) => {}
+                () = sleep_until(store.third_time_deadline()) => {}
             }
         }
         let entries = items.len();
@@ -347,13 +353,13 @@ impl Diversion<'_> {
 
 /// Sends items to a queue that nothing can be diverted from. Returns those that are not stored.
 async fn send_all<'p>(target: Target<'_>, items: Vec<Item<'p>>) -> Vec<(Item<'p>, SendError)> {
-    let (sender, mut unsent) = unbounded_channel();
+    let (sender, mut unconfirmed) = unbounded_channel();
     QueueSender::new(target, sender).send(items).await;
     let mut failed = Vec::new();
-    while let Ok(unsent) = unsent.try_recv() {
-        match unsent {
-            Unsent::Failed(item, error) => failed.push((item, error)),
-            Unsent::Unanswered(batch) => failed.extend(unstored(batch.items, Err(SendError::no_answer()))),
+    while let Ok(unconfirmed) = unconfirmed.try_recv() {
+        match unconfirmed {
+            Unconfirmed::Failed(item, error) => failed.push((item, error)),
+            Unconfirmed::Unanswered(batch) => failed.extend(unstored(batch.items, Err(SendError::no_answer()))),
         }
     }
     failed

@@ -28,7 +28,7 @@ impl StoreContext<'_> {
     }
 
     /// Waits forever if no call may start. The caller stops waiting at the deadline.
-    pub(super) async fn pend_without_time(&self) {
+    pub(super) async fn pend_if_no_time_left(&self) {
         if !self.has_time_at(Instant::now()) {
             std::future::pending::<()>().await;
         }
@@ -40,7 +40,12 @@ impl StoreContext<'_> {
         now + self.deadline.saturating_duration_since(now) / 2
     }
 
-    /// When the shorter of this interval and a third of the time that is left will be over.
+    /// When a third of the time that is left will be over.
+    pub(super) fn third_time_deadline(&self) -> Instant {
+        self.capped_deadline(Duration::MAX)
+    }
+
+    /// When this interval will be over, or a third of the time that is left if that is shorter.
     pub(super) fn capped_deadline(&self, interval: Duration) -> Instant {
         let now = Instant::now();
         now + interval.min(self.deadline.saturating_duration_since(now) / 3)

@@ -47,7 +47,7 @@ impl<'p> Item<'p> {
         }
     }
 
-    /// The same fragment for the catch-all queue, because a queue of its route is unavailable.
+    /// The same fragment for the catch-all queue, because a queue of its route did not store it.
     pub(super) fn diverted(&self, queue: &'p Queue) -> Self {
         let unrouted = Some(UnroutedReason::QueueUnavailable { queue: &queue.name });
         Self { unrouted, ..Self::new(self.fragment, self.event_id, self.route) }

@@ -15,7 +15,7 @@ pub(super) enum SendError {
     ExpiredCredentials(String),
     /// The same call may succeed later: throttling, an error of SQS itself, or no answer.
     Transient(String),
-    /// The body is too large for SQS, and S3 did not store it.
+    /// The body belongs in S3, which did not store it.
     PayloadNotStored(String),
 }
 

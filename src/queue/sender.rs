@@ -42,7 +42,8 @@ pub(super) const MAX_ENTRIES: usize = 10;
 /// Gives up on the queue after this many isolated messages were rejected and none was stored.
 const MAX_ISOLATED_REJECTIONS: usize = 20;
 
-/// Diverts the rest of a shard if two more calls of the last latency, and this margin, do not fit into the time that is left.
+/// A queue that is too slow for its items gets another batch only while two calls of the last latency and this margin fit into
+/// the time that is left.
 const SLOW_QUEUE_MARGIN: Duration = Duration::from_millis(500);
 
 /// After this silence, or a third of the time that is left if that is shorter, the queue is probed for a second call.
@@ -68,7 +69,7 @@ pub(super) struct QueueSender<'s, 'p> {
     /// How long the last attempt without an upload took, in milliseconds.
     last_latency: AtomicU64,
     isolated_rejections: AtomicUsize,
-    unsent: UnboundedSender<Unsent<'s, 'p>>,
+    unconfirmed: UnboundedSender<Unconfirmed<'s, 'p>>,
 }
 
 /// A queue, and how to send to it.
@@ -88,8 +89,8 @@ pub(super) struct Target<'s> {
     pub(super) allows_second_call: bool,
 }
 
-/// Items that the sender did not see stored, reported as soon as it knows.
-pub(super) enum Unsent<'s, 'p> {
+/// Items whose storage the queue did not confirm. The sender reports them at once.
+pub(super) enum Unconfirmed<'s, 'p> {
     Failed(Item<'p>, SendError),
     Unanswered(Unanswered<'s, 'p>),
 }
@@ -118,8 +119,8 @@ pub(super) struct Progress {
 type Shard<'p> = Mutex<VecDeque<Item<'p>>>;
 
 impl<'s, 'p> QueueSender<'s, 'p> {
-    /// Reports unsent items to `unsent`, which closes when the sender has ended.
-    pub(super) fn new(target: Target<'s>, unsent: UnboundedSender<Unsent<'s, 'p>>) -> Self {
+    /// Reports unconfirmed items to `unconfirmed`, which closes when the sender has ended.
+    pub(super) fn new(target: Target<'s>, unconfirmed: UnboundedSender<Unconfirmed<'s, 'p>>) -> Self {
         Self {
             target,
             divert_deadline: target.divert_deadline(),
@@ -128,7 +129,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
             finished_attempts: AtomicUsize::default(),
             last_latency: AtomicU64::default(),
             isolated_rejections: AtomicUsize::default(),
-            unsent,
+            unconfirmed,
         }
     }
 
@@ -165,7 +166,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                     return self
                         .fail_rest(shard, &SendError::Transient("too slow for the time that is left".to_owned()));
                 }
-                // A retry does not get half of the remaining time again.
+                // A new batch gets half of the time that is left. Its retries share this half.
                 (divert_at, last_error) = (self.target.divert_deadline(), None);
                 self.next_batch(shard)
             } else {
@@ -213,7 +214,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
 
     fn fail(&self, item: Item<'p>, error: SendError) {
         // The receiver outlives the sender.
-        let _ = self.unsent.send(Unsent::Failed(item, error));
+        let _ = self.unconfirmed.send(Unconfirmed::Failed(item, error));
     }
 
     fn fail_rest(&self, shard: &Shard<'p>, error: &SendError) {
@@ -258,8 +259,8 @@ impl<'s, 'p> QueueSender<'s, 'p> {
 
     /// Sends one batch and returns the items that SQS did not store.
     ///
-    /// A batch without an answer at `divert_at` becomes [`Unanswered`], and the result is `None`. An attempt gets at least
-    /// [`SECOND_CALL_INTERVAL`] or a third of the time that is left, even if `divert_at` is sooner.
+    /// A batch without an answer at `divert_at` becomes [`Unanswered`], and the result is `None`. If `divert_at` is too soon,
+    /// the attempt still gets [`SECOND_CALL_INTERVAL`], or a third of the time that is left if that is shorter.
     async fn attempt(
         &self,
         mut items: Vec<Item<'p>>,
@@ -307,7 +308,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                 if self.finished_attempts.load(Relaxed) == finished_attempts {
                     let _ = self.gave_up.set(SendError::no_answer());
                 }
-                let _ = self.unsent.send(Unsent::Unanswered(Unanswered { items, calls, progress }));
+                let _ = self.unconfirmed.send(Unconfirmed::Unanswered(Unanswered { items, calls, progress }));
                 None
             }
         }
@@ -352,9 +353,9 @@ impl<'s> Target<'s> {
             }
             let second = async {
                 sleep_until(context.capped_deadline(SECOND_CALL_INTERVAL)).await;
-                context.pend_without_time().await;
+                context.pend_if_no_time_left().await;
                 call::probe(self.client, &self.queue.url).boxed().await?;
-                context.pend_without_time().await;
+                context.pend_if_no_time_left().await;
                 if progress.is_diverted.load(Relaxed) {
                     return std::future::pending().await;
                 }
@@ -405,7 +406,7 @@ impl<'s> Target<'s> {
             let first = self.payloads.put(key, body.clone(), self.bucket_owner).boxed();
             let second = async {
                 sleep_until(context.capped_deadline(SECOND_UPLOAD_INTERVAL)).await;
-                context.pend_without_time().await;
+                context.pend_if_no_time_left().await;
                 is_second_under_way.store(true, Relaxed);
                 self.payloads.put(key, body.clone(), self.bucket_owner).boxed().await
             };
