@@ -35,7 +35,8 @@ const FAILURE_INTERVAL: Duration = Duration::from_secs(30);
 /// Signatures and tokens that do not match cause at most one read in this time, because forgers can send any number of them.
 const MISMATCH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// For each number of abandoned refreshes in a row: the wait for the next refresh, and the interval until the one after it.
+/// The index is the number of abandoned refreshes in a row. Each pair has the time that an answer waits for the next refresh, and
+/// the interval until another one if that is abandoned too.
 ///
 /// A refresh usually takes longer than storing, so some answers have to wait for it. In an outage these must be few.
 const REFRESH_BACKOFF: [(Duration, Duration); 4] = [
