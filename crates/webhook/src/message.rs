@@ -218,7 +218,7 @@ impl Message {
     /// diverted.
     #[must_use]
     pub fn size(&self) -> usize {
-        // The reason of this message can be longer than that of a diverted one.
+        // `unrouted_reason` counts with the longer value: that of this message, or that of a diverted one.
         let (mut others, mut reason) = (0, DIVERTED_REASON_BYTES);
         for (name, value) in &self.attributes {
             let size = attribute_size(name, value);
