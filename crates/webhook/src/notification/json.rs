@@ -80,8 +80,8 @@ pub(super) fn elements(json: &str) -> Option<Vec<&RawValue>> {
     serde_json::from_str(json).ok().map(|Elements(elements)| elements)
 }
 
-/// The elements of an array. Reading stops to collect after [`MAX_FRAGMENTS`] + 1, because the body stays whole then, and a
-/// million slices need a hundred times the memory of their text.
+/// The elements of an array, at most [`MAX_FRAGMENTS`] + 1. With more, the body stays whole, and a million slices would need a
+/// hundred times the memory of their text.
 pub(super) struct Elements<'b>(pub(super) Vec<&'b RawValue>);
 
 impl<'de: 'b, 'b> Deserialize<'de> for Elements<'b> {

@@ -27,7 +27,7 @@ fn change(change: &str) -> Change<'static> {
 }
 
 #[test]
-fn every_change_of_every_entry_becomes_a_notification_of_its_own() {
+fn every_change_becomes_its_own_notification() {
     assert_eq!(
         texts(
             r#"{"object":"o","entry":[{"id":"1","time":2,"changes":[{"field":"a"},{"field":"b"}]},{"changes":[{"field":"c"}],"id":3}],"x":[]}"#
@@ -53,7 +53,7 @@ fn keys_are_compared_by_what_they_mean() {
 }
 
 #[test]
-fn what_is_no_change_is_kept_in_the_smallest_whole_piece() {
+fn json_without_a_change_stays_in_smallest_fragments() {
     for (body, expected) in [
         ("{}", vec!["other {}"]),
         ("[]", vec!["other []"]),
@@ -89,7 +89,7 @@ fn what_is_no_change_is_kept_in_the_smallest_whole_piece() {
 }
 
 #[test]
-fn a_list_of_what_an_object_would_have_is_no_object() {
+fn array_in_place_of_an_object_is_not_read() {
     let entry = r#"{"entry":[["1",null,[{"field":"a","value":{}}]]]}"#;
     assert_eq!(texts(entry), [format!("other {entry}")]);
     let envelope = r#"[[{"changes":[{"field":"a","value":{}}]}]]"#;
@@ -298,7 +298,7 @@ fn business_is_not_the_other_party_of_a_conversation() {
 }
 
 #[test]
-fn a_change_is_as_old_as_its_entry_or_else_as_the_first_thing_in_it() {
+fn time_is_that_of_entry_or_first_item() {
     let with = |entry: &str, value: &str| {
         let body = format!(r#"{{"entry":[{{{entry}"changes":[{{"value":{value}}}]}}]}}"#);
         only_change(&body).time()
