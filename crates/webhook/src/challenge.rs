@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_or_missing_token_or_a_wrong_mode_is_forbidden() {
+    fn missing_token_or_wrong_mode_is_rejected() {
         for query in [
             "",
             "hub.challenge=1",

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unusable_secret_is_refused_by_member_without_being_quoted() {
+    fn unusable_secret_is_rejected_by_member() {
         for (text, expected) in [
             ("hush", "the secret must be a JSON object with verify_token and app_secret"),
             ("\"hush\"", "the secret must be a JSON object with verify_token and app_secret"),
