@@ -61,7 +61,8 @@ pub struct Routes {
 /// The routes of one field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct FieldRoutes {
-    of_all: KindRoutes,
+    /// The routes that are not narrowed to an id.
+    any_id: KindRoutes,
     /// The routes that are narrowed to a phone number id or an entry id, by this id.
     by_id: HashMap<String, KindRoutes>,
 }
@@ -69,7 +70,8 @@ struct FieldRoutes {
 /// The routes of one field, or of one field and one id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct KindRoutes {
-    of_all: Option<Route>,
+    /// The route of all kinds without a route of their own.
+    any_kind: Option<Route>,
     /// In the order of [`Kind::ALL`].
     by_kind: [Option<Route>; Kind::ALL.len()],
 }
@@ -173,8 +175,8 @@ impl Routes {
         let Selector { field, kind, id } =
             Selector::parse(route).ok_or_else(|| RoutesError::InvalidRoute(route.to_owned()))?;
         let of_field = self.by_field.entry(field.to_owned()).or_default();
-        let of_id = id.map_or(&mut of_field.of_all, |id| of_field.by_id.entry(id.to_owned()).or_default());
-        let found = kind.map_or(&mut of_id.of_all, |kind| &mut of_id.by_kind[kind as usize]);
+        let of_id = id.map_or(&mut of_field.any_id, |id| of_field.by_id.entry(id.to_owned()).or_default());
+        let found = kind.map_or(&mut of_id.any_kind, |kind| &mut of_id.by_kind[kind as usize]);
         let found = found.get_or_insert_with(|| Route { name: route.to_owned(), queues: Vec::new() });
         // A message that was diverted names its queue by the name alone.
         let name = &self.queues[queue].name;
@@ -205,8 +207,8 @@ impl Routes {
 
     /// All routes, each with its queues. Only the catch-all route, which is the first, has a fixed place.
     pub fn iter(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &Queue>)> {
-        let kinds = self.by_field.values().flat_map(|field| [&field.of_all].into_iter().chain(field.by_id.values()));
-        let routes = kinds.flat_map(|kinds| kinds.of_all.iter().chain(kinds.by_kind.iter().flatten()));
+        let kinds = self.by_field.values().flat_map(|field| [&field.any_id].into_iter().chain(field.by_id.values()));
+        let routes = kinds.flat_map(|kinds| kinds.any_kind.iter().chain(kinds.by_kind.iter().flatten()));
         let routes = routes.map(|route| (route.name.as_str(), route.queues.as_slice()));
         let all = [(CATCH_ALL, self.catch_all.as_slice())].into_iter().chain(routes);
         all.map(|(route, queues)| (route, self.queues_at(queues)))
@@ -250,9 +252,9 @@ impl Routes {
             let narrowed = || narrowed.iter().flatten();
             narrowed()
                 .find_map(|routes| routes.of_kind(kind))
-                .or_else(|| narrowed().find_map(|routes| routes.of_all.as_ref()))
+                .or_else(|| narrowed().find_map(|routes| routes.any_kind.as_ref()))
         };
-        let route = of_id().or_else(|| routes.of_all.of_kind(kind)).or(routes.of_all.of_all.as_ref());
+        let route = of_id().or_else(|| routes.any_id.of_kind(kind)).or(routes.any_id.any_kind.as_ref());
         route.map_or(self.unrouted(), |route| Destination { queue_indices: &route.queues, route: Some(&route.name) })
     }
 
