@@ -47,7 +47,7 @@ pub struct Backlog {
 /// A queue with the stack's prefix that is neither a route's queue nor the dead-letter queue of one.
 ///
 /// An update that was rolled back leaves such queues behind, and so does a replaced or removed queue. Another stack
-/// may own it as well: the queues of a stack `a-b` have the prefix of the stack `a`.
+/// may also own such a queue: the queues of a stack `a-b` have the prefix of the stack `a`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OtherQueue {
     /// The queue's name.

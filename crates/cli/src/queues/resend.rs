@@ -33,7 +33,7 @@ pub(crate) fn system_attribute<'m>(message: &'m Message, name: &MessageSystemAtt
     message.attributes.as_ref()?.get(name).map(String::as_str)
 }
 
-/// Builds the entry: body, attributes and trace header are the same, except that `unrouted_reason` is removed.
+/// Builds the entry: body, attributes and trace header are the same, without the attributes of the catch-all queue.
 ///
 /// Group and deduplication id are those that the new queue requires.
 pub(crate) fn entry(id: usize, message: &Message, context: MoveContext<'_>) -> SendMessageBatchRequestEntry {

@@ -31,7 +31,7 @@ pub struct FieldError;
 pub(crate) enum Selection {
     /// The messages of a dead-letter queue whose attributes match. Without a kind, also messages without the attributes.
     DeadLetters { field: Field, to: String },
-    /// The messages of the queue `from` whose route leads to other queues.
+    /// The messages of the queue `from` that belong on other queues by their route.
     ByRoute {
         field: Field,
         routes: Routes,
@@ -56,7 +56,8 @@ impl Selection {
                 }
                 let ids = ["phone_number_id", "entry_id"].map(|name| attribute(message, name));
                 let queues = find_queues(routes, &field.name, kind.and_then(find_kind), ids);
-                // A queue that the route no longer has was replaced, so the message belongs on all queues of the route.
+                // If the route no longer has the queue of `diverted_from`, the queue was replaced. The message then
+                // belongs on all queues of the route.
                 let diverted_from = attribute(message, "diverted_from");
                 let own = queues.iter().find(|queue| Some(queue.name.as_str()) == diverted_from);
                 let queues = own.map_or(queues.as_slice(), std::slice::from_ref).iter();

@@ -29,11 +29,11 @@ use super::{
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The limit from the receive of a message to its send, so that it is deleted before it is visible again.
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
-/// Skipped messages are hidden until the deadline of the pass, so that each is received once.
+/// The limits of the time of one pass. Skipped messages are hidden until its deadline, so that each is received once.
 const MIN_PASS_TIMEOUT: Duration = Duration::from_mins(2);
 const MAX_PASS_TIMEOUT: Duration = Duration::from_hours(6);
-/// The assumed minimum of messages per second, also over a slow connection.
-const MIN_RATE: f64 = 25.0;
+/// The assumed minimum of messages per second that a run receives, even over a slow connection.
+const MIN_RECEIVE_RATE: f64 = 25.0;
 /// The limit of hidden messages of one run. SQS allows
 /// [120,000 messages in flight](https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html)
 /// on a queue, including those of its consumers.
@@ -127,7 +127,7 @@ impl Transfer {
         self.selection.targets()
     }
 
-    /// Returns the context of a move to these queues. If one of them is FIFO, the order of groups has to be kept.
+    /// Returns the context of a move to these queues. If one of them is FIFO, the order within each group has to be kept.
     fn context(&self, targets: &[&str]) -> MoveContext<'_> {
         let to_fifo = targets.iter().any(|target| is_fifo(target));
         MoveContext { from_fifo: self.source.is_fifo(), to_fifo, group_key: &self.group_key }
@@ -464,7 +464,7 @@ fn take_batch(messages: Vec<Message>, context: MoveContext<'_>) -> (Vec<Message>
 
 /// Returns twice the time that a pass over this many messages should take.
 fn pass_timeout(messages: usize, rate: u32) -> Duration {
-    let seconds = 2.0 * (count(messages) / MIN_RATE + count(messages) / f64::from(rate));
+    let seconds = 2.0 * (count(messages) / MIN_RECEIVE_RATE + count(messages) / f64::from(rate));
     Duration::from_secs_f64(seconds).clamp(MIN_PASS_TIMEOUT, MAX_PASS_TIMEOUT)
 }
 
