@@ -77,7 +77,7 @@ pub(crate) const QUERIES: Oddities =
 pub(crate) const CHALLENGE_QUERIES: Oddities =
     Oddities { check: "challenge with an unusual query answered", all: UNUSUAL_QUERIES, fix: FIX_OF_SENDER };
 
-/// Each proxy of a chain that appends to the header adds a scheme.
+/// If a proxy appends its scheme to the header instead of replacing the value, the header has several schemes.
 pub(crate) const FORWARDED: Oddities = Oddities {
     check: "duplicate x-forwarded-proto accepted",
     all: &[Oddity::of_header("x-forwarded-proto: https,http", &[("x-forwarded-proto", b"https,http")])],
