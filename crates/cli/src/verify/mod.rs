@@ -178,7 +178,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
     let app_secret = &run.credentials.app_secrets[0].clone();
     report(FORGED, run.send_forgery(&body, sign(&random(), &body), RequestKind::Forged).await);
     let finding = match run.send_forgery(&rewritten_body, sign(app_secret, &body), RequestKind::Reserialised).await {
-        // The reverse: a server that hashes parsed JSON would accept this one.
+        // The reverse: a server that hashes re-serialised JSON would accept the body with the signature of its other form.
         Finding::Passed { .. } => {
             run.send_forgery(&body, sign(app_secret, &rewritten_body), RequestKind::Reserialised).await
         }
