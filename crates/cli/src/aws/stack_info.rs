@@ -140,7 +140,8 @@ impl StackInfo {
     }
 }
 
-/// The form of the routes in a description: that of `QUEUE_URLS`, in which a route may occur twice.
+/// Writes and reads the routes in the form of `QUEUE_URLS`. Reads them from raw JSON, because a map would hide a route that occurs
+/// twice.
 mod queue_urls {
     use serde::{
         Deserialize as _,
