@@ -124,8 +124,9 @@ fn error_response(service: Service, error: &ServiceError) -> ServiceResponse {
     }
 }
 
-/// Selects the fault for a call, and executes the call unless the fault prevents it. Without a fault, the fake responds at
-/// `respond_at`.
+/// Selects the fault for a call, and executes the call unless the fault prevents it.
+///
+/// `respond_at` is the time of the response without a fault. A fault can delay the execution until some time after it.
 async fn execute_with_fault(
     state: &Arc<State>,
     call: &CallInFlight,

@@ -101,7 +101,7 @@ impl Fault {
     /// Fails the call because the queue, the secret or the bucket does not exist.
     #[must_use]
     pub fn queue_does_not_exist() -> Self {
-        FaultKind::Fail(ServiceError::QueueDoesNotExist).into()
+        FaultKind::Fail(ServiceError::ResourceDoesNotExist).into()
     }
 
     /// Fails the call because the KMS key of the queue, the secret or the object is disabled.
@@ -203,7 +203,7 @@ impl Fault {
             FaultKind::Fail(ServiceError::Unavailable) => "unavailable",
             FaultKind::Fail(ServiceError::Throttled) => "throttled",
             FaultKind::Fail(ServiceError::AccessDenied) => "access denied",
-            FaultKind::Fail(ServiceError::QueueDoesNotExist) => "queue does not exist",
+            FaultKind::Fail(ServiceError::ResourceDoesNotExist) => "queue does not exist",
             FaultKind::Fail(ServiceError::KmsDisabled) => "kms disabled",
             FaultKind::Fail(ServiceError::Other { .. }) => "error",
             FaultKind::DropUnread => "dropped before the body",

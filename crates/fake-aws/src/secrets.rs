@@ -98,7 +98,9 @@ pub(crate) fn error_response(error: &ServiceError) -> ServiceResponse {
         ServiceError::AccessDenied => {
             json_error(400, "AccessDeniedException", "User is not authorized to perform: secretsmanager:GetSecretValue")
         }
-        ServiceError::QueueDoesNotExist => json_error(400, "ResourceNotFoundException", "The secret does not exist."),
+        ServiceError::ResourceDoesNotExist => {
+            json_error(400, "ResourceNotFoundException", "The secret does not exist.")
+        }
         ServiceError::KmsDisabled => {
             json_error(400, "DecryptionFailure", "Secrets Manager can't decrypt the protected secret text.")
         }

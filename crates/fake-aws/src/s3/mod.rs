@@ -118,7 +118,7 @@ pub(crate) fn error_response(error: &ServiceError) -> ServiceResponse {
         ServiceError::Unavailable => xml_error(503, "ServiceUnavailable", "Service is unable to handle request."),
         ServiceError::Throttled => xml_error(503, "SlowDown", "Please reduce your request rate."),
         ServiceError::AccessDenied => xml_error(403, "AccessDenied", "Access Denied"),
-        ServiceError::QueueDoesNotExist => xml_error(404, "NoSuchBucket", "The specified bucket does not exist"),
+        ServiceError::ResourceDoesNotExist => xml_error(404, "NoSuchBucket", "The specified bucket does not exist"),
         ServiceError::KmsDisabled => xml_error(400, "KMS.DisabledException", "The key is disabled."),
         ServiceError::Other { status, code } => xml_error(*status, code, "The test injected this error."),
     }

@@ -136,7 +136,7 @@ pub(crate) fn error_response(error: &ServiceError) -> ServiceResponse {
                 "User is not authorized to perform: sqs:sendmessage because no identity-based policy allows it";
             CallError::framework_error(403, "AccessDeniedException", "AccessDenied", message)
         }
-        ServiceError::QueueDoesNotExist => CallError::queue_does_not_exist(),
+        ServiceError::ResourceDoesNotExist => CallError::queue_does_not_exist(),
         ServiceError::KmsDisabled => {
             CallError::sqs_error("KmsDisabled", "KMS.DisabledException", "The key that encrypts the queue is disabled.")
         }

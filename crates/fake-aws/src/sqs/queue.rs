@@ -43,13 +43,14 @@ pub(crate) struct QueueState {
     pub(super) is_fifo: bool,
     pub(crate) maximum_message_size: usize,
     pub(crate) messages: Vec<Message>,
-    receipts: HashMap<String, (Instant, Receipt)>,
+    /// By deduplication id.
+    results: HashMap<String, (Instant, StoreResult)>,
     sequence: u64,
 }
 
-/// The result of storing a message. Duplicates get the same receipt.
+/// The result of storing a message. A duplicate gets the result of the stored message.
 #[derive(Debug, Clone)]
-pub(super) struct Receipt {
+pub(super) struct StoreResult {
     pub(super) message_id: String,
     pub(super) sequence_number: Option<String>,
 }
@@ -60,30 +61,30 @@ impl QueueState {
             is_fifo: name.rsplit_once('.').is_some_and(|(_, suffix)| suffix == "fifo"),
             maximum_message_size: MAX_MESSAGE_SIZE,
             messages: Vec::new(),
-            receipts: HashMap::new(),
+            results: HashMap::new(),
             sequence: 0,
         }
     }
 
-    /// Stores a message. For a duplicate on a FIFO queue, returns the receipt of the stored message instead.
-    pub(super) fn store(&mut self, entry: Entry, call: usize) -> Receipt {
+    /// Stores a message. For a duplicate on a FIFO queue, returns the result of the stored message instead.
+    pub(super) fn store(&mut self, entry: Entry, call: usize) -> StoreResult {
         let now = Instant::now();
         let id = entry.deduplication_id.clone().filter(|_| self.is_fifo);
-        if let Some((at, receipt)) = id.as_ref().and_then(|id| self.receipts.get(id))
+        if let Some((at, result)) = id.as_ref().and_then(|id| self.results.get(id))
             && now.duration_since(*at) < DEDUPLICATION_INTERVAL
         {
-            return receipt.clone();
+            return result.clone();
         }
         self.sequence += 1;
-        let receipt = Receipt {
+        let result = StoreResult {
             message_id: new_id(),
             sequence_number: self.is_fifo.then(|| format!("188{:017}", self.sequence)),
         };
         if let Some(id) = id {
-            self.receipts.insert(id, (now, receipt.clone()));
+            self.results.insert(id, (now, result.clone()));
         }
-        let message_id = receipt.message_id.clone();
+        let message_id = result.message_id.clone();
         self.messages.push(Message { entry, message_id, call, stored_at: now });
-        receipt
+        result
     }
 }

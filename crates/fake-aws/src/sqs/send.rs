@@ -167,9 +167,9 @@ fn store_entry(entry: Entry, queue: &mut QueueState, call: usize, is_batch: bool
     if is_batch {
         result["Id"] = json!(entry.id);
     }
-    let receipt = queue.store(entry, call);
-    result["MessageId"] = json!(receipt.message_id);
-    if let Some(number) = receipt.sequence_number {
+    let stored = queue.store(entry, call);
+    result["MessageId"] = json!(stored.message_id);
+    if let Some(number) = stored.sequence_number {
         result["SequenceNumber"] = json!(number);
     }
     result
