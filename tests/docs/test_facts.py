@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from samcli.yamlhelper import yaml_parse
 
 from repository import REPOSITORY, text
 
@@ -36,6 +37,25 @@ def test_capacity_page_counts_the_alarms() -> None:
     # The page says that the stack has nine queues.
     assert int(number) == int(each) + 2 * 9
     assert float(dollars) == pytest.approx(deployed * float(price))
+
+
+def test_configuration_page_lists_the_parameters() -> None:
+    parameters = yaml_parse(text("template.yaml"))["Parameters"]
+    deployed = {name: str(parameter["Default"]) for name, parameter in parameters.items()}
+    [section] = re.findall(r"^## Parameters\n(.*?)^## ", text("docs/configuration.md"), re.MULTILINE | re.DOTALL)
+    documented = dict(re.findall(r"^\| `(\w+)` \| (?:`([^`]+)` )?\|", section, re.MULTILINE))
+    assert documented == deployed
+
+
+def test_badges_name_licence_rust_and_edition() -> None:
+    package = text("Cargo.toml")
+    [licence] = re.findall(r'^license = "(.+)"$', package, re.MULTILINE)
+    [rust] = re.findall(r'^rust-version = "(.+)"$', package, re.MULTILINE)
+    [edition] = re.findall(r"It is edition (\d+)\.", text("docs/contract.md"))
+    badges = re.findall(r"/badge/(\S+)-blue\)", text("README.md"))
+    # `-` separates the parts of a badge, and `_` is a space.
+    escaped = licence.replace("-", "--").replace(" ", "_")
+    assert badges == [f"licence-{escaped}", f"rust-{rust}+", f"contract-edition_{edition}"]
 
 
 def test_documents_name_the_declared_rust_version() -> None:
