@@ -40,6 +40,7 @@ async fn start(log: RequestLog) -> Result<Ingress, Error> {
     let queues = Queues::new(Sqs::new(&without_retries), config.routes, payloads);
     let secrets = SecretCache::read(SecretsManager::new(&aws), config.secret_id);
     let (secrets, ()) = try_join!(secrets, queues.warm_up().map(Ok))?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
     Ok(Ingress::new(secrets, queues, log).require_client_cn(config.client_certificate_cn))
 }
 

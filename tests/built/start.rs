@@ -6,6 +6,7 @@ use fake_aws::{FakeAws, Fault, Frequency, Function};
 use serde_json::{Value, json};
 
 use crate::{
+    log_line,
     notification::Notification,
     stored::Placement::Own,
     webhook::{SECRET_ID, VERIFY_TOKEN, Webhook, bootstrap},
@@ -139,9 +140,19 @@ async fn secret_is_read_by_arn_after_a_retry() {
     let function = Function::start(bootstrap(), &aws, variables);
     function.wait_for_init(INIT_TIMEOUT).await.unwrap();
     let lines = function.stop();
-    let [warning] = &lines[..] else { panic!("{lines:#?}") };
+    let [warning, started] = &lines[..] else { panic!("{lines:#?}") };
+    assert_eq!(log_line::parse(started)["message"], "started");
     assert!(warning.contains("app_secret in the secret is not 32 hexadecimal digits"), "{warning}");
     assert!(!warning.contains("hush"), "{warning}");
+}
+
+#[tokio::test]
+async fn started_line_has_the_version() {
+    let webhook = Webhook::start();
+    webhook.function.wait_for_init(INIT_TIMEOUT).await.unwrap();
+    let line = webhook.function.wait_for_log_line(r#""message":"started""#, INIT_TIMEOUT).await.unwrap();
+    let line = log_line::parse(&line);
+    assert_eq!((&line["level"], &line["version"]), (&json!("INFO"), &json!(env!("CARGO_PKG_VERSION"))));
 }
 
 /// For a function that does not run in Lambda.
@@ -175,7 +186,9 @@ async fn first_request_uses_the_connection_of_the_start() {
         assert_eq!(webhook.deliver(&sent.body).await.status, 200);
         assert_eq!((webhook.copies(&sent), webhook.aws.accepted_connections()), (vec![vec![Own]; 2], 2));
         assert!(webhook.function.wait_for_log_line("stored", INIT_TIMEOUT).await.is_some());
-        assert_eq!(webhook.function.logs().len(), 1);
+        let messages: Vec<_> =
+            webhook.function.logs().iter().map(|line| log_line::parse(line)["message"].clone()).collect();
+        assert_eq!(messages, ["started", "stored"]);
     }
 }
 
