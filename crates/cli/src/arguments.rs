@@ -58,7 +58,7 @@ Environment:
 ///
 /// Exit status 0: the result is as expected. 1: it is not, or the command failed. 2: invalid arguments.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "ingress", version)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
