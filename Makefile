@@ -18,7 +18,7 @@ INGRESS = cargo run --package whatsapp-ingress-tools --bin ingress --
 
 .PHONY: help
 help: ## lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
 
 .venv/installed: infra/requirements.txt
 	$(PYTHON) -m venv .venv
@@ -34,6 +34,35 @@ help: ## lists the targets
 	$(PYTHON) -m venv .local/aws-cli
 	.local/aws-cli/bin/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
+
+# The function as it is released. It contains no path of this computer, so that two computers make the same bytes.
+HOST := $(shell uname -m)
+CARGO_HOME ?= $(HOME)/.cargo
+RELEASE_RUSTFLAGS := --remap-path-prefix=$(CARGO_HOME)=/cargo --remap-path-prefix=$(CURDIR)=/whatsapp-ingress
+# What rustup installed, or the computer's own.
+has_target = $(wildcard $(shell rustc --print sysroot)/lib/rustlib/$(1)-unknown-linux-gnu)
+ARM64_TOOLCHAIN := .local/arm64
+ARM64_RUSTC = $(if $(call has_target,aarch64),,RUSTC=$(CURDIR)/$(ARM64_TOOLCHAIN)/rustc)
+# What runs a program for arm64: nothing, the emulator and libraries of this computer, or those of the toolchain.
+ARM64_EMULATOR = $(if $(filter aarch64,$(HOST)),,$(if $(and $(shell command -v qemu-aarch64),$(wildcard /usr/aarch64-linux-gnu/lib)),\
+	$(shell command -v qemu-aarch64) -L /usr/aarch64-linux-gnu,$(CURDIR)/$(ARM64_TOOLCHAIN)/run))
+build_function = RUSTFLAGS="$(RELEASE_RUSTFLAGS)" CARGO_TARGET_DIR=target/$(1) \
+	cargo lambda build --release --locked --skip-target-check $(2)
+
+$(ARM64_TOOLCHAIN)/rustc:
+	infra/arm64_toolchain.sh $(ARM64_TOOLCHAIN)
+
+.PHONY: arm64-toolchain
+arm64-toolchain: ## unpacks a compiler and an emulator for arm64 into .local, anew (only if rustc does not have the target)
+	$(if $(call has_target,aarch64),@echo "SKIPPED: rustc has the target aarch64-unknown-linux-gnu",infra/arm64_toolchain.sh $(ARM64_TOOLCHAIN))
+
+.PHONY: build-x86_64
+build-x86_64: .venv/installed
+	$(call build_function,x86_64,--x86-64)
+
+.PHONY: build-arm64
+build-arm64: .venv/installed $(if $(ARM64_RUSTC),$(ARM64_TOOLCHAIN)/rustc)
+	$(ARM64_RUSTC) $(call build_function,arm64,--arm64)
 
 # Runs cargo-lambda first, because SAM does not show the progress of the build.
 .PHONY: build
@@ -147,6 +176,12 @@ test-local: build consumers .venv/dev-installed .local/aws-cli/installed .local/
 	cargo test --workspace --features $(LOCAL_AWS) --test local --test operator
 	pytest
 
+.PHONY: test-arm64
+test-arm64: build-arm64 $(if $(findstring $(ARM64_TOOLCHAIN),$(ARM64_EMULATOR)),$(ARM64_TOOLCHAIN)/rustc) ## runs the tests of the built function with the release build for arm64, in an emulator on other computers
+	printf '#!/bin/sh\nexec %s "$$@"\n' "$(strip $(ARM64_EMULATOR) $(CURDIR)/target/arm64/lambda/whatsapp-ingress/bootstrap)" >target/arm64/run
+	chmod +x target/arm64/run
+	WHATSAPP_INGRESS=$(CURDIR)/target/arm64/run cargo test --workspace --test built
+
 .PHONY: test-docker
 test-docker: build ## runs the tests that need Docker: sam local
 	cargo test --features $(LOCAL_AWS) --test local sam_local -- --ignored --nocapture
@@ -224,6 +259,34 @@ soak: ## delivers COUNT=20000 notifications to the release build, with every kin
 	cargo build --release
 	WHATSAPP_INGRESS=target/release/whatsapp-ingress SOAK_NOTIFICATIONS=$(or $(COUNT),20000) \
 		cargo test --test soak -- --ignored --nocapture
+
+CARGO_BUNDLE_LICENSES := .local/cargo/bin/cargo-bundle-licenses
+CARGO_CYCLONEDX := .local/cargo/bin/cargo-cyclonedx
+
+$(CARGO_BUNDLE_LICENSES):
+	cargo install cargo-bundle-licenses --locked --debug --version 5.0.0 --root .local/cargo
+
+$(CARGO_CYCLONEDX):
+	cargo install cargo-cyclonedx --locked --debug --version 0.5.9 --root .local/cargo
+
+# The architectures with a compiler on this computer. `make arm64-toolchain` adds arm64.
+ARCHITECTURES = $(if $(call has_target,x86_64),x86_64) $(if $(or $(call has_target,aarch64),$(wildcard $(ARM64_TOOLCHAIN)/rustc)),arm64)
+HOST_ARCHITECTURE := $(if $(filter aarch64,$(HOST)),arm64,x86_64)
+RELEASE_INPUT := target/release-input
+
+# cargo-lambda links the command line as it links the function, so that it runs with an older C library than this computer's.
+.PHONY: package
+package: $(CARGO_BUNDLE_LICENSES) $(CARGO_CYCLONEDX) $(ARCHITECTURES:%=build-%) ## makes a release in dist/: for each architecture whose compiler is here, and the command line for this computer
+	$(call build_function,$(HOST_ARCHITECTURE),$(if $(filter arm64,$(HOST_ARCHITECTURE)),--arm64,--x86-64) --package whatsapp-ingress-tools --bin ingress)
+	rm -rf $(RELEASE_INPUT) && mkdir -p $(RELEASE_INPUT)
+	cp target/$(HOST_ARCHITECTURE)/lambda/ingress/bootstrap $(RELEASE_INPUT)/ingress
+	infra/describe_dependencies.sh $(RELEASE_INPUT)
+	python infra/package.py dist $(foreach name,$(ARCHITECTURES),--function $(name)=target/$(name)/lambda/whatsapp-ingress/bootstrap) $(RELEASE_INPUT)/*
+	$(if $(filter arm64,$(ARCHITECTURES)),,@echo "SKIPPED: no compiler for arm64 is here, see \`make arm64-toolchain\`")
+
+.PHONY: test-package
+test-package: build .venv/dev-installed .local/aws-cli/installed ## deploys dist/ to the local AWS
+	RELEASE=dist pytest tests/stacks/test_release.py
 
 CARGO_FUZZ := .local/cargo/bin/cargo-fuzz
 TIME ?= 60

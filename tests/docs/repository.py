@@ -26,4 +26,4 @@ def targets() -> set[str]:
 
 def make_calls(script: str) -> set[str]:
     """The targets that a script makes."""
-    return set(re.findall(r"\bmake ([a-z-]+)", re.sub(r"^\s*#.*$", "", script, flags=re.MULTILINE)))
+    return set(re.findall(r"\bmake ([a-z0-9-]+)", re.sub(r"^\s*#.*$", "", script, flags=re.MULTILINE)))
