@@ -69,3 +69,11 @@ def test_documents_name_the_declared_rust_version() -> None:
     assert named == {declared}
     # It would make rustup download a toolchain on computers that have a working one.
     assert not list(REPOSITORY.glob("rust-toolchain*"))
+
+
+def test_template_outputs_the_version_of_the_function() -> None:
+    [version] = re.findall(r'^version = "(.+)"$', text("Cargo.toml"), re.MULTILINE)
+    # The output is a block or a line.
+    outputs = text("template.yaml").partition("\nOutputs:\n")[2]
+    [deployed] = re.findall(r"^  Version:(?:(?!\n  \w)[\s\S])*?\bValue: ([\w.-]+)", outputs, re.MULTILINE)
+    assert deployed == version
