@@ -71,10 +71,10 @@ def computer(aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Compute
 
 
 @pytest.fixture(scope="module")
-def callback_url(aws: LocalAws, computer: Computer) -> str:
-    """Deploys the release as docs/deployment.md describes it. Returns the callback URL."""
+def outputs(aws: LocalAws, computer: Computer) -> dict[str, str]:
+    """Deploys the release as docs/deployment.md describes it. Returns the outputs of the stack."""
     aws.root("s3").create_bucket(Bucket=BUCKET)
-    template, packaged = f"template-{ARCHITECTURE}.yaml", "packaged.yaml"
+    template, packaged = f"template-{ARCHITECTURE}.yaml", "../packaged.yaml"
     computer.run(
         "aws", "cloudformation", "package",
         "--template-file", template, "--s3-bucket", BUCKET, "--output-template-file", packaged,
@@ -91,7 +91,7 @@ def callback_url(aws: LocalAws, computer: Computer) -> str:
     described = stacks.describe_stacks(StackName=STACK)["Stacks"][0]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
     aws.root("secretsmanager").put_secret_value(SecretId=outputs["SecretArn"], SecretString=json.dumps(computer.secret))
-    return str(outputs["CallbackUrl"])
+    return outputs
 
 
 def test_checksums_cover_every_file(computer: Computer) -> None:
@@ -102,17 +102,18 @@ def test_checksums_cover_every_file(computer: Computer) -> None:
     assert names == {file.name for file in computer.folder.iterdir()} - {package.CHECKSUMS}
 
 
-def test_released_command_line_has_the_version(computer: Computer) -> None:
+def test_stack_and_command_line_have_the_version(computer: Computer, outputs: dict[str, str]) -> None:
     [version] = re.findall(r'^version = "(.+)"$', (local_stack.REPOSITORY / "Cargo.toml").read_text(), re.MULTILINE)
-    assert computer.run("ingress", "--version").split() == ["ingress", version]
+    assert computer.run("ingress", "--version") == f"ingress {version}\n"
+    assert outputs["Version"] == version
 
 
-def test_released_stack_stores_a_delivered_sample(aws: LocalAws, computer: Computer, callback_url: str) -> None:
-    computer.run("ingress", "deliver", str(EVENTS / "messages-text.json"), "--url", callback_url)
+def test_released_stack_stores_a_delivered_sample(aws: LocalAws, computer: Computer, outputs: dict[str, str]) -> None:
+    computer.run("ingress", "deliver", str(EVENTS / "messages-text.json"), "--url", outputs["CallbackUrl"])
     sqs = aws.root("sqs")
     [received] = receive_all(sqs, sqs.get_queue_url(QueueName=f"{STACK}-messages")["QueueUrl"])
     assert json.loads(received["Body"])["entry"][0]["changes"][0]["field"] == "messages"
 
 
-def test_verify_passes_for_the_released_stack(computer: Computer, callback_url: str) -> None:
-    computer.run("ingress", "verify", "--stack", STACK, "--url", callback_url)
+def test_verify_passes_for_the_released_stack(computer: Computer, outputs: dict[str, str]) -> None:
+    computer.run("ingress", "verify", "--stack", STACK, "--url", outputs["CallbackUrl"])
