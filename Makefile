@@ -35,15 +35,17 @@ help: ## lists the targets
 	.local/aws-cli/bin/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
 
-# The function as it is released. It contains no path of this computer, so that two computers make the same bytes.
+# The function as it is released. It contains no path of this computer, so that builds in two folders are equal.
 HOST := $(shell uname -m)
 CARGO_HOME ?= $(HOME)/.cargo
 RELEASE_RUSTFLAGS := --remap-path-prefix=$(CARGO_HOME)=/cargo --remap-path-prefix=$(CURDIR)=/whatsapp-ingress
-# What rustup installed, or the computer's own.
-has_target = $(wildcard $(shell rustc --print sysroot)/lib/rustlib/$(1)-unknown-linux-gnu)
+# Whether rustc compiles for $(1): for this computer, or for a target that rustup installed.
+RUST_SYSROOT := $(shell rustc --print sysroot 2>/dev/null)
+has_target = $(wildcard $(RUST_SYSROOT)/lib/rustlib/$(1)-unknown-linux-gnu)
 ARM64_TOOLCHAIN := .local/arm64
 ARM64_RUSTC = $(if $(call has_target,aarch64),,RUSTC=$(CURDIR)/$(ARM64_TOOLCHAIN)/rustc)
-# What runs a program for arm64: nothing, the emulator and libraries of this computer, or those of the toolchain.
+# The command that runs a program for arm64: empty on arm64, the emulator of this computer with the libraries of Debian's
+# libc6-arm64-cross, or those of the toolchain.
 ARM64_EMULATOR = $(if $(filter aarch64,$(HOST)),,$(if $(and $(shell command -v qemu-aarch64),$(wildcard /usr/aarch64-linux-gnu/lib)),\
 	$(shell command -v qemu-aarch64) -L /usr/aarch64-linux-gnu,$(CURDIR)/$(ARM64_TOOLCHAIN)/run))
 build_function = RUSTFLAGS="$(RELEASE_RUSTFLAGS)" CARGO_TARGET_DIR=target/$(1) \
@@ -280,9 +282,9 @@ package: $(CARGO_BUNDLE_LICENSES) $(CARGO_CYCLONEDX) $(ARCHITECTURES:%=build-%) 
 	$(call build_function,$(HOST_ARCHITECTURE),$(if $(filter arm64,$(HOST_ARCHITECTURE)),--arm64,--x86-64) --package whatsapp-ingress-tools --bin ingress)
 	rm -rf $(RELEASE_INPUT) && mkdir -p $(RELEASE_INPUT)
 	cp target/$(HOST_ARCHITECTURE)/lambda/ingress/bootstrap $(RELEASE_INPUT)/ingress
-	infra/describe_dependencies.sh $(RELEASE_INPUT)
+	python infra/describe_dependencies.py $(RELEASE_INPUT) $(ARCHITECTURES)
 	python infra/package.py dist $(foreach name,$(ARCHITECTURES),--function $(name)=target/$(name)/lambda/whatsapp-ingress/bootstrap) $(RELEASE_INPUT)/*
-	$(if $(filter arm64,$(ARCHITECTURES)),,@echo "SKIPPED: no compiler for arm64 is here, see \`make arm64-toolchain\`")
+	$(if $(filter arm64,$(ARCHITECTURES)),,@echo "SKIPPED: there is no compiler for arm64, see docs/deployment.md")
 
 .PHONY: test-package
 test-package: build .venv/dev-installed .local/aws-cli/installed ## deploys dist/ to the local AWS
