@@ -19,7 +19,7 @@ import pytest
 
 import local_stack
 import package
-from harness import EVENTS, LocalAws, receive_all, resources_of
+from harness import EVENTS, LocalAws, receive_all
 
 ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
 STACK = "released"
@@ -85,11 +85,10 @@ def outputs(aws: LocalAws, computer: Computer) -> dict[str, str]:
         "--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND",
     )  # fmt: skip
     stacks = aws.root("cloudformation")
-    resources = resources_of(stacks, STACK)
+    resources = local_stack.resources_of(stacks, STACK)
     local_stack.add_routes(aws.root("apigatewayv2"), aws.root("lambda"), resources)
     local_stack.allow_without_tls(aws.root("sqs"), aws.root("s3"), resources)
-    described = stacks.describe_stacks(StackName=STACK)["Stacks"][0]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+    outputs = local_stack.outputs_of(stacks, STACK)
     aws.root("secretsmanager").put_secret_value(SecretId=outputs["SecretArn"], SecretString=json.dumps(computer.secret))
     return outputs
 
