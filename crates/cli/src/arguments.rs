@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use ingress_tools::{
     aws::{
         cli::AwsCli,
+        stack_choice::StackChoice,
         stack_info::{StackInfo, StackInfoError},
     },
     meta::deliver::Endpoint,
@@ -19,40 +20,63 @@ Environment:
   VERIFY_TOKEN  is the verify token of a verification request
 The default is the secret of the local stack or, with --url, that of the samples.";
 
-/// The stack's name in samconfig.toml.
-const DEFAULT_STACK: &str = "whatsapp-ingress";
-
-const VERIFY_HELP: &str = "\
-Sends 28 signed notifications of the field ingress_verify, for which no stack has a queue, finds them on the
-catch-all queue and deletes them there. Seven of them have an unusual header or query, because only a real account
-shows how API Gateway passes these on.
-
-Without URL and stack, the command checks the running local stack. With a URL alone, it uses the deployed stack
-whatsapp-ingress.
+/// How a command finds its stack. The text is the end of a help text.
+macro_rules! with_stack_help {
+    ($text:literal) => {
+        concat!(
+            $text,
+            "
+The stack is the one that --stack or the variable STACK names, else the local stack that runs in this folder, else the
+one that `sam deploy --guided` saved in samconfig.toml. If AWS_ENDPOINT_URL or AWS_PROFILE leads elsewhere than a
+running local stack, name the stack or use --local.
 
 Environment:
-  AWS_PROFILE, AWS_REGION ...  for the AWS CLI, which reads the stack, and for the catch-all queue
-  APP_SECRET, VERIFY_TOKEN     override the stack's secret";
+  STACK                        name of the stack
+  AWS_PROFILE, AWS_REGION ...  for the AWS CLI, which reads the stack, and for its queues"
+        )
+    };
+}
 
-const QUEUES_HELP: &str = "\
+const VERIFY_HELP: &str = with_stack_help!(
+    "\
+Compares the queues of all routes with the template, and checks the alarm topic. Sends verification requests, forged
+notifications and signed notifications without content, of which the function stores none. If the stack has a queue for
+the field ingress_verify, the command also sends 20 signed notifications of this field, and receives and deletes them on
+that queue. It receives no message of another queue.
+
+With --url alone, the local stack is used only if the URL is its own.
+
+Environment:
+  APP_SECRET, VERIFY_TOKEN     override the stack's secret
+"
+);
+
+const QUEUES_HELP: &str = with_stack_help!(
+    "\
+Exit status 1: a queue or dead-letter queue of a route is gone, cannot be read, or its key is disabled.
+
 Also lists queues whose names begin with the stack's name and `-`, and to which no route of the stack leads. Another
-stack may own such a queue. The command receives no message. Without a stack, it uses the running local stack.";
+stack may own such a queue. The command receives no message.
+"
+);
 
 const SUBSCRIBE_HELP: &str = "\
-Without a stack, the command uses the deployed stack whatsapp-ingress.
+The stack is the one that --stack or the variable STACK names, else the one that `sam deploy --guided` saved in
+samconfig.toml.
 
 Environment:
   META_ACCESS_TOKEN            access token of a system user, for the accounts
+  STACK                        name of the stack
   AWS_PROFILE, AWS_REGION ...  for the AWS CLI, which reads the stack
   APP_SECRET, VERIFY_TOKEN     override the stack's secret";
 
-const MOVE_HELP: &str = "\
+const MOVE_HELP: &str = with_stack_help!(
+    "\
 The command receives each message, sends it, and then deletes it. If it is interrupted, no message is lost: at most
-ten are on both queues, with the same event_id. Without --apply, it receives no message and prints the counts.
-Without a stack, it uses the running local stack.
-
-Environment:
-  AWS_PROFILE, AWS_REGION ...  for the AWS CLI, which reads the stack, and for its queues";
+ten are on both queues, with the same event_id. Without --apply, it receives no message and prints the counts. A queue
+that is gone is skipped, and the exit status is 1.
+"
+);
 
 /// Signs and delivers samples of Meta's webhooks, and runs the function on this computer.
 ///
@@ -104,7 +128,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         stack: NamedStack,
         /// Do not call AWS: read both secrets from the environment, and send no signed notification.
-        #[arg(long, requires = "url", conflicts_with = "stack")]
+        #[arg(long, requires = "url", conflicts_with_all = ["stack", "local"])]
         no_stack: bool,
         /// Print the results as JSON.
         #[arg(long)]
@@ -216,22 +240,38 @@ fn parse_callback_url(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The name of a deployed stack.
+/// The stack of a command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NamedStack {
-    /// The name of the stack.
+    /// The name of a deployed stack.
     #[arg(long)]
     pub(crate) stack: Option<String>,
+    /// Use the local stack that runs in this folder.
+    #[arg(long, conflicts_with = "stack")]
+    pub(crate) local: bool,
 }
 
 impl NamedStack {
-    /// Describes the named stack, or without a name the running local stack.
-    pub(crate) async fn info_or_running(&self) -> Result<StackInfo, StackInfoError> {
-        if self.stack.is_none() { StackInfo::running(Path::new(".")) } else { self.info().await }
+    /// Describes the stack that [`StackChoice::find`] chooses.
+    pub(crate) async fn info(&self) -> Result<StackInfo, StackInfoError> {
+        if self.local {
+            return StackInfo::running(Path::new("."));
+        }
+        match StackChoice::find(Path::new("."), self.stack.as_deref())? {
+            StackChoice::Local(info) => Ok(*info),
+            StackChoice::Deployed(name) => StackInfo::deployed(&AwsCli::default(), &name).await,
+        }
     }
 
-    /// Describes the named stack, or without a name the deployed stack with the default name.
-    pub(crate) async fn info(&self) -> Result<StackInfo, StackInfoError> {
-        StackInfo::deployed(&AwsCli::default(), self.stack.as_deref().unwrap_or(DEFAULT_STACK)).await
+    /// Describes the stack of a callback URL, which is the local stack only if the URL is its own.
+    pub(crate) async fn info_of_url(&self, url: &str) -> Result<StackInfo, StackInfoError> {
+        let is_local = StackInfo::running(Path::new(".")).is_ok_and(|local| local.callback_url == url);
+        if self.local || is_local { self.info().await } else { self.deployed().await }
+    }
+
+    /// Describes the deployed stack.
+    pub(crate) async fn deployed(&self) -> Result<StackInfo, StackInfoError> {
+        let name = StackChoice::deployed(Path::new("."), self.stack.as_deref())?;
+        StackInfo::deployed(&AwsCli::default(), &name).await
     }
 }

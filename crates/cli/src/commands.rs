@@ -29,10 +29,10 @@ use ingress_tools::{
     },
     queues::{
         backlog::Backlogs,
-        catch_all::CatchAllQueue,
         error::QueueError,
-        redrive::{self, RedriveError},
-        transfer::{Transfer, TransferLimits, TransferReport},
+        probe_queue::ProbeQueue,
+        redrive::{self, Moves, RedriveError},
+        transfer::{TransferLimits, TransferReport},
     },
     report,
     subscribe::graph::{Graph, GraphError},
@@ -111,6 +111,7 @@ pub(crate) async fn deliver(event: &Path, url: Option<String>) -> Result<bool, C
         (url, samples::secrets())
     } else {
         let info = StackInfo::running(Path::new("."))?;
+        report::stack(&info, false);
         (info.callback_url.clone(), info.secrets()?)
     };
     let response = Endpoint::new(&url)?.deliver(&sample, &secrets.overridden_by_environment()).await?;
@@ -147,14 +148,18 @@ pub(crate) async fn verify(
     no_stack: bool,
     json: bool,
 ) -> Result<bool, CommandError> {
-    let info = match (&url, &stack.stack) {
+    let info = match &url {
         _ if no_stack => None,
-        (None, None) => Some(StackInfo::running(Path::new("."))?),
-        _ => Some(stack.info().await?),
+        None => Some(stack.info().await?),
+        Some(url) => Some(stack.info_of_url(url).await?),
     };
+    if let Some(info) = &info {
+        report::stack(info, json);
+    }
     let secret = secret(info.as_ref())?;
     let url = url.or(info.as_ref().map(|info| info.callback_url.clone())).unwrap_or_default();
-    let target = Target { endpoint: Endpoint::new(&url)?, secret, catch_all: info.as_ref().map(CatchAllQueue::of) };
+    let probe_queue = info.as_ref().and_then(ProbeQueue::of);
+    let target = Target { endpoint: Endpoint::new(&url)?, secret, probe_queue, stack: info };
     let stop = AtomicBool::new(false);
     let passed = |checks: &[Check]| !stop.load(Ordering::Relaxed) && !checks.iter().any(Check::is_failed);
     let checks = if json {
@@ -200,7 +205,8 @@ fn secret(info: Option<&StackInfo>) -> Result<String, CommandError> {
 }
 
 pub(crate) async fn subscribe(arguments: SubscribeArguments) -> Result<bool, CommandError> {
-    let info = arguments.stack.info().await?;
+    let info = arguments.stack.deployed().await?;
+    report::stack(&info, arguments.json);
     let credentials = AppCredentials::parse(&secret(Some(&info))?).map_err(StackInfoError::from)?;
     let access_token = variable("META_ACCESS_TOKEN");
     if !arguments.accounts.is_empty() && access_token.is_none() {
@@ -232,52 +238,52 @@ pub(crate) async fn subscribe(arguments: SubscribeArguments) -> Result<bool, Com
 }
 
 pub(crate) async fn queues(stack: &NamedStack, json: bool) -> Result<bool, CommandError> {
-    let info = stack.info_or_running().await?;
-    let backlogs = Backlogs::of(&info, &AwsCli::default()).await?;
+    let info = stack.info().await?;
+    report::stack(&info, json);
+    let backlogs = Backlogs::of(&info, &AwsCli::of(&info)).await;
     if json {
         println!("{}", json!(backlogs));
     } else {
         report::backlogs(&backlogs);
     }
-    Ok(true)
+    Ok(backlogs.all_usable())
 }
 
 pub(crate) async fn redrive(arguments: &MoveArguments, from: Option<&str>) -> Result<bool, CommandError> {
-    let info = arguments.stack.info_or_running().await?;
-    let transfers = match from {
-        Some(queue) => vec![redrive::drain(&info, &arguments.field, queue)?],
+    let info = arguments.stack.info().await?;
+    report::stack(&info, arguments.json);
+    let moves = match from {
+        Some(queue) => redrive::drain(&info, &arguments.field, queue).await?,
         None => redrive::redrive(&info, &arguments.field).await?,
     };
-    run_transfers(&transfers, arguments).await
+    run_moves(&moves, arguments).await
 }
 
 pub(crate) async fn reroute(arguments: &MoveArguments) -> Result<bool, CommandError> {
-    let info = arguments.stack.info_or_running().await?;
-    run_transfers(&[redrive::reroute(&info, &arguments.field)?], arguments).await
+    let info = arguments.stack.info().await?;
+    report::stack(&info, arguments.json);
+    run_moves(&redrive::reroute(&info, &arguments.field).await?, arguments).await
 }
 
 /// Moves the messages. Without `apply`, only prints the message counts.
-async fn run_transfers(transfers: &[Transfer], arguments: &MoveArguments) -> Result<bool, CommandError> {
+async fn run_moves(moves: &Moves, arguments: &MoveArguments) -> Result<bool, CommandError> {
+    let Moves { transfers, skipped } = moves;
+    if !arguments.json {
+        report::skipped_queues(skipped);
+    }
     if !arguments.apply {
-        let mut moves = Vec::new();
+        let mut counts = Vec::new();
         for transfer in transfers {
-            moves.push(transfer.counts().await?);
+            counts.push(transfer.counts().await);
         }
         if arguments.json {
-            println!("{}", json!({ "applied": false, "moves": moves }));
+            println!("{}", json!({ "applied": false, "moves": counts, "skipped": skipped }));
         } else {
-            report::dry_run(&moves, &arguments.field);
+            report::dry_run(&counts, &arguments.field);
         }
-        return Ok(true);
+        return Ok(skipped.is_empty());
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    let is_stopped = Arc::clone(&stop);
-    tokio::spawn(async move {
-        // If it cannot listen for signals, they end the process at once, which loses no message either.
-        if wait_for_signal().await.is_ok() {
-            is_stopped.store(true, Ordering::Relaxed);
-        }
-    });
+    let stop = stop_at_signal();
     let limits = TransferLimits { rate: arguments.rate, max_messages: arguments.max_messages.unwrap_or(usize::MAX) };
     let mut reports = Vec::new();
     for transfer in transfers {
@@ -289,11 +295,24 @@ async fn run_transfers(transfers: &[Transfer], arguments: &MoveArguments) -> Res
         }
         reports.push(report);
     }
-    let is_success = reports.iter().all(TransferReport::is_success);
+    let is_success = skipped.is_empty() && reports.iter().all(TransferReport::is_success);
     if arguments.json {
-        println!("{}", json!({ "applied": true, "done": is_success, "moves": reports }));
+        println!("{}", json!({ "applied": true, "done": is_success, "moves": reports, "skipped": skipped }));
     }
     Ok(is_success)
+}
+
+/// Returns a flag that a signal sets, so that the caller can release the messages that it received.
+fn stop_at_signal() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let is_stopped = Arc::clone(&stop);
+    tokio::spawn(async move {
+        // If it cannot listen for signals, they end the process at once, which loses no message either.
+        if wait_for_signal().await.is_ok() {
+            is_stopped.store(true, Ordering::Relaxed);
+        }
+    });
+    stop
 }
 
 pub(crate) async fn sam_local(events: &[PathBuf], python: &Path) -> Result<bool, CommandError> {

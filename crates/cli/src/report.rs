@@ -10,10 +10,12 @@ use anstream::{eprint, eprintln, println};
 use anstyle::{AnsiColor, Style};
 
 use crate::{
+    aws::stack_info::StackInfo,
     meta::outcome::Outcome,
     queues::{
         backlog::{Backlogs, OtherQueue, QueueDepth},
-        queue::Counts,
+        queue::{Counts, QueueState},
+        redrive::SkippedQueue,
         selection::Field,
         stack_queues::StackQueues,
         transfer::{MoveCounts, TransferReport},
@@ -184,28 +186,49 @@ pub fn plan(plan: &Plan, applied: bool) {
     }
 }
 
+/// Prints the account, the region and the stack of a command, for JSON output to standard error.
+pub fn stack(info: &StackInfo, is_json: bool) {
+    let StackInfo { stack, region, aws_endpoint, .. } = info;
+    let endpoint =
+        if info.is_plain_http() { format!("  {HEADING}endpoint{HEADING:#} {aws_endpoint}") } else { String::new() };
+    let line = format!(
+        "{HEADING}account{HEADING:#} {}  {HEADING}region{HEADING:#} {region}  {HEADING}stack{HEADING:#} {stack}{endpoint}\n",
+        info.account_id()
+    );
+    if is_json { eprintln!("{line}") } else { println!("{line}") }
+}
+
 /// Prints the message counts of each queue and its dead-letter queue.
 pub fn backlogs(backlogs: &Backlogs) {
     let width = backlogs.queues.iter().map(|backlog| backlog.depth.queue.len()).max().unwrap_or_default();
     println!(
-        "{HEADING}{:width$}  visible  in flight  delayed    oldest  dead letters    oldest  routes{HEADING:#}",
-        "queue"
+        "{HEADING}{:width$}  {:13}  visible  in flight  delayed    oldest  dead letters    oldest  routes{HEADING:#}",
+        "queue", "state"
     );
     for backlog in &backlogs.queues {
-        let QueueDepth { queue, counts, .. } = &backlog.depth;
-        let dead_letters = backlog.dead_letter_queue.as_ref().map(|depth| depth.counts.total());
-        let style = if dead_letters.is_some_and(|count| count > 0) { FAILURE } else { Style::new() };
+        let depth = &backlog.depth;
+        let count =
+            |count: fn(&Counts) -> usize| depth.counts.as_ref().map_or("-".to_owned(), |c| count(c).to_string());
+        let dead_letters = match &backlog.dead_letter_queue {
+            None => "-".to_owned(),
+            Some(QueueDepth { state: QueueState::There, counts: Some(counts), .. }) => counts.total().to_string(),
+            Some(depth) => depth.state.to_string(),
+        };
+        let style = if matches!(dead_letters.as_str(), "-" | "0") { Style::new() } else { FAILURE };
+        let state_style = if depth.state == QueueState::There { Style::new() } else { FAILURE };
         println!(
-            "{queue:width$}  {:>7}  {:>9}  {:>7}  {:>8}  {style}{:>12}{style:#}  {:>8}  {}",
-            counts.visible,
-            counts.in_flight,
-            counts.delayed,
-            format_age(backlog.depth.oldest_seconds),
-            dead_letters.map_or("-".to_owned(), |count| count.to_string()),
+            "{:width$}  {state_style}{:13}{state_style:#}  {:>7}  {:>9}  {:>7}  {:>8}  {style}{dead_letters:>12}{style:#}  {:>8}  {}",
+            depth.queue,
+            depth.state,
+            count(|counts| counts.visible),
+            count(|counts| counts.in_flight),
+            count(|counts| counts.delayed),
+            format_age(depth.oldest_seconds),
             format_age(backlog.dead_letter_queue.as_ref().and_then(|depth| depth.oldest_seconds)),
             backlog.routes.join(", ")
         );
     }
+    unusable_queues(backlogs);
     match &backlogs.ages_error {
         Some(reason) => println!("\nno ages: {reason}"),
         None if backlogs.has_unknown_age() => println!(
@@ -216,6 +239,27 @@ pub fn backlogs(backlogs: &Backlogs) {
         None => (),
     }
     other_queues(backlogs);
+}
+
+/// Prints the reason and a fix for each queue that cannot be used.
+fn unusable_queues(backlogs: &Backlogs) {
+    let depths = backlogs.queues.iter().flat_map(|backlog| {
+        [Some(&backlog.depth), backlog.dead_letter_queue.as_ref()].map(move |depth| (depth, &backlog.routes))
+    });
+    for (depth, routes) in depths.filter_map(|(depth, routes)| Some((depth?, routes))) {
+        let route = routes.first().map_or("", String::as_str);
+        let fix = match &depth.state {
+            QueueState::There => continue,
+            QueueState::Gone => format!("`ingress restore-queue '{route}'` creates it again"),
+            QueueState::AccessDenied => "these credentials lack sqs:GetQueueAttributes for it".to_owned(),
+            QueueState::KeyDisabled(key) => format!("enable the key, or cancel its deletion: {key}"),
+            QueueState::Unknown(reason) => reason.clone(),
+        };
+        println!("\n{FAILURE}{}: {}{FAILURE:#}: {fix}", depth.queue, depth.state);
+    }
+    if let Some(reason) = &backlogs.keys_error {
+        println!("\nthe state of a key is unknown: {reason}");
+    }
 }
 
 /// Prints the queues with the stack's prefix that no route leads to.
@@ -257,18 +301,27 @@ fn format_age(seconds: Option<u64>) -> String {
 
 /// Prints the message counts of the queues of a move that is not applied.
 pub fn dry_run(moves: &[MoveCounts], field: &Field) {
+    let describe = |depth: &QueueDepth| match depth.counts {
+        Some(Counts { visible, in_flight, delayed }) => {
+            format!("{}: {visible} visible, {in_flight} in flight, {delayed} delayed", depth.queue)
+        }
+        None => format!("{}: {FAILURE}{}{FAILURE:#}", depth.queue, depth.state),
+    };
     for MoveCounts { from, to } in moves {
-        let Counts { visible, in_flight, delayed } = from.counts;
-        println!(
-            "{HEADING}from{HEADING:#}  {}: {visible} visible, {in_flight} in flight, {delayed} delayed",
-            from.queue
-        );
+        println!("{HEADING}from{HEADING:#}  {}", describe(from));
         for to in to {
-            println!("{HEADING}to{HEADING:#}    {}: {} visible", to.queue, to.counts.visible);
+            println!("{HEADING}to{HEADING:#}    {}", describe(to));
         }
     }
     println!("\nno message was received or moved: move those of {field} with --apply (`make ... APPLY=1`)");
     println!("their number is unknown, because each receive would count as an attempt to consume");
+}
+
+/// Prints the queues that messages cannot be moved to.
+pub fn skipped_queues(skipped: &[SkippedQueue]) {
+    for SkippedQueue { queue, reason } in skipped {
+        println!("{FAILURE}{queue}: skipped{FAILURE:#}: {reason}");
+    }
 }
 
 /// The progress of a move: a line that is updated on a terminal, or a new line every 10 seconds elsewhere.
@@ -319,6 +372,7 @@ pub fn transfer(report: &TransferReport) {
         arrived_during_run,
         too_recent,
         shared_object,
+        queue_gone,
         rejected,
         not_deleted,
         stop_reason,
@@ -340,6 +394,7 @@ pub fn transfer(report: &TransferReport) {
         *shared_object,
         "not moved: several queues would share their body in S3, which the first consumer deletes",
     );
+    print_count(*queue_gone, "not moved: their queue is gone");
     print_count(*not_deleted, "sent but not deleted: the next run sends them again, with the same event_id");
     for (code, count) in rejected {
         println!("  {FAILURE}{count} not moved: the queue rejected them{FAILURE:#} ({code})");

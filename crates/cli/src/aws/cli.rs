@@ -7,6 +7,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::{process::Command, time::timeout};
 
+use super::stack_info::StackInfo;
 use crate::endpoint_secrets::variable;
 
 /// Longer than the CLI itself takes: three attempts of 25 s each.
@@ -19,11 +20,13 @@ const ATTEMPT_TIMEOUTS: [&str; 4] = ["--cli-connect-timeout", "5", "--cli-read-t
 pub struct AwsCli {
     /// The program, looked up on `PATH` unless it contains a slash.
     pub program: PathBuf,
+    /// Variables that replace those of the environment.
+    pub variables: Vec<(&'static str, String)>,
 }
 
 impl Default for AwsCli {
     fn default() -> Self {
-        Self { program: PathBuf::from("aws") }
+        Self { program: PathBuf::from("aws"), variables: Vec::new() }
     }
 }
 
@@ -87,6 +90,24 @@ pub enum AwsCliError {
 }
 
 impl AwsCli {
+    /// Returns the CLI for calls about a stack. A local stack has its own endpoint and credentials.
+    #[must_use]
+    pub fn of(stack: &StackInfo) -> Self {
+        let cli = Self::default();
+        if !stack.is_local() {
+            return cli;
+        }
+        let variables = vec![
+            ("AWS_ENDPOINT_URL", stack.aws_endpoint.clone()),
+            ("AWS_ACCESS_KEY_ID", stack.access_key_id.clone()),
+            ("AWS_SECRET_ACCESS_KEY", stack.secret_access_key.clone()),
+            ("AWS_PROFILE", String::new()),
+            ("AWS_SESSION_TOKEN", String::new()),
+            ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "false".to_owned()),
+        ];
+        Self { variables, ..cli }
+    }
+
     /// Returns the region of the environment, or else of the profile.
     pub(crate) async fn region(&self) -> Result<String, AwsCliError> {
         if let Some(region) = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")) {
@@ -142,6 +163,13 @@ impl AwsCli {
         // The CLI takes an empty AWS_PROFILE for the name of a profile.
         if variable("AWS_PROFILE").is_none() {
             command.env_remove("AWS_PROFILE");
+        }
+        for (name, value) in &self.variables {
+            if value.is_empty() {
+                command.env_remove(name)
+            } else {
+                command.env(name, value)
+            };
         }
         let output = timeout(CALL_TIMEOUT, command.output())
             .await

@@ -61,6 +61,21 @@ pub enum StackInfoError {
     /// No stack runs on this computer.
     #[error("no local stack is running: start one with `make run`, or name a URL or a stack")]
     NotRunning,
+    /// No stack is named, and none runs on this computer.
+    #[error(
+        "no stack is named and no local stack is running: name one with --stack or the variable STACK, or run the command \
+         in the folder of the samconfig.toml that `sam deploy --guided` wrote; `make run` starts a local stack"
+    )]
+    NoStack,
+    /// A local stack runs, but the environment leads elsewhere.
+    #[error(
+        "a local stack is running, but {0} leads elsewhere: name a deployed stack with --stack or the variable STACK, or \
+         use the local one with --local"
+    )]
+    AmbiguousStack(&'static str),
+    /// samconfig.toml is not TOML.
+    #[error("cannot parse samconfig.toml: {0}")]
+    SamConfig(String),
     /// The file of the running stack cannot be read or written.
     #[error("cannot {action}: {source}")]
     Io {
@@ -99,6 +114,24 @@ impl StackInfo {
             }
         };
         serde_json::from_slice(&text).map_err(StackInfoError::InvalidDescription)
+    }
+
+    /// Whether the stack runs on a local AWS of `make run`.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// Whether the stack's queues are called without TLS, as on a local AWS.
+    #[must_use]
+    pub fn is_plain_http(&self) -> bool {
+        self.aws_endpoint.starts_with("http:")
+    }
+
+    /// Returns the id of the account that owns the catch-all queue.
+    #[must_use]
+    pub fn account_id(&self) -> &str {
+        self.routes.catch_all().account_id().unwrap_or("unknown")
     }
 
     /// Parses the secret of the stack as the function does.

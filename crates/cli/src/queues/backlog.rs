@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_sqs::Client;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::{
     error::QueueError,
-    queue::{Counts, Queue, sqs_client},
+    queue::{Counts, Queue, QueueState, dead_letter_queue_name, sqs_client},
     stack_queues::StackQueues,
 };
 use crate::aws::{
     cli::{AwsCli, AwsCliError},
+    kms::{ENABLED, key_states},
     message_age::oldest_message_seconds,
     stack_info::StackInfo,
 };
@@ -25,9 +26,12 @@ const MAX_LISTED: i32 = 1000;
 pub struct QueueDepth {
     /// The queue's name.
     pub queue: String,
-    /// The message counts.
+    /// Whether the queue can be used.
     #[serde(flatten)]
-    pub counts: Counts,
+    pub state: QueueState,
+    /// The message counts, unless the queue is gone or cannot be read.
+    #[serde(flatten)]
+    pub counts: Option<Counts>,
     /// The age of the oldest message, if `CloudWatch` has it.
     pub oldest_seconds: Option<u64>,
 }
@@ -72,55 +76,103 @@ pub struct Backlogs {
     pub other_queues_error: Option<String>,
     /// The reason why there are no ages, if `CloudWatch` returned none.
     pub ages_error: Option<String>,
+    /// The reason why the state of a key is unknown, if KMS did not return it.
+    pub keys_error: Option<String>,
 }
 
 impl Backlogs {
-    /// Reads the message counts from SQS and the ages from `CloudWatch`, without receiving a message.
-    pub async fn of(stack: &StackInfo, aws: &AwsCli) -> Result<Self, QueueError> {
-        let counted = StackQueues::of(stack).all.into_iter().map(async |routed| {
-            let (counts, dead_letter_queue) = routed.queue.counts().await?;
-            let dead_letter_queue = match dead_letter_queue.map(|name| routed.queue.sibling(&name)) {
-                Some(queue) => Some(QueueDepth::new(&queue, queue.counts().await?.0)),
+    /// Reads the message counts from SQS, the ages from `CloudWatch` and the states of keys from KMS, without receiving a
+    /// message. A queue that cannot be read is part of the result.
+    pub async fn of(stack: &StackInfo, aws: &AwsCli) -> Self {
+        let read = StackQueues::of(stack).all.into_iter().map(async |routed| {
+            let (depth, key, dead_letter_queue) = read_depth(&routed.queue).await;
+            // Without its queue, a dead-letter queue is only known by its name.
+            let by_name = || (depth.state == QueueState::Gone).then(|| dead_letter_queue_name(&routed.queue.name));
+            let is_named = dead_letter_queue.is_some();
+            let dead_letter_queue = match dead_letter_queue.or_else(by_name).map(|name| routed.queue.sibling(&name)) {
+                Some(queue) => Some(read_depth(&queue).await).filter(|(depth, ..)| is_named || depth.counts.is_some()),
                 None => None,
             };
-            Ok(Backlog { routes: routed.routes, depth: QueueDepth::new(&routed.queue, counts), dead_letter_queue })
+            let (dead_letter_queue, dead_key) = dead_letter_queue.map(|(depth, key, _)| (depth, key)).unzip();
+            (Backlog { routes: routed.routes, depth, dead_letter_queue }, [key, dead_key.flatten()])
         });
-        let mut queues = try_join_all(counted).await?;
+        let (mut queues, keys): (Vec<_>, Vec<_>) = join_all(read).await.into_iter().unzip();
+        let states = key_states(aws, &stack.region, keys.iter().flatten().flatten().cloned().collect()).await;
+        for (backlog, keys) in queues.iter_mut().zip(&keys) {
+            for (depth, key) in backlog.depths_mut().zip(keys) {
+                depth.add_key_state(key.as_ref(), &states);
+            }
+        }
         let all: Vec<String> = queues.iter().flat_map(Backlog::depths).map(|depth| depth.queue.clone()).collect();
         let (ages, ages_error) = match read_ages(stack, aws, &all).await {
             Ok(ages) => (ages, None),
             Err(error) => (BTreeMap::new(), Some(error.to_string())),
         };
-        for backlog in &mut queues {
-            for depth in [Some(&mut backlog.depth), backlog.dead_letter_queue.as_mut()].into_iter().flatten() {
-                depth.oldest_seconds = ages.get(&depth.queue).copied();
-            }
+        for depth in queues.iter_mut().flat_map(Backlog::depths_mut) {
+            depth.oldest_seconds = ages.get(&depth.queue).copied();
         }
         let (other_queues, other_queues_error) = match OtherQueue::list(stack, &sqs_client(stack), &all).await {
             Ok(others) => (others, None),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
-        Ok(Self { stack: stack.stack.clone(), queues, other_queues, other_queues_error, ages_error })
+        let keys_error = states.into_iter().find_map(|(key, state)| Some(format!("{key}: {}", state.err()?)));
+        Self { stack: stack.stack.clone(), queues, other_queues, other_queues_error, ages_error, keys_error }
+    }
+
+    /// Whether every queue and dead-letter queue of the routes can be used.
+    #[must_use]
+    pub fn all_usable(&self) -> bool {
+        self.queues.iter().flat_map(Backlog::depths).all(|depth| depth.state == QueueState::There)
     }
 
     /// Whether the age of a queue with messages is unknown.
     #[must_use]
     pub fn has_unknown_age(&self) -> bool {
+        let has_messages = |depth: &QueueDepth| depth.counts.is_some_and(|counts| counts.total() > 0);
         let mut depths = self.queues.iter().flat_map(Backlog::depths);
-        depths.any(|depth| depth.counts.total() > 0 && depth.oldest_seconds.is_none())
+        depths.any(|depth| has_messages(depth) && depth.oldest_seconds.is_none())
+    }
+}
+
+/// Reads the depth of a queue, its key, and the name of its dead-letter queue.
+async fn read_depth(queue: &Queue) -> (QueueDepth, Option<String>, Option<String>) {
+    match queue.describe().await {
+        Ok(description) => {
+            let depth = QueueDepth::new(queue, Ok(description.counts));
+            (depth, description.kms_key, description.dead_letter_queue)
+        }
+        Err(error) => (QueueDepth::new(queue, Err(&error)), None, None),
     }
 }
 
 impl QueueDepth {
     /// Creates the depth of a queue without an age.
-    pub(crate) fn new(queue: &Queue, counts: Counts) -> Self {
-        Self { queue: queue.name.clone(), counts, oldest_seconds: None }
+    pub(crate) fn new(queue: &Queue, counts: Result<Counts, &QueueError>) -> Self {
+        let state = counts.map_or_else(QueueState::of_error, |_| QueueState::There);
+        Self { queue: queue.name.clone(), state, counts: counts.ok(), oldest_seconds: None }
+    }
+
+    /// Reads the message counts of a queue.
+    pub(crate) async fn read(queue: &Queue) -> Self {
+        read_depth(queue).await.0
+    }
+
+    fn add_key_state(&mut self, key: Option<&String>, states: &BTreeMap<String, Result<String, String>>) {
+        if let Some((key, Ok(state))) = key.and_then(|key| Some((key, states.get(key)?)))
+            && state != ENABLED
+        {
+            self.state = QueueState::KeyDisabled(format!("{key} is {state}"));
+        }
     }
 }
 
 impl Backlog {
     fn depths(&self) -> impl Iterator<Item = &QueueDepth> {
         [Some(&self.depth), self.dead_letter_queue.as_ref()].into_iter().flatten()
+    }
+
+    fn depths_mut(&mut self) -> impl Iterator<Item = &mut QueueDepth> {
+        [Some(&mut self.depth), self.dead_letter_queue.as_mut()].into_iter().flatten()
     }
 }
 
@@ -146,5 +198,5 @@ impl OtherQueue {
 
 /// Returns the ages by the queue's name. A local AWS computes none.
 async fn read_ages(stack: &StackInfo, aws: &AwsCli, queues: &[String]) -> Result<BTreeMap<String, u64>, AwsCliError> {
-    if stack.log.is_some() { Ok(BTreeMap::new()) } else { oldest_message_seconds(aws, &stack.region, queues).await }
+    if stack.is_local() { Ok(BTreeMap::new()) } else { oldest_message_seconds(aws, &stack.region, queues).await }
 }

@@ -4,11 +4,13 @@
 //! - [`stack_queues`] lists the queues that the function writes to, and receives their messages.
 //! - [`backlog`] counts the messages of each queue and its dead-letter queue, with the age of the oldest.
 //! - [`redrive`] prepares moves: [`selection`] selects the messages and their queues, [`transfer`] moves them.
-//! - [`catch_all`] finds the messages of one `verify` run on the catch-all queue, and deletes them.
+//! - [`declared`] compares queues with the template, and creates missing ones again.
+//! - [`probe_queue`] finds the messages of one `verify` run on their own queue, and deletes them.
 
 pub mod backlog;
-pub mod catch_all;
+pub mod declared;
 pub mod error;
+pub mod probe_queue;
 pub mod queue;
 pub mod redrive;
 mod resend;

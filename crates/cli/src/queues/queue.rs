@@ -1,6 +1,6 @@
 //! The calls to SQS for one queue: count, receive, change the visibility, and delete messages.
 
-use std::time::Duration;
+use std::{collections::HashMap, fmt::Display, time::Duration};
 
 use aws_sdk_sqs::{
     Client,
@@ -9,7 +9,7 @@ use aws_sdk_sqs::{
         ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName,
         QueueAttributeName::{
             self, ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed,
-            ApproximateNumberOfMessagesNotVisible, RedrivePolicy,
+            ApproximateNumberOfMessagesNotVisible, KmsMasterKeyId, RedrivePolicy,
         },
     },
 };
@@ -47,6 +47,59 @@ pub struct Counts {
     pub delayed: usize,
 }
 
+/// Whether a queue can be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", content = "state_reason", rename_all = "snake_case")]
+pub enum QueueState {
+    /// The queue exists, and its key, if it has one, is enabled.
+    There,
+    /// The queue does not exist.
+    Gone,
+    /// The caller lacks the permission to read the queue's attributes.
+    AccessDenied,
+    /// The queue's KMS key is not enabled. Contains the key and its state.
+    KeyDisabled(String),
+    /// The call failed for another reason.
+    Unknown(String),
+}
+
+impl QueueState {
+    /// Returns the state of a queue whose attributes could not be read.
+    pub(crate) fn of_error(error: &QueueError) -> Self {
+        if error.is_gone() {
+            Self::Gone
+        } else if error.is_access_denied() {
+            Self::AccessDenied
+        } else {
+            Self::Unknown(error.to_string())
+        }
+    }
+}
+
+impl Display for QueueState {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(match self {
+            Self::There => "there",
+            Self::Gone => "gone",
+            Self::AccessDenied => "access denied",
+            Self::KeyDisabled(_) => "key disabled",
+            Self::Unknown(_) => "unknown",
+        })
+    }
+}
+
+/// The attributes of a queue that describe its use.
+#[derive(Debug, Clone)]
+pub(crate) struct QueueDescription {
+    pub(crate) counts: Counts,
+    /// The name of the dead-letter queue.
+    pub(crate) dead_letter_queue: Option<String>,
+    /// The number of receives after which SQS moves a message to the dead-letter queue.
+    pub(crate) max_receives: Option<u64>,
+    /// The KMS key that encrypts the messages.
+    pub(crate) kms_key: Option<String>,
+}
+
 impl Counts {
     /// Returns the number of all messages.
     #[must_use]
@@ -71,25 +124,47 @@ impl Queue {
 
     /// Returns the message counts, and the name of the dead-letter queue if there is one.
     pub(crate) async fn counts(&self) -> Result<(Counts, Option<String>), QueueError> {
-        const NAMES: [QueueAttributeName; 4] = [
+        self.describe().await.map(|described| (described.counts, described.dead_letter_queue))
+    }
+
+    /// Reads the message counts, the redrive policy and the key.
+    pub(crate) async fn describe(&self) -> Result<QueueDescription, QueueError> {
+        const NAMES: [QueueAttributeName; 5] = [
             ApproximateNumberOfMessages,
             ApproximateNumberOfMessagesNotVisible,
             ApproximateNumberOfMessagesDelayed,
             RedrivePolicy,
+            KmsMasterKeyId,
         ];
-        let call = self.client.get_queue_attributes().queue_url(&self.url).set_attribute_names(Some(NAMES.to_vec()));
-        let response = call.send().await.map_err(QueueError::from_sdk("count the messages of", &self.name))?;
-        let attributes = response.attributes.unwrap_or_default();
+        let attributes = self.attributes(&NAMES, "count the messages of").await?;
         let count = |name| attributes.get(&name).and_then(|count: &String| count.parse().ok()).unwrap_or_default();
-        let counts = Counts {
-            visible: count(ApproximateNumberOfMessages),
-            in_flight: count(ApproximateNumberOfMessagesNotVisible),
-            delayed: count(ApproximateNumberOfMessagesDelayed),
-        };
         let policy = attributes.get(&RedrivePolicy).and_then(|policy| serde_json::from_str::<Value>(policy).ok());
-        let dead_letter_queue =
-            policy.and_then(|policy| Some(policy["deadLetterTargetArn"].as_str()?.rsplit(':').next()?.to_owned()));
-        Ok((counts, dead_letter_queue))
+        let policy = policy.unwrap_or_default();
+        let max_receives = policy["maxReceiveCount"].as_u64();
+        Ok(QueueDescription {
+            counts: Counts {
+                visible: count(ApproximateNumberOfMessages),
+                in_flight: count(ApproximateNumberOfMessagesNotVisible),
+                delayed: count(ApproximateNumberOfMessagesDelayed),
+            },
+            dead_letter_queue: policy["deadLetterTargetArn"]
+                .as_str()
+                .and_then(|arn| arn.rsplit(':').next())
+                .map(str::to_owned),
+            max_receives: max_receives.or_else(|| policy["maxReceiveCount"].as_str()?.parse().ok()),
+            kms_key: attributes.get(&KmsMasterKeyId).filter(|key| !key.is_empty()).cloned(),
+        })
+    }
+
+    /// Reads attributes of the queue.
+    pub(crate) async fn attributes(
+        &self,
+        names: &[QueueAttributeName],
+        action: &'static str,
+    ) -> Result<HashMap<QueueAttributeName, String>, QueueError> {
+        let call = self.client.get_queue_attributes().queue_url(&self.url).set_attribute_names(Some(names.to_vec()));
+        let response = call.send().await.map_err(QueueError::from_sdk(action, &self.name))?;
+        Ok(response.attributes.unwrap_or_default())
     }
 
     /// Receives at most `max` messages with all their attributes. SQS waits up to `wait` for the first one.
@@ -162,6 +237,11 @@ pub(crate) fn queue_name(url: &str) -> &str {
 /// Returns the URL of the queue with this name in the account of another queue.
 pub(crate) fn sibling_url(url: &str, name: &str) -> String {
     url.rsplit_once('/').map_or_else(|| name.to_owned(), |(account, _)| format!("{account}/{name}"))
+}
+
+/// Returns the name that the template gives the dead-letter queue of a queue.
+pub(crate) fn dead_letter_queue_name(name: &str) -> String {
+    name.strip_suffix(".fifo").map_or_else(|| format!("{name}-dead"), |name| format!("{name}-dead.fifo"))
 }
 
 pub(crate) fn is_fifo(url: &str) -> bool {

@@ -1,9 +1,11 @@
 //! Prepares moves: dead letters back to their queue, and messages of other queues to the queue of their route.
 
+use std::{collections::BTreeSet, fmt::Display};
+
+use serde::Serialize;
 use thiserror::Error;
 
 use super::{
-    error::QueueError,
     queue::{Queue, is_fifo, sibling_url, sqs_client},
     selection::{Field, Selection},
     transfer::Transfer,
@@ -16,62 +18,112 @@ pub enum RedriveError {
     /// No route has the field.
     #[error("{0} has no queue: its messages are on the catch-all queue")]
     NoRoute(Field),
-    /// The queue has no dead-letter queue.
-    #[error("the queue {0} has no dead-letter queue")]
-    NoDeadLetterQueue(String),
-    /// The attributes of the queue cannot be read.
-    #[error(transparent)]
-    Queue(#[from] QueueError),
     /// The verify token, from which a FIFO queue's group ids are computed, cannot be read.
     #[error(transparent)]
     StackInfo(#[from] StackInfoError),
 }
 
+/// The moves of one command.
+#[derive(Debug, Default)]
+pub struct Moves {
+    /// The moves that can be made.
+    pub transfers: Vec<Transfer>,
+    /// The queues without a move, and the reasons.
+    pub skipped: Vec<SkippedQueue>,
+}
+
+/// A queue that messages cannot be moved to.
+#[derive(Debug, Serialize)]
+pub struct SkippedQueue {
+    /// The queue's name.
+    pub queue: String,
+    /// The reason.
+    pub reason: String,
+}
+
+impl SkippedQueue {
+    fn new(queue: &Queue, reason: impl Display) -> Self {
+        Self { queue: queue.name.clone(), reason: reason.to_string() }
+    }
+}
+
 /// Prepares to move the dead letters of a field's queues back to these queues.
-pub async fn redrive(stack: &StackInfo, field: &Field) -> Result<Vec<Transfer>, RedriveError> {
-    let mut transfers = Vec::new();
+pub async fn redrive(stack: &StackInfo, field: &Field) -> Result<Moves, RedriveError> {
+    let mut moves = Moves::default();
     for url in field.targets(&stack.routes) {
         let queue = Queue::new(&sqs_client(stack), url);
-        let (_, dead_letter_queue) = queue.counts().await?;
-        let name = dead_letter_queue.ok_or(RedriveError::NoDeadLetterQueue(queue.name.clone()))?;
+        let dead_letter_queue = match queue.describe().await {
+            Ok(description) => description.dead_letter_queue,
+            Err(error) => {
+                moves.skipped.push(SkippedQueue::new(&queue, error));
+                continue;
+            }
+        };
+        let Some(name) = dead_letter_queue else {
+            moves.skipped.push(SkippedQueue::new(&queue, "it has no dead-letter queue"));
+            continue;
+        };
         let selection = Selection::DeadLetters { field: field.clone(), to: url.to_owned() };
-        transfers.push(transfer(stack, queue.sibling(&name), selection)?);
+        moves.transfers.push(transfer(stack, queue.sibling(&name), selection, BTreeSet::new())?);
     }
-    if transfers.is_empty() { Err(RedriveError::NoRoute(field.clone())) } else { Ok(transfers) }
+    let has_route = !moves.transfers.is_empty() || !moves.skipped.is_empty();
+    if has_route { Ok(moves) } else { Err(RedriveError::NoRoute(field.clone())) }
 }
 
 /// Prepares to move the messages of a field on the catch-all queue to the queues of their routes, and diverted ones to the queue
 /// that did not store them.
-pub fn reroute(stack: &StackInfo, field: &Field) -> Result<Transfer, RedriveError> {
-    move_by_route(stack, field, catch_all_url(stack), true)
+pub async fn reroute(stack: &StackInfo, field: &Field) -> Result<Moves, RedriveError> {
+    move_by_route(stack, field, catch_all_url(stack), true).await
 }
 
 /// Prepares to move the messages of a field on any other queue of the account, such as a replaced one, to the field's queues.
-pub fn drain(stack: &StackInfo, field: &Field, queue: &str) -> Result<Transfer, RedriveError> {
-    move_by_route(stack, field, &sibling_url(catch_all_url(stack), queue), false)
+pub async fn drain(stack: &StackInfo, field: &Field, queue: &str) -> Result<Moves, RedriveError> {
+    move_by_route(stack, field, &sibling_url(catch_all_url(stack), queue), false).await
 }
 
 fn catch_all_url(stack: &StackInfo) -> &str {
     &stack.routes.catch_all().url
 }
 
-fn move_by_route(
+async fn move_by_route(
     stack: &StackInfo,
     field: &Field,
     from: &str,
     only_reroutable: bool,
-) -> Result<Transfer, RedriveError> {
+) -> Result<Moves, RedriveError> {
     let routes = stack.routes.clone();
     let selection = Selection::ByRoute { field: field.clone(), routes, from: from.to_owned(), only_reroutable };
-    if selection.targets().is_empty() {
+    let targets = selection.targets();
+    if targets.is_empty() {
         return Err(RedriveError::NoRoute(field.clone()));
     }
-    transfer(stack, Queue::new(&sqs_client(stack), from), selection)
+    let client = sqs_client(stack);
+    let (mut gone, mut skipped) = (BTreeSet::new(), Vec::new());
+    for url in &targets {
+        let queue = Queue::new(&client, url);
+        if let Err(error) = queue.describe().await
+            && error.is_gone()
+        {
+            gone.insert((*url).to_owned());
+            skipped.push(SkippedQueue::new(&queue, error));
+        }
+    }
+    let transfers = if gone.len() == targets.len() {
+        Vec::new()
+    } else {
+        vec![transfer(stack, Queue::new(&client, from), selection, gone)?]
+    };
+    Ok(Moves { transfers, skipped })
 }
 
 /// Completes a move with the key of the group ids, if the move needs one.
-fn transfer(stack: &StackInfo, source: Queue, selection: Selection) -> Result<Transfer, RedriveError> {
+fn transfer(
+    stack: &StackInfo,
+    source: Queue,
+    selection: Selection,
+    gone: BTreeSet<String>,
+) -> Result<Transfer, RedriveError> {
     let needs_key = !source.is_fifo() && selection.targets().into_iter().any(is_fifo);
     let group_key = if needs_key { stack.group_key()? } else { String::new() };
-    Ok(Transfer { source, selection, group_key })
+    Ok(Transfer { source, selection, group_key, gone })
 }

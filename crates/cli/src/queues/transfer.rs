@@ -4,12 +4,13 @@
 //! with the same `event_id`, and some are hidden for half a minute.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName, SendMessageBatchResultEntry};
+use futures_util::future::join_all;
 use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
 use whatsapp_webhook::{
@@ -54,6 +55,8 @@ pub struct Transfer {
     pub(crate) selection: Selection,
     /// The function's key for the group ids of conversations; empty if the move needs none.
     pub(crate) group_key: String,
+    /// The URLs of queues that do not exist. Messages for them remain where they are.
+    pub(crate) gone: BTreeSet<String>,
 }
 
 /// The message counts of the queues of a move.
@@ -93,6 +96,8 @@ pub struct TransferReport {
     pub too_recent: usize,
     /// Messages with a body in S3 for several queues. Consumers delete the object with their message, so queues cannot share it.
     pub shared_object: usize,
+    /// Messages for a queue that does not exist.
+    pub queue_gone: usize,
     /// Messages that SQS rejected, by its code.
     pub rejected: BTreeMap<String, usize>,
     /// Messages that were sent but not deleted.
@@ -109,6 +114,7 @@ enum SkipReason {
     ArrivedDuringRun,
     TooRecent,
     SharedObject,
+    QueueGone,
     Rejected(String),
 }
 
@@ -116,7 +122,7 @@ impl TransferReport {
     /// Whether the run had no error. Skipped messages and the limit of messages are not errors.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        self.stop_reason.is_none() && self.rejected.is_empty() && self.not_deleted == 0
+        self.stop_reason.is_none() && self.rejected.is_empty() && self.not_deleted == 0 && self.queue_gone == 0
     }
 }
 
@@ -134,13 +140,10 @@ impl Transfer {
     }
 
     /// Returns the message counts, without receiving a message.
-    pub async fn counts(&self) -> Result<MoveCounts, QueueError> {
-        let mut to = Vec::new();
-        for url in self.targets() {
-            let queue = Queue::new(&self.source.client, url);
-            to.push(QueueDepth::new(&queue, queue.counts().await?.0));
-        }
-        Ok(MoveCounts { from: QueueDepth::new(&self.source, self.source.counts().await?.0), to })
+    pub async fn counts(&self) -> MoveCounts {
+        let targets = self.targets();
+        let to = targets.into_iter().map(async |url| QueueDepth::read(&Queue::new(&self.source.client, url)).await);
+        MoveCounts { to: join_all(to).await, from: QueueDepth::read(&self.source).await }
     }
 
     /// Reads the queue once to its end, or until `stop` is set. Then makes the skipped messages visible again.
@@ -248,6 +251,9 @@ impl<'p> Pass<'p> {
         if targets.is_empty() {
             return Err(SkipReason::NotSelected);
         }
+        if targets.iter().any(|target| self.transfer.gone.contains(*target)) {
+            return Err(SkipReason::QueueGone);
+        }
         let sent = system_attribute(message, &MessageSystemAttributeName::SentTimestamp);
         let sent = UNIX_EPOCH + Duration::from_millis(sent.and_then(|sent| sent.parse().ok()).unwrap_or_default());
         // A message that fails again after its move is a dead letter again, and would be moved in circles.
@@ -278,6 +284,7 @@ impl<'p> Pass<'p> {
                 SkipReason::ArrivedDuringRun => self.report.arrived_during_run += 1,
                 SkipReason::TooRecent => self.report.too_recent += 1,
                 SkipReason::SharedObject => self.report.shared_object += 1,
+                SkipReason::QueueGone => self.report.queue_gone += 1,
                 SkipReason::Rejected(code) => *self.report.rejected.entry(code).or_default() += 1,
             }
         }

@@ -9,6 +9,7 @@ use whatsapp_webhook::{credentials::AppCredentials, routes::CATCH_ALL};
 
 use crate::{
     aws::stack_info::StackInfo,
+    queues::probe_queue::FIELD,
     subscribe::graph::{Graph, GraphError, Id, OBJECT, Subscription, Token},
 };
 
@@ -97,7 +98,7 @@ impl Goal {
     pub fn queues_by_field(stack: &StackInfo) -> BTreeMap<String, Vec<String>> {
         let prefix = format!("{}-", stack.stack);
         let mut queues_by_field = BTreeMap::<_, Vec<_>>::new();
-        for (route, queues) in stack.routes.iter().filter(|(route, _)| *route != CATCH_ALL) {
+        for (route, queues) in stack.routes.iter().filter(|(route, _)| ![CATCH_ALL, FIELD].contains(route)) {
             let field = route.split(['.', '@']).next().unwrap_or(route);
             let names = queues.map(|queue| queue.name.strip_prefix(&prefix).unwrap_or(&queue.name).to_owned());
             queues_by_field.entry(field.to_owned()).or_default().extend(names);

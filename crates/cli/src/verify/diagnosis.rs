@@ -168,12 +168,36 @@ pub(crate) fn of_latency() -> Diagnosis {
     )
 }
 
-pub(crate) fn of_queue(sent: usize, field: &str) -> Diagnosis {
-    let cause = "a consumer of the catch-all queue received the messages first, the queue has too many messages to search, \
-                 the credentials do not permit ReceiveMessage, or the URL belongs to another stack";
+pub(crate) fn of_probe_queue(sent: usize) -> Diagnosis {
+    let cause = "the credentials do not permit ReceiveMessage, another program reads the queue of ingress_verify, the \
+                 function could not use it, or the URL belongs to another stack";
     diagnosis(
         cause,
-        &format!("name the stack of the URL; pause the consumer; delete up to {sent} messages of field {field}"),
+        &format!(
+            "name the stack of the URL; `ingress drop --field ingress_verify` deletes up to {sent} messages that are on \
+             the catch-all queue"
+        ),
+    )
+}
+
+pub(crate) fn of_template() -> Diagnosis {
+    diagnosis(
+        "the credentials do not permit GetTemplate, DescribeStacks and ListStackResources of CloudFormation",
+        "permit these calls for the stack and its nested stacks",
+    )
+}
+
+pub(crate) fn of_queues() -> Diagnosis {
+    diagnosis(
+        "a queue was deleted, created or changed by hand, or a key is disabled or scheduled for deletion",
+        "`ingress restore-queue ROUTE` makes a queue as in the template; enable the key, or cancel its deletion",
+    )
+}
+
+pub(crate) fn of_alarm_topic() -> Diagnosis {
+    diagnosis(
+        "the topic was deleted, is in another account, or nobody confirmed a subscription: alarms reach nobody",
+        "create the topic again, or subscribe to it and confirm the subscription",
     )
 }
 

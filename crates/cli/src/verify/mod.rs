@@ -1,6 +1,7 @@
 //! Checks an endpoint with requests as Meta sends them, and with forged ones.
 
 pub mod diagnosis;
+mod stack;
 
 use std::{
     fmt::Display,
@@ -13,20 +14,22 @@ use reqwest::{
     header::{CONTENT_TYPE, HeaderMap, HeaderValue},
 };
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use whatsapp_webhook::{credentials::AppCredentials, signature};
 
 use crate::{
+    aws::stack_info::StackInfo,
     meta::{
         deliver::{DeliverError, Endpoint, TimedResponse},
         oddity::{self, Oddities, Oddity},
     },
-    queues::catch_all::{CatchAllQueue, SearchResult},
+    queues::{
+        probe_queue::{FIELD, ProbeQueue, SearchResult},
+        stack_queues::ReceivedMessage,
+    },
     verify::diagnosis::{Diagnosis, RequestKind},
 };
 
-/// The field of the notifications. No stack has a route for it, so that no team's queue receives them.
-pub const FIELD: &str = "ingress_verify";
 /// The number of notifications that measure the latency.
 pub const LATENCY_SAMPLES: usize = 20;
 /// The number of notifications with an unusual part.
@@ -43,8 +46,10 @@ pub struct Target {
     pub endpoint: Endpoint,
     /// The JSON text of the secret, with verify token and app secrets.
     pub secret: String,
-    /// The queue that stores notifications without a route. If `None`, no signed notification is sent.
-    pub catch_all: Option<CatchAllQueue>,
+    /// The queue of the signed notifications. If `None`, only such without content are sent, which are not stored.
+    pub probe_queue: Option<ProbeQueue>,
+    /// The stack whose queues are checked.
+    pub stack: Option<StackInfo>,
 }
 
 /// The result of one check.
@@ -99,10 +104,12 @@ const RESERIALISED: &str = "re-serialised notification rejected";
 const UNSIGNED: &str = "unsigned notification rejected";
 const ACCEPTED: &str = "signed notification accepted";
 const LATENCY: &str = "latency within Meta's limits";
-const STORED: &str = "stored on the catch-all queue, nothing else";
+const STORED: &str = "stored on its own queue, nothing else";
+const QUEUES: &str = "queues there and as in the template";
+const ALARM_TOPIC: &str = "alarm topic there and subscribed";
 const INTERRUPTED: &str = "interrupted";
 /// All checks, in their order.
-const CHECKS: [&str; 15] = [
+const CHECKS: [&str; 17] = [
     SECRET,
     CONNECTION,
     CHALLENGE,
@@ -113,10 +120,12 @@ const CHECKS: [&str; 15] = [
     RESERIALISED,
     UNSIGNED,
     ACCEPTED,
-    LATENCY,
     oddity::HEADERS.check,
     oddity::QUERIES.check,
     oddity::FORWARDED.check,
+    QUEUES,
+    ALARM_TOPIC,
+    LATENCY,
     STORED,
 ];
 
@@ -187,17 +196,9 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
     report(RESERIALISED, finding);
     report(UNSIGNED, run.send_forgery(&body, None, RequestKind::Forged).await);
 
-    let Some(catch_all) = &target.catch_all else {
-        for check in checks_after(UNSIGNED) {
-            report(check, skipped("no stack is named, so that messages on the catch-all queue could not be deleted"));
-        }
-        return checks;
-    };
     let finding = run.check_acceptance().await;
     let is_accepted = matches!(finding, Finding::Passed { .. });
     report(ACCEPTED, finding);
-    let latency = if is_accepted { run.check_latency().await } else { skipped("the endpoint accepts no notification") };
-    report(LATENCY, if run.is_stopped() { skipped(INTERRUPTED) } else { latency });
     for oddities in oddity::SIGNED {
         let finding = if is_accepted {
             run.check_odd_notifications(&oddities).await
@@ -206,21 +207,33 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
         };
         report(oddities.check, finding);
     }
-    // Also if no notification was accepted, because accepted forgeries have to be found and deleted.
-    let result = catch_all.find_and_delete(&run.id, run.accepted_bodies.len() + run.accepted_forgeries).await;
-    report(
-        STORED,
-        match result {
-            Ok(_) if run.accepted_bodies.len() + run.accepted_forgeries == 0 => {
-                skipped("the endpoint accepts no notification")
-            }
+    let [queues, alarm_topic] = match &target.stack {
+        Some(stack) => stack::check(stack).await,
+        None => [QUEUES, ALARM_TOPIC].map(|_| skipped("no stack is named")),
+    };
+    report(QUEUES, queues);
+    report(ALARM_TOPIC, alarm_topic);
+
+    let Some(probe_queue) = &target.probe_queue else {
+        for check in checks_after(ALARM_TOPIC) {
+            report(check, skipped("the stack has no queue for the field ingress_verify"));
+        }
+        return checks;
+    };
+    let unusable = probe_queue.check().await.err().map(|error| error.to_string());
+    let reason = if is_accepted { unusable.as_deref() } else { Some("the endpoint accepts no notification") };
+    let latency = if let Some(reason) = reason { skipped(reason) } else { run.check_latency().await };
+    report(LATENCY, if run.is_stopped() { skipped(INTERRUPTED) } else { latency });
+    let expected = run.accepted_bodies.len() + run.accepted_forgeries;
+    let finding = match reason {
+        Some(reason) if expected == 0 => skipped(reason),
+        // Also if no notification was accepted, because accepted forgeries have to be found and deleted.
+        _ => match probe_queue.find_and_delete(&run.id, expected).await {
             Ok(result) => check_storage(&run.accepted_bodies, result),
-            Err(error) => Finding::Failed {
-                detail: error.to_string(),
-                diagnosis: diagnosis::of_queue(run.accepted_bodies.len(), FIELD),
-            },
+            Err(error) => Finding::Failed { detail: error.to_string(), diagnosis: diagnosis::of_probe_queue(expected) },
         },
-    );
+    };
+    report(STORED, finding);
     checks
 }
 
@@ -294,9 +307,15 @@ impl Run<'_> {
         expect(&response, 401, kind)
     }
 
-    async fn deliver(&mut self, app_secret: &str, oddity: &Oddity) -> Result<TimedResponse, DeliverError> {
+    /// Sends a signed notification without content. The function checks the signature and stores nothing.
+    async fn deliver_empty(&self, app_secret: &str, oddity: &Oddity) -> Result<TimedResponse, DeliverError> {
+        self.post("", Some(signature::sign(app_secret, b"")), oddity).await
+    }
+
+    /// Sends a signed notification of [`FIELD`].
+    async fn deliver(&mut self, app_secret: &str) -> Result<TimedResponse, DeliverError> {
         let body = self.notification();
-        let response = self.post(&body, Some(signature::sign(app_secret, body.as_bytes())), oddity).await;
+        let response = self.post(&body, Some(signature::sign(app_secret, body.as_bytes())), &Oddity::NONE).await;
         // A notification without a response may be stored too. The search finds it by the id of the run.
         if response.as_ref().is_ok_and(|response| response.status == 200) {
             self.accepted_bodies.push(body);
@@ -304,13 +323,13 @@ impl Run<'_> {
         response
     }
 
-    async fn check_acceptance(&mut self) -> Finding {
+    async fn check_acceptance(&self) -> Finding {
         let secrets = self.credentials.app_secrets.clone();
         for (index, secret) in secrets.iter().enumerate() {
             if self.is_stopped() {
                 return skipped(INTERRUPTED);
             }
-            let response = self.deliver(secret, &Oddity::NONE).await;
+            let response = self.deliver_empty(secret, &Oddity::NONE).await;
             if let Finding::Failed { detail, diagnosis } = expect(&response, 200, RequestKind::Signed) {
                 let suffix = match index {
                     0 => String::new(),
@@ -333,7 +352,7 @@ impl Run<'_> {
                 return skipped(INTERRUPTED);
             }
             let started = Instant::now();
-            let response = self.deliver(&secret, &Oddity::NONE).await;
+            let response = self.deliver(&secret).await;
             times.push(started.elapsed());
             if let failed @ Finding::Failed { .. } = expect(&response, 200, RequestKind::Signed) {
                 return failed;
@@ -361,14 +380,14 @@ impl Run<'_> {
         merge(oddities, findings)
     }
 
-    async fn check_odd_notifications(&mut self, oddities: &Oddities) -> Finding {
+    async fn check_odd_notifications(&self, oddities: &Oddities) -> Finding {
         let secret = self.credentials.app_secrets[0].clone();
         let mut findings = Vec::new();
         for oddity in oddities.all {
             if self.is_stopped() {
                 return skipped(INTERRUPTED);
             }
-            let response = self.deliver(&secret, oddity).await;
+            let response = self.deliver_empty(&secret, oddity).await;
             findings.push(expect(&response, 200, RequestKind::Odd(oddities.fix)));
         }
         merge(oddities, findings)
@@ -425,14 +444,12 @@ fn check_storage(accepted: &[String], result: SearchResult) -> Finding {
     if unexpected > 0 {
         problems.push(format!("{unexpected} unexpected: forged, rejected or with other bytes"));
     }
-    let attributes = json!({ "field": FIELD, "unrouted_reason": "no-route" });
-    let differs = |name: &str, value: &Value| {
-        found.iter().any(|message| message.attributes.get(name).map(String::as_str) != value.as_str())
-    };
-    for (name, value) in attributes.as_object().into_iter().flatten() {
-        if differs(name, value) {
-            problems.push(format!("the attribute {name} is not {value}"));
-        }
+    let attribute = |message: &ReceivedMessage, name: &str| message.attributes.get(name).cloned();
+    if found.iter().any(|message| attribute(message, "field").as_deref() != Some(FIELD)) {
+        problems.push(format!("the attribute field is not {FIELD}"));
+    }
+    if let Some(reason) = found.iter().find_map(|message| attribute(message, "unrouted_reason")) {
+        problems.push(format!("the attribute unrouted_reason is {reason}"));
     }
     if not_deleted > 0 {
         problems.push(format!("{not_deleted} not deleted"));
@@ -440,7 +457,7 @@ fn check_storage(accepted: &[String], result: SearchResult) -> Finding {
     if problems.is_empty() {
         passed(format!("{} of {} found and deleted", found.len(), accepted.len()))
     } else {
-        Finding::Failed { detail: problems.join("; "), diagnosis: diagnosis::of_queue(accepted.len(), FIELD) }
+        Finding::Failed { detail: problems.join("; "), diagnosis: diagnosis::of_probe_queue(accepted.len()) }
     }
 }
 

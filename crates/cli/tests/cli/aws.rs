@@ -180,9 +180,9 @@ async fn missing_cli_is_reported() {
     assert!(error.starts_with("ingress: the AWS CLI is not installed: install version 2"), "{error}");
 }
 
-async fn backlogs(stack: &StackInfo, folder: &TempDir, script: &str) -> Backlogs {
+pub(crate) async fn backlogs(stack: &StackInfo, folder: &TempDir, script: &str) -> Backlogs {
     write_aws(folder.path(), script);
-    Backlogs::of(stack, &AwsCli { program: folder.path().join("aws") }).await.unwrap()
+    Backlogs::of(stack, &AwsCli { program: folder.path().join("aws"), ..AwsCli::default() }).await
 }
 
 #[tokio::test]
@@ -232,7 +232,7 @@ async fn local_stack_needs_no_aws_cli() {
     let sqs = Sqs::start(&["unrouted"]).await;
     let stack = StackInfo { log: Some("a.log".into()), ..sqs.info(&[("*", "unrouted")]) };
 
-    let backlogs = Backlogs::of(&stack, &AwsCli { program: "no/such/aws".into() }).await.unwrap();
+    let backlogs = Backlogs::of(&stack, &AwsCli { program: "no/such/aws".into(), ..AwsCli::default() }).await;
 
     assert_eq!((backlogs.queues.len(), backlogs.ages_error), (1, None));
 }

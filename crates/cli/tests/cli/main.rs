@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod aws;
-mod catch_all;
 mod deliver;
 mod events;
+mod probe_queue;
+mod queues;
 mod scripts;
 mod sqs;
 mod stack;

@@ -59,6 +59,8 @@ pub(crate) struct Account {
     pub(crate) queues: BTreeMap<String, Vec<Stored>>,
     /// The name and the bytes of every call.
     pub(crate) calls: Vec<(String, usize)>,
+    /// The KMS key of each queue that has one.
+    pub(crate) keys: BTreeMap<String, String>,
     /// The dead-letter queue of each queue that has one.
     dead_letter_queues: BTreeMap<String, String>,
     /// The queue and the deduplication id of each message on a FIFO queue.
@@ -194,6 +196,9 @@ impl Account {
             );
         }
         let queue = request_body["QueueUrl"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+        if !self.queues.contains_key(&queue) {
+            return Err(Fault::Error(400, "QueueDoesNotExist"));
+        }
         let response = match target.as_str() {
             "GetQueueAttributes" => self.attributes(&queue),
             "ReceiveMessage" => self.receive(&queue, &request_body),
@@ -229,6 +234,9 @@ impl Account {
             let arn = format!("arn:aws:sqs:us-east-1:123456789012:{dead}");
             attributes["RedrivePolicy"] =
                 json!({ "deadLetterTargetArn": arn, "maxReceiveCount": 5 }).to_string().into();
+        }
+        if let Some(key) = self.keys.get(queue) {
+            attributes["KmsMasterKeyId"] = json!(key);
         }
         json!({ "Attributes": attributes })
     }

@@ -52,7 +52,7 @@ impl Meta {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ingress"));
         command.current_dir(self.folder.path()).env("PATH", path_with(self.folder.path()));
         command.envs([("AWS_REGION", "eu-west-1"), ("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "key")]);
-        command.env_remove("AWS_PROFILE").args(["subscribe", "--app", "1"]);
+        command.env_remove("AWS_PROFILE").args(["subscribe", "--app", "1", "--stack", "a-stack"]);
         for name in ["APP_SECRET", "VERIFY_TOKEN", "META_ACCESS_TOKEN"] {
             command.env_remove(name);
         }

@@ -11,7 +11,7 @@ use ingress_tools::{
     queues::{
         backlog::Backlogs,
         queue::Counts,
-        redrive::{self, RedriveError},
+        redrive::{self, Moves, RedriveError},
         selection::Field,
         transfer::{Transfer, TransferLimits, TransferReport},
     },
@@ -37,14 +37,20 @@ async fn run(transfer: &Transfer) -> TransferReport {
     transfer.run(UNLIMITED, &NOT_STOPPED, |_| ()).await
 }
 
+/// Returns the only move.
+fn only(moves: Moves) -> Transfer {
+    let Moves { transfers, skipped } = moves;
+    assert!(skipped.is_empty(), "{skipped:?}");
+    let [transfer] = transfers.try_into().unwrap();
+    transfer
+}
+
 async fn redriven(stack: &StackInfo, name: &str) -> TransferReport {
-    let moves = redrive::redrive(stack, &field(name)).await.unwrap();
-    assert_eq!(moves.len(), 1);
-    run(&moves[0]).await
+    run(&only(redrive::redrive(stack, &field(name)).await.unwrap())).await
 }
 
 async fn rerouted(stack: &StackInfo, name: &str) -> TransferReport {
-    run(&redrive::reroute(stack, &field(name)).unwrap()).await
+    run(&only(redrive::reroute(stack, &field(name)).await.unwrap())).await
 }
 
 /// A message with these attributes.
@@ -254,10 +260,11 @@ async fn field_without_a_queue_is_an_error() {
     let sqs = sqs().await;
     let stack = sqs.info(&ROUTES);
 
-    assert!(matches!(redrive::reroute(&stack, &field("flows")), Err(RedriveError::NoRoute(_))));
+    assert!(matches!(redrive::reroute(&stack, &field("flows")).await, Err(RedriveError::NoRoute(_))));
     assert!(matches!(redrive::redrive(&stack, &field("flows")).await, Err(RedriveError::NoRoute(_))));
-    let receipts = redrive::redrive(&stack, &field("messages.statuses")).await;
-    assert!(matches!(receipts, Err(RedriveError::NoDeadLetterQueue(name)) if name == "a-stack-messages-statuses"));
+    let receipts = redrive::redrive(&stack, &field("messages.statuses")).await.unwrap();
+    assert_eq!((receipts.transfers.len(), receipts.skipped[0].queue.as_str()), (0, "a-stack-messages-statuses"));
+    assert_eq!(receipts.skipped[0].reason, "it has no dead-letter queue");
     assert!(sqs.account().calls.iter().all(|(call, _)| call == "GetQueueAttributes"));
 }
 
@@ -266,9 +273,8 @@ async fn count_receives_no_message() {
     let sqs = sqs().await;
     sqs.put("calls-dead", dead("e"));
 
-    let moves = redrive::redrive(&sqs.info(&ROUTES), &field("calls")).await.unwrap();
-    let counts = moves[0].counts().await.unwrap();
-    assert_eq!((counts.from.counts.visible, counts.to[0].queue.as_str()), (1, "a-stack-calls"));
+    let counts = only(redrive::redrive(&sqs.info(&ROUTES), &field("calls")).await.unwrap()).counts().await;
+    assert_eq!((counts.from.counts.unwrap().visible, counts.to[0].queue.as_str()), (1, "a-stack-calls"));
 
     assert!(sqs.account().calls.iter().all(|(call, _)| call == "GetQueueAttributes"));
     assert_eq!(sqs.on("calls-dead")[0].receives, 0);
@@ -285,12 +291,12 @@ async fn counts_remain_without_the_aws_cli() {
     let backlogs = backlogs(&stack).await;
 
     let [calls, unrouted] = backlogs.queues.as_slice() else { panic!("{backlogs:?}") };
-    let counts = |visible, in_flight| Counts { visible, in_flight, delayed: 0 };
+    let counts = |visible, in_flight| Some(Counts { visible, in_flight, delayed: 0 });
     assert_eq!((calls.depth.queue.as_str(), calls.depth.counts), ("a-stack-calls", counts(1, 1)));
     assert_eq!(calls.routes, ["calls", "flows"]);
     let dead = calls.dead_letter_queue.as_ref().unwrap();
     assert_eq!((dead.queue.as_str(), dead.counts), ("a-stack-calls-dead", counts(1, 0)));
-    assert_eq!((unrouted.depth.counts.total(), &unrouted.dead_letter_queue), (0, &None));
+    assert_eq!((unrouted.depth.counts.unwrap().total(), &unrouted.dead_letter_queue), (0, &None));
     assert!(backlogs.has_unknown_age() && backlogs.ages_error.unwrap().starts_with("the AWS CLI is not installed"));
     assert!(backlogs.other_queues.is_empty() && backlogs.other_queues_error.is_none());
     let is_count = |call: &str| call == "GetQueueAttributes" || call == "ListQueues";
@@ -298,7 +304,7 @@ async fn counts_remain_without_the_aws_cli() {
 }
 
 async fn backlogs(stack: &StackInfo) -> Backlogs {
-    Backlogs::of(stack, &AwsCli { program: "no/such/aws".into() }).await.unwrap()
+    Backlogs::of(stack, &AwsCli { program: "no/such/aws".into(), ..AwsCli::default() }).await
 }
 
 #[tokio::test]
@@ -331,7 +337,7 @@ async fn counts_remain_if_queues_cannot_be_listed() {
 
     let backlogs = backlogs(&sqs.info(&ROUTES)).await;
 
-    assert_eq!(backlogs.queues[0].depth.counts.visible, 1);
+    assert_eq!(backlogs.queues[0].depth.counts.unwrap().visible, 1);
     let reason = backlogs.other_queues_error.unwrap();
     assert_eq!(reason, "cannot list the queues with the prefix a-stack-: AccessDenied: scripted");
 }
@@ -364,7 +370,7 @@ async fn kill_between_any_two_calls_loses_nothing() {
             let before = sqs.events("unrouted");
             let fault = if takes_effect { Fault::KilledAfter } else { Fault::KilledBefore };
             sqs.script(move |number, _, _| (number == last).then(|| fault.clone()));
-            let one = redrive::reroute(&stack, &field("calls")).unwrap();
+            let one = only(redrive::reroute(&stack, &field("calls")).await.unwrap());
             let finished = tokio::select! {
                 report = run(&one) => Some(report),
                 () = sqs.kills.notified() => None,
@@ -563,10 +569,10 @@ async fn rate_and_max_messages_are_limits() {
     for event in numbered("e-", 40) {
         sqs.put("calls-dead", dead(&event));
     }
-    let transfers = redrive::redrive(&sqs.info(&ROUTES), &field("calls")).await.unwrap();
+    let transfer = only(redrive::redrive(&sqs.info(&ROUTES), &field("calls")).await.unwrap());
     let started = Instant::now();
 
-    let report = transfers[0].run(TransferLimits { rate: 20, max_messages: 25 }, &NOT_STOPPED, |_| ()).await;
+    let report = transfer.run(TransferLimits { rate: 20, max_messages: 25 }, &NOT_STOPPED, |_| ()).await;
 
     assert_eq!((report.moved, sqs.on("calls").len(), sqs.on("calls-dead").len()), (25, 25, 15));
     assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
@@ -579,7 +585,7 @@ async fn interrupted_run_releases_all_messages() {
         sqs.put("unrouted", misplaced(&event, if event.ends_with('5') { "calls" } else { "flows" }, ""));
     }
     let stop = AtomicBool::new(false);
-    let one = redrive::reroute(&sqs.info(&ROUTES), &field("calls")).unwrap();
+    let one = only(redrive::reroute(&sqs.info(&ROUTES), &field("calls")).await.unwrap());
 
     let report =
         one.run(UNLIMITED, &stop, |report| stop.store(report.moved > 0, std::sync::atomic::Ordering::Relaxed)).await;
@@ -629,13 +635,13 @@ async fn replaced_fifo_queue_drains_into_standard_queue() {
         sqs.put("messages.fifo", Stored { group: Some("a-conversation".to_owned()), ..one });
     }
 
-    let report = run(&redrive::drain(&stack, &field("messages"), "a-stack-messages.fifo").unwrap()).await;
+    let report = run(&only(redrive::drain(&stack, &field("messages"), "a-stack-messages.fifo").await.unwrap())).await;
 
     assert_eq!((report.moved, report.is_success()), (15, true), "{report:?}");
     assert_eq!(sqs.events("messages"), numbered("e-", 15));
     assert!(sqs.on("messages").iter().all(|one| one.group.as_deref() == Some("106540352242922")));
     assert!(sqs.on("messages.fifo").is_empty());
-    let itself = redrive::drain(&stack, &field("messages"), "a-stack-messages");
+    let itself = redrive::drain(&stack, &field("messages"), "a-stack-messages").await;
     assert!(matches!(itself, Err(RedriveError::NoRoute(_))), "a queue cannot be drained into itself");
 }
 
@@ -691,7 +697,7 @@ async fn drain_after_split_moves_only_the_kind() {
     sqs.put("messages", message("written", &[("field", "messages"), ("kind", "messages")]));
     sqs.put("messages", message("read", &[("field", "messages"), ("kind", "statuses")]));
 
-    let report = run(&redrive::drain(&stack, &field("messages"), "a-stack-messages").unwrap()).await;
+    let report = run(&only(redrive::drain(&stack, &field("messages"), "a-stack-messages").await.unwrap())).await;
 
     assert_eq!((report.moved, report.not_selected), (1, 1), "{report:?}");
     assert_eq!(

@@ -1,28 +1,38 @@
-//! Finds the messages of one `verify` run on the catch-all queue and deletes them.
+//! Finds the messages of one `verify` run on their own queue and deletes them.
+//!
+//! The queue belongs to `verify` alone, so that no message of a consumer is received. Each receive counts for SQS: it
+//! moves a message to the dead-letter queue, and on a standard queue the metric `ApproximateAgeOfOldestMessage` ignores a
+//! message that was [received three times](https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html).
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 
 use super::{
     error::QueueError,
     queue::{LONG_POLL, MAX_BATCH, Queue, sqs_client},
+    resend::system_attribute,
     stack_queues::ReceivedMessage,
 };
 use crate::aws::stack_info::StackInfo;
 
-/// Limits of a search, because the queue can hold the messages of two weeks.
+/// The route of the queue, and the field of the notifications that `verify` sends.
+pub const FIELD: &str = "ingress_verify";
+
 const SEARCH_TIMEOUT: Duration = Duration::from_mins(1);
-const MAX_RECEIVED: usize = 5_000;
 /// Longer than [`SEARCH_TIMEOUT`], so a search receives no message twice. If the process is killed, messages reappear after
 /// this time.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(90);
+/// Messages of a run that was killed are deleted by a later one.
+const MAX_RUN_TIME: Duration = Duration::from_mins(10);
 /// The queue counts as empty after this many consecutive empty receive calls.
 const MAX_EMPTY_RECEIVES: usize = 2;
 /// Receives after all expected messages were found, to find messages that should not have been stored.
 const EXTRA_RECEIVES: usize = 2;
 
-/// The queue of all messages without a route.
+/// The queue of the field [`FIELD`].
 #[derive(Debug)]
-pub struct CatchAllQueue(Queue);
+pub struct ProbeQueue(Queue);
 
 /// The result of a search.
 #[derive(Debug, Default)]
@@ -35,16 +45,22 @@ pub struct SearchResult {
     pub not_deleted: usize,
 }
 
-impl CatchAllQueue {
-    /// Returns the catch-all queue of a stack.
+impl ProbeQueue {
+    /// Returns the queue of the field in a stack, if it has one.
     #[must_use]
-    pub fn of(stack: &StackInfo) -> Self {
-        Self(Queue::new(&sqs_client(stack), &stack.routes.catch_all().url))
+    pub fn of(stack: &StackInfo) -> Option<Self> {
+        let queue_urls = stack.queue_urls();
+        Some(Self(Queue::new(&sqs_client(stack), queue_urls.get(FIELD)?.first()?)))
     }
 
-    /// Finds and deletes the messages whose body contains `marker`.
+    /// Checks that the queue exists. The function would store the notifications on the catch-all queue otherwise.
+    pub async fn check(&self) -> Result<(), QueueError> {
+        self.0.describe().await.map(|_| ())
+    }
+
+    /// Finds and deletes the messages whose body contains `marker`, and those of runs that were killed.
     ///
-    /// Stops a few receives after it found `expected` of them. Other messages are hidden until then.
+    /// Stops a few receives after it found `expected` of them. Messages of other runs are hidden until then.
     pub async fn find_and_delete(&self, marker: &str, expected: usize) -> Result<SearchResult, QueueError> {
         let mut result = SearchResult::default();
         let mut others = Vec::new();
@@ -63,11 +79,7 @@ impl CatchAllQueue {
     ) -> Result<(), QueueError> {
         let deadline = Instant::now() + SEARCH_TIMEOUT;
         let (mut empty_receives, mut extra_receives) = (0, 0);
-        while empty_receives < MAX_EMPTY_RECEIVES
-            && extra_receives < EXTRA_RECEIVES
-            && result.received < MAX_RECEIVED
-            && Instant::now() < deadline
-        {
+        while empty_receives < MAX_EMPTY_RECEIVES && extra_receives < EXTRA_RECEIVES && Instant::now() < deadline {
             extra_receives += usize::from(result.found.len() >= expected);
             let messages = self.0.receive(MAX_BATCH, VISIBILITY_TIMEOUT, LONG_POLL).await?;
             empty_receives = if messages.is_empty() { empty_receives + 1 } else { 0 };
@@ -77,7 +89,10 @@ impl CatchAllQueue {
                 if message.body.as_deref().is_some_and(|body| body.contains(marker)) {
                     let not_deleted = self.0.delete(&[&receipt]).await;
                     result.not_deleted += not_deleted.map_or(1, |indices| indices.len());
-                    result.found.push(ReceivedMessage::new("unrouted", message));
+                    result.found.push(ReceivedMessage::new(&self.0.name, message));
+                } else if is_of_killed_run(&message) {
+                    // If the call fails, a later run deletes it.
+                    let _ = self.0.delete(&[&receipt]).await;
                 } else {
                     others.push(receipt);
                 }
@@ -85,4 +100,10 @@ impl CatchAllQueue {
         }
         Ok(())
     }
+}
+
+fn is_of_killed_run(message: &Message) -> bool {
+    let sent = system_attribute(message, &MessageSystemAttributeName::SentTimestamp).and_then(|sent| sent.parse().ok());
+    let sent = sent.map(|milliseconds| UNIX_EPOCH + Duration::from_millis(milliseconds));
+    sent.is_some_and(|sent| SystemTime::now().duration_since(sent).is_ok_and(|age| age > MAX_RUN_TIME))
 }

@@ -1,0 +1,90 @@
+//! Decides which stack a command uses: a named one, the local one that runs in this folder, or that of samconfig.toml.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+use super::stack_info::{StackInfo, StackInfoError};
+use crate::endpoint_secrets::variable;
+
+const SAM_CONFIG: &str = "samconfig.toml";
+/// SAM CLI prefers the parameters of a command to those of all commands.
+const SAM_COMMANDS: [&str; 2] = ["deploy", "global"];
+/// These variables lead the AWS CLI elsewhere than to the local stack.
+const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"];
+
+/// A stack to use.
+#[derive(Debug)]
+pub enum StackChoice {
+    /// The local stack that runs in this folder.
+    Local(Box<StackInfo>),
+    /// The deployed stack with this name.
+    Deployed(String),
+}
+
+impl StackChoice {
+    /// Chooses the named stack, else the local stack that runs in `root`, else that of the samconfig.toml in `root`.
+    ///
+    /// A local stack is an error if the environment leads elsewhere, because the caller may mean a deployed stack.
+    pub fn find(root: &Path, name: Option<&str>) -> Result<Self, StackInfoError> {
+        if let Some(name) = name.map(str::to_owned).or_else(|| variable("STACK")) {
+            return Ok(Self::Deployed(name));
+        }
+        match StackInfo::running(root) {
+            Ok(local) => match environment_elsewhere(&local) {
+                Some(variable) => Err(StackInfoError::AmbiguousStack(variable)),
+                None => Ok(Self::Local(Box::new(local))),
+            },
+            Err(StackInfoError::NotRunning) => Ok(Self::Deployed(Self::deployed(root, None)?)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the name of a deployed stack: the named one, else that of the samconfig.toml in `root`.
+    pub fn deployed(root: &Path, name: Option<&str>) -> Result<String, StackInfoError> {
+        match name.map(str::to_owned).or_else(|| variable("STACK")) {
+            Some(name) => Ok(name),
+            None => sam_stack_name(root)?.ok_or(StackInfoError::NoStack),
+        }
+    }
+}
+
+/// Returns the variable of the environment that leads elsewhere than to the local stack.
+fn environment_elsewhere(local: &StackInfo) -> Option<&'static str> {
+    let is_other = |url: &str| url.trim_end_matches('/') != local.aws_endpoint.trim_end_matches('/');
+    match ENDPOINT_VARIABLES.into_iter().find_map(|name| Some((name, variable(name)?))) {
+        Some((name, url)) => is_other(&url).then_some(name),
+        None => variable("AWS_PROFILE").map(|_| "AWS_PROFILE"),
+    }
+}
+
+/// Returns the name that `sam deploy --guided` saved.
+fn sam_stack_name(root: &Path) -> Result<Option<String>, StackInfoError> {
+    let Ok(text) = fs::read_to_string(root.join(SAM_CONFIG)) else { return Ok(None) };
+    let config: Value = toml::from_str(&text).map_err(|error| StackInfoError::SamConfig(error.message().to_owned()))?;
+    let names = SAM_COMMANDS.map(|command| config["default"][command]["parameters"]["stack_name"].as_str());
+    Ok(names.into_iter().flatten().find(|name| !name.is_empty()).map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name_in(samconfig: &str) -> Result<Option<String>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(SAM_CONFIG), samconfig).unwrap();
+        sam_stack_name(folder.path()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn saved_name_of_deploy_precedes_the_global_one() {
+        let global = "version = 0.1\n[default.global.parameters]\nstack_name = \"all\"\n";
+        let deploy = "[default.deploy.parameters]\nstack_name = \"guided\" # saved\nresolve_s3 = true\n";
+
+        assert_eq!(name_in(&format!("{global}{deploy}")), Ok(Some("guided".to_owned())));
+        assert_eq!(name_in(global), Ok(Some("all".to_owned())));
+        assert_eq!(name_in("[staging.deploy.parameters]\nstack_name = \"other\""), Ok(None));
+        assert!(name_in("version = ").unwrap_err().starts_with("cannot parse samconfig.toml: "));
+        assert_eq!(sam_stack_name(Path::new("/no/such/folder")).unwrap(), None);
+    }
+}

@@ -1,0 +1,185 @@
+//! `ingress queues` and the choice of its stack, with a scripted SQS and a scripted AWS CLI.
+
+use std::{fs, process::Output};
+
+use ingress_tools::{aws::stack_info::StackInfo, queues::queue::QueueState};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::{
+    aws::{backlogs, path_with, write_aws},
+    sqs::{Fault, STACK, Sqs},
+};
+
+const QUEUES: [&str; 5] = ["unrouted", "calls", "calls-dead", "flows", "flows-dead"];
+const ROUTES: [(&str, &str); 3] = [("*", "unrouted"), ("calls", "calls"), ("flows", "flows")];
+
+/// Writes the description of the running local stack into a new folder.
+fn folder_of(info: &StackInfo) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join(".local")).unwrap();
+    let info = StackInfo { log: Some("a.log".into()), ..info.clone() };
+    fs::write(folder.path().join(".local/running.json"), serde_json::to_vec(&info).unwrap()).unwrap();
+    folder
+}
+
+/// Runs a command in a folder, without variables of AWS except those of `environment`.
+async fn ingress(folder: &TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ingress"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
+        command.env_remove(name);
+    }
+    command.current_dir(folder.path()).env_remove("STACK").env("PATH", path_with(folder.path()));
+    command.args(arguments).envs(environment.iter().copied()).output().await.unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn row(table: &str, queue: &str) -> String {
+    let queue = format!("{STACK}-{queue} ");
+    let line = table.lines().find(|line| line.starts_with(&queue)).unwrap_or_else(|| panic!("{table}"));
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn missing_queue_is_a_row_of_the_table() {
+    let sqs = Sqs::start(&QUEUES).await;
+    let folder = folder_of(&sqs.info(&ROUTES));
+    let all = ingress(&folder, &["queues"], &[]).await;
+    assert!(all.status.success(), "{all:?}");
+    assert_eq!(row(&stdout(&all), "calls"), "a-stack-calls there 0 0 0 - 0 - calls");
+
+    sqs.account().queues.remove("a-stack-calls");
+    sqs.account().queues.remove("a-stack-flows-dead");
+    let output = ingress(&folder, &["queues"], &[]).await;
+
+    assert_eq!(output.status.code(), Some(1));
+    let table = stdout(&output);
+    assert_eq!(row(&table, "calls"), "a-stack-calls gone - - - - 0 - calls");
+    assert_eq!(row(&table, "flows"), "a-stack-flows there 0 0 0 - gone - flows");
+    assert_eq!(row(&table, "unrouted"), "a-stack-unrouted there 0 0 0 - - - *");
+    assert!(table.contains("`ingress restore-queue 'calls'`"), "{table}");
+    assert!(!table.contains("other queues"), "the dead-letter queue of a missing queue is known: {table}");
+}
+
+#[tokio::test]
+async fn denied_queue_has_a_state() {
+    let sqs = Sqs::start(&QUEUES).await;
+    sqs.script(|number, call, _| {
+        (number == 1 && call == "GetQueueAttributes").then_some(Fault::Error(403, "AccessDenied"))
+    });
+    let folder = folder_of(&sqs.info(&ROUTES));
+
+    let output = ingress(&folder, &["queues", "--json"], &[]).await;
+
+    assert_eq!(output.status.code(), Some(1));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut states: Vec<_> = json["queues"].as_array().unwrap().iter().map(|queue| &queue["state"]).collect();
+    states.sort_by_key(|state| state.to_string());
+    assert_eq!(states, ["access_denied", "there", "there"]);
+    assert!(stderr(&output).contains("account 123456789012  region us-east-1  stack a-stack"), "{output:?}");
+}
+
+#[tokio::test]
+async fn disabled_key_has_a_state() {
+    let sqs = Sqs::start(&QUEUES).await;
+    for queue in ["a-stack-calls", "a-stack-flows"] {
+        sqs.account().keys.insert(queue.to_owned(), format!("key-of-{queue}"));
+    }
+    let script = r#"[ "$1 $2 $4" = "kms describe-key key-of-a-stack-calls" ] && echo '"PendingDeletion"' && exit
+[ "$1" = kms ] && echo '"Enabled"' && exit
+echo '[]'; exit"#;
+    let folder = tempfile::tempdir().unwrap();
+
+    let backlogs = backlogs(&sqs.info(&ROUTES), &folder, script).await;
+
+    let states: Vec<_> = backlogs.queues.iter().map(|backlog| backlog.depth.state.clone()).collect();
+    let disabled = QueueState::KeyDisabled("key-of-a-stack-calls is PendingDeletion".to_owned());
+    assert_eq!(states, [disabled, QueueState::There, QueueState::There]);
+    assert_eq!((backlogs.all_usable(), backlogs.keys_error), (false, None));
+}
+
+#[tokio::test]
+async fn banner_precedes_the_table() {
+    let sqs = Sqs::start(&QUEUES).await;
+    let folder = folder_of(&sqs.info(&ROUTES));
+
+    for arguments in [&["queues"][..], &["reroute", "--field", "calls"], &["redrive", "--field", "calls", "--apply"]] {
+        let text = stdout(&ingress(&folder, arguments, &[]).await);
+        assert!(text.starts_with("account 123456789012  region us-east-1  stack a-stack  endpoint http://"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn local_stack_is_not_used_if_the_environment_leads_elsewhere() {
+    let sqs = Sqs::start(&QUEUES).await;
+    let info = sqs.info(&ROUTES);
+    let folder = folder_of(&info);
+    for variable in ["AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"] {
+        let elsewhere = [(variable, "http://elsewhere.example")];
+        let error = stderr(&ingress(&folder, &["queues"], &elsewhere).await);
+        assert!(error.contains(&format!("a local stack is running, but {variable} leads elsewhere")), "{error}");
+        assert!(ingress(&folder, &["queues", "--local"], &elsewhere).await.status.success(), "{variable}");
+    }
+    let own = [("AWS_ENDPOINT_URL", info.aws_endpoint.as_str()), ("AWS_PROFILE", "any")];
+    assert!(ingress(&folder, &["queues"], &own).await.status.success());
+}
+
+#[tokio::test]
+async fn stack_name_comes_from_option_variable_or_samconfig() {
+    let folder = tempfile::tempdir().unwrap();
+    write_aws(folder.path(), "");
+    let keys = [("AWS_REGION", "eu-west-1"), ("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "key")];
+    let variable = [&keys[..], &[("STACK", "of-variable")]].concat();
+
+    let none = stderr(&ingress(&folder, &["queues"], &keys).await);
+    assert!(none.contains("no stack is named and no local stack is running: name one with --stack"), "{none}");
+    ingress(&folder, &["queues", "--stack", "of-option"], &variable).await;
+    fs::write(folder.path().join("samconfig.toml"), "[default.deploy.parameters]\nstack_name = \"saved\"").unwrap();
+    ingress(&folder, &["queues"], &variable).await;
+    ingress(&folder, &["queues"], &keys).await;
+    ingress(&folder, &["subscribe", "--app", "1"], &keys).await;
+
+    let calls = fs::read_to_string(folder.path().join("calls")).unwrap();
+    let names: Vec<_> = calls.lines().map(|call| call.split_whitespace().nth(3).unwrap()).collect();
+    assert_eq!(names, ["of-option", "of-variable", "saved", "saved"], "{calls}");
+}
+
+#[tokio::test]
+async fn moves_go_on_past_a_missing_queue() {
+    let sqs = Sqs::start(&["unrouted", "m", "m-dead", "s", "s-dead"]).await;
+    let routes = [("*", "unrouted"), ("messages", "m"), ("messages.statuses", "s")];
+    let folder = folder_of(&sqs.info(&routes));
+    let put = |queue: &str, kind: &str| {
+        let text = |value: &str| json!({ "DataType": "String", "StringValue": value });
+        let attributes = json!({ "field": text("messages"), "kind": text(kind), "unrouted_reason": text("no-route") });
+        sqs.put(queue, crate::sqs::Stored { attributes, ..crate::sqs::Stored::default() });
+    };
+    for queue in ["unrouted", "m-dead"] {
+        put(queue, "messages");
+        put(queue, "statuses");
+    }
+    sqs.account().queues.remove("a-stack-s");
+
+    let dry = ingress(&folder, &["redrive", "--field", "messages"], &[]).await;
+    assert_eq!(dry.status.code(), Some(1));
+    assert!(
+        stdout(&dry).contains("a-stack-s: skipped") && stdout(&dry).contains("a-stack-m-dead: 2 visible"),
+        "{dry:?}"
+    );
+    let redrive = ingress(&folder, &["redrive", "--field", "messages", "--apply"], &[]).await;
+    assert!(stdout(&redrive).contains("2 moved"), "{redrive:?}");
+    let reroute = ingress(&folder, &["reroute", "--field", "messages", "--apply"], &[]).await;
+    assert_eq!(reroute.status.code(), Some(1));
+    assert!(stdout(&reroute).contains("1 not moved: their queue is gone"), "{reroute:?}");
+    assert_eq!((sqs.on("m").len(), sqs.on("unrouted").len()), (3, 1), "{reroute:?}");
+    let needed = ingress(&folder, &["reroute", "--field", "messages.messages"], &[]).await;
+    assert!(needed.status.success(), "a queue that the move does not need may be missing: {needed:?}");
+}
