@@ -10,9 +10,10 @@ use ingress_tools::{
         stack_info::{StackInfo, StackInfoError},
     },
     meta::deliver::Endpoint,
-    queues::selection::Field,
+    queues::{scan::Filter, selection::Field, waiting::Destination},
     subscribe::graph::{GRAPH_URL, Id},
 };
+use whatsapp_webhook::routes::CATCH_ALL;
 
 const SECRETS_HELP: &str = "\
 Environment:
@@ -75,6 +76,45 @@ const MOVE_HELP: &str = with_stack_help!(
 The command receives each message, sends it, and then deletes it. If it is interrupted, no message is lost: at most
 ten are on both queues, with the same event_id. Without --apply, it receives no message and prints the counts. A queue
 that is gone is skipped, and the exit status is 1.
+"
+);
+
+const PEEK_HELP: &str = with_stack_help!(
+    "\
+Prints field, kind, reason and day of sending (UTC) with the number of messages. It never prints a body.
+
+Receives each message once and makes it visible again at the end. SQS counts each look as a receive: a queue with a
+dead-letter queue moves a message there after too many receives, and on a standard queue the metric
+ApproximateAgeOfOldestMessage, of which alarms are made, ignores a message that was received three times. On a FIFO
+queue, the command blocks each group until its end and counts only the first messages of a group. `ingress queues`
+receives no message.
+"
+);
+
+const DROP_HELP: &str = with_stack_help!(
+    "\
+Receives each message once, deletes those that match, and makes the others visible again. SQS counts this as a receive,
+see `ingress peek --help`. Deleted messages are lost: copy them first with `ingress export`. If the command is
+interrupted, run it again. Without --apply, it receives no message and prints the counts of the queue.
+"
+);
+
+const EXPORT_HELP: &str = with_stack_help!(
+    "\
+Writes each message as JSON, in the form of `aws sqs receive-message`, to TO/QUEUE/MESSAGE-ID.json. The files contain
+what customers write; only your user can read those in a folder. A body that is in S3 is copied as its pointer.
+
+Receives each message once. Messages that are not deleted are visible again at the end. SQS counts this as a receive,
+see `ingress peek --help`. If the command is interrupted, run it again: it does not copy a message twice to a folder,
+and replaces its object in S3. Without --apply, it receives no message and prints the counts of the queue.
+"
+);
+
+const RESTORE_HELP: &str = with_stack_help!(
+    "\
+Compares the queue and its dead-letter queue with the template that CloudFormation processed, and with --apply creates
+a missing one or changes attributes, policy and tags. Messages of a deleted queue are lost. SQS accepts the name of a
+deleted queue again after 60 seconds; the command waits. Queues of other stacks and accounts are not changed.
 "
 );
 
@@ -161,6 +201,54 @@ pub(crate) enum Command {
         #[command(flatten)]
         arguments: MoveArguments,
     },
+    /// Counts the messages of a queue by field, kind, reason and day of sending.
+    #[command(after_help = PEEK_HELP)]
+    Peek {
+        #[command(flatten)]
+        queue: QueueArguments,
+    },
+    /// Deletes messages of a field or with a reason from a queue. Deletes nothing without --apply.
+    #[command(after_help = DROP_HELP)]
+    Drop {
+        #[command(flatten)]
+        queue: QueueArguments,
+        #[command(flatten)]
+        filter: FilterArguments,
+        /// Delete the messages; by default only print the counts.
+        #[arg(long)]
+        apply: bool,
+    },
+    /// Copies messages of a queue to files or to S3. Copies nothing without --apply.
+    #[command(after_help = EXPORT_HELP)]
+    Export {
+        #[command(flatten)]
+        queue: QueueArguments,
+        #[command(flatten)]
+        filter: OptionalFilterArguments,
+        /// The folder, or a URL such as s3://bucket/prefix.
+        #[arg(long)]
+        to: Destination,
+        /// Delete each message after it was copied.
+        #[arg(long)]
+        delete: bool,
+        /// Copy the messages; by default only print the counts.
+        #[arg(long)]
+        apply: bool,
+    },
+    /// Makes the queues of a route as in the template, after one was deleted or changed. Changes nothing without --apply.
+    #[command(after_help = RESTORE_HELP)]
+    RestoreQueue {
+        /// The route, such as messages, messages.statuses or '*'.
+        route: String,
+        /// Apply the changes; by default only print them.
+        #[arg(long)]
+        apply: bool,
+        #[command(flatten)]
+        stack: NamedStack,
+        /// Print the changes as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Runs the function in Docker with `sam local invoke`, on queues and a secret of a local AWS.
     SamLocal {
         /// The samples, such as events/messages-text.json; by default all of events/.
@@ -191,6 +279,57 @@ pub(crate) struct MoveArguments {
     /// Print the result as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The queue of a command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct QueueArguments {
+    /// The route or the name of the queue; by default the catch-all queue.
+    #[arg(long, default_value = CATCH_ALL)]
+    pub(crate) queue: String,
+    /// The maximum number of messages to receive.
+    #[arg(long)]
+    pub(crate) max_messages: Option<usize>,
+    #[command(flatten)]
+    pub(crate) stack: NamedStack,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The messages that a command selects.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct FilterArguments {
+    /// The field, or one kind of it, such as messages.statuses.
+    #[arg(long)]
+    field: Option<Field>,
+    /// The value of the attribute unrouted_reason, such as no-route.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+/// The messages that a command selects; by default all.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OptionalFilterArguments {
+    /// The field, or one kind of it, such as messages.statuses.
+    #[arg(long)]
+    field: Option<Field>,
+    /// The value of the attribute unrouted_reason, such as no-route.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+impl From<FilterArguments> for Filter {
+    fn from(FilterArguments { field, reason }: FilterArguments) -> Self {
+        Self { field, reason }
+    }
+}
+
+impl From<OptionalFilterArguments> for Filter {
+    fn from(OptionalFilterArguments { field, reason }: OptionalFilterArguments) -> Self {
+        Self { field, reason }
+    }
 }
 
 /// The arguments of `subscribe`.

@@ -14,6 +14,7 @@ use anstream::{eprintln, println};
 use ingress_tools::{
     aws::{
         cli::AwsCli,
+        resources::ResourcesError,
         stack_info::{StackInfo, StackInfoError},
     },
     endpoint_secrets::variable,
@@ -28,11 +29,14 @@ use ingress_tools::{
         sign,
     },
     queues::{
-        backlog::Backlogs,
+        backlog::{Backlogs, QueueDepth},
+        declared::{self, Declared},
         error::QueueError,
         probe_queue::ProbeQueue,
         redrive::{self, Moves, RedriveError},
+        scan::{Filter, ScanLimits},
         transfer::{TransferLimits, TransferReport},
+        waiting::{Destination, WaitingQueue},
     },
     report,
     subscribe::graph::{Graph, GraphError},
@@ -44,7 +48,7 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use whatsapp_webhook::credentials::AppCredentials;
 
-use crate::arguments::{MoveArguments, NamedStack, SubscribeArguments};
+use crate::arguments::{MoveArguments, NamedStack, QueueArguments, SubscribeArguments};
 
 #[derive(Debug, Error)]
 pub(crate) enum CommandError {
@@ -70,6 +74,12 @@ pub(crate) enum CommandError {
     Queue(#[from] QueueError),
     #[error(transparent)]
     Redrive(#[from] RedriveError),
+    #[error(transparent)]
+    Resources(#[from] ResourcesError),
+    #[error("the stack has no route {0}")]
+    UnknownRoute(String),
+    #[error("{url}, the queue of {route}, belongs to another stack or account, which must restore it")]
+    OtherStack { route: String, url: String },
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("interrupted")]
@@ -300,6 +310,119 @@ async fn run_moves(moves: &Moves, arguments: &MoveArguments) -> Result<bool, Com
         println!("{}", json!({ "applied": true, "done": is_success, "moves": reports, "skipped": skipped }));
     }
     Ok(is_success)
+}
+
+/// Describes the stack of a command about one queue, and prints it.
+async fn waiting_queue(arguments: &QueueArguments) -> Result<(StackInfo, WaitingQueue), CommandError> {
+    let info = arguments.stack.info().await?;
+    report::stack(&info, arguments.json);
+    let queue = WaitingQueue::find(&info, &arguments.queue);
+    Ok((info, queue))
+}
+
+fn max_messages(arguments: &QueueArguments) -> usize {
+    arguments.max_messages.unwrap_or(usize::MAX)
+}
+
+pub(crate) async fn peek(arguments: &QueueArguments) -> Result<bool, CommandError> {
+    let (_, queue) = waiting_queue(arguments).await?;
+    let effect = queue.receive_effect().await?;
+    report::receive_effect(&effect);
+    let stop = stop_at_signal();
+    let (counts, scan) = queue.peek(&ScanLimits { max_messages: max_messages(arguments), stop: &stop }).await;
+    if arguments.json {
+        println!("{}", json!({ "groups": counts, "scan": scan, "effect": effect }));
+    } else {
+        report::group_counts(&counts);
+        report::scan(&scan, &format!("{} received and visible again", scan.received));
+    }
+    Ok(scan.is_success())
+}
+
+pub(crate) async fn drop_messages(
+    arguments: &QueueArguments,
+    filter: &Filter,
+    apply: bool,
+) -> Result<bool, CommandError> {
+    let (_, queue) = waiting_queue(arguments).await?;
+    if !apply {
+        return Ok(print_dry_run(&queue.depth().await, arguments.json));
+    }
+    let stop = stop_at_signal();
+    let scan = queue.drop_messages(filter, &ScanLimits { max_messages: max_messages(arguments), stop: &stop }).await;
+    if arguments.json {
+        println!("{}", json!({ "applied": true, "done": scan.is_success(), "scan": scan }));
+    } else {
+        let kept = scan.received - scan.deleted - scan.not_deleted;
+        report::scan(&scan, &format!("{} deleted, {kept} kept", scan.deleted));
+    }
+    Ok(scan.is_success())
+}
+
+pub(crate) async fn export(
+    arguments: &QueueArguments,
+    filter: &Filter,
+    to: &Destination,
+    delete: bool,
+    apply: bool,
+) -> Result<bool, CommandError> {
+    let (info, queue) = waiting_queue(arguments).await?;
+    if !apply {
+        return Ok(print_dry_run(&queue.depth().await, arguments.json));
+    }
+    let stop = stop_at_signal();
+    let limits = ScanLimits { max_messages: max_messages(arguments), stop: &stop };
+    let exported = queue.export(filter, to, delete, &limits, &AwsCli::of(&info)).await;
+    let is_success = exported.scan.is_success();
+    if arguments.json {
+        println!("{}", json!({ "applied": true, "done": is_success, "export": exported }));
+    } else {
+        report::export(&exported);
+    }
+    Ok(is_success)
+}
+
+/// Prints the counts of a queue. Returns whether it can be used.
+fn print_dry_run(depth: &QueueDepth, is_json: bool) -> bool {
+    if is_json {
+        println!("{}", json!({ "applied": false, "queue": depth }));
+    } else {
+        report::queue_dry_run(depth);
+    }
+    depth.counts.is_some()
+}
+
+pub(crate) async fn restore_queue(
+    route: &str,
+    apply: bool,
+    stack: &NamedStack,
+    json: bool,
+) -> Result<bool, CommandError> {
+    let info = stack.info().await?;
+    report::stack(&info, json);
+    let url = info.queue_urls.get(route).ok_or_else(|| CommandError::UnknownRoute(route.to_owned()))?;
+    let declared = Declared::of(&info, &AwsCli::of(&info)).await?;
+    if !declared::is_declared(&declared, url) {
+        return Err(CommandError::OtherStack { route: route.to_owned(), url: url.clone() });
+    }
+    let plan = declared::plan_restoration(&info, &declared, url).await?;
+    if !json {
+        report::restorations(&plan, apply);
+    }
+    let mut left = plan.len();
+    if apply && !plan.is_empty() {
+        declared::restore(&info, &declared, url, &plan, report::name_is_blocked).await?;
+        let remaining = declared::plan_restoration(&info, &declared, url).await?;
+        left = remaining.len();
+        if !json {
+            report::remaining(&remaining);
+        }
+    }
+    if json {
+        println!("{}", json!({ "applied": apply, "done": left == 0, "plan": plan }));
+    }
+    // A dry run succeeds. A change that SQS does not show afterwards is a failure.
+    Ok(!apply || left == 0)
 }
 
 /// Returns a flag that a signal sets, so that the caller can release the messages that it received.

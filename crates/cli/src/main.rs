@@ -11,7 +11,8 @@ use clap::Parser;
 use crate::{
     arguments::{Arguments, Command},
     commands::{
-        CommandError, deliver, queues, redrive, reroute, run, sam_local, sign, subscribe, verify, wait_for_signal,
+        CommandError, deliver, drop_messages, export, peek, queues, redrive, reroute, restore_queue, run, sam_local,
+        sign, subscribe, verify, wait_for_signal,
     },
 };
 
@@ -26,6 +27,12 @@ async fn main() -> ExitCode {
         Command::Queues { stack, json } => queues(&stack, json).await,
         Command::Redrive { arguments, from } => redrive(&arguments, from.as_deref()).await,
         Command::Reroute { arguments } => reroute(&arguments).await,
+        Command::Peek { queue } => peek(&queue).await,
+        Command::Drop { queue, filter, apply } => drop_messages(&queue, &filter.into(), apply).await,
+        Command::Export { queue, filter, to, delete, apply } => {
+            export(&queue, &filter.into(), &to, delete, apply).await
+        }
+        Command::RestoreQueue { route, apply, stack, json } => restore_queue(&route, apply, &stack, json).await,
         Command::SamLocal { events, python } => tokio::select! {
             result = sam_local(&events, &python) => result,
             signal = wait_for_signal() => signal.and(Err(CommandError::Interrupted)),

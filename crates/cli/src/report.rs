@@ -14,11 +14,14 @@ use crate::{
     meta::outcome::Outcome,
     queues::{
         backlog::{Backlogs, OtherQueue, QueueDepth},
+        declared::Restoration,
         queue::{Counts, QueueState},
         redrive::SkippedQueue,
+        scan::ScanReport,
         selection::Field,
         stack_queues::StackQueues,
         transfer::{MoveCounts, TransferReport},
+        waiting::{ExportReport, GroupCount, ReceiveEffect},
     },
     subscribe::{FieldAction, Plan},
     verify::{Check, Finding},
@@ -402,6 +405,109 @@ pub fn transfer(report: &TransferReport) {
     print_count(*in_flight, "in flight: a consumer, or a run that was killed less than a minute ago, received them");
     if let Some(reason) = stop_reason {
         println!("  {FAILURE}stopped{FAILURE:#}: {reason}");
+    }
+}
+
+/// Prints the effect of a receive to standard error, before messages are received.
+pub fn receive_effect(effect: &ReceiveEffect) {
+    let consequence = match (effect.max_receives, effect.is_fifo) {
+        (Some(max), _) => format!("after {max} receives, SQS moves a message to the dead-letter queue"),
+        (None, true) => "this blocks the groups of the messages until the end".to_owned(),
+        (None, false) => {
+            "after three, the age of the oldest message in CloudWatch, and so its alarm, ignores a message".to_owned()
+        }
+    };
+    eprintln!("SQS counts this look as a receive of each message: {consequence}.\n");
+}
+
+/// Prints the number of messages of each field, kind, reason and day.
+pub fn group_counts(counts: &[GroupCount]) {
+    let width = |text: fn(&GroupCount) -> Option<&String>, heading: &str| {
+        counts.iter().filter_map(text).map(String::len).chain([heading.len()]).max().unwrap_or_default()
+    };
+    let field_width = width(|count| count.group.field.as_ref(), "field");
+    let kind_width = width(|count| count.group.kind.as_ref(), "kind");
+    let reason_width = width(|count| count.group.reason.as_ref(), "reason");
+    println!(
+        "{HEADING}{:field_width$}  {:kind_width$}  {:reason_width$}  sent        messages  received{HEADING:#}",
+        "field", "kind", "reason"
+    );
+    for GroupCount { group, count, max_receive_count } in counts {
+        let [field, kind, reason] =
+            [&group.field, &group.kind, &group.reason].map(|text| text.as_deref().unwrap_or("-"));
+        println!(
+            "{field:field_width$}  {kind:kind_width$}  {reason:reason_width$}  {:10}  {count:>8}  up to {max_receive_count}",
+            group.sent
+        );
+    }
+    println!();
+}
+
+/// Prints the result of a scan. `summary` describes the messages.
+pub fn scan(report: &ScanReport, summary: &str) {
+    let style = if report.is_success() { SUCCESS } else { FAILURE };
+    println!("{HEADING}{}{HEADING:#}: {style}{summary}{style:#}", report.queue);
+    if report.not_deleted > 0 {
+        println!("  {FAILURE}{} not deleted{FAILURE:#}: run the command again", report.not_deleted);
+    }
+    if let Some(reason) = &report.stop_reason {
+        println!("  {FAILURE}stopped{FAILURE:#}: {reason}");
+    }
+}
+
+/// Prints the result of a copy.
+pub fn export(report: &ExportReport) {
+    let ExportReport { scan: result, copied, copied_before, not_selected } = report;
+    let mut summary = format!("{copied} copied");
+    for (count, text) in
+        [(*copied_before, "copied before"), (*not_selected, "not selected"), (result.deleted, "deleted")]
+    {
+        if count > 0 {
+            let _ = write!(summary, ", {count} {text}");
+        }
+    }
+    scan(result, &summary);
+}
+
+/// Prints the counts of the queue of a command that is not applied.
+pub fn queue_dry_run(depth: &QueueDepth) {
+    match depth.counts {
+        Some(Counts { visible, in_flight, delayed }) => {
+            println!("{}: {visible} visible, {in_flight} in flight, {delayed} delayed", depth.queue);
+        }
+        None => println!("{}: {FAILURE}{}{FAILURE:#}", depth.queue, depth.state),
+    }
+    println!("\nno message was received: `ingress peek` counts the messages by field and reason; apply with --apply");
+}
+
+/// Prints the changes that make queues as in the template.
+pub fn restorations(plan: &[Restoration], applied: bool) {
+    for Restoration { queue, create, differences } in plan {
+        let action = if *create { "to be created" } else { "to be changed" };
+        println!("{HEADING}{queue}{HEADING:#}: {SUCCESS}{action}{SUCCESS:#}");
+        for difference in differences {
+            println!("  {difference}");
+        }
+    }
+    match (plan.is_empty(), applied) {
+        (true, _) => println!("{SUCCESS}nothing to do{SUCCESS:#}: the queues are as in the template"),
+        (false, false) => println!("\nnothing was changed: apply the changes with --apply"),
+        (false, true) => (),
+    }
+}
+
+/// Prints that SQS does not accept the name of a queue yet.
+pub fn name_is_blocked(queue: &str) {
+    eprintln!("{queue}: SQS accepts the name of a deleted queue again after 60 s: waiting");
+}
+
+/// Prints the differences that remain after a restoration.
+pub fn remaining(remaining: &[Restoration]) {
+    if remaining.is_empty() {
+        println!("\n{SUCCESS}done{SUCCESS:#}: `ingress verify` checks all queues");
+    } else {
+        println!("\n{FAILURE}SQS does not show all changes{FAILURE:#}: check again in a minute");
+        restorations(remaining, true);
     }
 }
 

@@ -1,7 +1,12 @@
 //! Calls AWS with the AWS CLI, which supports every source of credentials that operators have: profiles, IAM Identity
 //! Center, assumed roles, external processes.
 
-use std::{io, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -101,6 +106,8 @@ impl AwsCli {
             ("AWS_ENDPOINT_URL", stack.aws_endpoint.clone()),
             ("AWS_ACCESS_KEY_ID", stack.access_key_id.clone()),
             ("AWS_SECRET_ACCESS_KEY", stack.secret_access_key.clone()),
+            ("AWS_REGION", stack.region.clone()),
+            ("AWS_DEFAULT_REGION", stack.region.clone()),
             ("AWS_PROFILE", String::new()),
             ("AWS_SESSION_TOKEN", String::new()),
             ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "false".to_owned()),
@@ -153,6 +160,12 @@ impl AwsCli {
     ) -> Result<T, AwsCliError> {
         let options = ["--region", region, "--output", "json", "--query", query];
         parse(call, &self.run(&[call, &options, &ATTEMPT_TIMEOUTS].concat()).await?)
+    }
+
+    /// Copies all files of a folder to S3. `url` ends in `/`.
+    pub(crate) async fn copy_folder(&self, folder: &Path, url: &str) -> Result<(), AwsCliError> {
+        let folder = folder.to_string_lossy();
+        self.run(&["s3", "cp", "--recursive", "--only-show-errors", &folder, url]).await.map(|_| ())
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<Vec<u8>, AwsCliError> {

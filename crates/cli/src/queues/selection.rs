@@ -89,7 +89,7 @@ fn find_kind(name: &str) -> Option<Kind> {
 }
 
 impl Field {
-    fn matches(&self, name: Option<&str>, kind: Option<&str>) -> bool {
+    pub(crate) fn matches(&self, name: Option<&str>, kind: Option<&str>) -> bool {
         name == Some(&self.name) && self.kind.is_none_or(|expected| kind == Some(expected.name()))
     }
 

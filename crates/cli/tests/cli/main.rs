@@ -12,3 +12,4 @@ mod stack;
 mod subscribe;
 mod transfer;
 mod verify;
+mod waiting;

@@ -16,7 +16,7 @@ const QUEUES: [&str; 5] = ["unrouted", "calls", "calls-dead", "flows", "flows-de
 const ROUTES: [(&str, &str); 3] = [("*", "unrouted"), ("calls", "calls"), ("flows", "flows")];
 
 /// Writes the description of the running local stack into a new folder.
-fn folder_of(info: &StackInfo) -> TempDir {
+pub(crate) fn folder_of(info: &StackInfo) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join(".local")).unwrap();
     let info = StackInfo { log: Some("a.log".into()), ..info.clone() };
@@ -25,7 +25,7 @@ fn folder_of(info: &StackInfo) -> TempDir {
 }
 
 /// Runs a command in a folder, without variables of AWS except those of `environment`.
-async fn ingress(folder: &TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+pub(crate) async fn ingress(folder: &TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ingress"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
         command.env_remove(name);
@@ -34,11 +34,11 @@ async fn ingress(folder: &TempDir, arguments: &[&str], environment: &[(&str, &st
     command.args(arguments).envs(environment.iter().copied()).output().await.unwrap()
 }
 
-fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 

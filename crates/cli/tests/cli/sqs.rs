@@ -255,7 +255,8 @@ impl Account {
             .map(|message| {
                 message.hidden_until = hidden_until;
                 message.receives += 1;
-                let mut system = json!({ "SentTimestamp": message.sent.to_string() });
+                let mut system =
+                    json!({ "SentTimestamp": message.sent.to_string(), "ApproximateReceiveCount": message.receives.to_string() });
                 for (name, value) in [("MessageGroupId", &message.group), ("AWSTraceHeader", &message.trace)] {
                     if let Some(value) = value {
                         system[name] = json!(value);

@@ -1,0 +1,227 @@
+//! Receives each message of a queue once: to count, to copy or to delete it. Those that are kept are hidden until the end.
+
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use aws_sdk_sqs::types::Message;
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    error::QueueError,
+    queue::{LONG_POLL, MAX_BATCH, Queue},
+    resend::attribute,
+    selection::Field,
+};
+
+/// Kept messages are hidden until the deadline of the scan, so that each is received once.
+const MIN_TIMEOUT: Duration = Duration::from_mins(2);
+const MAX_TIMEOUT: Duration = Duration::from_hours(6);
+/// The assumed minimum of messages per second.
+const MIN_RATE: f64 = 10.0;
+/// Covers the last receive and the release of the messages.
+const RELEASE_TIMEOUT: Duration = Duration::from_mins(1);
+/// SQS allows [120,000 messages in flight](https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html)
+/// on a standard queue, including those of its consumers.
+const MAX_HIDDEN: usize = 50_000;
+/// The queue counts as read to its end after this many consecutive receives without a new message.
+const MAX_EMPTY_RECEIVES: u32 = 3;
+/// The scan stops after this many retries in a row. The interval between them doubles.
+const MAX_RETRIES: u32 = 6;
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Selects messages by their attributes.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// The field, with its kind if only this kind is selected.
+    pub field: Option<Field>,
+    /// The value of `unrouted_reason`.
+    pub reason: Option<String>,
+}
+
+/// What a scan does with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Keep,
+    Delete,
+}
+
+/// The limits of a scan.
+#[derive(Debug)]
+pub struct ScanLimits<'l> {
+    /// The number of messages to receive.
+    pub max_messages: usize,
+    /// Ends the scan when it is set.
+    pub stop: &'l AtomicBool,
+}
+
+/// The result of a scan, in numbers of messages.
+#[derive(Debug, Default, Serialize)]
+pub struct ScanReport {
+    /// The queue's name.
+    pub queue: String,
+    /// Visible messages at the start, by the approximate count of SQS.
+    pub visible_at_start: usize,
+    /// Messages that were received.
+    pub received: usize,
+    /// Messages that were deleted.
+    pub deleted: usize,
+    /// Messages that should have been deleted.
+    pub not_deleted: usize,
+    /// The reason why the queue was not read to its end.
+    pub stop_reason: Option<String>,
+}
+
+impl ScanReport {
+    /// Whether the queue was read to its end, or to the limit of messages, without an error.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.stop_reason.is_none() && self.not_deleted == 0
+    }
+}
+
+impl Filter {
+    pub(crate) fn matches(&self, message: &Message) -> bool {
+        let [field, kind, reason] = ["field", "kind", "unrouted_reason"].map(|name| attribute(message, name));
+        let matches_field = self.field.as_ref().is_none_or(|expected| expected.matches(field, kind));
+        matches_field && self.reason.as_ref().is_none_or(|expected| reason == Some(expected))
+    }
+}
+
+/// Receives each message of a queue once, and passes new messages to `visit`, at most `chunk` at a time. `visit` returns
+/// the action for each of them, or the reason why the scan cannot go on.
+///
+/// Kept messages are visible again at the end. If the process is killed, they are after their visibility timeout.
+pub(crate) async fn scan(
+    queue: &Queue,
+    limits: &ScanLimits<'_>,
+    chunk: usize,
+    mut visit: impl AsyncFnMut(&[Message]) -> Result<Vec<Action>, String>,
+) -> ScanReport {
+    let mut scan = Scan {
+        queue,
+        deadline: Instant::now(),
+        report: ScanReport { queue: queue.name.clone(), ..ScanReport::default() },
+        hidden: HashMap::new(),
+    };
+    scan.report.stop_reason = scan.run(limits, chunk, &mut visit).await.err();
+    let hidden: Vec<String> = scan.hidden.into_values().collect();
+    // If the call fails, they are visible after their visibility timeout.
+    let _ = queue.change_visibility(&hidden, Duration::ZERO).await;
+    scan.report
+}
+
+struct Scan<'q> {
+    queue: &'q Queue,
+    deadline: Instant,
+    report: ScanReport,
+    /// The last receipt handle of each message that is kept, by its id.
+    hidden: HashMap<String, String>,
+}
+
+impl Scan<'_> {
+    async fn run(
+        &mut self,
+        limits: &ScanLimits<'_>,
+        chunk: usize,
+        visit: &mut impl AsyncFnMut(&[Message]) -> Result<Vec<Action>, String>,
+    ) -> Result<(), String> {
+        let counts = self.queue.counts().await.map_err(|error| error.to_string())?.0;
+        self.report.visible_at_start = counts.visible;
+        self.deadline += timeout(counts.visible);
+        let mut empty_receives = 0;
+        while empty_receives < MAX_EMPTY_RECEIVES && self.report.received < limits.max_messages {
+            let mut messages = Vec::new();
+            while messages.len() < chunk && empty_receives < MAX_EMPTY_RECEIVES {
+                let result = self.check(limits.stop);
+                let max = limits.max_messages.saturating_sub(self.report.received + messages.len());
+                if result.is_err() && messages.is_empty() {
+                    return result;
+                }
+                if result.is_err() || max == 0 {
+                    break;
+                }
+                let new = self.receive(max).await.map_err(|error| error.to_string())?;
+                empty_receives = if new.is_empty() { empty_receives + 1 } else { 0 };
+                messages.extend(new);
+            }
+            if messages.is_empty() {
+                continue;
+            }
+            self.report.received += messages.len();
+            let actions = visit(&messages).await?;
+            let deleted = messages.iter().zip(actions).filter(|(_, action)| *action == Action::Delete);
+            self.delete(deleted.map(|(message, _)| message).collect()).await?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, stop: &AtomicBool) -> Result<(), String> {
+        if stop.load(Ordering::Relaxed) {
+            Err("interrupted".to_owned())
+        } else if self.hidden.len() >= MAX_HIDDEN {
+            Err(format!("stopped after {MAX_HIDDEN} messages that remain on the queue"))
+        } else if Instant::now() >= self.deadline {
+            Err("the time limit of one run is reached: run the command again".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Receives once. Returns the messages that are new.
+    async fn receive(&mut self, max: usize) -> Result<Vec<Message>, QueueError> {
+        let visibility_timeout = self.deadline.saturating_duration_since(Instant::now()) + RELEASE_TIMEOUT;
+        let mut retries = 0;
+        let messages = loop {
+            let max = i32::try_from(max).unwrap_or(MAX_BATCH);
+            match self.queue.receive(max, visibility_timeout, LONG_POLL).await {
+                Err(error) if error.is_transient && retries < MAX_RETRIES => {
+                    sleep(RETRY_INTERVAL * 2_u32.pow(retries)).await;
+                    retries += 1;
+                }
+                result => break result?,
+            }
+        };
+        let mut new = Vec::new();
+        for message in messages {
+            let (id, receipt) = (message.message_id.clone(), message.receipt_handle.clone());
+            if self.hidden.insert(id.unwrap_or_default(), receipt.unwrap_or_default()).is_none() {
+                new.push(message);
+            }
+        }
+        Ok(new)
+    }
+
+    async fn delete(&mut self, messages: Vec<&Message>) -> Result<(), String> {
+        for batch in messages.chunks(usize::try_from(MAX_BATCH).unwrap_or(1)) {
+            let receipts: Vec<_> =
+                batch.iter().map(|message| message.receipt_handle.as_deref().unwrap_or_default()).collect();
+            let failed = match self.queue.delete(&receipts).await {
+                // Once more, because most failures are transient.
+                Ok(failed) if failed.is_empty() => failed,
+                _ => self.queue.delete(&receipts).await.map_err(|error| {
+                    self.report.not_deleted += batch.len();
+                    error.to_string()
+                })?,
+            };
+            for (index, message) in batch.iter().enumerate() {
+                if failed.contains(&index) {
+                    self.report.not_deleted += 1;
+                } else {
+                    self.report.deleted += 1;
+                    self.hidden.remove(message.message_id.as_deref().unwrap_or_default());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns twice the time that a scan of this many messages should take.
+fn timeout(messages: usize) -> Duration {
+    let messages = u32::try_from(messages).map_or(f64::MAX, f64::from);
+    Duration::try_from_secs_f64(2.0 * messages / MIN_RATE).unwrap_or(MAX_TIMEOUT).clamp(MIN_TIMEOUT, MAX_TIMEOUT)
+}

@@ -1,0 +1,147 @@
+//! `ingress peek`, `drop` and `export` with a scripted SQS.
+
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt};
+
+use serde_json::{Value, json};
+
+use crate::{
+    aws::write_aws,
+    queues::{folder_of, ingress, stderr, stdout},
+    sqs::{Fault, Sqs, Stored, now},
+};
+
+const ROUTES: [(&str, &str); 2] = [("*", "unrouted"), ("calls", "calls")];
+const PRIVATE: &str = "what a customer wrote";
+
+/// Puts messages with these fields and reasons on the catch-all queue, 2026-11-25.
+async fn sqs(messages: &[(&str, &str, usize)]) -> Sqs {
+    let sqs = Sqs::start(&["unrouted", "calls", "calls-dead"]).await;
+    for (field, reason, count) in messages {
+        for _ in 0..*count {
+            let text = |value: &str| json!({ "DataType": "String", "StringValue": value });
+            let mut attributes = json!({ "unrouted_reason": text(reason) });
+            if !field.is_empty() {
+                attributes["field"] = text(field);
+            }
+            let sent = 1_795_608_000_000;
+            sqs.put("unrouted", Stored { attributes, sent, body: PRIVATE.to_owned(), ..Stored::default() });
+        }
+    }
+    sqs
+}
+
+fn reasons(sqs: &Sqs) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for message in sqs.on("unrouted") {
+        assert!(message.hidden_until <= now(), "kept messages are visible at the end");
+        *counts.entry(crate::sqs::text(&message.attributes, "unrouted_reason")).or_default() += 1;
+    }
+    counts
+}
+
+#[tokio::test]
+async fn peek_counts_by_attributes_and_prints_no_body() {
+    let sqs = sqs(&[("flows", "no-route", 12), ("flows", "queue-unavailable", 1), ("", "not-json", 3)]).await;
+    let folder = folder_of(&sqs.info(&ROUTES));
+
+    let output = ingress(&folder, &["peek"], &[]).await;
+
+    let table = stdout(&output);
+    let rows: Vec<_> = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for row in [
+        "- - not-json 2026-11-25 3 up to 1",
+        "flows - no-route 2026-11-25 12 up to 1",
+        "flows - queue-unavailable 2026-11-25 1 up to 1",
+        "a-stack-unrouted: 16 received and visible again",
+    ] {
+        assert!(rows.iter().any(|other| other == row), "{row}\n{table}");
+    }
+    assert!(!table.contains(PRIVATE) && !stderr(&output).contains(PRIVATE));
+    assert!(stderr(&output).contains("SQS counts this look as a receive"), "{output:?}");
+    assert!(sqs.on("unrouted").iter().all(|one| one.receives == 1 && one.hidden_until <= now()));
+    let dead_letters = stderr(&ingress(&folder, &["peek", "--queue", "calls"], &[]).await);
+    assert!(dead_letters.contains("after 5 receives, SQS moves a message to the dead-letter queue"), "{dead_letters}");
+}
+
+#[tokio::test]
+async fn drop_deletes_only_what_matches() {
+    let sqs = sqs(&[("flows", "no-route", 14), ("flows", "queue-unavailable", 2), ("calls", "no-route", 13)]).await;
+    let folder = folder_of(&sqs.info(&ROUTES));
+    let arguments = ["drop", "--field", "flows", "--reason", "no-route"];
+
+    let dry = ingress(&folder, &arguments, &[]).await;
+    assert!(stdout(&dry).contains("a-stack-unrouted: 29 visible") && dry.status.success(), "{dry:?}");
+    assert!(sqs.on("unrouted").iter().all(|one| one.receives == 0), "a dry run receives nothing");
+
+    let applied = ingress(&folder, &[&arguments[..], &["--apply"]].concat(), &[]).await;
+    assert!(stdout(&applied).contains("14 deleted, 15 kept") && applied.status.success(), "{applied:?}");
+    assert_eq!(reasons(&sqs), [("no-route".to_owned(), 13), ("queue-unavailable".to_owned(), 2)].into());
+    let unselective = ingress(&folder, &["drop", "--apply"], &[]).await;
+    assert_eq!(unselective.status.code(), Some(2), "field or reason is required");
+}
+
+#[tokio::test]
+async fn interrupted_drop_resumes() {
+    let sqs = sqs(&[("flows", "no-route", 35)]).await;
+    let folder = folder_of(&sqs.info(&ROUTES));
+    let arguments = ["drop", "--field", "flows", "--apply"];
+    sqs.script(|number, call, _| (number > 5 && call == "ReceiveMessage").then_some(Fault::Error(403, "AccessDenied")));
+
+    let failed = ingress(&folder, &arguments, &[]).await;
+    let left = sqs.on("unrouted").len();
+    assert!((1..35).contains(&left), "{left}");
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(stdout(&failed).contains("stopped"), "{failed:?}");
+    sqs.clear_script();
+
+    let resumed = ingress(&folder, &arguments, &[]).await;
+    assert!(stdout(&resumed).contains(&format!("{left} deleted, 0 kept")), "{resumed:?}");
+    assert!(sqs.on("unrouted").is_empty());
+}
+
+#[tokio::test]
+async fn export_writes_each_message_once() {
+    let sqs = sqs(&[("flows", "no-route", 12), ("calls", "no-route", 3)]).await;
+    let folder = folder_of(&sqs.info(&ROUTES));
+    let arguments = ["export", "--to", "copies", "--field", "flows", "--apply"];
+
+    let dry = ingress(&folder, &["export", "--to", "copies"], &[]).await;
+    assert!(dry.status.success() && !folder.path().join("copies").exists(), "{dry:?}");
+    let first = ingress(&folder, &[&arguments[..], &["--max-messages", "8"]].concat(), &[]).await;
+    assert!(stdout(&first).contains("8 copied"), "{first:?}");
+    let second = ingress(&folder, &arguments, &[]).await;
+    assert!(stdout(&second).contains("4 copied, 8 copied before, 3 not selected"), "{second:?}");
+
+    let copies = folder.path().join("copies/a-stack-unrouted");
+    let files: Vec<_> = fs::read_dir(&copies).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_eq!(files.len(), 12);
+    for file in &files {
+        let message: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+        assert_eq!(
+            (&message["Body"], &message["MessageAttributes"]["field"]["StringValue"]),
+            (&json!(PRIVATE), &json!("flows"))
+        );
+        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    assert_eq!(reasons(&sqs), [("no-route".to_owned(), 15)].into(), "a copy deletes nothing");
+
+    let moved = ingress(&folder, &[&arguments[..], &["--delete"]].concat(), &[]).await;
+    assert!(stdout(&moved).contains("0 copied, 12 copied before, 3 not selected, 12 deleted"), "{moved:?}");
+    assert_eq!(sqs.on("unrouted").len(), 3);
+}
+
+#[tokio::test]
+async fn message_is_not_deleted_if_its_copy_fails() {
+    let sqs = sqs(&[("flows", "no-route", 5)]).await;
+    let folder = folder_of(&sqs.info(&ROUTES));
+    fs::write(folder.path().join("copies"), "a file where the folder should be").unwrap();
+    write_aws(folder.path(), "echo 'upload failed: AccessDenied' >&2; exit 1");
+
+    for to in ["copies", "s3://a-bucket/prefix"] {
+        let output = ingress(&folder, &["export", "--to", to, "--delete", "--apply"], &[]).await;
+
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stdout(&output).contains("stopped"), "{output:?}");
+        assert_eq!(reasons(&sqs), [("no-route".to_owned(), 5)].into());
+    }
+}
