@@ -95,8 +95,8 @@ sam-local: build ## runs the function in Docker with EVENT=events/… (default: 
 ifdef SECRET
 deliver: export APP_SECRET = $(SECRET)
 endif
-deliver: ## signs and delivers one sample: EVENT=events/… [URL=…] [SECRET=… or the variable APP_SECRET]
-	$(INGRESS) deliver "$(EVENT)" $(if $(URL),--url "$(URL)")
+deliver: ## signs and delivers one sample: EVENT=events/… or BODY=file [URL=…] [SECRET=… or the variable APP_SECRET]
+	$(INGRESS) deliver $(if $(BODY),--body "$(BODY)","$(EVENT)") $(if $(URL),--url "$(URL)")
 
 .PHONY: verify
 verify: ## checks an endpoint with requests like those of Meta: [URL=…] [STACK=… or NO_STACK=1] (default: the local deployment)

@@ -11,7 +11,10 @@ use ingress_tools::{
     },
     meta::deliver::Endpoint,
     queues::{scan::Filter, selection::Field, waiting::Destination},
-    subscribe::graph::{GRAPH_URL, Id},
+    subscribe::{
+        OverrideGoal,
+        graph::{GRAPH_URL, Id},
+    },
 };
 use whatsapp_webhook::routes::CATCH_ALL;
 
@@ -62,6 +65,9 @@ stack may own such a queue. The command receives no message.
 );
 
 const SUBSCRIBE_HELP: &str = "\
+Meta sends events about messages to the callback URL of the phone number, else of the account, else of the app. An
+override that leads elsewhere is shown: the stack receives none of its events.
+
 The stack is the one that --stack or the variable STACK names, else the one that `sam deploy --guided` saved in
 samconfig.toml.
 
@@ -138,11 +144,15 @@ pub(crate) enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Signs a sample and delivers it over HTTP, as Meta would.
+    /// Signs a sample, or a body of your own, and delivers it over HTTP, as Meta would.
     #[command(after_help = SECRETS_HELP)]
     Deliver {
         /// The sample, such as events/messages-text.json.
-        event: PathBuf,
+        #[arg(required_unless_present = "body")]
+        event: Option<PathBuf>,
+        /// Deliver the bytes of this file as the body of a notification, instead of a sample.
+        #[arg(long, conflicts_with = "event")]
+        body: Option<PathBuf>,
         /// The callback URL; by default that of the running local stack.
         #[arg(long)]
         url: Option<String>,
@@ -344,6 +354,10 @@ pub(crate) struct SubscribeArguments {
     /// The fields to subscribe to; by default all with a queue.
     #[arg(long, value_delimiter = ',', value_parser = parse_field_name)]
     pub(crate) fields: Option<Vec<String>>,
+    /// Clear overrides of the accounts and their phone numbers that lead elsewhere, or set those of the accounts to the
+    /// callback URL and clear those of the numbers; by default they are kept.
+    #[arg(long, requires = "accounts")]
+    pub(crate) overrides: Option<OverrideGoal>,
     /// Unsubscribe from all other fields; by default they are kept.
     #[arg(long)]
     pub(crate) replace: bool,

@@ -115,8 +115,15 @@ fn load_samples(files: &[PathBuf]) -> Result<Vec<Sample>, SampleError> {
     }
 }
 
-pub(crate) async fn deliver(event: &Path, url: Option<String>) -> Result<bool, CommandError> {
-    let sample = Sample::load(event)?;
+pub(crate) async fn deliver(
+    event: Option<&Path>,
+    body: Option<&Path>,
+    url: Option<String>,
+) -> Result<bool, CommandError> {
+    let sample = match (event, body) {
+        (Some(event), _) => Sample::load(event)?,
+        (None, body) => Sample::load_body(body.unwrap_or(Path::new("")))?,
+    };
     let (url, secrets) = if let Some(url) = url {
         (url, samples::secrets())
     } else {
@@ -230,6 +237,7 @@ pub(crate) async fn subscribe(arguments: SubscribeArguments) -> Result<bool, Com
         callback_url: arguments.url.unwrap_or_else(|| info.callback_url.clone()),
         fields: arguments.fields,
         replace: arguments.replace,
+        overrides: arguments.overrides,
         queues_by_field: subscribe::Goal::queues_by_field(&info),
     };
     let mut plan = goal.plan(&graph, &tokens).await?;
@@ -239,7 +247,13 @@ pub(crate) async fn subscribe(arguments: SubscribeArguments) -> Result<bool, Com
         plan = goal.plan(&graph, &tokens).await?;
     }
     if arguments.json {
-        println!("{}", json!({ "applied": applied, "done": plan.is_done(), "plan": plan }));
+        println!(
+            "{}",
+            json!({
+                "applied": applied, "done": plan.is_done(), "plan": plan,
+                "fields_without_queue": plan.fields_without_queue(), "lacks_standby": plan.lacks_standby(),
+            })
+        );
     } else {
         report::plan(&plan, applied);
     }
@@ -400,19 +414,19 @@ pub(crate) async fn restore_queue(
 ) -> Result<bool, CommandError> {
     let info = stack.info().await?;
     report::stack(&info, json);
-    let url = info.queue_urls.get(route).ok_or_else(|| CommandError::UnknownRoute(route.to_owned()))?;
+    let urls = info.queue_urls().remove(route).ok_or_else(|| CommandError::UnknownRoute(route.to_owned()))?;
     let declared = Declared::of(&info, &AwsCli::of(&info)).await?;
-    if !declared::is_declared(&declared, url) {
-        return Err(CommandError::OtherStack { route: route.to_owned(), url: url.clone() });
+    if !urls.iter().any(|url| declared::is_declared(&declared, url)) {
+        return Err(CommandError::OtherStack { route: route.to_owned(), url: urls.join(", ") });
     }
-    let plan = declared::plan_restoration(&info, &declared, url).await?;
+    let plan = declared::plan_restoration(&info, &declared, &urls).await?;
     if !json {
         report::restorations(&plan, apply);
     }
     let mut left = plan.len();
     if apply && !plan.is_empty() {
-        declared::restore(&info, &declared, url, &plan, report::name_is_blocked).await?;
-        let remaining = declared::plan_restoration(&info, &declared, url).await?;
+        declared::restore(&info, &declared, &plan, report::name_is_blocked).await?;
+        let remaining = declared::plan_restoration(&info, &declared, &urls).await?;
         left = remaining.len();
         if !json {
             report::remaining(&remaining);

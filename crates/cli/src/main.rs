@@ -20,7 +20,7 @@ use crate::{
 async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Sign { files, check } => sign(&files, check),
-        Command::Deliver { event, url } => deliver(&event, url).await,
+        Command::Deliver { event, body, url } => deliver(event.as_deref(), body.as_deref(), url).await,
         Command::Run { once, events, python } => run(once, &events, &python).await,
         Command::Verify { url, stack, no_stack, json } => verify(url, &stack, no_stack, json).await,
         Command::Subscribe(arguments) => subscribe(arguments).await,

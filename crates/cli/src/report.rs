@@ -23,7 +23,7 @@ use crate::{
         transfer::{MoveCounts, TransferReport},
         waiting::{ExportReport, GroupCount, ReceiveEffect},
     },
-    subscribe::{FieldAction, Plan},
+    subscribe::{AccountPlan, FieldAction, OverrideAction, Plan, STANDBY},
     verify::{Check, Finding},
 };
 
@@ -99,6 +99,9 @@ pub(crate) fn count_change(queue: &str, before: usize, after: usize) {
 pub(crate) fn usage(callback_url: &str, curl: &str, environment: &[(&str, &str)]) {
     println!("\n{HEADING}callback URL{HEADING:#}  {callback_url}");
     println!("\n{HEADING}try{HEADING:#}\n{curl}");
+    println!(
+        "\n{HEADING}your own body{HEADING:#}  in another terminal, run `make deliver BODY=FILE` (`ingress deliver --body FILE`)"
+    );
     let mut variables = String::new();
     for (name, value) in environment {
         let _ = write!(variables, " {name}={value}");
@@ -164,15 +167,18 @@ pub fn plan(plan: &Plan, applied: bool) {
             if field.queues.is_empty() { "- (the catch-all queue)".to_owned() } else { field.queues.join(", ") };
         println!("{:width$}  {style}{state:22}{style:#}  {queues}", field.field);
     }
-    if !plan.accounts.is_empty() {
-        println!("\n{HEADING}{:16}  subscribed{HEADING:#}", "account");
+    let without_queue = plan.fields_without_queue();
+    if !without_queue.is_empty() {
+        println!("\nwithout a queue of their own, so stored on the catch-all queue: {}", without_queue.join(", "));
+    }
+    if plan.lacks_standby() {
+        println!(
+            "\n{STANDBY}: while Meta Business Agent answers a chat, the customer's messages arrive under this field instead \
+             of messages.\nIf it may be on, add the queue of {STANDBY} to the stack, and subscribe to the field."
+        );
     }
     for account in &plan.accounts {
-        let (style, state) = if account.is_subscribed { (Style::new(), "yes") } else { (SUCCESS, "no, to be added") };
-        println!("{:16}  {style}{state}{style:#}", account.account.to_string());
-        if let Some(url) = &account.override_callback_uri {
-            println!("{:16}  {FAILURE}but Meta sends events about messages to {url}{FAILURE:#}", "");
-        }
+        print_account(plan, account);
     }
     println!();
     match (applied, plan.is_done()) {
@@ -186,6 +192,37 @@ pub fn plan(plan: &Plan, applied: bool) {
         (false, false) => {
             println!("nothing was changed: apply the changes with --apply (`make subscribe APPLY=1 ...`)");
         }
+    }
+}
+
+/// Prints the subscription and the overrides of an account and its phone numbers.
+fn print_account(plan: &Plan, account: &AccountPlan) {
+    let (style, state) = if account.is_subscribed { (Style::new(), "yes") } else { (SUCCESS, "no, to be added") };
+    println!("\n{HEADING}account{HEADING:#}       {}", account.account);
+    println!("subscribed    {style}{state}{style:#}");
+    print_override(plan, "override", account.override_callback_uri.as_deref(), account.override_action);
+    for number in &account.numbers {
+        let receives = number.receives.as_deref().unwrap_or("none");
+        let is_own = receives == plan.callback_url;
+        let style = if is_own { Style::new() } else { FAILURE };
+        let note = if is_own { "" } else { ": the stack receives no events about messages of this number" };
+        println!("{HEADING}phone number{HEADING:#}  {}  events go to {style}{receives}{style:#}{note}", number.number);
+        print_override(plan, "  override", number.override_callback_uri.as_deref(), number.override_action);
+    }
+}
+
+fn print_override(plan: &Plan, label: &str, current: Option<&str>, action: OverrideAction) {
+    let to_do = match action {
+        OverrideAction::Keep => String::new(),
+        OverrideAction::Clear => format!(", {SUCCESS}to be cleared{SUCCESS:#}"),
+        OverrideAction::Set => format!(", {SUCCESS}to be set to {}{SUCCESS:#}", plan.callback_url),
+    };
+    match current {
+        None if to_do.is_empty() => (),
+        Some(url) if url != plan.callback_url => {
+            println!("{label:12}  {FAILURE}{url}, which leads elsewhere{FAILURE:#}{to_do}")
+        }
+        current => println!("{label:12}  {}{to_do}", current.unwrap_or("none")),
     }
 }
 

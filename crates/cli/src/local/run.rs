@@ -118,6 +118,8 @@ impl LocalRun {
         let StackInfo { aws_endpoint, region, access_key_id, secret_access_key, callback_url, .. } = &self.stack.info;
         let environment = [
             ("AWS_ENDPOINT_URL", aws_endpoint.as_str()),
+            // The AWS CLI version 1 and boto3 read only the second, and the AWS SDK for JavaScript only the first.
+            ("AWS_REGION", region.as_str()),
             ("AWS_DEFAULT_REGION", region),
             ("AWS_ACCESS_KEY_ID", access_key_id),
             ("AWS_SECRET_ACCESS_KEY", secret_access_key),

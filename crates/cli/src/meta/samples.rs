@@ -113,6 +113,22 @@ impl Sample {
         Self::from_text(path, text)
     }
 
+    /// Reads the body of a notification, which [`Signer::Meta`] signs.
+    pub fn load_body(path: &Path) -> Result<Self, SampleError> {
+        let body = fs::read(path).map_err(|source| SampleError::Unreadable { path: path.to_owned(), source })?;
+        let headers = [("accept", "*/*"), ("content-type", "application/json"), (signature::HEADER, "")];
+        Ok(Self {
+            // Unlike a sample, its name does not choose the signer.
+            name: format!("body {}", path.display()),
+            path: path.to_owned(),
+            text: String::new(),
+            method: "POST".to_owned(),
+            query: String::new(),
+            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            body,
+        })
+    }
+
     /// Parses an event. `path` gives the sample its name and is not read.
     pub fn from_text(path: &Path, text: String) -> Result<Self, SampleError> {
         let event: Event = serde_json::from_str(&text)

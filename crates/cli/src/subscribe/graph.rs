@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use reqwest::{Client, Method, Url, redirect::Policy};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::json;
 use thiserror::Error;
 use whatsapp_webhook::signature;
 
@@ -118,6 +119,46 @@ pub struct App {
     pub id: String,
 }
 
+/// A phone number of an account.
+#[derive(Debug, Clone, Deserialize)]
+pub struct PhoneNumber {
+    /// The id of the phone number.
+    pub id: String,
+    /// The callback URLs of the levels.
+    #[serde(default)]
+    pub webhook_configuration: WebhookConfiguration,
+}
+
+/// The callback URLs that an app has set for a phone number and above it. Meta uses the
+/// [most specific one](https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/override/).
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct WebhookConfiguration {
+    /// The URL of the number.
+    #[serde(default)]
+    pub phone_number: Option<String>,
+    /// The URL of the account.
+    #[serde(default)]
+    pub whatsapp_business_account: Option<String>,
+    /// The URL of the app.
+    #[serde(default)]
+    pub application: Option<String>,
+}
+
+/// A callback URL and its verify token.
+#[derive(Clone, Copy)]
+pub struct Callback<'c> {
+    /// The URL.
+    pub url: &'c str,
+    /// The verify token of the function.
+    pub verify_token: &'c str,
+}
+
+impl fmt::Debug for Callback<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Callback").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
 /// A call to Meta that failed.
 #[derive(Debug, Error)]
 pub enum GraphError {
@@ -206,18 +247,63 @@ impl Graph {
 
     /// Returns the apps to which Meta sends the events of an account.
     pub async fn subscribed_apps(&self, account: &Id, token: &Token) -> Result<Vec<SubscribedApp>, GraphError> {
-        let (mut apps, mut after) = (Vec::new(), String::new());
+        self.list(&format!("{account}/subscribed_apps"), token, &[]).await
+    }
+
+    /// Returns the phone numbers of an account, with the callback URLs of each level as the app of the token sees them.
+    pub async fn phone_numbers(&self, account: &Id, token: &Token) -> Result<Vec<PhoneNumber>, GraphError> {
+        self.list(&format!("{account}/phone_numbers"), token, &[("fields", "id,webhook_configuration")]).await
+    }
+
+    /// Sets or clears the callback URL of an account, and subscribes the app of the token to it.
+    pub async fn override_account(
+        &self,
+        account: &Id,
+        token: &Token,
+        callback: Option<Callback<'_>>,
+    ) -> Result<(), GraphError> {
+        // Without parameters, Meta removes the override.
+        let parameters = callback
+            .map(|Callback { url, verify_token }| vec![("override_callback_uri", url), ("verify_token", verify_token)]);
+        self.post(&format!("{account}/subscribed_apps"), token, &parameters.unwrap_or_default()).await
+    }
+
+    /// Sets or clears the callback URL of a phone number.
+    pub async fn override_number(
+        &self,
+        number: &str,
+        token: &Token,
+        callback: Option<Callback<'_>>,
+    ) -> Result<(), GraphError> {
+        let configuration = match callback {
+            Some(Callback { url, verify_token }) => {
+                json!({ "override_callback_uri": url, "verify_token": verify_token })
+            }
+            // An empty URL removes the override.
+            None => json!({ "override_callback_uri": "" }),
+        };
+        self.post(number, token, &[("webhook_configuration", &configuration.to_string())]).await
+    }
+
+    /// Returns the items of all pages of a list.
+    async fn list<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        token: &Token,
+        parameters: &[(&str, &str)],
+    ) -> Result<Vec<T>, GraphError> {
+        let (mut items, mut after) = (Vec::new(), String::new());
         for _ in 0..MAX_PAGES {
-            let parameters: &[_] = if after.is_empty() { &[] } else { &[("after", after.as_str())] };
-            let page: Page<SubscribedApp> =
-                self.call(Method::GET, &format!("{account}/subscribed_apps"), token, parameters).await?;
-            apps.extend(page.data);
+            let cursor = (!after.is_empty()).then_some(("after", after.as_str()));
+            let parameters: Vec<_> = parameters.iter().copied().chain(cursor).collect();
+            let page: Page<T> = self.call(Method::GET, path, token, &parameters).await?;
+            items.extend(page.data);
             match page.paging {
                 Some(Paging { cursors: Some(Cursors { after: Some(next) }), next: Some(_) }) => after = next,
                 _ => break,
             }
         }
-        Ok(apps)
+        Ok(items)
     }
 
     /// Subscribes the app of the token to the events of an account.

@@ -10,8 +10,11 @@ use whatsapp_webhook::{credentials::AppCredentials, routes::CATCH_ALL};
 use crate::{
     aws::stack_info::StackInfo,
     queues::probe_queue::FIELD,
-    subscribe::graph::{Graph, GraphError, Id, OBJECT, Subscription, Token},
+    subscribe::graph::{Callback, Graph, GraphError, Id, OBJECT, PhoneNumber, SubscribedApp, Subscription, Token},
 };
+
+/// The field of customers' messages while Meta Business Agent answers a chat.
+pub const STANDBY: &str = "standby";
 
 /// The subscriptions that an app should have.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub struct Goal {
     pub fields: Option<Vec<String>>,
     /// Whether to unsubscribe from all other fields.
     pub replace: bool,
+    /// What to do about overrides of accounts and phone numbers that lead elsewhere. `None` means to keep them.
+    pub overrides: Option<OverrideGoal>,
     /// The queues of each field with a queue.
     pub queues_by_field: BTreeMap<String, Vec<String>>,
 }
@@ -81,6 +86,44 @@ pub struct AccountPlan {
     pub is_subscribed: bool,
     /// Another callback URL for the account's events about messages, if one is set.
     pub override_callback_uri: Option<String>,
+    /// The action for this override.
+    pub override_action: OverrideAction,
+    /// The phone numbers of the account.
+    pub numbers: Vec<NumberPlan>,
+}
+
+/// The plan for one phone number.
+#[derive(Debug, Serialize)]
+pub struct NumberPlan {
+    /// The id of the phone number.
+    pub number: String,
+    /// Another callback URL for the number's events about messages, if one is set.
+    pub override_callback_uri: Option<String>,
+    /// The action for this override.
+    pub override_action: OverrideAction,
+    /// The URL that Meta sends the number's events about messages to now: that of the number, the account or the app.
+    pub receives: Option<String>,
+}
+
+/// What to do about overrides that lead elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OverrideGoal {
+    /// Remove them, so that the app's callback URL applies.
+    Clear,
+    /// Set the callback URL as the override of each account, and remove those of its phone numbers.
+    Set,
+}
+
+/// The action for an override.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverrideAction {
+    /// Do nothing.
+    Keep,
+    /// Remove the override.
+    Clear,
+    /// Set it to the callback URL of the goal.
+    Set,
 }
 
 /// The access tokens for calls to Meta.
@@ -114,25 +157,57 @@ impl Goal {
     pub async fn plan(&self, graph: &Graph, tokens: &Tokens) -> Result<Plan, GraphError> {
         let subscriptions = graph.subscriptions(&self.app, &tokens.app).await?;
         let current = subscriptions.into_iter().find(|subscription| subscription.object == OBJECT);
+        let app_url = current.as_ref().map(|current| current.callback_url.clone());
+        let token = tokens.accounts.as_ref().unwrap_or(&tokens.app);
         let mut accounts = Vec::new();
         for account in &self.accounts {
-            let token = tokens.accounts.as_ref().unwrap_or(&tokens.app);
             let apps = graph.subscribed_apps(account, token).await?;
+            let numbers = graph.phone_numbers(account, token).await?;
             let own = apps.into_iter().find(|other| other.app.id == self.app.to_string());
-            accounts.push(AccountPlan {
-                account: account.clone(),
-                is_subscribed: own.is_some(),
-                override_callback_uri: own.and_then(|own| own.override_callback_uri),
-            });
+            accounts.push(self.plan_account(account, own, numbers, app_url.as_deref()));
         }
         Ok(Plan {
             app: self.app.clone(),
             fields: self.plan_fields(current.as_ref()),
             is_active: current.as_ref().is_some_and(|current| current.active),
-            current_callback_url: current.map(|current| current.callback_url),
+            current_callback_url: app_url,
             callback_url: self.callback_url.clone(),
             accounts,
         })
+    }
+
+    fn plan_account(
+        &self,
+        account: &Id,
+        own: Option<SubscribedApp>,
+        numbers: Vec<PhoneNumber>,
+        app_url: Option<&str>,
+    ) -> AccountPlan {
+        let is_subscribed = own.is_some();
+        let of_account = own.and_then(|own| own.override_callback_uri).filter(|url| !url.is_empty());
+        let leads_elsewhere = |url: Option<&String>| url.is_some_and(|url| *url != self.callback_url);
+        let numbers = numbers.into_iter().map(|PhoneNumber { id, webhook_configuration }| {
+            let of_number = webhook_configuration.phone_number.filter(|url| !url.is_empty());
+            let is_removed = self.overrides.is_some() && leads_elsewhere(of_number.as_ref());
+            NumberPlan {
+                number: id,
+                override_action: if is_removed { OverrideAction::Clear } else { OverrideAction::Keep },
+                receives: of_number.as_deref().or(of_account.as_deref()).or(app_url).map(str::to_owned),
+                override_callback_uri: of_number,
+            }
+        });
+        let override_action = match self.overrides {
+            Some(OverrideGoal::Clear) if leads_elsewhere(of_account.as_ref()) => OverrideAction::Clear,
+            Some(OverrideGoal::Set) if of_account.as_ref() != Some(&self.callback_url) => OverrideAction::Set,
+            _ => OverrideAction::Keep,
+        };
+        AccountPlan {
+            account: account.clone(),
+            is_subscribed,
+            override_action,
+            numbers: numbers.collect(),
+            override_callback_uri: of_account,
+        }
     }
 
     fn plan_fields(&self, current: Option<&Subscription>) -> Vec<FieldPlan> {
@@ -158,6 +233,21 @@ impl Goal {
     }
 }
 
+impl FieldAction {
+    /// Whether the app is subscribed to the field after the plan is applied.
+    fn is_subscribed(self) -> bool {
+        matches!(self, Self::Keep | Self::Subscribe)
+    }
+}
+
+impl AccountPlan {
+    fn is_done(&self) -> bool {
+        let is_kept = |action| action == OverrideAction::Keep;
+        let mut numbers = self.numbers.iter();
+        self.is_subscribed && is_kept(self.override_action) && numbers.all(|number| is_kept(number.override_action))
+    }
+}
+
 impl Plan {
     /// Whether the app's subscription is as it should be.
     #[must_use]
@@ -170,19 +260,46 @@ impl Plan {
     /// Whether app and accounts are as they should be.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.is_app_done() && self.accounts.iter().all(|account| account.is_subscribed)
+        self.is_app_done() && self.accounts.iter().all(AccountPlan::is_done)
+    }
+
+    /// Returns the fields that the app is or will be subscribed to, but that have no queue of their own.
+    #[must_use]
+    pub fn fields_without_queue(&self) -> Vec<&str> {
+        let without_queue = self.fields.iter().filter(|field| field.queues.is_empty() && field.action.is_subscribed());
+        without_queue.map(|field| field.field.as_str()).collect()
+    }
+
+    /// Whether the app receives messages, but not those that arrive under [`STANDBY`], on a queue of their own.
+    #[must_use]
+    pub fn lacks_standby(&self) -> bool {
+        let subscribed =
+            |name: &str| self.fields.iter().find(|field| field.field == name && field.action.is_subscribed());
+        subscribed("messages").is_some() && subscribed(STANDBY).is_none_or(|field| field.queues.is_empty())
     }
 
     /// Applies the plan. Subscribes the app before its accounts, because an account sends only the fields of the app.
     pub async fn apply(&self, graph: &Graph, tokens: &Tokens, verify_token: &str) -> Result<(), GraphError> {
         if !self.is_app_done() {
-            let belongs = |field: &&FieldPlan| matches!(field.action, FieldAction::Keep | FieldAction::Subscribe);
+            let belongs = |field: &&FieldPlan| field.action.is_subscribed();
             let fields: Vec<_> = self.fields.iter().filter(belongs).map(|field| field.field.clone()).collect();
             graph.subscribe(&self.app, &tokens.app, &self.callback_url, verify_token, &fields).await?;
         }
-        for account in self.accounts.iter().filter(|account| !account.is_subscribed) {
-            let token = tokens.accounts.as_ref().unwrap_or(&tokens.app);
-            graph.subscribe_account(&account.account, token).await?;
+        let token = tokens.accounts.as_ref().unwrap_or(&tokens.app);
+        let callback = Callback { url: &self.callback_url, verify_token };
+        for account in &self.accounts {
+            match account.override_action {
+                OverrideAction::Set => graph.override_account(&account.account, token, Some(callback)).await?,
+                OverrideAction::Clear => graph.override_account(&account.account, token, None).await?,
+                OverrideAction::Keep if !account.is_subscribed => {
+                    graph.subscribe_account(&account.account, token).await?;
+                }
+                OverrideAction::Keep => (),
+            }
+            // After the account, so that no event of a number goes to an old URL of the account.
+            for number in account.numbers.iter().filter(|number| number.override_action == OverrideAction::Clear) {
+                graph.override_number(&number.number, token, None).await?;
+            }
         }
         Ok(())
     }
@@ -226,6 +343,7 @@ mod tests {
             callback_url: "https://new.example/webhook".to_owned(),
             fields: fields.map(|fields| fields.iter().map(|&field| field.to_owned()).collect()),
             replace,
+            overrides: None,
             queues_by_field: Goal::queues_by_field(&StackInfo {
                 routes: StackInfo::routes_for_tests(
                     r#","messages":["a-stack-messages","a-stack-archive"],"messages.statuses":"a-stack-messages-statuses",

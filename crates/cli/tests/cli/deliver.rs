@@ -135,3 +135,34 @@ fn invalid_url_is_rejected() {
         assert!(matches!(Endpoint::new(url), Err(DeliverError::InvalidUrl { .. })), "{url}");
     }
 }
+
+#[tokio::test]
+async fn own_body_is_signed_and_sent_unchanged() {
+    let server = MockServer::start().await;
+    Mock::given(any()).respond_with(ResponseTemplate::new(200)).mount(&server).await;
+    let folder = tempfile::tempdir().unwrap();
+    let body = b"{\"entry\": [\"\\u00e4 \\/ \xff\"]}\n";
+    std::fs::write(folder.path().join("forged.json"), body).unwrap();
+    let ingress = async |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_ingress"));
+        command.current_dir(folder.path()).env("APP_SECRET", "an app secret");
+        command.args(["deliver", "--url", &server.uri()]).args(arguments).output().await.unwrap()
+    };
+
+    let output = ingress(&["--body", "forged.json"]).await;
+
+    assert!(output.status.success(), "{output:?}");
+    let [request] = server.received_requests().await.unwrap().try_into().unwrap();
+    assert_eq!((request.method.as_str(), request.body.as_slice()), ("POST", body.as_slice()));
+    assert!(is_signed_with("an app secret", &request));
+    assert_eq!(request.headers["content-type"], "application/json");
+    assert_eq!(ingress(&["a-sample.json", "--body", "forged.json"]).await.status.code(), Some(2));
+    assert_eq!(ingress(&[]).await.status.code(), Some(2));
+}
+
+#[test]
+fn version_is_printed() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ingress")).arg("--version").output().unwrap();
+
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), concat!("ingress ", env!("CARGO_PKG_VERSION"), "\n"));
+}

@@ -72,6 +72,7 @@ impl Meta {
         let bearer = request.headers["authorization"].to_str().unwrap().trim_start_matches("Bearer ").to_owned();
         let apps = format!("/v25.0/{APP}/subscriptions");
         let accounts = format!("/v25.0/{ACCOUNT}/subscribed_apps");
+        let numbers = format!("/v25.0/{ACCOUNT}/phone_numbers");
         match (request.method.as_str(), request.url.path()) {
             (_, path) if path == apps && bearer != format!("{APP}|{}", self.app_secret) => {
                 // Meta quotes tokens in some errors.
@@ -93,8 +94,12 @@ impl Meta {
                 self.changes += 1;
                 Ok(json!({ "success": true }))
             }
-            (_, path) if path == accounts && bearer != ACCESS_TOKEN => {
+            (_, path) if [&accounts, &numbers].iter().any(|known| *known == path) && bearer != ACCESS_TOKEN => {
                 Err((190, format!("Error validating access token: {bearer}")))
+            }
+            ("GET", path) if path == numbers => {
+                assert_eq!(member("fields"), "id,webhook_configuration");
+                Ok(json!({ "data": [{ "id": "106540352242922" }] }))
             }
             (_, path) if path == accounts => {
                 let secret = if self.is_token_of_other_app { "another app's" } else { &self.app_secret };
