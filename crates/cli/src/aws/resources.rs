@@ -1,8 +1,11 @@
 //! Reads the resources of a stack and its nested stacks, with the properties that their templates declare.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use futures_util::future::try_join3;
+use futures_util::{
+    future::try_join3,
+    stream::{self, StreamExt, TryStreamExt},
+};
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -13,9 +16,13 @@ use super::{
 
 const NESTED_STACK: &str = "AWS::CloudFormation::Stack";
 /// The types that are read, each with the name of the only property that is resolved, or all if it is empty. Other
-/// properties of alarms may use functions that are not supported.
-const TYPES: [(&str, &str); 3] =
-    [("AWS::SQS::Queue", ""), ("AWS::SQS::QueuePolicy", ""), ("AWS::CloudWatch::Alarm", "AlarmActions")];
+/// properties of alarms and stacks may use functions that are not supported.
+const TYPES: [(&str, &str); 4] = [
+    ("AWS::SQS::Queue", ""),
+    ("AWS::SQS::QueuePolicy", ""),
+    ("AWS::CloudWatch::Alarm", "AlarmActions"),
+    (NESTED_STACK, "TemplateURL"),
+];
 
 /// A resource of a stack.
 #[derive(Debug, Clone)]
@@ -49,38 +56,97 @@ pub enum ResourcesError {
 /// Logical id, physical id, type, status.
 type ListedResource = (String, Option<String>, String, String);
 
+/// The members of a stack's description that are read.
+const DESCRIPTION: &str = "{id: StackId, name: StackName, parameters: Parameters, tags: Tags}";
+/// Each call is a process of its own.
+const MAX_PARALLEL_CALLS: usize = 8;
+
 /// Reads the queues, queue policies and alarms of a stack and its nested stacks.
 pub(crate) async fn read(aws: &AwsCli, region: &str, stack: &str) -> Result<Vec<Resource>, ResourcesError> {
-    let mut stacks = VecDeque::from([stack.to_owned()]);
-    let mut resources = Vec::new();
-    while let Some(stack) = stacks.pop_front() {
-        let call = |operation| ["cloudformation", operation, "--stack-name", stack.as_str()];
-        let description = "Stacks[0].{id: StackId, name: StackName, parameters: Parameters, tags: Tags}";
-        let processed = [&call("get-template")[..], &["--template-stage", "Processed"]].concat();
-        let (described, listed, body): (Value, Vec<ListedResource>, Value) = try_join3(
-            aws.call(region, &call("describe-stacks"), description),
-            aws.call(
-                region,
-                &call("list-stack-resources"),
-                "StackResourceSummaries[].[LogicalResourceId, PhysicalResourceId, ResourceType, ResourceStatus]",
-            ),
-            aws.call(region, &processed, "TemplateBody"),
-        )
-        .await?;
-        let in_stack = |source| ResourcesError::Template { stack: stack.clone(), source };
-        let document = parse(body).map_err(in_stack)?;
-        let listed: Vec<_> = listed.into_iter().filter(|(.., status)| status != "DELETE_COMPLETE").collect();
-        stacks.extend(listed.iter().filter(|(_, _, kind, _)| kind == NESTED_STACK).filter_map(|each| each.1.clone()));
-        let stack_tags = pairs(&described["tags"], "Key", "Value").collect();
-        let template = Template::new(document, scope(&described, &listed, region));
-        for (logical_id, physical_id, kind, _) in listed {
-            let Some((_, property)) = TYPES.into_iter().find(|(name, _)| *name == kind) else { continue };
-            let properties = template.properties(&logical_id, property).map_err(in_stack)?;
-            let physical_id = physical_id.unwrap_or_default();
-            resources.push(Resource { kind, physical_id, properties, stack_tags: BTreeMap::clone(&stack_tags) });
+    let call = ["cloudformation", "describe-stacks", "--stack-name", stack];
+    let query = format!("Stacks[0].{DESCRIPTION}");
+    let (root, listed, template): (Value, _, _) =
+        try_join3(aws.call(region, &call, &query), list(aws, region, stack), template(aws, region, stack)).await?;
+    let (mut resources, mut nested) = resources_of(&root, &listed, template, region)?;
+    // One call describes all nested stacks. Without the permission for all stacks, each is described by its own call.
+    let query = format!("Stacks[?RootId=='{}'].{DESCRIPTION}", root["id"].as_str().unwrap_or_default());
+    let mut described: Vec<Value> = Vec::new();
+    if !nested.is_empty() {
+        described = aws.call(region, &["cloudformation", "describe-stacks"], &query).await.unwrap_or_default();
+    }
+    let mut templates = BTreeMap::<String, Value>::new();
+    while !nested.is_empty() {
+        let read = nested.iter().map(async |stack| {
+            let call = ["cloudformation", "describe-stacks", "--stack-name", &stack.id];
+            let description = match described.iter().find(|other| other["id"] == stack.id.as_str()) {
+                Some(description) => description.clone(),
+                None => aws.call(region, &call, &format!("Stacks[0].{DESCRIPTION}")).await?,
+            };
+            Ok::<_, ResourcesError>((description, list(aws, region, &stack.id).await?))
+        });
+        let read: Vec<_> = stream::iter(read).buffered(MAX_PARALLEL_CALLS).try_collect().await?;
+        let mut next = Vec::new();
+        for (stack, (description, listed)) in nested.iter().zip(read) {
+            // The stacks of a loop have the same template.
+            let document = match templates.get(&stack.template_url) {
+                Some(document) => document.clone(),
+                None => template(aws, region, &stack.id).await?,
+            };
+            templates.insert(stack.template_url.clone(), document.clone());
+            let (of_stack, of_next) = resources_of(&description, &listed, document, region)?;
+            resources.extend(of_stack);
+            next.extend(of_next);
         }
+        nested = next;
     }
     Ok(resources)
+}
+
+/// A stack that is a resource of another.
+struct NestedStack {
+    id: String,
+    template_url: String,
+}
+
+async fn list(aws: &AwsCli, region: &str, stack: &str) -> Result<Vec<ListedResource>, AwsCliError> {
+    let call = ["cloudformation", "list-stack-resources", "--stack-name", stack];
+    let query = "StackResourceSummaries[].[LogicalResourceId, PhysicalResourceId, ResourceType, ResourceStatus]";
+    let listed: Vec<ListedResource> = aws.call(region, &call, query).await?;
+    Ok(listed.into_iter().filter(|(.., status)| status != "DELETE_COMPLETE").collect())
+}
+
+async fn template(aws: &AwsCli, region: &str, stack: &str) -> Result<Value, AwsCliError> {
+    let call = ["cloudformation", "get-template", "--stack-name", stack, "--template-stage", "Processed"];
+    aws.call(region, &call, "TemplateBody").await
+}
+
+/// Returns the resources of one stack, and its nested stacks.
+fn resources_of(
+    described: &Value,
+    listed: &[ListedResource],
+    template_body: Value,
+    region: &str,
+) -> Result<(Vec<Resource>, Vec<NestedStack>), ResourcesError> {
+    let in_stack = |source| {
+        let stack = described["name"].as_str().unwrap_or_default().to_owned();
+        ResourcesError::Template { stack, source }
+    };
+    let stack_tags: BTreeMap<_, _> = pairs(&described["tags"], "Key", "Value").collect();
+    let template = Template::new(parse(template_body).map_err(in_stack)?, scope(described, listed, region));
+    let (mut resources, mut nested) = (Vec::new(), Vec::new());
+    for (logical_id, physical_id, kind, _) in listed {
+        let Some((_, property)) = TYPES.into_iter().find(|(name, _)| name == kind) else { continue };
+        let properties = template.properties(logical_id, property).map_err(in_stack)?;
+        let physical_id = physical_id.clone().unwrap_or_default();
+        if kind == NESTED_STACK {
+            let template_url = properties[property].as_str().unwrap_or(&physical_id).to_owned();
+            nested.push(NestedStack { id: physical_id, template_url });
+        } else {
+            let stack_tags = stack_tags.clone();
+            resources.push(Resource { kind: kind.clone(), physical_id, properties, stack_tags });
+        }
+    }
+    Ok((resources, nested))
 }
 
 /// Returns the values that references of a stack resolve to.

@@ -211,34 +211,38 @@ impl DeclaredQueue {
     }
 }
 
-/// Plans the changes that make a queue and its dead-letter queue equal to the template, in the order of their application.
+/// Plans the changes that make queues and their dead-letter queues equal to the template, in the order of their application.
+/// Queues that the template does not declare are left out.
 pub async fn plan_restoration(
     stack: &StackInfo,
     declared: &Declared,
-    url: &str,
+    urls: &[&str],
 ) -> Result<Vec<Restoration>, QueueError> {
-    let queue = Queue::new(&sqs_client(stack), url);
+    let client = sqs_client(stack);
     let mut plan = Vec::new();
-    let Some(of_template) = declared.queue(&queue.name) else { return Ok(plan) };
-    if let Some(dead) = of_template.dead_letter_queue().and_then(|name| declared.queue(&name)) {
-        plan.extend(dead.plan(&queue.sibling(&dead.name)).await?);
+    for url in urls {
+        let queue = Queue::new(&client, url);
+        let Some(of_template) = declared.queue(&queue.name) else { continue };
+        if let Some(dead) = of_template.dead_letter_queue().and_then(|name| declared.queue(&name)) {
+            plan.extend(dead.plan(&queue.sibling(&dead.name)).await?);
+        }
+        plan.extend(of_template.plan(&queue).await?);
     }
-    plan.extend(of_template.plan(&queue).await?);
     Ok(plan)
 }
 
-/// Applies a plan of [`plan_restoration`] for the queue with this URL.
+/// Applies a plan of [`plan_restoration`]. Calls `on_wait` while SQS does not accept a name yet.
 pub async fn restore(
     stack: &StackInfo,
     declared: &Declared,
-    url: &str,
     plan: &[Restoration],
     mut on_wait: impl FnMut(&str),
 ) -> Result<(), QueueError> {
-    let queue = Queue::new(&sqs_client(stack), url);
+    // The queues of a stack are in one account.
+    let catch_all = Queue::new(&sqs_client(stack), &stack.routes.catch_all().url);
     for Restoration { queue: name, create, .. } in plan {
         if let Some(of_template) = declared.queue(name) {
-            of_template.restore(&queue.sibling(name), *create, &mut on_wait).await?;
+            of_template.restore(&catch_all.sibling(name), *create, &mut on_wait).await?;
         }
     }
     Ok(())

@@ -16,7 +16,6 @@ use aws_sdk_sqs::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use whatsapp_webhook::routes::CATCH_ALL;
 
 use super::{
     backlog::QueueDepth,
@@ -106,12 +105,13 @@ impl FromStr for Destination {
 }
 
 impl WaitingQueue {
-    /// Returns the queue of a route, or the queue with this name in the account of the stack.
+    /// Returns the queue of a route with one queue, or else the queue with this name in the account of the stack.
     #[must_use]
     pub fn find(stack: &StackInfo, route_or_name: &str) -> Self {
-        let catch_all = stack.queue_urls.get(CATCH_ALL).map_or("", String::as_str);
-        let url = stack.queue_urls.get(route_or_name);
-        let url = url.cloned().unwrap_or_else(|| sibling_url(catch_all, route_or_name));
+        let url = match stack.queue_urls().get(route_or_name).map(Vec::as_slice) {
+            Some([url]) => (*url).to_owned(),
+            _ => sibling_url(&stack.routes.catch_all().url, route_or_name),
+        };
         Self(Queue::new(&sqs_client(stack), &url))
     }
 

@@ -11,19 +11,19 @@ use ingress_tools::{aws::stack_info::StackInfo, local::stack::Stack};
 use serde_json::{Value, json};
 use tokio::{process::Command, time::sleep};
 
-use crate::{TURN, assert_output, ingress, root};
+use crate::{TURN, assert_output, ingress, json_in, root};
 
 /// Longer than the visibility timeout of the messages that a killed run received.
 const REAPPEARED_AFTER: Duration = Duration::from_secs(32);
 
-fn client(info: &StackInfo) -> Client {
+pub(crate) fn client(info: &StackInfo) -> Client {
     let key = Credentials::new(&info.access_key_id, &info.secret_access_key, None, None, "test");
     let config = Config::builder().behavior_version(BehaviorVersion::latest()).region(Region::new("us-east-1"));
     Client::from_conf(config.endpoint_url(&info.aws_endpoint).credentials_provider(key).build())
 }
 
 /// Returns the URL of a queue of the stack.
-fn url(info: &StackInfo, name: &str) -> String {
+pub(crate) fn url(info: &StackInfo, name: &str) -> String {
     let (account, _) = info.routes.catch_all().url.rsplit_once('/').unwrap();
     format!("{account}/whatsapp-ingress-{name}")
 }
@@ -79,7 +79,7 @@ fn numbered(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{prefix}{number:03}")).collect()
 }
 
-async fn run(stack: &Stack, arguments: &[&str]) -> (String, bool) {
+pub(crate) async fn run(stack: &Stack, arguments: &[&str]) -> (String, bool) {
     let output = ingress(stack, arguments, &[]).await;
     let text = [output.stdout, output.stderr].concat();
     (String::from_utf8(text).unwrap(), output.status.success())
@@ -98,21 +98,28 @@ async fn messages_are_counted_and_moved() {
     put(&sqs, &at("unrouted"), &numbered("diverted-", 12), &misplaced).await;
 
     let table = run(&stack, &["queues"]).await;
-    assert_output(table.clone(), true, &["messages.statuses", "CloudWatch has no age"]);
+    assert_output(
+        table.clone(),
+        true,
+        &["messages.statuses", "CloudWatch has no age", "account 000000000000  region us-east-1"],
+    );
     let lines: Vec<Vec<&str>> = table.0.lines().map(|line| line.split_whitespace().collect()).collect();
     let line = |name: &str| lines.iter().find(|line| line.first() == Some(&name)).unwrap().clone();
     assert_eq!(
         line("whatsapp-ingress-security"),
-        ["whatsapp-ingress-security", "3", "0", "0", "-", "14", "-", "security"]
+        ["whatsapp-ingress-security", "there", "3", "0", "0", "-", "14", "-", "security"]
     );
-    assert_eq!(line("whatsapp-ingress-unrouted"), ["whatsapp-ingress-unrouted", "17", "0", "0", "-", "-", "-", "*"]);
+    assert_eq!(
+        line("whatsapp-ingress-unrouted"),
+        ["whatsapp-ingress-unrouted", "there", "17", "0", "0", "-", "-", "-", "*"]
+    );
     assert_ages(&stack).await;
     assert_other_queues(&stack, &sqs).await;
 
     let dry = run(&stack, &["redrive", "--field", "security"]).await;
     assert_output(dry, true, &["whatsapp-ingress-security-dead: 14 visible", "whatsapp-ingress-security: 3 visible"]);
     let dry = run(&stack, &["reroute", "--field", "security", "--json"]).await;
-    let counted: Value = serde_json::from_str(&dry.0).unwrap();
+    let counted = json_in(&dry.0);
     assert_eq!((&counted["applied"], &counted["moves"][0]["from"]["visible"]), (&json!(false), &json!(17)));
     assert_output(run(&stack, &["reroute", "--field", "calls", "--apply"]).await, false, &["calls has no queue"]);
     assert_output(run(&stack, &["redrive", "--field", "messages.x"]).await, false, &["messages.x has no queue"]);
@@ -168,7 +175,7 @@ async fn assert_other_queues(stack: &Stack, sqs: &Client) {
     assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["whatsapp-ingress-left-behind", "2", "0", "0"]);
     assert!(table.contains("Another stack named whatsapp-ingress-… may own one"), "{table}");
     let (json, _) = run(stack, &["queues", "--json", "--stack", "whatsapp-ingress"]).await;
-    let others = serde_json::from_str::<Value>(&json).unwrap()["other_queues"].clone();
+    let others = json_in(&json)["other_queues"].clone();
     assert_eq!((&others[0]["queue"], &others[0]["visible"]), (&json!("whatsapp-ingress-left-behind"), &json!(2)));
     assert_eq!(others.as_array().unwrap().len(), 1);
 }

@@ -1,0 +1,76 @@
+//! Deletes and changes queues of a stack on the local AWS, and makes them as in the template again.
+
+use std::collections::HashMap;
+
+use aws_sdk_sqs::{Client, types::QueueAttributeName};
+use ingress_tools::local::stack::Stack;
+
+use crate::{
+    TURN, assert_output, failed_checks, ingress,
+    messages::{client, run, url},
+    root,
+};
+
+const QUEUES_CHECK: &str = "queues there and as in the template";
+
+/// Returns the attributes that a template sets, and the tags.
+async fn settings(client: &Client, url: &str) -> (HashMap<String, String>, HashMap<String, String>) {
+    let call = client.get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::All);
+    let attributes = call.send().await.unwrap().attributes.unwrap().into_iter();
+    let attributes = attributes.map(|(name, value)| (name.as_str().to_owned(), value));
+    let is_setting = |name: &str| !name.starts_with("Approximate") && !name.ends_with("Timestamp");
+    let tags = client.list_queue_tags().queue_url(url).send().await.unwrap().tags.unwrap_or_default();
+    let tags = tags.into_iter().filter(|(name, _)| !name.starts_with("aws:"));
+    (attributes.filter(|(name, _)| is_setting(name)).collect(), tags.collect())
+}
+
+async fn queues_problem(stack: &Stack) -> Option<String> {
+    let failed = failed_checks(stack, &[], &[]).await;
+    failed.into_iter().find(|(check, _)| check == QUEUES_CHECK).map(|(_, json)| json)
+}
+
+#[tokio::test]
+async fn deleted_queue_is_restored_as_in_the_template() {
+    let _turn = TURN.lock().await;
+    let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
+    let sqs = client(&stack.info);
+    let names = ["security", "security-dead", "messages", "unrouted"];
+    let urls = names.map(|name| url(&stack.info, name));
+    let mut before = Vec::new();
+    for url in &urls {
+        before.push(settings(&sqs, url).await);
+    }
+    assert_eq!(queues_problem(&stack).await, None);
+
+    for url in [&urls[0], &urls[1], &urls[3]] {
+        sqs.delete_queue().queue_url(url).send().await.unwrap();
+    }
+    let changed =
+        sqs.set_queue_attributes().queue_url(&urls[2]).attributes(QueueAttributeName::MaximumMessageSize, "1024");
+    changed.attributes(QueueAttributeName::Policy, "").send().await.unwrap();
+
+    let table = run(&stack, &["queues"]).await;
+    assert_output(table, false, &["whatsapp-ingress-security: gone", "`ingress restore-queue 'security'`"]);
+    let problem = queues_problem(&stack).await.unwrap();
+    for part in
+        ["whatsapp-ingress-security: gone", "-security-dead: gone", "-unrouted: gone", "MaximumMessageSize is 1024"]
+    {
+        assert!(problem.contains(part), "{problem}");
+    }
+    let dry = run(&stack, &["restore-queue", "security"]).await;
+    assert_output(dry, true, &["whatsapp-ingress-security-dead: to be created", "nothing was changed"]);
+    assert_output(run(&stack, &["queues"]).await, false, &["whatsapp-ingress-security: gone"]);
+
+    for route in ["security", "messages", "*"] {
+        let restored = run(&stack, &["restore-queue", route, "--apply"]).await;
+        assert_output(restored, true, &["account 000000000000", "done"]);
+    }
+    for (url, before) in urls.iter().zip(before) {
+        assert_eq!(settings(&sqs, url).await, before, "{url}");
+    }
+    assert_eq!(queues_problem(&stack).await, None);
+    assert_output(run(&stack, &["queues"]).await, true, &["whatsapp-ingress-security"]);
+    assert_output(run(&stack, &["restore-queue", "security", "--apply"]).await, true, &["nothing to do"]);
+    let unknown = ingress(&stack, &["restore-queue", "no_such_route"], &[]).await;
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("the stack has no route no_such_route"), "{unknown:?}");
+}
