@@ -235,7 +235,7 @@ pub(crate) enum Command {
         queue: QueueArguments,
         #[command(flatten)]
         filter: OptionalFilterArguments,
-        /// The folder, or a URL such as s3://bucket/prefix.
+        /// The folder, or a URL such as `s3://bucket/prefix`.
         #[arg(long)]
         to: Destination,
         /// Delete each message after it was copied.
@@ -314,7 +314,7 @@ pub(crate) struct FilterArguments {
     /// The field, or one kind of it, such as messages.statuses.
     #[arg(long)]
     field: Option<Field>,
-    /// The value of the attribute unrouted_reason, such as no-route.
+    /// The value of the attribute `unrouted_reason`, such as no-route.
     #[arg(long)]
     reason: Option<String>,
 }
@@ -325,7 +325,7 @@ pub(crate) struct OptionalFilterArguments {
     /// The field, or one kind of it, such as messages.statuses.
     #[arg(long)]
     field: Option<Field>,
-    /// The value of the attribute unrouted_reason, such as no-route.
+    /// The value of the attribute `unrouted_reason`, such as no-route.
     #[arg(long)]
     reason: Option<String>,
 }

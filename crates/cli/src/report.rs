@@ -220,7 +220,7 @@ fn print_override(plan: &Plan, label: &str, current: Option<&str>, action: Overr
     match current {
         None if to_do.is_empty() => (),
         Some(url) if url != plan.callback_url => {
-            println!("{label:12}  {FAILURE}{url}, which leads elsewhere{FAILURE:#}{to_do}")
+            println!("{label:12}  {FAILURE}{url}, which leads elsewhere{FAILURE:#}{to_do}");
         }
         current => println!("{label:12}  {}{to_do}", current.unwrap_or("none")),
     }

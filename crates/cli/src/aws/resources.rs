@@ -65,9 +65,9 @@ const MAX_PARALLEL_CALLS: usize = 8;
 pub(crate) async fn read(aws: &AwsCli, region: &str, stack: &str) -> Result<Vec<Resource>, ResourcesError> {
     let call = ["cloudformation", "describe-stacks", "--stack-name", stack];
     let query = format!("Stacks[0].{DESCRIPTION}");
-    let (root, listed, template): (Value, _, _) =
+    let (root, listed, document): (Value, _, _) =
         try_join3(aws.call(region, &call, &query), list(aws, region, stack), template(aws, region, stack)).await?;
-    let (mut resources, mut nested) = resources_of(&root, &listed, template, region)?;
+    let (mut resources, mut nested) = resources_of(&root, &listed, document, region)?;
     // One call describes all nested stacks. Without the permission for all stacks, each is described by its own call.
     let query = format!("Stacks[?RootId=='{}'].{DESCRIPTION}", root["id"].as_str().unwrap_or_default());
     let mut described: Vec<Value> = Vec::new();

@@ -120,7 +120,7 @@ impl Template {
             }
             "Fn::Split" => {
                 let text = self.text(argument_at(1)?)?;
-                Value::from_iter(text.split(&self.text(argument_at(0)?)?))
+                text.split(&self.text(argument_at(0)?)?).collect()
             }
             "Fn::Select" => {
                 let index: usize = self.text(argument_at(0)?)?.parse().map_err(|_| invalid())?;
@@ -171,7 +171,7 @@ impl Template {
             let (name, after) = after.split_once('}').ok_or_else(|| unresolved(argument))?;
             result += before;
             if let Some(literal) = name.strip_prefix('!') {
-                result += &format!("${{{literal}}}");
+                result.extend(["${", literal, "}"]);
             } else if let Some(variable) = variables.and_then(|variables| variables.get(name)) {
                 result += &self.text(variable)?;
             } else {

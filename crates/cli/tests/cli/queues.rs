@@ -82,7 +82,7 @@ async fn denied_queue_has_a_state() {
     assert_eq!(output.status.code(), Some(1));
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut states: Vec<_> = json["queues"].as_array().unwrap().iter().map(|queue| &queue["state"]).collect();
-    states.sort_by_key(|state| state.to_string());
+    states.sort_by_key(ToString::to_string);
     assert_eq!(states, ["access_denied", "there", "there"]);
     assert!(stderr(&output).contains("account 123456789012  region us-east-1  stack a-stack"), "{output:?}");
 }
