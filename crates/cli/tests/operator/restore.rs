@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use aws_sdk_sqs::{Client, types::QueueAttributeName};
 use ingress_tools::local::stack::Stack;
+use serde_json::Value;
 
 use crate::{
     TURN, assert_output, failed_checks, ingress,
@@ -13,11 +14,12 @@ use crate::{
 
 const QUEUES_CHECK: &str = "queues there and as in the template";
 
-/// Returns the attributes that a template sets, and the tags.
-async fn settings(client: &Client, url: &str) -> (HashMap<String, String>, HashMap<String, String>) {
+/// Returns the attributes that a template sets, as JSON if they are JSON, and the tags.
+async fn settings(client: &Client, url: &str) -> (HashMap<String, Value>, HashMap<String, String>) {
     let call = client.get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::All);
     let attributes = call.send().await.unwrap().attributes.unwrap().into_iter();
-    let attributes = attributes.map(|(name, value)| (name.as_str().to_owned(), value));
+    let json = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));
+    let attributes = attributes.map(|(name, value)| (name.as_str().to_owned(), json(value)));
     let is_setting = |name: &str| !name.starts_with("Approximate") && !name.ends_with("Timestamp");
     let tags = client.list_queue_tags().queue_url(url).send().await.unwrap().tags.unwrap_or_default();
     let tags = tags.into_iter().filter(|(name, _)| !name.starts_with("aws:"));
