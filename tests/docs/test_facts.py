@@ -9,17 +9,21 @@ from samcli.yamlhelper import yaml_parse
 
 from repository import REPOSITORY, text
 
-DAY = 24 * 60 * 60
+HOUR = 60 * 60
+DAY = 24 * HOUR
 TEMPLATES = [REPOSITORY / "template.yaml", *sorted((REPOSITORY / "infra").glob("*.yaml"))]
-# In the unit of the property.
-SECONDS_OR_DAYS = {"MessageRetentionPeriod": DAY, "ExpirationInDays": 1, "RetentionInDays": 1}
+# The unit of each property, in seconds.
+UNITS = {"MessageRetentionPeriod": 1, "ExpirationInDays": DAY, "RetentionInDays": DAY}
 
 
-@pytest.mark.parametrize("setting", SECONDS_OR_DAYS)
+@pytest.mark.parametrize("setting", UNITS)
 def test_privacy_page_has_retention_of_template(setting: str) -> None:
     template = "\n".join(path.read_text(encoding="utf-8") for path in TEMPLATES)
-    deployed = {int(value) / SECONDS_OR_DAYS[setting] for value in re.findall(rf"\b{setting}: (\d+)", template)}
-    documented = {int(days) for days in re.findall(rf"`{setting}`: (\d+) days", text("docs/privacy.md"))}
+    deployed = {int(value) * UNITS[setting] for value in re.findall(rf"\b{setting}: (\d+)", template)}
+    documented = {
+        int(number) * (HOUR if unit == "hour" else DAY)
+        for number, unit in re.findall(rf"`{setting}`: (\d+) (hour|day)s? ", text("docs/privacy.md"))
+    }
     assert documented
     assert documented == deployed
 
