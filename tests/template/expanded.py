@@ -17,9 +17,12 @@ QUEUE_TEMPLATE = expand_template.REPOSITORY / "infra/field-queue.yaml"
 STACK = "stack"
 ACCOUNT = expand_template.PSEUDO_PARAMETERS["AWS::AccountId"]
 CATCH_ALL = "*"
+# The route of the notifications of `ingress verify`, which no team consumes.
+PROBE = "ingress_verify"
 
 # Kinds of queues, and the function as a principal.
 ROUTED, DEAD_LETTER, CATCH_ALL_QUEUE, UNUSED = "routed queue", "dead-letter queue", "catch-all queue", "unused queue"
+PROBE_QUEUE = "queue of `ingress verify`"
 FUNCTION = "the function"
 
 
@@ -49,16 +52,20 @@ class Expanded:
         return variables
 
     def routes(self) -> dict[str, str]:
-        """The logical id of each route's queue. Fails on a queue that the template does not make, and on a fan-out."""
+        """The logical id of each route's queue, without the probe's. Fails on a queue that the template does not make, and on a fan-out."""
         routes = dict(self.route_queues())
         assert len(routes) == len(self.route_queues())
+        del routes[PROBE]
         return routes
+
+    def probe_queue(self) -> str:
+        return dict(self.route_queues())[PROBE]
 
     def route_queues(self) -> list[tuple[str, str]]:
         """Each route with the logical id of its queue, as often as it is there."""
         queues = self.of_type("AWS::SQS::Queue")
         ids = {queue["QueueName"]: id for id, queue in queues.items()}
-        ids |= {f"${{{id}.QueueUrl}}": id for id in queues}
+        ids |= {f"${{{id}.{output}}}": id for id in queues for output in ("QueueUrl", "QueueName")}
         pairs: list[tuple[str, str]] = json.loads(self.variables["QUEUE_URLS"], object_pairs_hook=list)
         return [(route, ids[queue]) for route, queue in pairs]
 
@@ -71,6 +78,8 @@ class Expanded:
         routes = self.routes()
         if id == routes[CATCH_ALL]:
             return CATCH_ALL_QUEUE
+        if id == self.probe_queue():
+            return PROBE_QUEUE
         if id in routes.values():
             return ROUTED
         return DEAD_LETTER if id in self.dead_letter_queues().values() else UNUSED

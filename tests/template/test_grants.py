@@ -14,11 +14,13 @@ from expanded import (
     CATCH_ALL_QUEUE,
     DEAD_LETTER,
     FUNCTION,
+    PROBE_QUEUE,
     QUEUE_TEMPLATE,
     ROUTED,
     TEMPLATE,
     expand,
     expand_set,
+    listed,
     principals,
     statements,
     target,
@@ -37,6 +39,7 @@ GRANTS = {
     (FUNCTION, "secretsmanager:GetSecretValue", "AWS::SecretsManager::Secret"),
     (FUNCTION, "sqs:SendMessage*", CATCH_ALL_QUEUE),
     (FUNCTION, "sqs:SendMessage*", ROUTED),
+    (FUNCTION, "sqs:SendMessage*", PROBE_QUEUE),
     # A bucket that was deleted, and created again by another account, gets no bodies.
     (FUNCTION, "s3:PutObject", f'AWS::S3::Bucket/* if StringEquals aws:ResourceAccount="{ACCOUNT}"'),
     (FUNCTION, "xray:PutTraceSegments", "*"),
@@ -75,12 +78,13 @@ def test_nothing_is_granted_beyond_the_list(name: str) -> None:
 def test_function_may_send_to_the_queue_of_each_route(name: str) -> None:
     template = expand_set(name)
     allowed = [
-        target(statement["Resource"])
+        target(resource)
         for policy in template.of_type("AWS::IAM::Policy", "AWS::IAM::Role").values()
         for statement in statements(policy)
         if statement["Action"] == "sqs:SendMessage*"
+        for resource in listed(statement["Resource"])
     ]
-    assert sorted(allowed) == sorted(template.routes().values())
+    assert sorted(allowed) == sorted([*template.routes().values(), template.probe_queue()])
 
 
 def test_consumer_of_a_field_is_only_in_its_policies() -> None:

@@ -13,7 +13,8 @@ from expand_template import expand_root
 from expanded import ACCOUNT, CATCH_ALL, STACK, TEMPLATE, expand, expand_set, statements, target
 from parameters import EVERYTHING, SETS
 
-DAY = 24 * 60 * 60
+HOUR = 60 * 60
+DAY = 24 * HOUR
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 MAX_MESSAGE_SIZE, MAX_RETENTION = 1 << 20, 14 * DAY
 FIELDS = [
@@ -38,7 +39,7 @@ def test_every_route_has_a_queue_and_every_queue_a_use(name: str) -> None:
     assert routes.keys() >= {CATCH_ALL, *FIELDS}
     assert len(set(routes.values())) == len(routes)
     queues = set(template.of_type("AWS::SQS::Queue"))
-    assert queues == set(routes.values()) | set(template.dead_letter_queues().values())
+    assert queues == {*routes.values(), *template.dead_letter_queues().values(), template.probe_queue()}
 
 
 @pytest.mark.parametrize(("name", "fifo_queues"), [("default", 0), ("consumers", 2)])
@@ -64,6 +65,8 @@ def test_queue_has_dead_letter_queue_of_its_kind(name: str, fifo_queues: int) ->
 def test_queues_keep_messages_as_long_as_possible() -> None:
     template = expand()
     retention = {id: queue["MessageRetentionPeriod"] for id, queue in template.of_type("AWS::SQS::Queue").items()}
+    # It holds no data of a customer.
+    assert retention.pop(template.probe_queue()) == HOUR
     assert set(retention.values()) == {MAX_RETENTION}
 
 
@@ -80,7 +83,7 @@ def test_data_and_its_policies_outlive_the_stack() -> None:
     kept = ["SQS::Queue", "SQS::QueuePolicy", "S3::Bucket", "S3::BucketPolicy", "SecretsManager::Secret", "KMS::Key"]
     template = expand(**EVERYTHING)
     for type in kept:
-        ids = template.of_type(f"AWS::{type}")
+        ids = template.of_type(f"AWS::{type}").keys() - {template.probe_queue()}
         assert ids, type
         for id in ids:
             resource = template.resources[id]
@@ -159,6 +162,7 @@ def test_all_fields_narrowed_routes_and_fan_outs_fit() -> None:
     stack = "whatsapp-ingress-staging"
     urls = template.variables["QUEUE_URLS"].replace(f'"{STACK}-', f'"{stack}-')
     urls = re.sub(r"\$\{\w+\.QueueUrl}", f"https://sqs.ap-southeast-1.amazonaws.com/{ACCOUNT}/{stack}-unrouted", urls)
+    urls = re.sub(r"\$\{\w+\.QueueName}", f"{stack}-verify", urls)
     values: dict[str, Any] = template.variables | {
         "QUEUE_URLS": urls,
         "SECRET_ID": f"arn:aws:secretsmanager:ap-southeast-1:{ACCOUNT}:secret:{'s' * 64}-123456",
@@ -171,6 +175,6 @@ def test_all_fields_narrowed_routes_and_fan_outs_fit() -> None:
 def test_outputs_name_every_queue() -> None:
     template = expand_set("consumers")
     values = [output["Value"] for output in template.outputs.values()]
-    for id in template.of_type("AWS::SQS::Queue"):
+    for id in template.of_type("AWS::SQS::Queue").keys() - {template.probe_queue()}:
         assert {"Ref": id} in values or {"Fn::GetAtt": [id, "QueueUrl"]} in values, id
         assert {"Fn::GetAtt": [id, "Arn"]} in values, id
