@@ -14,6 +14,8 @@ pub struct Config {
     pub payload_bucket: Option<String>,
     /// Common name of the client certificate that a caller has to show; without it, none is asked for.
     pub client_certificate_cn: Option<String>,
+    /// How many requests Lambda sends to the execution environment at a time.
+    pub max_concurrency: usize,
 }
 
 /// A setting that cannot be worked with.
@@ -48,8 +50,15 @@ impl Config {
             routes: Routes::parse(&required("QUEUE_URLS")?)?,
             payload_bucket: optional("PAYLOAD_BUCKET")?,
             client_certificate_cn: optional("CLIENT_CERTIFICATE_CN")?,
+            max_concurrency: max_concurrency(lookup("AWS_LAMBDA_MAX_CONCURRENCY").as_deref()),
         })
     }
+}
+
+/// Reads the number as Lambda's runtime does: one, unless it is a positive number.
+fn max_concurrency(variable: Option<&str>) -> usize {
+    let number = variable.and_then(|text| text.parse::<u32>().ok()).unwrap_or(1).max(1);
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -70,6 +79,15 @@ mod tests {
         assert_eq!(config.client_certificate_cn, None);
         let config = read(&[("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES), ("CLIENT_CERTIFICATE_CN", "c")]).unwrap();
         assert_eq!((config.payload_bucket, config.client_certificate_cn.as_deref()), (None, Some("c")));
+    }
+
+    #[test]
+    fn unusable_concurrency_is_one() {
+        for (text, expected) in [("8", 8), ("1", 1), ("0", 1), ("", 1), ("-2", 1), ("many", 1)] {
+            let variables = [("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES), ("AWS_LAMBDA_MAX_CONCURRENCY", text)];
+            assert_eq!(read(&variables).unwrap().max_concurrency, expected, "{text}");
+        }
+        assert_eq!(read(&[("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES)]).unwrap().max_concurrency, 1);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use lambda_http::{
 use serde::Serialize;
 use thiserror::Error;
 use tokio::time::Instant;
-use tracing::Level;
+use tracing::{Instrument as _, Level};
 use whatsapp_webhook::{
     challenge::{self, ChallengeError},
     credentials::AppCredentials,
@@ -163,26 +163,37 @@ impl Ingress {
         // Not every local emulator sends API Gateway's id.
         let request_id = request.request_id.as_deref().unwrap_or(&context.request_id);
         let exchange = Exchange { request: &request, request_id, context, deadline, metrics: &metrics };
-        let result = match request.method.as_str() {
-            _ if !is_supported => Err(RequestError::UnsupportedEvent),
-            _ if !self.is_client_allowed(&request) => Err(RequestError::ClientCertificate),
-            "GET" => self.challenge(&exchange).await,
-            "POST" => self.notification(&exchange).await,
-            _ => Err(RequestError::Method),
-        };
-        if let Err(error) = &result {
-            error.count(&metrics);
-            if matches!(error, RequestError::ExpiredCredentials) {
-                tracing::error!("credentials expired, the execution environment ends after this response");
-                self.must_restart.store(true, Relaxed);
+        let answer = async {
+            let result = match request.method.as_str() {
+                _ if !is_supported => Err(RequestError::UnsupportedEvent),
+                _ if !self.is_client_allowed(&request) => Err(RequestError::ClientCertificate),
+                "GET" => self.challenge(&exchange).await,
+                "POST" => self.notification(&exchange).await,
+                _ => Err(RequestError::Method),
+            };
+            if let Err(error) = &result {
+                error.count(&metrics);
+                if matches!(error, RequestError::ExpiredCredentials) {
+                    tracing::error!("credentials expired, the execution environment ends after this response");
+                    self.must_restart.store(true, Relaxed);
+                }
             }
-        }
+            result
+        };
+        // Warnings and errors get the request's id from the span.
+        let result = answer.instrument(tracing::error_span!("request", request.id = request_id)).await;
+        self.secrets.take_background_counts(&metrics);
         self.log(&result, &exchange);
         Ok(match result {
             Ok(Accepted::Challenge(challenge)) => challenge_response(challenge),
             Ok(Accepted::Stored | Accepted::Empty) => response(StatusCode::OK),
             Err(error) => response(error.status()),
         })
+    }
+
+    /// Keeps the secret fresh if several requests run at the same time. Never returns.
+    pub async fn keep_secrets_fresh(&self) -> Infallible {
+        self.secrets.keep_fresh().await
     }
 
     fn is_client_allowed(&self, request: &HttpRequest) -> bool {

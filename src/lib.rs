@@ -12,7 +12,7 @@
 //! 5. [`queue`] stores the messages. [`payload`] stores bodies in S3 that are too large for SQS.
 //!
 //! [`metrics`] are counted on the way, and [`telemetry`] writes them into the log line of the request. [`config`] reads the
-//! settings at the start, and [`aws`] is shared by all calls to AWS. What needs neither network nor clock is in the crate
+//! settings at the start, and [`aws`] is shared by all calls to AWS. [`drain`] ends the process. What needs neither network nor clock is in the crate
 //! [`whatsapp_webhook`].
 //!
 //! [`challenge`]: whatsapp_webhook::challenge
@@ -26,6 +26,7 @@
 pub mod aws;
 pub mod client_certificate;
 pub mod config;
+pub mod drain;
 pub mod event;
 pub mod handler;
 pub mod metrics;

@@ -1,15 +1,16 @@
 //! The function on AWS Lambda: reads settings and secrets, then answers requests.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use aws_sdk_secretsmanager::Client as SecretsManager;
 use aws_sdk_sqs::Client as Sqs;
 use futures_util::FutureExt as _;
 use lambda_http::{Error, LambdaEvent, lambda_runtime::Runtime, service_fn, tower::util::MapFutureLayer};
-use tokio::try_join;
+use tokio::{select, try_join};
 use whatsapp_ingress::{
     aws,
     config::Config,
+    drain::Drain,
     handler::Ingress,
     payload::Payloads,
     queue::Queues,
@@ -20,37 +21,58 @@ use whatsapp_ingress::{
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let log = telemetry::init();
-    let ingress = match start(log).await {
-        Ok(ingress) => ingress,
+    let (ingress, max_concurrency) = match start(log).await {
+        Ok(started) => started,
         Err(error) => {
             tracing::error!(error.text = %error, "cannot start");
             return ExitCode::FAILURE;
         }
     };
-    let Err(error) = Box::pin(serve(&ingress)).await else { return ExitCode::SUCCESS };
+    let Err(error) = Box::pin(serve(Arc::new(ingress), max_concurrency)).await else { return ExitCode::SUCCESS };
     tracing::error!(error.text = %error, "the execution environment ends");
     ExitCode::FAILURE
 }
 
-async fn start(log: RequestLog) -> Result<Ingress, Error> {
+/// Returns the webhook and the number of requests that it serves at a time.
+async fn start(log: RequestLog) -> Result<(Ingress, usize), Error> {
     let config = Config::from_env()?;
+    let max_concurrency = config.max_concurrency;
     let aws = aws::config().await;
     let without_retries = aws::without_retries(&aws);
     let payloads = Payloads::new(&without_retries, config.payload_bucket);
-    let queues = Queues::new(Sqs::new(&without_retries), config.routes, payloads);
+    let queues = Queues::new(Sqs::new(&without_retries), config.routes, payloads).shared_by(max_concurrency);
     let secrets = SecretCache::read(SecretsManager::new(&aws), config.secret_id);
     let (secrets, ()) = try_join!(secrets, queues.warm_up().map(Ok))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
-    Ok(Ingress::new(secrets, queues, log).require_client_cn(config.client_certificate_cn))
+    let ingress = Ingress::new(secrets.shared_by(max_concurrency), queues, log);
+    Ok((ingress.require_client_cn(config.client_certificate_cn), max_concurrency))
 }
 
-async fn serve(ingress: &Ingress) -> Result<(), Error> {
-    let handler =
-        service_fn(async |LambdaEvent { payload, context }| Box::pin(ingress.handle(payload, &context)).await);
-    // The layer's future ends when the Runtime API has the answer.
-    let restart = MapFutureLayer::new(async |invocation| {
-        invocation.await?;
-        if ingress.must_restart() { Err(Error::from("credentials expired")) } else { Ok(()) }
+async fn serve(ingress: Arc<Ingress>, max_concurrency: usize) -> Result<(), Error> {
+    let drain = Arc::new(Drain::new(max_concurrency));
+    let handled = Arc::clone(&ingress);
+    let handler = service_fn(move |LambdaEvent { payload, context }| {
+        let ingress = Arc::clone(&handled);
+        async move { ingress.handle(payload, &context).await }.boxed()
     });
-    Runtime::new(handler).layer(restart).run().await
+    let (served, served_drain) = (Arc::clone(&ingress), Arc::clone(&drain));
+    // The layer's future ends when the Runtime API has the answer.
+    let restart = MapFutureLayer::new(move |invocation| {
+        let (ingress, drain) = (Arc::clone(&served), Arc::clone(&served_drain));
+        async move {
+            let request = drain.begin();
+            let result: Result<(), Error> = invocation.await;
+            drop(request);
+            if ingress.must_restart() {
+                drain.stop_worker().await;
+            }
+            // An error ends the worker of Lambda's runtime, which has logged it. The others would go on without it.
+            if max_concurrency > 1 { Ok(()) } else { result }
+        }
+    });
+    select! {
+        result = Runtime::new(handler).layer(restart).run_concurrent() => result,
+        () = drain.finished() => Err(Error::from("credentials expired")),
+        never = ingress.keep_secrets_fresh() => match never {},
+    }
 }

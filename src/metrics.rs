@@ -183,6 +183,15 @@ impl Metrics {
         }
     }
 
+    /// Moves the counts of `other` here.
+    pub fn take_counts(&self, other: &Self) {
+        for (name, sample) in std::mem::take(&mut *other.lock()) {
+            if let Sample::Count(count) = sample {
+                self.add(name, usize::try_from(count).unwrap_or(usize::MAX));
+            }
+        }
+    }
+
     /// Sets a time, in the unit of the metric.
     pub fn time(&self, metric: Metric, time: Duration) {
         self.lock().insert(metric.name().into(), Sample::Time(metric.unit(), time));

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     pin::pin,
     ptr,
-    sync::{OnceLock, atomic::Ordering::Relaxed},
+    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -28,17 +28,20 @@ use whatsapp_webhook::{
 
 use crate::{metrics::Metric, payload::Payloads};
 
+mod budget;
 mod call;
 mod context;
 mod item;
 mod send_error;
 mod sender;
+use budget::{Budget, Share};
 pub use context::StoreContext;
 use item::{Encoding, Item};
 use send_error::SendError;
 use sender::{MAX_ENTRIES, QueueSender, Target, Unanswered, Unconfirmed, unstored};
 
-/// Batches of a request that are under way at a time, apart from second calls and diversions. Each is a connection.
+/// Batches of an execution environment that are under way at a time, apart from second calls and diversions. Each is a
+/// connection.
 ///
 /// Meta's largest notification, 1000 changes, needs 100 batches.
 const MAX_CONCURRENCY: usize = 32;
@@ -55,6 +58,8 @@ pub struct Queues {
     client: Client,
     routes: Routes,
     payloads: Payloads,
+    /// Shared by the requests of an execution environment. `None` if it serves one at a time.
+    budget: Option<Arc<Budget>>,
 }
 
 /// The number of fragments of a request, of their messages, and of the messages that were diverted or not stored.
@@ -77,17 +82,25 @@ pub struct StoreReport {
 }
 
 /// The values of a request, and the number of batches that may be under way for one queue at a time.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct QueueContext<'r> {
     store: StoreContext<'r>,
     concurrency: usize,
+    share: Option<Arc<Share>>,
 }
 
 impl Queues {
     /// Takes the routes and the clients. SQS is not called.
     #[must_use]
     pub fn new(client: Client, routes: Routes, payloads: Payloads) -> Self {
-        Self { client, routes, payloads }
+        Self { client, routes, payloads, budget: None }
+    }
+
+    /// Shares the limits of batches and bytes between this many concurrent requests.
+    #[must_use]
+    pub fn shared_by(self, requests: usize) -> Self {
+        let budget = (requests > 1).then(|| Arc::new(Budget::new(MAX_CONCURRENCY, MAX_BYTES_UNDER_WAY)));
+        Self { budget, ..self }
     }
 
     /// Opens a connection to SQS before the first message needs one, because the first TLS handshake takes a function
@@ -137,7 +150,10 @@ impl Queues {
         let needs: Vec<_> =
             by_queue.iter().zip(self.routes.queues()).map(|(items, queue)| needed_batches(items, queue)).collect();
         let shares = concurrency_shares(&needs, max_concurrency(by_queue.iter().flatten()));
-        let shares = shares.into_iter().map(|concurrency| QueueContext { store: context, concurrency });
+        let shares = shares.into_iter().map(|concurrency| {
+            let share = self.budget.as_ref().map(Budget::share);
+            QueueContext { store: context, concurrency, share }
+        });
         let filled = by_queue.into_iter().zip(shares).enumerate().filter(|(_, (items, _))| !items.is_empty());
         let sent = join_all(filled.map(|(queue, (items, context))| self.store_to_queue(queue, items, context))).await;
         sent.into_iter().fold(report, |sum, one| StoreReport {
@@ -157,12 +173,14 @@ impl Queues {
         let is_catch_all = queue == self.routes.catch_all_index();
         let queue = &self.routes.queues()[queue];
         let sum = if is_catch_all {
-            let not_stored = self.send_to_catch_all(items, context, true).await;
+            let not_stored = self.send_to_catch_all(items, &context, true).await;
             Diversion { by_route: BTreeMap::new(), not_stored }
         } else {
             let (sender, unconfirmed) = unbounded_channel();
-            let target = Target { can_divert: true, ..self.target(queue, context) };
-            join(QueueSender::new(target, sender).send(items), self.divert_unconfirmed(queue, unconfirmed, context))
+            let target = Target { can_divert: true, ..self.target(queue, &context) };
+            // Diversions are not part of the budget, so that they never wait for the calls that they replace.
+            let diversion = QueueContext { share: None, ..context.clone() };
+            join(QueueSender::new(target, sender).send(items), self.divert_unconfirmed(queue, unconfirmed, &diversion))
                 .await
                 .1
         };
@@ -179,7 +197,7 @@ impl Queues {
         &'s self,
         queue: &'p Queue,
         mut unconfirmed: UnboundedReceiver<Unconfirmed<'s, 'p>>,
-        context: QueueContext<'s>,
+        context: &QueueContext<'s>,
     ) -> Diversion<'p> {
         let (mut diversions, mut sum, mut is_open) = (FuturesUnordered::new(), Diversion::default(), true);
         let (mut received, mut failed) = (Vec::new(), Vec::new());
@@ -220,7 +238,7 @@ impl Queues {
         &self,
         queue: &'p Queue,
         failed: &[(Item<'p>, SendError)],
-        context: QueueContext<'_>,
+        context: &QueueContext<'_>,
         allows_second_call: bool,
     ) -> Diversion<'p> {
         let items: Vec<_> = failed.iter().map(|(item, _)| item.diverted(queue)).collect();
@@ -244,7 +262,7 @@ impl Queues {
         store: StoreContext<'_>,
     ) -> Diversion<'p> {
         let Unanswered { items, mut calls, progress } = batch;
-        let context = QueueContext { store, concurrency: 1 };
+        let context = &QueueContext { store, concurrency: 1, share: None };
         if progress.is_uploading.load(Relaxed) || progress.has_second_call.load(Relaxed) {
             select! {
                 biased;
@@ -295,7 +313,7 @@ impl Queues {
     async fn send_to_catch_all<'p>(
         &self,
         items: Vec<Item<'p>>,
-        context: QueueContext<'_>,
+        context: &QueueContext<'_>,
         allows_second_call: bool,
     ) -> Vec<(Item<'p>, SendError)> {
         let queue = self.catch_all();
@@ -320,7 +338,7 @@ impl Queues {
         not_stored
     }
 
-    fn target<'s>(&'s self, queue: &'s Queue, context: QueueContext<'s>) -> Target<'s> {
+    fn target<'s>(&'s self, queue: &'s Queue, context: &'s QueueContext<'_>) -> Target<'s> {
         Target {
             client: &self.client,
             queue,
@@ -328,6 +346,7 @@ impl Queues {
             bucket_owner: self.catch_all().account_id(),
             context: context.store,
             concurrency: context.concurrency,
+            share: context.share.as_ref(),
             can_divert: false,
             allows_second_call: true,
         }

@@ -1,6 +1,7 @@
 //! Reads the app credentials from Secrets Manager, and keeps them up to date.
 
 use std::{
+    convert::Infallible,
     pin::pin,
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -14,7 +15,7 @@ use thiserror::Error;
 use tokio::{
     select,
     sync::Mutex,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use whatsapp_webhook::{
     credentials::{AppCredentials, CredentialsError},
@@ -57,6 +58,8 @@ pub struct SecretCache {
     reading: Mutex<Option<Instant>>,
     /// Whether the last read failed because AWS no longer accepts the credentials of the execution environment.
     has_expired_credentials: AtomicBool,
+    /// The counts of [`Self::keep_fresh`]. `None` if requests refresh the secret.
+    background: Option<Metrics>,
 }
 
 #[derive(Debug)]
@@ -104,7 +107,36 @@ impl SecretCache {
             current,
             reading: Mutex::new(None),
             has_expired_credentials: AtomicBool::new(false),
+            background: None,
         })
+    }
+
+    /// Leaves the refresh of an old secret to [`Self::keep_fresh`] if this many requests run at the same time.
+    ///
+    /// A request that reads the secret alongside its work abandons the read when it is answered, although other requests
+    /// need it too.
+    #[must_use]
+    pub fn shared_by(self, requests: usize) -> Self {
+        Self { background: (requests > 1).then(Metrics::default), ..self }
+    }
+
+    /// Reads the secret whenever it is old. Lambda does not freeze an execution environment that serves several requests.
+    ///
+    /// Never returns. If requests refresh the secret, it does nothing.
+    pub async fn keep_fresh(&self) -> Infallible {
+        let Some(metrics) = &self.background else { return std::future::pending().await };
+        loop {
+            let refresh_at = self.current().refresh_at;
+            sleep_until(refresh_at).await;
+            self.refresh(metrics).await;
+        }
+    }
+
+    /// Adds the counts of reads that no request caused to those of a request, because only requests log metrics.
+    pub fn take_background_counts(&self, metrics: &Metrics) {
+        if let Some(background) = &self.background {
+            metrics.take_counts(background);
+        }
     }
 
     /// Whether AWS no longer accepts the credentials of this execution environment.
@@ -127,6 +159,9 @@ impl SecretCache {
 
     /// Reads the secret again if it is old. If this takes longer than until `limit`, the old value stays in use.
     pub async fn refresh_within(&self, limit: Instant, metrics: &Metrics) {
+        if self.background.is_some() {
+            return;
+        }
         if timeout_at(limit, self.refresh(metrics)).await.is_err() {
             report_timeout(metrics);
         }
@@ -138,6 +173,9 @@ impl SecretCache {
     /// and the next request starts another one. After abandoned refreshes an answer waits a little; see
     /// `REFRESH_BACKOFF`.
     pub async fn refresh_alongside<T>(&self, work: impl Future<Output = T>, deadline: Instant, metrics: &Metrics) -> T {
+        if self.background.is_some() {
+            return work.await;
+        }
         let wait = self.refresh_wait();
         let limit = deadline.min(Instant::now() + wait);
         let (mut work, mut refresh) = (pin!(work), pin!(self.refresh(metrics)));

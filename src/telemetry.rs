@@ -19,7 +19,7 @@ use tracing_subscriber::{
     Layer,
     filter::filter_fn,
     fmt::{
-        FmtContext, FormatEvent, FormatFields, MakeWriter,
+        FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter,
         format::{Format, Json, JsonFields, Writer},
         time::{FormatTime, SystemTime},
     },
@@ -38,8 +38,10 @@ const REQUEST_TARGET: &str = concat!(env!("CARGO_CRATE_NAME"), "::request");
 
 /// The beginnings of the warnings and errors of Lambda's runtime that an operator needs. Data comes after them or is in other
 /// fields, and is not logged.
-const RUNTIME_MESSAGES: [&str; 8] = [
-    "AWS_LAMBDA_MAX_CONCURRENCY is set",
+const RUNTIME_MESSAGES: [&str; 10] = [
+    "Concurrent worker exited",
+    "Concurrent worker panicked",
+    "Error polling /next, retrying",
     "Ignoring malformed Lambda runtime invocation ID header",
     "Lambda Runtime API rejected the response: invocation timed out or response was stale",
     "Lambda Runtime API request failed",
@@ -175,7 +177,14 @@ where
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let source = event.metadata();
         if is_ours(source) {
-            return self.ours.format_event(context, to, event);
+            let mut line = String::new();
+            self.ours.format_event(context, Writer::new(&mut line), event)?;
+            let members = line.strip_suffix("}\n").unwrap_or(&line);
+            return match fields_of_span(context) {
+                // The object of the span's fields continues the object of the line.
+                Some(fields) => writeln!(to, "{members},{}", &fields[1..]),
+                None => to.write_str(&line),
+            };
         }
         let mut message = RuntimeMessage("a dependency logged");
         event.record(&mut message);
@@ -188,6 +197,17 @@ where
         });
         writeln!(to, "{line}")
     }
+}
+
+/// The fields of the current span as a JSON object: the id of the request.
+fn fields_of_span<S, N>(context: &FmtContext<'_, S, N>) -> Option<String>
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+    N: for<'w> FormatFields<'w> + 'static,
+{
+    let span = context.lookup_current()?;
+    let fields = span.extensions().get::<FormattedFields<N>>()?.fields.clone();
+    (fields.len() > 2).then_some(fields)
 }
 
 /// The texts of an error and of what caused it, in one line.
@@ -282,13 +302,27 @@ mod tests {
     }
 
     #[test]
+    fn line_of_a_request_has_its_id() {
+        let lines = logged("INFO", || {
+            let spans = ["a", "\"b\""].map(|id| tracing::error_span!("request", request.id = id));
+            for span in &spans {
+                span.in_scope(|| tracing::warn!(queue.name = "q", "failed"));
+            }
+            tracing::warn!("without");
+        });
+        let ids: Vec<_> = lines.iter().map(|line| line["request.id"].as_str()).collect();
+        assert_eq!(ids, [Some("a"), Some("\"b\""), None]);
+        assert!(lines[..2].iter().all(|line| line["queue.name"] == "q" && line.get("span").is_none()), "{lines:?}");
+    }
+
+    #[test]
     fn runtime_warnings_are_logged_without_their_data() {
         let lines = logged("INFO", || {
-            tracing::warn!(target: "lambda_runtime", "AWS_LAMBDA_MAX_CONCURRENCY is set to '{}', but", "a person's words");
+            tracing::warn!(target: "lambda_runtime", error = "a person's words", "Error polling /next, retrying");
             tracing::error!(target: "lambda_runtime", error = "a person's words", "Lambda Runtime API request failed");
         });
         let messages: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
-        assert_eq!(messages, ["AWS_LAMBDA_MAX_CONCURRENCY is set", "Lambda Runtime API request failed"]);
+        assert_eq!(messages, ["Error polling /next, retrying", "Lambda Runtime API request failed"]);
         assert!(!lines.iter().any(|line| line.to_string().contains("person")), "{lines:?}");
     }
 

@@ -24,6 +24,7 @@ use whatsapp_webhook::{
 };
 
 use super::{
+    budget::{Permit, Share},
     call::{self, Batch, BatchResult},
     context::StoreContext,
     item::Item,
@@ -83,6 +84,8 @@ pub(super) struct Target<'s> {
     pub(super) context: StoreContext<'s>,
     /// Batches that are under way at a time.
     pub(super) concurrency: usize,
+    /// Limits them further, if other requests run at the same time.
+    pub(super) share: Option<&'s Arc<Share>>,
     /// Whether a batch without an answer is given back when half of its time is over, to be diverted.
     pub(super) can_divert: bool,
     /// Whether a batch without an answer may have a second call.
@@ -161,6 +164,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
         let (context, mut retries, mut backoff) = (self.target.context, Vec::new(), Backoff::default());
         let (mut divert_at, mut last_error) = (self.divert_deadline, None);
         loop {
+            let permit = self.acquire_permit().await;
             let batch = if retries.is_empty() {
                 if self.is_too_slow_for(shard) {
                     return self
@@ -176,7 +180,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                 return;
             }
             let mut isolated = Vec::new();
-            let Some(failed) = self.attempt(batch, divert_at, last_error.clone()).await else {
+            let Some(failed) = self.attempt(batch, divert_at, last_error.clone(), permit).await else {
                 if self.target.queue.fifo {
                     // The next batch must not overtake this one.
                     return self.fail_rest(shard, &SendError::no_answer());
@@ -212,6 +216,11 @@ impl<'s, 'p> QueueSender<'s, 'p> {
         }
     }
 
+    /// Waits for the permission for a batch, at most until the rest has to be diverted.
+    async fn acquire_permit(&self) -> Option<Permit> {
+        timeout_at(self.divert_deadline, self.target.share?.acquire()).await.ok()
+    }
+
     fn fail(&self, item: Item<'p>, error: SendError) {
         // The receiver outlives the sender.
         let _ = self.unconfirmed.send(Unconfirmed::Failed(item, error));
@@ -228,8 +237,14 @@ impl<'s, 'p> QueueSender<'s, 'p> {
     /// That is so if the batches that are left take too long, and after another one there would be no time to divert the rest.
     fn is_too_slow_for(&self, shard: &Shard<'p>) -> bool {
         let latency = Duration::from_millis(self.last_latency.load(Relaxed));
-        let workers = if self.target.queue.fifo { 1 } else { self.target.concurrency };
-        let rounds = lock(shard).len().div_ceil(MAX_ENTRIES * workers);
+        let workers = self.target.concurrency;
+        // Workers without a permit wait for those with one.
+        let active = self.target.share.map_or(workers, |share| share.batches().clamp(1, workers));
+        let rounds = if self.target.queue.fifo {
+            lock(shard).len().div_ceil(MAX_ENTRIES) * workers.div_ceil(active)
+        } else {
+            lock(shard).len().div_ceil(MAX_ENTRIES * active)
+        };
         let time = self.target.context.deadline.saturating_duration_since(Instant::now());
         self.target.can_divert
             && latency.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)) > time
@@ -266,6 +281,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
         mut items: Vec<Item<'p>>,
         divert_at: Instant,
         previous_error: Option<SendError>,
+        permit: Option<Permit>,
     ) -> Option<Vec<(Item<'p>, SendError)>> {
         // The other workers need not find out again that the queue is unavailable.
         if let Some(error) = self.gave_up.get() {
@@ -278,6 +294,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
         let messages: Vec<_> =
             items.iter_mut().map(|item| item.take_message(target.context.request, target.queue.fifo)).collect();
         let progress = Arc::new(Progress { previous_error, ..Progress::default() });
+        let bytes = messages.iter().map(Message::size).sum();
         // A claim check has a batch of its own.
         let is_claim_check = messages.len() == 1 && items[0].is_claim_check(messages[0].size());
         let mut calls = if is_claim_check {
@@ -288,6 +305,11 @@ impl<'s, 'p> QueueSender<'s, 'p> {
             drop(messages);
             target.send_with_second_call(batch, &progress)
         };
+        if let Some(mut permit) = permit {
+            permit.add_bytes(bytes);
+            // A call holds its part of the budget as long as it may still succeed.
+            calls = calls.inspect(|_| drop(permit)).boxed();
+        }
         let finished_attempts = self.finished_attempts.load(Relaxed);
         select! {
             biased;

@@ -45,6 +45,10 @@ impl std::io::Write for Log {
 impl Environment {
     /// Makes Secrets Manager slower than SQS, as it is without an open connection.
     async fn new() -> Self {
+        Self::shared_by(1).await
+    }
+
+    async fn shared_by(requests: usize) -> Self {
         let aws = FakeAws::start();
         let queue = aws.queue("unrouted");
         aws.set_secret("ingress", secret("old", VERIFY_TOKEN));
@@ -59,7 +63,11 @@ impl Environment {
         let log = Log::default();
         let writer = log.clone();
         let logging = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish().set_default();
-        let ingress = Ingress::new(secrets, queues, RequestLog::new("INFO", "function", log.clone()));
+        let ingress = Ingress::new(
+            secrets.shared_by(requests),
+            queues.shared_by(requests),
+            RequestLog::new("INFO", "function", log.clone()),
+        );
         Self { aws, ingress, log, _logging: logging, _queue: queue }
     }
 
@@ -85,6 +93,22 @@ impl Environment {
 
     async fn send_within(&self, event: serde_json::Value, deadline: Duration) -> u16 {
         status(&handle(&self.ingress, &event.to_string(), deadline).await)
+    }
+
+    /// Runs the refresh in the background until this read of the secret has ended.
+    async fn keep_fresh_until_read(&self, number: usize) {
+        let is_read = async {
+            let has_ended = |call: &fake_aws::Call| call.operation == "GetSecretValue" && call.duration.is_some();
+            while self.aws.calls().iter().filter(|call| has_ended(call)).count() < number {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            // The function has the response.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        tokio::select! {
+            never = self.ingress.keep_secrets_fresh() => match never {},
+            () = is_read => {}
+        }
     }
 
     fn secret_reads(&self) -> usize {
@@ -258,4 +282,37 @@ async fn failed_refresh_is_retried_after_thirty_seconds() {
     }
     advance_clock(31).await;
     assert_eq!((environment.deliver_signed_with("old").await, environment.secret_reads()), (200, 3));
+}
+
+#[tokio::test]
+async fn several_requests_leave_the_refresh_to_background() {
+    let environment = Environment::shared_by(8).await;
+    environment.aws.set_secret("ingress", secret("new", VERIFY_TOKEN));
+    advance_clock(301).await;
+    let statuses = join_all((0..8).map(|_| environment.deliver_signed_with("old"))).await;
+    assert_eq!((statuses, environment.secret_reads()), (vec![200; 8], 1));
+    environment.keep_fresh_until_read(2).await;
+    let statuses = join_all(["new", "old", "new"].map(|secret| environment.deliver_signed_with(secret))).await;
+    assert_eq!(statuses, [200, 401, 200]);
+    // One request reports the read in the background, and the rejected one its own.
+    assert_eq!((environment.take_metric("SecretRefreshes"), environment.secret_reads()), (2, 3));
+}
+
+#[tokio::test]
+async fn failed_refresh_in_background_is_reported_once() {
+    let environment = Environment::shared_by(8).await;
+    let handle = environment.aws.secrets().inject_fault(Fault::access_denied(), Frequency::Always);
+    for read in [2, 3] {
+        advance_clock(301).await;
+        environment.keep_fresh_until_read(read).await;
+        for expected in [1, 0] {
+            let status = environment.deliver_signed_with("old").await;
+            assert_eq!((status, environment.take_metric("SecretFailures")), (200, expected));
+        }
+    }
+    handle.clear();
+    advance_clock(31).await;
+    environment.keep_fresh_until_read(4).await;
+    let status = environment.deliver_signed_with("old").await;
+    assert_eq!((status, environment.take_metric("SecretRefreshes")), (200, 1));
 }
