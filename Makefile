@@ -173,6 +173,10 @@ test-unit: ## runs the part of `make test` that starts no process: modules, hand
 test-binary: ## runs the part of `make test` that starts built programs on the fake AWS
 	cargo test --workspace --test built --test cli --test runtime_api --test sdk --test soak --test start
 
+.PHONY: test-concurrent
+test-concurrent: ## runs the tests of the built binary in an environment that serves 8 requests at a time
+	BUILT_MAX_CONCURRENCY=8 cargo test --workspace --test built
+
 .PHONY: test-local
 test-local: build consumers .venv/dev-installed .local/aws-cli/installed .local/checkov/installed ## runs the part of `make test` on the local AWS, and the tests in Python
 	cargo test --workspace --features $(LOCAL_AWS) --test local --test operator
@@ -340,6 +344,13 @@ bench: $(ALTERNATIVES:%=$(BENCH_BUILD)/%/installed) ## benchmarks the function a
 	cargo build --release --package whatsapp-ingress-bench --bins
 	target/release/bench run $(if $(SCENARIOS),--scenarios "$(SCENARIOS)") $(if $(SUBJECTS),--subjects "$(SUBJECTS)") \
 		$(if $(MEMORY),--memory "$(MEMORY)")
+
+.PHONY: bench-concurrency
+bench-concurrency: SUBJECTS ?= ours,node
+bench-concurrency: $(ALTERNATIVES:%=$(BENCH_BUILD)/%/installed) ## measures 1, 8 and 32 requests at a time, and writes the table of docs/performance.md: [SUBJECTS=ours]
+	cargo build --release
+	cargo build --release --package whatsapp-ingress-bench --bins
+	target/release/bench concurrency --subjects "$(SUBJECTS)"
 
 .PHONY: bench-smoke
 bench-smoke: ## checks that the bench runs, with debug builds; ignore its figures

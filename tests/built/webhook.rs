@@ -69,6 +69,8 @@ impl Webhook {
         let bucket = aws.bucket(BUCKET);
         let routes = urls.to_string();
         let mut all = BTreeMap::from([("SECRET_ID", SECRET_ID), ("QUEUE_URLS", &routes), ("PAYLOAD_BUCKET", BUCKET)]);
+        let max_concurrency = std::env::var("BUILT_MAX_CONCURRENCY").unwrap_or_default();
+        all.insert("AWS_LAMBDA_MAX_CONCURRENCY", &max_concurrency);
         all.extend(variables.iter().copied());
         all.retain(|_, value| !value.is_empty());
         let function = Function::start(bootstrap(), &aws, all);

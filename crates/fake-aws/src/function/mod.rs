@@ -20,8 +20,8 @@ use tokio::time::sleep;
 
 /// One execution environment of the function: its process and its Runtime API. Dropping this kills the process.
 ///
-/// As in Lambda, an environment runs one invocation at a time, and a timeout kills the process. A concurrent invocation waits
-/// for the previous one. Several functions can share one [`FakeAws`].
+/// As in Lambda, an environment runs as many invocations at a time as the variable `AWS_LAMBDA_MAX_CONCURRENCY` says, by
+/// default one, and further ones wait. A timeout kills the process. Several functions can share one [`FakeAws`].
 #[derive(Debug)]
 pub struct Function {
     environment: Arc<Environment>,
@@ -61,7 +61,8 @@ impl Function {
         V: AsRef<OsStr>,
     {
         let started = Instant::now();
-        let (api, server) = RuntimeApi::serve(aws.runtime(), started);
+        let variables: Vec<_> = variables.into_iter().collect();
+        let (api, server) = RuntimeApi::serve(aws.runtime(), started, variables::max_concurrency(&variables));
         variables::set(&mut command, aws, server.address);
         command.envs(variables);
         let process = Process::spawn(&mut command);
@@ -77,7 +78,9 @@ impl Function {
     /// If the fake has been shut down.
     pub async fn invoke(&self, event: impl ToString, timeout: Duration) -> Invocation {
         let (event, environment) = (event.to_string(), Arc::clone(&self.environment));
-        let invocation = async move { environment.api.invoke(event, timeout, &environment.process).await };
+        let trace_header = environment.api.trace_header();
+        let invocation =
+            async move { environment.api.invoke(event, trace_header, timeout, &environment.process).await };
         self.aws.runtime().spawn(invocation).await.expect("the fake runs until its last function is dropped")
     }
 
@@ -107,7 +110,7 @@ impl Function {
         self.aws.runtime().spawn(init).await.expect("the fake runs until its last function is dropped")
     }
 
-    /// Sets the trace header of later invocations. By default each invocation has its own trace, which is not sampled.
+    /// Sets the trace header of later calls of [`Self::invoke`]. By default each invocation has its own trace, which is not sampled.
     pub fn set_trace_header(&self, header: &str) {
         self.environment.api.set_trace_header(header);
     }

@@ -12,11 +12,12 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot};
 use tokio::time::{sleep, sleep_until};
 
 /// How long Lambda waits until a function requests its first event.
@@ -78,10 +79,12 @@ pub(crate) struct RuntimeApi {
     started: Instant,
     init_duration: Mutex<Option<Duration>>,
     init_error: Mutex<Option<Value>>,
-    event_sender: mpsc::Sender<PendingEvent>,
-    event_receiver: AsyncMutex<mpsc::Receiver<PendingEvent>>,
-    invocation_lock: AsyncMutex<()>,
-    running: Mutex<Option<RunningInvocation>>,
+    event_sender: mpsc::UnboundedSender<PendingEvent>,
+    event_receiver: AsyncMutex<mpsc::UnboundedReceiver<PendingEvent>>,
+    /// The invocations that may run at a time.
+    slots: Semaphore,
+    /// The events that the function has fetched and not responded to yet, by request id.
+    running: Mutex<HashMap<String, oneshot::Sender<(Outcome, Instant)>>>,
     trace_header: Mutex<Option<String>>,
     clock_lag: Mutex<Duration>,
 }
@@ -92,28 +95,22 @@ struct PendingEvent {
     request_id: String,
     event: String,
     timeout: Duration,
+    trace_header: Option<String>,
     delivery: oneshot::Sender<Instant>,
     outcome: oneshot::Sender<(Outcome, Instant)>,
 }
 
-/// An event that the function has fetched and not responded to yet.
-#[derive(Debug)]
-struct RunningInvocation {
-    request_id: String,
-    outcome: oneshot::Sender<(Outcome, Instant)>,
-}
-
 impl RuntimeApi {
-    /// Serves the Runtime API on a free port.
-    pub(super) fn serve(runtime: &Handle, started: Instant) -> (Arc<Self>, Server) {
-        let (event_sender, event_receiver) = mpsc::channel(1);
+    /// Serves the Runtime API of an environment that runs `max_concurrency` invocations at a time, on a free port.
+    pub(super) fn serve(runtime: &Handle, started: Instant, max_concurrency: usize) -> (Arc<Self>, Server) {
+        let (event_sender, event_receiver) = mpsc::unbounded_channel();
         let api = Arc::new(Self {
             started,
             init_duration: Mutex::default(),
             init_error: Mutex::default(),
             event_sender,
             event_receiver: AsyncMutex::new(event_receiver),
-            invocation_lock: AsyncMutex::default(),
+            slots: Semaphore::new(max_concurrency),
             running: Mutex::default(),
             trace_header: Mutex::default(),
             clock_lag: Mutex::default(),
@@ -128,6 +125,10 @@ impl RuntimeApi {
 
     pub(super) fn set_trace_header(&self, header: &str) {
         *lock(&self.trace_header) = Some(header.to_owned());
+    }
+
+    pub(super) fn trace_header(&self) -> Option<String> {
+        lock(&self.trace_header).clone()
     }
 
     pub(super) fn set_clock_lag(&self, lag: Duration) {
@@ -147,15 +148,20 @@ impl RuntimeApi {
     }
 
     /// Offers an event to the function and waits for its response, the exit of the process or the timeout.
-    pub(super) async fn invoke(&self, event: String, timeout: Duration, process: &Process) -> Invocation {
-        let _guard = self.invocation_lock.lock().await;
+    pub(super) async fn invoke(
+        &self,
+        event: String,
+        trace_header: Option<String>,
+        timeout: Duration,
+        process: &Process,
+    ) -> Invocation {
+        let _slot = self.slots.acquire().await;
         let request_id = new_id();
         let (delivery, mut delivered_at) = oneshot::channel();
         let (outcome, outcome_received) = oneshot::channel();
-        let pending = PendingEvent { request_id: request_id.clone(), event, timeout, delivery, outcome };
+        let pending = PendingEvent { request_id: request_id.clone(), event, timeout, trace_header, delivery, outcome };
         let mut started = Instant::now();
-        // The channel is full if the process exited before it fetched the previous event.
-        let _ = self.event_sender.try_send(pending);
+        let _ = self.event_sender.send(pending);
         let response = async {
             tokio::select! {
                 at = &mut delivered_at => started = at.unwrap_or(started),
@@ -171,7 +177,7 @@ impl RuntimeApi {
             outcome = response => outcome,
             status = wait_for_exit(process) => (Outcome::Exited(status), Instant::now()),
         };
-        lock(&self.running).take();
+        lock(&self.running).remove(&request_id);
         if outcome == Outcome::TimedOut {
             process.kill();
         }
@@ -219,8 +225,7 @@ impl RuntimeApi {
         let deadline = SystemTime::now() + pending.timeout + *lock(&self.clock_lag);
         let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         let hex = new_id().replace('-', "");
-        let trace = lock(&self.trace_header).clone();
-        let trace = trace.unwrap_or_else(|| format!("Root=1-{}-{};Sampled=0", &hex[..8], &hex[8..]));
+        let trace = pending.trace_header.unwrap_or_else(|| format!("Root=1-{}-{};Sampled=0", &hex[..8], &hex[8..]));
         let answer = ServiceResponse::new(200, "application/json", pending.event)
             .with_header("lambda-runtime-aws-request-id", pending.request_id.clone())
             .with_header("lambda-runtime-deadline-ms", deadline.to_string())
@@ -229,16 +234,16 @@ impl RuntimeApi {
                 format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:function"),
             )
             .with_header("lambda-runtime-trace-id", trace);
-        *lock(&self.running) = Some(RunningInvocation { request_id: pending.request_id, outcome: pending.outcome });
+        lock(&self.running).insert(pending.request_id, pending.outcome);
         let _ = pending.delivery.send(Instant::now());
         answer
     }
 
     fn complete(&self, id: &str, outcome: Outcome) -> ServiceResponse {
         let now = Instant::now();
-        match lock(&self.running).take_if(|running| running.request_id == id) {
+        match lock(&self.running).remove(id) {
             Some(running) => {
-                let _ = running.outcome.send((outcome, now));
+                let _ = running.send((outcome, now));
                 accepted_response()
             }
             None => error_response(400, "InvalidRequestID", "no such invocation is running"),

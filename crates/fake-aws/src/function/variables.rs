@@ -5,9 +5,16 @@
 use crate::aws::FakeAws;
 use crate::ids::REGION;
 use crate::tls::system_ca_bundle;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+
+/// Returns the number of invocations that run at a time, one by default.
+pub(super) fn max_concurrency<K: AsRef<OsStr>, V: AsRef<OsStr>>(variables: &[(K, V)]) -> usize {
+    let variable = variables.iter().find(|(name, _)| name.as_ref() == "AWS_LAMBDA_MAX_CONCURRENCY");
+    variable.and_then(|(_, value)| value.as_ref().to_str()?.parse().ok()).unwrap_or(1)
+}
 
 pub(super) fn set(command: &mut Command, aws: &FakeAws, runtime_api: SocketAddr) {
     let task_root = Path::new(command.get_program()).parent().unwrap_or_else(|| Path::new("/")).to_owned();
