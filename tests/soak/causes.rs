@@ -14,6 +14,9 @@ const LATE_RESPONSE: Duration = Duration::from_millis(500);
 const PERMANENT_FAULTS: [&str; 3] = ["access denied", "queue does not exist", "kms disabled"];
 
 /// One invocation with a notification.
+///
+/// An environment that serves several requests at a time signs their calls with the same key. So a fault of one counts as a
+/// possible cause for the others too, and only environments with one request are checked strictly.
 pub(crate) struct Attempt {
     /// The access key of the function, which signs its calls.
     pub(crate) access_key: String,
@@ -88,11 +91,13 @@ impl Causes {
         let mut orphans = BTreeMap::new();
         for object in objects.iter().filter(|(key, _)| !pointer_keys.contains(*key)).map(|(_, object)| object) {
             let put = &self.calls[object.call];
-            let mut attempts = attempts.clone();
-            let attempt = attempts.find(|attempt| {
+            let covers_call = |attempt: &&Attempt| {
                 Some(&attempt.access_key) == put.access_key.as_ref()
                     && (attempt.started..=attempt.ended).contains(&put.started)
-            });
+            };
+            // Several, if the environment serves more than one request at a time.
+            let attempts = attempts.clone().filter(covers_call);
+            let attempt = attempts.max_by_key(|attempt| self.affected_calls(attempt).count());
             *orphans.entry(attempt.expect("every object was stored by an attempt").started).or_default() += 1;
         }
         orphans

@@ -38,8 +38,8 @@ const RARE_CALL_FAULT_RATE: f64 = 0.2;
 /// The delay of slow calls. It is long enough for the function to start a second call.
 const DELAY: Duration = Duration::from_millis(1_200);
 
-/// The number of concurrent execution environments. They share one AWS account.
-const ENVIRONMENTS: usize = 4;
+/// The concurrent execution environments, by the number of requests that each serves at a time. They share one AWS account.
+const ENVIRONMENTS: [usize; 3] = [1, 1, 4];
 
 /// The Lambda timeout. A short one limits how long hanging calls take.
 const INVOCATION_TIMEOUT: Duration = Duration::from_secs(4);
@@ -53,11 +53,19 @@ async fn every_accepted_notification_is_stored() {
     let count = std::env::var("SOAK_NOTIFICATIONS").map_or(20_000, |count| count.parse().unwrap());
     let aws = FakeAws::start();
     let soak = Arc::new(Soak { count, next: AtomicUsize::new(0), ledger: Ledger::default() });
-    let environments: Vec<_> = (0..ENVIRONMENTS).map(|at| start_environment(&aws, &access_key(at))).collect();
+    let environments: Vec<_> = ENVIRONMENTS
+        .iter()
+        .enumerate()
+        .map(|(at, max_concurrency)| start_environment(&aws, &access_key(at), *max_concurrency))
+        .collect();
     join_all(environments.iter().map(|environment| environment.function.wait_for_init(INVOCATION_TIMEOUT))).await;
     let (started, handles) = (Instant::now(), inject_faults(&aws));
-    let run = join_all(environments.iter().enumerate().map(|(at, environment)| soak.run(environment, access_key(at))));
-    let memories = tokio::time::timeout(soak.timeout(), run).await.expect("the soak ends in time");
+    let memories: Vec<_> = ENVIRONMENTS.map(Memory::of_environment).into();
+    let requests = environments.iter().zip(&memories).enumerate().flat_map(|(at, (environment, memory))| {
+        let soak = &soak;
+        (0..ENVIRONMENTS[at]).map(move |_| soak.run(environment, access_key(at), memory))
+    });
+    tokio::time::timeout(soak.timeout(), join_all(requests)).await.expect("the soak ends in time");
     aws.clear_faults();
     aws.wait_for_delayed_commits().await;
     soak.ledger.record_messages(&environments[0]);
@@ -65,8 +73,12 @@ async fn every_accepted_notification_is_stored() {
     let faults: usize = handles.iter().map(FaultHandle::fired).sum();
     eprintln!("{count} notifications in {:.1} s, {faults} faults injected", started.elapsed().as_secs_f64());
     soak.ledger.report();
-    for memory in &memories {
+    for (memory, environment) in memories.iter().zip(&environments) {
         memory.report();
+        let logs = environment.function.logs();
+        for line in logs.iter().filter(|line| line.contains("messages not stored")) {
+            eprintln!("  {line}");
+        }
     }
     soak.ledger.check();
     soak.ledger.check_causes(&aws, &environments[0].bucket);
@@ -85,13 +97,12 @@ struct Soak {
 }
 
 impl Soak {
-    /// Delivers notifications until none is left, and samples the memory.
-    async fn run(&self, environment: &Webhook, access_key: String) -> Memory {
-        let mut memory = Memory::default();
+    /// Delivers one notification after the other until none is left, and samples the memory.
+    async fn run(&self, environment: &Webhook, access_key: String, memory: &Memory) {
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             if number >= self.count {
-                return memory;
+                return;
             }
             let delivery = Delivery::new(number);
             if number % 20 == 7 {
@@ -142,7 +153,7 @@ fn access_key(at: usize) -> String {
     format!("ENVIRONMENT{at}")
 }
 
-fn start_environment(aws: &FakeAws, access_key: &str) -> Webhook {
+fn start_environment(aws: &FakeAws, access_key: &str, max_concurrency: usize) -> Webhook {
     let names = ["messages", "statuses", "security.fifo", "unrouted"];
     let queues = names.map(|name| (name.to_owned(), aws.queue(name)));
     let urls = json!({
@@ -151,7 +162,9 @@ fn start_environment(aws: &FakeAws, access_key: &str) -> Webhook {
         "messages.statuses": "statuses",
         "security": "security.fifo",
     });
-    Webhook::with_routes(aws.clone(), queues.into(), &urls, &[("AWS_ACCESS_KEY_ID", access_key)])
+    let max_concurrency = max_concurrency.to_string();
+    let variables = [("AWS_ACCESS_KEY_ID", access_key), ("AWS_LAMBDA_MAX_CONCURRENCY", &max_concurrency)];
+    Webhook::with_routes(aws.clone(), queues.into(), &urls, &variables)
 }
 
 /// Injects every kind of fault with equal probability into every service.
