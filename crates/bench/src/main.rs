@@ -2,7 +2,8 @@
 //!
 //! [`plan`] lists the [`scenario`]s for each setting. [`subject`] starts a function, [`gate`] defines its start time, and
 //! [`limits`] limits its processor time as Lambda does. [`measure`] invokes the functions. [`table`] prints the [`results`], and
-//! [`report`] writes them into `docs/performance.md` and its charts.
+//! [`report`] writes them into `docs/performance.md` and its charts. [`concurrency`] measures environments that serve several
+//! requests at a time.
 //!
 //! [`instructions`] counts the instructions of the pure path and compares them with the baseline. [`capacity`] writes the tables
 //! of `docs/capacity.md` from [`inputs`] and a [`simulation`] of Lambda. [`cost`] computes the prices for both pages.
@@ -11,6 +12,7 @@
 mod about;
 mod capacity;
 mod charts;
+mod concurrency;
 mod cost;
 mod gate;
 mod inputs;
@@ -27,7 +29,7 @@ mod simulation;
 mod subject;
 mod table;
 
-use std::{error::Error, fs, path::PathBuf};
+use std::{error::Error, fs, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -55,6 +57,15 @@ enum Task {
         /// Replaces the baseline by the new counts.
         #[arg(long)]
         replace: bool,
+    },
+    /// Measures several requests at a time, and writes the table into docs/performance.md.
+    Concurrency {
+        /// The functions.
+        #[arg(long, value_delimiter = ',', default_value = "ours,node")]
+        subjects: Vec<Subject>,
+        /// The seconds of each measurement.
+        #[arg(long, default_value_t = 4)]
+        seconds: u64,
     },
     /// Writes the tables of docs/capacity.md.
     Capacity,
@@ -93,6 +104,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     match Arguments::parse().task {
         Task::Run(run) => run.run().await,
         Task::Instructions { replace } => instructions::check(replace),
+        Task::Concurrency { subjects, seconds } => concurrency::write(&subjects, Duration::from_secs(seconds)).await,
         Task::Capacity => capacity::write(),
         Task::Report { run } => report::write(&run),
     }

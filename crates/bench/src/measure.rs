@@ -37,7 +37,7 @@ const WARM_UP_COUNT: usize = 12;
 const WARM_UP_TIME: Duration = Duration::from_secs(1);
 
 /// A fake AWS with the latency of a setting.
-struct TestBed {
+pub(crate) struct TestBed {
     aws: FakeAws,
     /// Separate endpoints for Secrets Manager and S3, because AWS has a host for each service.
     endpoints: [String; 2],
@@ -48,7 +48,7 @@ struct TestBed {
 }
 
 /// A running subject. The order of the fields ends the process before its control groups are removed.
-struct Environment {
+pub(crate) struct Environment {
     function: Function,
     limits: Limits,
     /// When the gate released the shell.
@@ -88,7 +88,7 @@ pub(crate) async fn measure(
     }
     let mut environments = Vec::new();
     for subject in subjects {
-        let environment = test_bed.start(*subject)?;
+        let environment = test_bed.start(*subject, &[])?;
         environment.function.wait_for_init(TIMEOUT).await.map_err(|error| format!("{}: {error}", subject.name()))?;
         environments.push((*subject, environment));
     }
@@ -114,8 +114,18 @@ pub(crate) async fn measure(
     Ok(())
 }
 
+impl Environment {
+    pub(crate) fn pid(&self) -> u32 {
+        self.function.pid()
+    }
+
+    pub(crate) fn used_time(&self) -> io::Result<Duration> {
+        self.limits.used_time()
+    }
+}
+
 impl TestBed {
-    fn new(setting: Setting, effort: Effort) -> Self {
+    pub(crate) fn new(setting: Setting, effort: Effort) -> Self {
         let aws = if setting.tls { FakeAws::start_tls() } else { FakeAws::start() };
         let secret = json!({ "app_secret": APP_SECRET, "verify_token": VERIFY_TOKEN });
         aws.set_secret(SECRET_ID, secret.to_string());
@@ -127,7 +137,8 @@ impl TestBed {
         Self { _bucket: aws.bucket(BUCKET), endpoints, aws, queues, setting, effort }
     }
 
-    fn start(&self, subject: Subject) -> io::Result<Environment> {
+    /// Starts a subject with these variables in addition to those of every subject.
+    pub(crate) fn start(&self, subject: Subject, more: &[(&'static str, String)]) -> io::Result<Environment> {
         let limits = Limits::new(self.setting.memory_mb)?;
         let urls = json!({
             "*": self.queues[2].url(), "messages": "messages", "messages.statuses": "messages-statuses",
@@ -142,6 +153,7 @@ impl TestBed {
             ("AWS_ENDPOINT_URL_S3", self.endpoints[1].clone()),
             ("BARE_QUEUE_URL", self.queues[0].url().to_owned()),
         ]);
+        variables.extend_from_slice(more);
         let gate = Gate::new()?;
         let function = Function::start_command(subject.command(limits.groups(), &gate), &self.aws, variables);
         let started = gate.open()?;
@@ -150,7 +162,7 @@ impl TestBed {
 
     async fn start_cold(&self, subject: Subject, samples: &mut Samples) -> Result<(), Box<dyn Error>> {
         let before = self.aws.calls().len();
-        let environment = self.start(subject)?;
+        let environment = self.start(subject, &[])?;
         let init = environment.function.wait_for_init(TIMEOUT);
         let (init, first) = tokio::join!(init, environment.function.invoke(Scenario::Cold.event(), TIMEOUT));
         let init = init.map_err(|error| format!("{}: {error}", subject.name()))?;
@@ -179,10 +191,15 @@ impl TestBed {
                 break;
             }
         }
+        self.clear();
+        Ok(())
+    }
+
+    /// Removes all messages.
+    pub(crate) fn clear(&self) {
         for queue in &self.queues {
             let _ = queue.take_messages();
         }
-        Ok(())
     }
 
     async fn measure_portion(
@@ -217,6 +234,16 @@ impl TestBed {
         let is_send = |call: &&Call| call.service == Service::Sqs && call.entries > 0;
         samples.calls += calls.iter().filter(is_send).count();
         samples.bytes += calls.iter().filter(is_send).map(|call| call.bytes).sum::<usize>();
+        self.expect_messages(scenario, subject, invocations)
+    }
+
+    /// Removes all messages, and checks that they are those of the invocations.
+    pub(crate) fn expect_messages(
+        &self,
+        scenario: Scenario,
+        subject: Subject,
+        invocations: usize,
+    ) -> Result<(), Box<dyn Error>> {
         let stored: usize = self.queues.iter().map(|queue| queue.take_messages().len()).sum();
         let expected = match subject {
             Subject::Null | Subject::NullRuntime => 0,
@@ -231,7 +258,7 @@ impl TestBed {
 }
 
 /// Delivers the event once. Returns the time until the response, or the time that the function reports.
-async fn invoke(
+pub(crate) async fn invoke(
     scenario: Scenario,
     subject: Subject,
     environment: &Environment,
