@@ -41,7 +41,7 @@ impl Drain {
     /// Stops the worker that awaits this, and begins the end of the environment. Never returns.
     pub async fn stop_worker(&self) {
         self.state.send_modify(|state| state.stopped_workers += 1);
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Waits until a worker was stopped and nobody waits for an answer: all workers are stopped, or no request is under way
