@@ -13,7 +13,6 @@ use std::{
 use anstream::{eprintln, println};
 use ingress_tools::{
     aws::{
-        cli::AwsCli,
         resources::ResourcesError,
         stack_info::{StackInfo, StackInfoError},
     },
@@ -264,7 +263,7 @@ pub(crate) async fn subscribe(arguments: SubscribeArguments) -> Result<bool, Com
 pub(crate) async fn queues(stack: &NamedStack, json: bool) -> Result<bool, CommandError> {
     let info = stack.info().await?;
     report::stack(&info, json);
-    let backlogs = Backlogs::of(&info, &AwsCli::of(&info)).await;
+    let backlogs = Backlogs::of(&info, &info.aws_cli()).await;
     if json {
         println!("{}", json!(backlogs));
     } else {
@@ -386,7 +385,7 @@ pub(crate) async fn export(
     }
     let stop = stop_at_signal();
     let limits = ScanLimits { max_messages: max_messages(arguments), stop: &stop };
-    let exported = queue.export(filter, to, delete, &limits, &AwsCli::of(&info)).await;
+    let exported = queue.export(filter, to, delete, &limits, &info.aws_cli()).await;
     let is_success = exported.scan.is_success();
     if arguments.json {
         println!("{}", json!({ "applied": true, "done": is_success, "export": exported }));
@@ -415,7 +414,7 @@ pub(crate) async fn restore_queue(
     let info = stack.info().await?;
     report::stack(&info, json);
     let urls = info.queue_urls().remove(route).ok_or_else(|| CommandError::UnknownRoute(route.to_owned()))?;
-    let declared = Declared::of(&info, &AwsCli::of(&info)).await?;
+    let declared = Declared::of(&info, &info.aws_cli()).await?;
     if !urls.iter().any(|url| declared::is_declared(&declared, url)) {
         return Err(CommandError::OtherStack { route: route.to_owned(), url: urls.join(", ") });
     }

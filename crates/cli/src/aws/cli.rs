@@ -12,7 +12,6 @@ use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::{process::Command, time::timeout};
 
-use super::stack_info::StackInfo;
 use crate::endpoint_secrets::variable;
 
 /// Longer than the CLI itself takes: three attempts of 25 s each.
@@ -95,26 +94,6 @@ pub enum AwsCliError {
 }
 
 impl AwsCli {
-    /// Returns the CLI for calls about a stack. A local stack has its own endpoint and credentials.
-    #[must_use]
-    pub fn of(stack: &StackInfo) -> Self {
-        let cli = Self::default();
-        if !stack.is_local() {
-            return cli;
-        }
-        let variables = vec![
-            ("AWS_ENDPOINT_URL", stack.aws_endpoint.clone()),
-            ("AWS_ACCESS_KEY_ID", stack.access_key_id.clone()),
-            ("AWS_SECRET_ACCESS_KEY", stack.secret_access_key.clone()),
-            ("AWS_REGION", stack.region.clone()),
-            ("AWS_DEFAULT_REGION", stack.region.clone()),
-            ("AWS_PROFILE", String::new()),
-            ("AWS_SESSION_TOKEN", String::new()),
-            ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "false".to_owned()),
-        ];
-        Self { variables, ..cli }
-    }
-
     /// Returns the region of the environment, or else of the profile.
     pub(crate) async fn region(&self) -> Result<String, AwsCliError> {
         if let Some(region) = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")) {

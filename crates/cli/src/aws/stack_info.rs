@@ -13,7 +13,7 @@ use whatsapp_webhook::{
     routes::{Queue, Routes},
 };
 
-use super::cli::AwsCliError;
+use super::cli::{AwsCli, AwsCliError};
 use crate::endpoint_secrets::EndpointSecrets;
 
 /// The file in which the running local stack describes itself to commands in another terminal.
@@ -104,6 +104,25 @@ pub enum StackInfoError {
 }
 
 impl StackInfo {
+    /// Returns the AWS CLI for calls about this stack. A local stack has its own endpoint and credentials.
+    #[must_use]
+    pub fn aws_cli(&self) -> AwsCli {
+        if !self.is_local() {
+            return AwsCli::default();
+        }
+        let variables = vec![
+            ("AWS_ENDPOINT_URL", self.aws_endpoint.clone()),
+            ("AWS_ACCESS_KEY_ID", self.access_key_id.clone()),
+            ("AWS_SECRET_ACCESS_KEY", self.secret_access_key.clone()),
+            ("AWS_REGION", self.region.clone()),
+            ("AWS_DEFAULT_REGION", self.region.clone()),
+            ("AWS_PROFILE", String::new()),
+            ("AWS_SESSION_TOKEN", String::new()),
+            ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "false".to_owned()),
+        ];
+        AwsCli { variables, ..AwsCli::default() }
+    }
+
     /// Reads the description of the local stack that runs in this folder.
     pub fn running(root: &Path) -> Result<Self, StackInfoError> {
         let text = match fs::read(root.join(RUNNING_STACK_FILE)) {

@@ -1,10 +1,10 @@
 //! Checks an endpoint with requests as Meta sends them, and with forged ones.
 
 pub mod diagnosis;
+mod finding;
 mod stack;
 
 use std::{
-    fmt::Display,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -27,8 +27,11 @@ use crate::{
         probe_queue::{FIELD, ProbeQueue, SearchResult},
         stack_queues::ReceivedMessage,
     },
-    verify::diagnosis::{Diagnosis, RequestKind},
+    verify::diagnosis::RequestKind,
 };
+
+pub use finding::Finding;
+use finding::{passed, skipped};
 
 /// The number of notifications that measure the latency.
 pub const LATENCY_SAMPLES: usize = 20;
@@ -60,30 +63,6 @@ pub struct Check {
     /// The finding.
     #[serde(flatten)]
     pub finding: Finding,
-}
-
-/// The finding of a check.
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "result", rename_all = "lowercase")]
-pub enum Finding {
-    /// The endpoint behaves as Meta requires.
-    Passed {
-        /// The observation.
-        detail: String,
-    },
-    /// The endpoint does not behave as Meta requires.
-    Failed {
-        /// The observation.
-        detail: String,
-        /// The likely cause and a fix.
-        #[serde(flatten)]
-        diagnosis: Diagnosis,
-    },
-    /// The check was not made.
-    Skipped {
-        /// The reason.
-        detail: String,
-    },
 }
 
 impl Check {
@@ -459,14 +438,6 @@ fn check_storage(accepted: &[String], result: SearchResult) -> Finding {
     } else {
         Finding::Failed { detail: problems.join("; "), diagnosis: diagnosis::of_probe_queue(accepted.len()) }
     }
-}
-
-fn passed(detail: impl Display) -> Finding {
-    Finding::Passed { detail: detail.to_string() }
-}
-
-fn skipped(reason: &str) -> Finding {
-    Finding::Skipped { detail: reason.to_owned() }
 }
 
 /// Returns the same JSON, parsed and written again.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Finding, diagnosis, passed, skipped};
+use super::{
+    diagnosis,
+    finding::{Finding, passed, skipped},
+};
 use crate::{
     aws::{
         cli::{AwsCli, AwsCliError},
@@ -20,7 +23,7 @@ use crate::{
 
 /// Checks that the queues of all routes are there and as in the template, and that the alarm topic is.
 pub(super) async fn check(stack: &StackInfo) -> [Finding; 2] {
-    let aws = AwsCli::of(stack);
+    let aws = stack.aws_cli();
     match Declared::of(stack, &aws).await {
         Ok(declared) => [check_queues(stack, &declared, &aws).await, check_topics(&declared, &aws).await],
         Err(ResourcesError::Aws(AwsCliError::NotInstalled)) if stack.is_local() => {
