@@ -50,9 +50,9 @@ async fn start(log: RequestLog) -> Result<(Ingress, usize), Error> {
 
 async fn serve(ingress: Arc<Ingress>, max_concurrency: usize) -> Result<(), Error> {
     let drain = Arc::new(Drain::new(max_concurrency));
-    let handled = Arc::clone(&ingress);
+    let shared = Arc::clone(&ingress);
     let handler = service_fn(move |LambdaEvent { payload, context }| {
-        let ingress = Arc::clone(&handled);
+        let ingress = Arc::clone(&shared);
         async move { ingress.handle(payload, &context).await }.boxed()
     });
     let (served, served_drain) = (Arc::clone(&ingress), Arc::clone(&drain));

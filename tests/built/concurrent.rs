@@ -182,8 +182,8 @@ async fn one_reading_of_the_secret_serves_all_requests() {
     webhook.aws.set_secret(SECRET_ID, secret(&json!("the-new-one")));
     webhook.aws.secrets().set_latency(Duration::from_millis(200));
     let sent: Vec<_> = (0..MAX_CONCURRENCY).map(|index| notification(&format!("n{index}"), 1)).collect();
-    let send = |sent: &Notification| webhook.send(signed("the-new-one", sent.body.as_bytes()));
-    let responses = join_all(sent.iter().map(send)).await;
+    let deliver = |sent: &Notification| webhook.send(signed("the-new-one", sent.body.as_bytes()));
+    let responses = join_all(sent.iter().map(deliver)).await;
     assert!(responses.iter().all(|response| response.status == 200));
     assert_eq!((webhook.secret_reads(), webhook.stored_messages().len()), (2, 1 + MAX_CONCURRENCY));
 }
