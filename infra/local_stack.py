@@ -4,6 +4,8 @@ Prints one line of JSON to standard output when the stack is ready, and a line f
 is ministack: one process on loopback, which runs the function as a child process and checks the IAM policies of every call,
 so that the function has only the permissions of its role. Run `sam build` first.
 
+With --empty it deploys nothing, and --prepare completes a stack that `sam deploy` then deployed by hand.
+
 The variables APP_SECRET and VERIFY_TOKEN set the function's secret. Random values are used for unset or empty ones. They are
 not arguments, because every process of this computer can read the arguments of another.
 """
@@ -36,6 +38,8 @@ STACK = "whatsapp-ingress"
 REGION = "us-east-1"
 # The access key of the root user of ministack, which has all permissions.
 ROOT_KEY = "test"
+# The template's app secret, with which the function does not start.
+PLACEHOLDER = "REPLACE_ME"
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 START_SECONDS = 60
@@ -55,14 +59,20 @@ class StepError(Exception):
 
 def main() -> None:
     arguments = parse_arguments()
+    if arguments.prepare:
+        prepare_deployed(arguments.prepare)
+        return
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
     try:
         threading.Thread(target=end_with_input, daemon=True).start()
-        if not BUILT_TEMPLATE.is_file():
+        if not BUILT_TEMPLATE.is_file() and not arguments.empty:
             raise StepError(f"{BUILT_TEMPLATE} is missing: run `sam build` first")
         with own_folder(arguments.dir) as folder, local_aws(folder, arguments) as (endpoint, server):
-            print(json.dumps(deploy(folder, endpoint, arguments)), flush=True)
+            if arguments.empty:
+                step(f"in another terminal, run: . {write_settings(folder, endpoint)}")
+            else:
+                print(json.dumps(deploy(folder, endpoint, arguments)), flush=True)
             step("ready")
             server.wait()
             raise StepError(f"ministack ended with status {server.returncode}", folder / "ministack.log")
@@ -91,6 +101,12 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         default=REPOSITORY / ".local/stack",
         help="the working directory, which is emptied first (default: .local/stack)",
+    )
+    parser.add_argument("--empty", action="store_true", help="start a local AWS without a stack")
+    parser.add_argument(
+        "--prepare",
+        metavar="STACK",
+        help="instead of all this, prepare a stack on the local AWS of AWS_ENDPOINT_URL: its API routes, no TLS, an app secret",
     )
     return parser.parse_args()
 
@@ -122,6 +138,7 @@ def own_folder(folder: Path) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder / "home", ignore_errors=True)
+            (folder / "aws.sh").unlink(missing_ok=True)
 
 
 def try_lock(file: IO[str]) -> bool:
@@ -130,6 +147,22 @@ def try_lock(file: IO[str]) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def write_settings(folder: Path, endpoint: str) -> Path:
+    """Writes a file for a shell that makes the AWS CLI, SAM CLI and `ingress` use the local AWS. Deleted at the end."""
+    settings = {
+        "AWS_ACCESS_KEY_ID": ROOT_KEY,
+        "AWS_SECRET_ACCESS_KEY": ROOT_KEY,
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ENDPOINT_URL": endpoint,
+        "SAM_CLI_TELEMETRY": "0",
+    }
+    lines = ["unset AWS_PROFILE AWS_SESSION_TOKEN", *(f"export {name}={value}" for name, value in settings.items())]
+    file = folder / "aws.sh"
+    file.write_text("\n".join(lines) + "\n")
+    return file
 
 
 def environment(folder: Path, endpoint: str) -> dict[str, str]:
@@ -227,24 +260,12 @@ def end_group(process: subprocess.Popen[Any]) -> None:
 
 def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Deploys the built template. Returns the description of the stack for the caller."""
-    import boto3
-    from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
     sam_deploy(folder, endpoint, arguments.log_level)
-    session = boto3.Session(ROOT_KEY, ROOT_KEY, region_name=REGION)
-    config = Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 1}, proxies={})
-
-    def client(service: str) -> Any:
-        return session.client(service, endpoint_url=endpoint, config=config)
-
+    client = clients(endpoint)
     try:
-        resources = resources_of(client("cloudformation"), STACK)
-        step("adding the API's routes")
-        add_routes(client("apigatewayv2"), client("lambda"), resources)
-        allow_without_tls(client("sqs"), client("s3"), resources)
-        step("storing the app secret")
-        put_secret(client("secretsmanager"), resources["Secret"])
+        prepare(client, STACK)
         return described(client, STACK) | {
             "aws_endpoint": endpoint,
             "region": REGION,
@@ -256,6 +277,35 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
         raise StepError(f"the local AWS rejected a call: {error}", folder / "ministack.log") from error
     except (KeyError, ValueError) as error:
         raise StepError(f"the stack is incomplete: {error!r}", folder / "deploy.log") from error
+
+
+def clients(endpoint: str) -> Callable[[str], Any]:
+    """Returns a function that makes the client of a service."""
+    import boto3
+    from botocore.config import Config
+
+    session = boto3.Session(ROOT_KEY, ROOT_KEY, region_name=REGION)
+    config = Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 1}, proxies={})
+    return lambda service: session.client(service, endpoint_url=endpoint, config=config)
+
+
+def prepare_deployed(stack: str) -> None:
+    """Prepares a stack on the local AWS of AWS_ENDPOINT_URL. Refuses any other endpoint, because it removes the TLS rule."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    if not re.match(r"http://127\.0\.0\.1:\d+$", endpoint):
+        step(f"failed: AWS_ENDPOINT_URL is not a local AWS: {endpoint!r}")
+        sys.exit(1)
+    prepare(clients(endpoint), stack)
+
+
+def prepare(client: Callable[[str], Any], stack: str) -> None:
+    """Does for a deployed stack what the local AWS leaves out. Repeat it after each deployment of the stack."""
+    resources = resources_of(client("cloudformation"), stack)
+    step("adding the API's routes")
+    add_routes(client("apigatewayv2"), client("lambda"), resources)
+    allow_without_tls(client("sqs"), client("s3"), resources)
+    step("storing the app secret")
+    put_secret(client("secretsmanager"), resources["Secret"])
 
 
 def resources_of(stacks: Any, stack: str) -> dict[str, str]:
@@ -348,8 +398,12 @@ def add_routes(apis: Any, functions: Any, resources: dict[str, str]) -> None:
         if resource["Type"] != "AWS::ApiGatewayV2::Api":
             continue
         api = resources[name]
+        present = {route["RouteKey"] for route in apis.get_routes(ApiId=api)["Items"]}
         for path, methods in resource["Properties"]["Body"]["paths"].items():
             for method, operation in methods.items():
+                route = f"{method.upper()} {path}"
+                if route in present:
+                    continue
                 definition = operation["x-amazon-apigateway-integration"]
                 target = re.search(r"\$\{(\w+)(\.Arn)?}/invocations", definition["uri"]["Fn::Sub"])
                 if target is None:
@@ -365,7 +419,6 @@ def add_routes(apis: Any, functions: Any, resources: dict[str, str]) -> None:
                     IntegrationUri=function,
                     PayloadFormatVersion=definition["payloadFormatVersion"],
                 )["IntegrationId"]
-                route = f"{method.upper()} {path}"
                 apis.create_route(ApiId=api, RouteKey=route, Target=f"integrations/{integration}")
 
 
@@ -404,10 +457,12 @@ def without_tls(policy: str) -> str:
 
 
 def put_secret(store: Any, secret_id: str) -> None:
-    """Replaces the placeholder of the app secret and the verify token. ministack ignores that the template excludes punctuation from
+    """Replaces the placeholder of the app secret, and the verify token with it. ministack ignores that the template excludes punctuation from
     the generated token, and the function rejects a token in quotes.
     """
     secret: dict[str, Any] = json.loads(store.get_secret_value(SecretId=secret_id)["SecretString"])
+    if secret["app_secret"] != PLACEHOLDER:
+        return
     secret["app_secret"] = os.environ.get("APP_SECRET") or secrets.token_hex(16)
     secret["verify_token"] = os.environ.get("VERIFY_TOKEN") or secrets.token_hex(20)
     store.put_secret_value(SecretId=secret_id, SecretString=json.dumps(secret))
