@@ -205,7 +205,7 @@ RETIRED_NAMES := Choice|Contender|Doubled|FORGERS_SECRET|Framed|Garbled|InitFail
 .PHONY: check-docs
 check-docs: .venv/dev-installed ## checks Markdown, links, tables of contents, the CI workflow, and facts that documents repeat
 	rumdl check .
-	zizmor --offline --strict-collection --no-progress .github
+	zizmor --offline --strict-collection --no-progress .github docs/policies/deploy.yml
 	pytest tests/docs
 
 # What Cargo.toml declares. Nothing else names it.

@@ -158,7 +158,7 @@ async fn removed_secret_is_rejected_after_two_requests() {
     }
 }
 
-/// Follows the steps of `docs/operations.md`. Meta redelivers rejected notifications, so they must be accepted later.
+/// Follows the steps of `docs/tasks.md`. Meta redelivers rejected notifications, so they must be accepted later.
 #[tokio::test]
 async fn rotation_of_the_runbook_loses_no_notification() {
     let environment = Environment::new().await;

@@ -1,4 +1,4 @@
-"""Applies the steps of docs/operations.md to the template."""
+"""Reads the pages for operators, and applies the steps of docs/tasks.md to the template."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import textwrap
 
 import expand_template
 
-RUNBOOK = expand_template.REPOSITORY / "docs/operations.md"
+PAGES = [expand_template.REPOSITORY / "docs" / name for name in ("operations.md", "tasks.md")]
 # The field in the example of the section on adding one.
 FIELD, KEY = "bicycle_bell_update", "BicycleBellUpdate"
 
 
 def section(heading: str) -> str:
-    """The text below a heading of the second level."""
-    [text] = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", RUNBOOK.read_text(), re.DOTALL | re.MULTILINE)
+    """The text below a heading of the second level, on either page."""
+    pages = "".join(page.read_text() for page in PAGES)
+    [text] = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^#{{1,2}} |\Z)", pages, re.DOTALL | re.MULTILINE)
     return str(text)
 
 

@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import re
 
-from expanded import CATCH_ALL, expand
+from expanded import CATCH_ALL, Expanded, expand
 from runbook import column, section
 
 
-def test_every_alarm_has_its_section() -> None:
-    template = expand(NoTrafficAlarmSeconds="3600")
+PARTS = ["Meaning", "Look", "Decide", "Fix", "Over"]
+
+
+def template() -> Expanded:
+    return expand(NoTrafficAlarmSeconds="3600")
+
+
+def alarms() -> set[str]:
+    """The names of all alarms as in the runbook, where QUEUE is the name of any queue."""
     # One name can be the beginning of another.
-    routes = sorted((route for route in template.routes() if route != CATCH_ALL), key=len, reverse=True)
+    routes = sorted((route for route in template().routes() if route != CATCH_ALL), key=len, reverse=True)
     queue = re.compile("|".join(re.escape(route.replace(".", "-")) for route in routes))
-    alarms = {queue.sub("QUEUE", name, count=1) if queue.match(name) else name for name in template.alarms()} | {"page"}
+    return {queue.sub("QUEUE", name, count=1) if queue.match(name) else name for name in template().alarms()} | {"page"}
+
+
+def test_every_alarm_has_its_section() -> None:
     _, *sections = section("A section for each alarm").split("\n### ")
     texts = dict(text.split("\n", 1) for text in sections)
-    assert alarms == texts.keys()
+    assert alarms() == texts.keys()
     for name, text in texts.items():
-        labels = re.findall(r"^- \*\*(.+?)\.\*\*", text, re.MULTILINE)
-        assert labels in (["Means", "Look", "Do"], ["Means", "Look, do"]), name
+        assert re.findall(r"^\*\*(.+?)\.\*\*", text, re.MULTILINE) == PARTS, name
+        [look] = re.findall(r"\*\*Look\.\*\*.*?```sh\n(.*?)```", text, re.DOTALL)
+        assert len(re.findall(r"^(?!  |[A-Z]+=)\S", look, re.MULTILINE)) == 2, name
+
+
+def test_table_says_which_alarms_page() -> None:
+    rows = re.findall(r"^\| \[(\S+)\]\(#\S+\) \| (page|ticket) \|", section("The alarms"), re.MULTILINE)
+    assert {name for name, _ in rows} == alarms()
+    rule = template().one("AWS::CloudWatch::CompositeAlarm")["AlarmRule"]
+    metric_alarms = template().of_type("AWS::CloudWatch::Alarm")
+    paging = {metric_alarms[id]["AlarmName"].removeprefix("stack-") for id in re.findall(r"\$\{(\w+)}", rule)}
+    assert {name for name, kind in rows if kind == "page"} == paging | {"page"}
 
 
 def test_every_derived_metric_is_in_the_table() -> None:
