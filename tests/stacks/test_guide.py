@@ -96,8 +96,7 @@ class Operator:
     def client(self, service: str, person: Person = ROOT) -> Any:
         session = boto3.Session(person.key, person.secret, region_name=local_stack.REGION)
         client = session.client(service, endpoint_url=self.endpoint, config=CONFIG)
-        if person is ROOT:
-            client.meta.events.register("before-sign", local_stack.claim_tls)
+        client.meta.events.register("before-sign", local_stack.claim_tls)
         return client
 
     def person(self, command: str, section: Section) -> Person:
@@ -384,6 +383,26 @@ AFTER_SECTION: dict[str, Callable[[Operator, dict[str, str]], None]] = {
     "A team's queue is lost": is_rerouted,
     "Protecting the stack": is_protected,
 }
+
+
+def test_people_may_do_nothing_else(operator: Operator) -> None:
+    on_call, deployer = (operator.people[f"{name} of {STACK}"] for name in ("on-call", "deployer"))
+    url, function = operator.url("messages"), operator.stack["FunctionName"]
+    queue = {"QueueUrl": url}
+    person = functools.partial(operator.client, person=on_call)
+    assert_denied(person("sqs").purge_queue, **queue)
+    assert_denied(person("sqs").delete_queue, **queue)
+    assert_denied(person("lambda").update_function_code, FunctionName=function, ZipFile=b"")
+    assert_denied(person("cloudformation").delete_stack, StackName=STACK)
+    assert_denied(person("iam").put_user_policy, UserName=f"on-call-{STACK}", PolicyName="more", PolicyDocument="{}")
+    assert_denied(person("secretsmanager").delete_secret, SecretId=operator.stack["SecretArn"])
+    person = functools.partial(operator.client, person=deployer)
+    assert_denied(person("sqs").receive_message, **queue)
+    assert_denied(person("sqs").delete_queue, **queue)
+    assert_denied(person("secretsmanager").get_secret_value, SecretId=operator.stack["SecretArn"])
+    assert_denied(person("cloudformation").delete_stack, StackName="another")
+    assert_denied(person("iam").create_role, RoleName="another", AssumeRolePolicyDocument="{}")
+    assert_denied(person("iam").attach_role_policy, RoleName=f"{STACK}-x", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.heading)
