@@ -157,7 +157,9 @@ class Operator:
         app_secret = json.loads(secret)["app_secret"]
         subprocess.run(
             [str(INGRESS), "deliver", "--body", str(body), "--url", self.stack["CallbackUrl"]],
-            env=self.environment | self.root | {"APP_SECRET": app_secret if isinstance(app_secret, str) else app_secret[0]},
+            env=self.environment
+            | self.root
+            | {"APP_SECRET": app_secret if isinstance(app_secret, str) else app_secret[0]},
             check=True,
             capture_output=True,
         )
@@ -188,7 +190,9 @@ def operator(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Follows the section on the local AWS, with its process in the background."""
     for required in (INGRESS, project / ".local/aws-cli/bin/aws", project / ".aws-sam/build/template.yaml"):
         if not required.exists():
-            pytest.fail(f"{required} is missing: run `make build`, `make .local/aws-cli/installed` and `cargo build --workspace`")
+            pytest.fail(
+                f"{required} is missing: run `make build`, `make .local/aws-cli/installed` and `cargo build --workspace`"
+            )
     home = tmp_path_factory.mktemp("home")
     (home / "metadata.json").write_text(json.dumps({"lastVersionCheck": time.time()}))
     (home / ".aws").mkdir()
@@ -340,7 +344,9 @@ def is_dropped(operator: Operator, outputs: dict[str, str]) -> None:
 
 
 def has_retention(operator: Operator, outputs: dict[str, str]) -> None:
-    [attributes] = [operator.client("sqs").get_queue_attributes(QueueUrl=operator.url("messages"), AttributeNames=["All"])]
+    [attributes] = [
+        operator.client("sqs").get_queue_attributes(QueueUrl=operator.url("messages"), AttributeNames=["All"])
+    ]
     assert attributes["Attributes"]["MessageRetentionPeriod"] == "1209600"
 
 
@@ -359,8 +365,11 @@ def is_rotated(operator: Operator, outputs: dict[str, str]) -> None:
 
 
 def is_rolled_back(operator: Operator, outputs: dict[str, str]) -> None:
-    alias = {"FunctionName": operator.stack["FunctionName"], "Name": "live"}
-    assert operator.client("lambda").get_alias(**alias)["FunctionVersion"] == "1"
+    function = {"FunctionName": operator.stack["FunctionName"]}
+    versions = operator.client("lambda").list_versions_by_function(**function)["Versions"]
+    assert len(versions) > 2
+    previous = str(int(versions[-1]["Version"]) - 1)
+    assert operator.client("lambda").get_alias(**function, Name="live")["FunctionVersion"] == previous
 
 
 def is_protected(operator: Operator, outputs: dict[str, str]) -> None:
@@ -402,15 +411,19 @@ def test_people_may_do_nothing_else(operator: Operator) -> None:
     assert_denied(person("secretsmanager").get_secret_value, SecretId=operator.stack["SecretArn"])
     assert_denied(person("cloudformation").delete_stack, StackName="another")
     assert_denied(person("iam").create_role, RoleName="another", AssumeRolePolicyDocument="{}")
-    assert_denied(person("iam").attach_role_policy, RoleName=f"{STACK}-x", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+    assert_denied(
+        person("iam").attach_role_policy, RoleName=f"{STACK}-x", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess"
+    )
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.heading)
 def test_commands_of_section_succeed(operator: Operator, section: Section) -> None:
     if section.heading in NOT_RUN_SECTIONS:
         pytest.skip(NOT_RUN_SECTIONS[section.heading])
-    BEFORE_SECTION.get(section.heading, lambda _: None)(operator)
+    if prepare := BEFORE_SECTION.get(section.heading):
+        prepare(operator)
     outputs = operator.run(section, BEFORE_COMMAND.get(section.heading, {}))
     for command, output in outputs.items():
         assert WORDS not in output, command
-    AFTER_SECTION.get(section.heading, lambda _, __: None)(operator, outputs)
+    if is_over := AFTER_SECTION.get(section.heading):
+        is_over(operator, outputs)

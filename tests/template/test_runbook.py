@@ -7,7 +7,6 @@ import re
 from expanded import CATCH_ALL, Expanded, expand
 from runbook import column, section
 
-
 PARTS = ["Meaning", "Look", "Decide", "Fix", "Over"]
 
 
