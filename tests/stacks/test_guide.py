@@ -210,8 +210,11 @@ def operator(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             if "ready" in line:
                 break
         operator.connect()
-        operator.run(by_hand, {})
         with guide.tls_proxy(operator.endpoint) as endpoint:
+            # From the first deployment on, because the local AWS cannot update a nested stack, whose URL this is a part of.
+            settings = project / ".local/stack/aws.sh"
+            settings.write_text(settings.read_text().replace(operator.endpoint, endpoint))
+            operator.run(by_hand, {})
             operator.environment |= operator.root | {"AWS_ENDPOINT_URL": endpoint}
             [helpers] = [each for each in guide.sections() if each.heading == HELPERS]
             operator.keep_state(helpers)
