@@ -1,4 +1,4 @@
-//! What all calls to AWS share: one HTTP client, no wait without an end, and error texts without data.
+//! Configures the clients of AWS: one HTTP client, timeouts and retries. Makes error texts without data.
 
 use std::{error::Error, time::Duration};
 
@@ -21,7 +21,7 @@ use aws_smithy_runtime_api::client::{
 
 use crate::telemetry::causes;
 
-/// How long a connection may take. Without a limit of its own the SDK waits for 3.1 s.
+/// The limit for opening a connection. The SDK's own limit is 3.1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long one attempt at reading the secret may take, and all attempts together: Lambda allows 10 s for the start.
@@ -41,13 +41,14 @@ pub async fn config() -> SdkConfig {
     loader.load().await
 }
 
-/// Timeouts for reading the secret.
+/// Timeouts for reading the secret. [`without_retries`] removes them for SQS and S3.
 #[must_use]
 pub fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder().operation_attempt_timeout(SECRET_ATTEMPT_TIMEOUT).operation_timeout(SECRET_TIMEOUT).build()
 }
 
-/// The same without the SDK's retries and timeouts, for SQS and S3: the caller decides what is sent again and until when.
+/// The configuration for SQS and S3, without the SDK's retries and timeouts: the caller decides which calls it repeats, and
+/// until when.
 #[must_use]
 pub fn without_retries(config: &SdkConfig) -> SdkConfig {
     config.to_builder().retry_config(RetryConfig::disabled()).timeout_config(TimeoutConfig::disabled()).build()

@@ -48,14 +48,14 @@ fn skip_spaces(text: &[u8]) -> &[u8] {
 
 /// A value up to the next separator, without the spaces around it.
 fn parse_plain(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let (mut value, mut length) = (Vec::new(), 0);
+    let (mut value, mut trimmed_length) = (Vec::new(), 0);
     while let Some((byte, after)) = rest.split_first() {
         match byte {
             b',' | b'+' => break,
             b'\\' => {
                 let (byte, after) = parse_escape(after)?;
                 value.push(byte);
-                length = value.len();
+                trimmed_length = value.len();
                 rest = after;
                 continue;
             }
@@ -64,12 +64,12 @@ fn parse_plain(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
             b' ' => value.push(b' '),
             byte => {
                 value.push(*byte);
-                length = value.len();
+                trimmed_length = value.len();
             }
         }
         rest = after;
     }
-    value.truncate(length);
+    value.truncate(trimmed_length);
     Some((value, rest))
 }
 

@@ -10,7 +10,7 @@ pub struct Config {
     pub secret_id: String,
     /// Which queue each field goes to.
     pub routes: Routes,
-    /// The bucket for bodies over SQS's limit; without it such a body is answered with 503.
+    /// The bucket for bodies of messages over SQS's limit. Without it, a request with such a message is answered with 503.
     pub payload_bucket: Option<String>,
     /// Common name of the client certificate that a caller has to show; without it, none is asked for.
     pub client_certificate_cn: Option<String>,
@@ -33,7 +33,7 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads the environment of the function; an error names its variable.
+    /// Reads the environment of the function. An error names the variable.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_lookup(|name| std::env::var(name).ok())
     }

@@ -1,10 +1,12 @@
 //! Ends the execution environment without cutting off the answers of requests that are under way.
+//!
+//! This is necessary if AWS no longer accepts its credentials: Lambda then starts a new one, with new credentials.
 
 use std::time::Duration;
 
 use tokio::{sync::watch, time::timeout};
 
-/// How long no request may have arrived before the environment ends. An idle worker may just be receiving one.
+/// The environment ends after this interval without a new request, because an idle worker may just be receiving one.
 const QUIET_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Counts the requests under way, and the workers that take no further request.
@@ -38,7 +40,7 @@ impl Drain {
         RequestGuard(&self.state)
     }
 
-    /// Stops the worker that awaits this, and begins the end of the environment. Never returns.
+    /// Stops the worker that awaits this. [`Self::finished`] then waits for the requests of the others. Never returns.
     pub async fn stop_worker(&self) {
         self.state.send_modify(|state| state.stopped_workers += 1);
         std::future::pending::<()>().await;
@@ -51,8 +53,8 @@ impl Drain {
         loop {
             // The sender lives as long as `self`.
             let _ = state.wait_for(|state| state.stopped_workers > 0 && state.requests == 0).await;
-            let is_all_stopped = state.borrow().stopped_workers == self.workers;
-            if is_all_stopped || timeout(QUIET_INTERVAL, state.changed()).await.is_err() {
+            let has_no_worker_left = state.borrow().stopped_workers == self.workers;
+            if has_no_worker_left || timeout(QUIET_INTERVAL, state.changed()).await.is_err() {
                 return;
             }
         }

@@ -42,7 +42,7 @@ pub struct HttpRequest {
     pub client_subject: Option<String>,
 }
 
-/// Leaves out everything that a person or Meta sent.
+/// Prints no member, because the log must not contain what a caller sent.
 impl fmt::Debug for HttpRequest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("HttpRequest").finish_non_exhaustive()
@@ -134,8 +134,8 @@ impl<'de> Visitor<'de> for ObjectReader<'_> {
                     members.is_base64 = object.next_value::<Box<RawValue>>()?.get() == "true";
                     continue;
                 }
-                (place, name) => {
-                    match members.text_at(place, name) {
+                (parent, name) => {
+                    match members.text_at(parent, name) {
                         Some(text) => *text = text_of(&object.next_value::<Box<RawValue>>()?),
                         None => drop(object.next_value::<IgnoredAny>()?),
                     }

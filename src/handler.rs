@@ -203,8 +203,8 @@ impl Ingress {
 
     async fn challenge(&self, exchange: &Exchange<'_>) -> Result<Accepted, RequestError> {
         let (query, metrics) = (&exchange.request.query, exchange.metrics);
-        // A challenge may wait for a refresh, because Meta measures the latency of notifications only. An execution
-        // environment without notifications refreshes nowhere else.
+        // A challenge may wait for a refresh, because Meta measures the latency of notifications only. If an execution
+        // environment gets no notifications, it refreshes the secret only here.
         let limit = exchange.deadline.min(Instant::now() + CHALLENGE_REFRESH_TIMEOUT);
         self.secrets.refresh_within(limit, metrics).await;
         let credentials = self.secrets.credentials();
@@ -236,12 +236,12 @@ impl Ingress {
         }
         let credentials = self.secrets.credentials();
         let trace = exchange.context.xray_trace_id.as_deref().and_then(trace::header);
-        let request = RequestContext {
+        let request_context = RequestContext {
             request_id: exchange.request_id,
             group_key: self.secrets.group_key(&credentials),
             trace: trace.as_deref(),
         };
-        let store = self.queues.store(&fragments, StoreContext { request, deadline, metrics });
+        let store = self.queues.store(&fragments, StoreContext { request: request_context, deadline, metrics });
         let stored = self.secrets.refresh_alongside(store, deadline, metrics).await;
         metrics.time(Metric::StoreTime, started.elapsed());
         metrics.count(Metric::Changes, stored.fragments);

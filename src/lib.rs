@@ -6,14 +6,15 @@
 //!    status. [`client_certificate`] checks the caller's certificate if one is required.
 //! 2. [`challenge`] answers Meta's verification request; [`signature`] verifies that Meta sent a notification. Both use the
 //!    credentials that [`secrets`] caches.
-//! 3. [`notification`] splits the body into fragments: one for each change, and one for each part without a change.
+//! 3. [`notification`] splits the body into fragments: one for each change, and one for each entry or body without a
+//!    change.
 //! 4. [`routes`] selects the queue of a fragment. [`message`] gives it the form that consumers rely on, with the [`trace`]
 //!    header of the request.
 //! 5. [`queue`] stores the messages. [`payload`] stores bodies in S3 that are too large for SQS.
 //!
 //! [`metrics`] are counted on the way, and [`telemetry`] writes them into the log line of the request. [`config`] reads the
-//! settings at the start, and [`aws`] is shared by all calls to AWS. [`drain`] ends the process. What needs neither network nor clock is in the crate
-//! [`whatsapp_webhook`].
+//! settings at the start, [`aws`] configures the clients of AWS, and [`drain`] ends the process. The crate
+//! [`whatsapp_webhook`] has the parts that need neither network nor clock.
 //!
 //! [`challenge`]: whatsapp_webhook::challenge
 //! [`signature`]: whatsapp_webhook::signature

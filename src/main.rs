@@ -50,15 +50,15 @@ async fn start(log: RequestLog) -> Result<(Ingress, usize), Error> {
 
 async fn serve(ingress: Arc<Ingress>, max_concurrency: usize) -> Result<(), Error> {
     let drain = Arc::new(Drain::new(max_concurrency));
-    let shared = Arc::clone(&ingress);
+    let handler_ingress = Arc::clone(&ingress);
     let handler = service_fn(move |LambdaEvent { payload, context }| {
-        let ingress = Arc::clone(&shared);
+        let ingress = Arc::clone(&handler_ingress);
         async move { ingress.handle(payload, &context).await }.boxed()
     });
-    let (served, served_drain) = (Arc::clone(&ingress), Arc::clone(&drain));
+    let (layer_ingress, layer_drain) = (Arc::clone(&ingress), Arc::clone(&drain));
     // The layer's future ends when the Runtime API has the answer.
     let restart = MapFutureLayer::new(move |invocation| {
-        let (ingress, drain) = (Arc::clone(&served), Arc::clone(&served_drain));
+        let (ingress, drain) = (Arc::clone(&layer_ingress), Arc::clone(&layer_drain));
         async move {
             let request = drain.begin();
             let result: Result<(), Error> = invocation.await;
@@ -66,7 +66,7 @@ async fn serve(ingress: Arc<Ingress>, max_concurrency: usize) -> Result<(), Erro
             if ingress.must_restart() {
                 drain.stop_worker().await;
             }
-            // An error ends the worker of Lambda's runtime, which has logged it. The others would go on without it.
+            // An error ends one worker of Lambda's runtime, which has logged it. The other workers would go on alone.
             if max_concurrency > 1 { Ok(()) } else { result }
         }
     });

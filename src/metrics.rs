@@ -23,7 +23,7 @@ const DEFINITIONS: &str = "_aws";
 /// CloudWatch accepts at most this many metrics in one directive.
 const MAX_METRICS: usize = 100;
 
-/// The longest route that becomes a part of a metric's name. CloudWatch accepts 255 characters for the whole name.
+/// The longest route or reason that becomes a part of a metric's name. CloudWatch accepts 255 characters for the whole name.
 const MAX_VALUE_LENGTH: usize = 200;
 
 /// A metric of the function.
@@ -41,9 +41,9 @@ pub enum Metric {
     EventAge,
     /// Messages that were not stored.
     NotStored,
-    /// Signed notifications. Zero for other requests, so that silence differs from a function that does not run.
+    /// Signed notifications. Zero is logged too, so that the metric is missing only if the function does not run.
     Notifications,
-    /// Entries that were sent again after an error, and batches with a second call because the first one got no response.
+    /// Entries that were sent again after an error, and second calls for batches whose first call got no response.
     QueueRetries,
     /// Requests without the required client certificate.
     RefusedCertificates,
@@ -55,7 +55,7 @@ pub enum Metric {
     SecretFailures,
     /// Successful reads of the secret after the start.
     SecretRefreshes,
-    /// Well-formed signatures that no known app secret explains.
+    /// Well-formed signatures that match none of the app secrets.
     SignatureMismatches,
     /// Time from a verified signature until storing ended, including a wait for the secret.
     StoreTime,

@@ -42,7 +42,8 @@ pub enum PayloadError {
 }
 
 impl Payloads {
-    /// Creates the store, whose requests have no retries and no time limit.
+    /// Keeps the bucket and the configuration. [`Self::put`] sends one request without a time limit: the caller repeats and
+    /// limits it.
     #[must_use]
     pub fn new(aws: &SdkConfig, bucket: Option<String>) -> Self {
         Self { bucket, aws: aws.clone() }

@@ -44,7 +44,7 @@ use sender::{MAX_ENTRIES, QueueSender, Target, Unanswered, Unconfirmed, unstored
 /// connection.
 ///
 /// Meta's largest notification, 1000 changes, needs 100 batches.
-const MAX_CONCURRENCY: usize = 32;
+const MAX_BATCHES_UNDER_WAY: usize = 32;
 
 /// Messages of this many bytes may be under way at a time. Memory limits the concurrency of large bodies.
 const MAX_BYTES_UNDER_WAY: usize = 12 << 20;
@@ -84,7 +84,7 @@ pub struct StoreReport {
 /// The values of a request, and the number of batches that may be under way for one queue at a time.
 #[derive(Clone)]
 struct QueueContext<'r> {
-    store: StoreContext<'r>,
+    store_context: StoreContext<'r>,
     concurrency: usize,
     share: Option<Arc<Share>>,
 }
@@ -99,12 +99,12 @@ impl Queues {
     /// Shares the limits of batches and bytes between this many concurrent requests.
     #[must_use]
     pub fn shared_by(self, requests: usize) -> Self {
-        let budget = (requests > 1).then(|| Arc::new(Budget::new(MAX_CONCURRENCY, MAX_BYTES_UNDER_WAY)));
+        let budget = (requests > 1).then(|| Arc::new(Budget::new(MAX_BATCHES_UNDER_WAY, MAX_BYTES_UNDER_WAY)));
         Self { budget, ..self }
     }
 
-    /// Opens a connection to SQS before the first message needs one, because the first TLS handshake takes a function
-    /// with little processor time longer than everything else. Logs a warning and does not fail.
+    /// Opens a connection to SQS before the first message needs one. On a function with little processor time, the first TLS
+    /// handshake takes longer than the rest of a request. If SQS does not respond, logs a warning and does not fail.
     pub async fn warm_up(&self) {
         let queue = self.catch_all();
         let probe = timeout(WARM_UP_TIMEOUT, call::probe(&self.client, &queue.url));
@@ -120,8 +120,8 @@ impl Queues {
 
     /// Stores every fragment on all queues of its route until the deadline.
     ///
-    /// Items are diverted to the catch-all queue if their queue fails or is silent for half of the time, cannot be used,
-    /// rejects them, or is too slow for all of them. Other queues do not wait for it. A call is not abandoned while it may still
+    /// Items are diverted to the catch-all queue if their queue cannot be used, rejects them, fails or stays silent for half of
+    /// the time, or cannot take all of them in time. Other queues do not wait for it. A call is not abandoned while it may still
     /// succeed. A message may be stored twice, with the same `event_id`: if a response was lost, or came later than the message
     /// was diverted. Order is kept within a group of a FIFO queue, unless SQS rejects an entry and stores a later one of the same call.
     pub async fn store(&self, fragments: &[Fragment<'_>], context: StoreContext<'_>) -> StoreReport {
@@ -149,12 +149,12 @@ impl Queues {
         }
         let needs: Vec<_> =
             by_queue.iter().zip(self.routes.queues()).map(|(items, queue)| needed_batches(items, queue)).collect();
-        let shares = concurrency_shares(&needs, max_concurrency(by_queue.iter().flatten()));
-        let shares = shares.into_iter().map(|concurrency| {
+        let concurrencies = divide_concurrency(&needs, max_batches_under_way(by_queue.iter().flatten()));
+        let contexts = concurrencies.into_iter().map(|concurrency| {
             let share = self.budget.as_ref().map(Budget::share);
-            QueueContext { store: context, concurrency, share }
+            QueueContext { store_context: context, concurrency, share }
         });
-        let filled = by_queue.into_iter().zip(shares).enumerate().filter(|(_, (items, _))| !items.is_empty());
+        let filled = by_queue.into_iter().zip(contexts).enumerate().filter(|(_, (items, _))| !items.is_empty());
         let sent = join_all(filled.map(|(queue, (items, context))| self.store_to_queue(queue, items, context))).await;
         sent.into_iter().fold(report, |sum, one| StoreReport {
             diverted: sum.diverted + one.diverted,
@@ -172,27 +172,26 @@ impl Queues {
     ) -> StoreReport {
         let is_catch_all = queue == self.routes.catch_all_index();
         let queue = &self.routes.queues()[queue];
-        let sum = if is_catch_all {
+        let diversion = if is_catch_all {
             let not_stored = self.send_to_catch_all(items, &context, true).await;
             Diversion { by_route: BTreeMap::new(), not_stored }
         } else {
-            let (sender, unconfirmed) = unbounded_channel();
+            let (unconfirmed_sender, unconfirmed) = unbounded_channel();
             let target = Target { can_divert: true, ..self.target(queue, &context) };
             // Diversions are not part of the budget, so that they never wait for the calls that they replace.
-            let diversion = QueueContext { share: None, ..context.clone() };
-            join(QueueSender::new(target, sender).send(items), self.divert_unconfirmed(queue, unconfirmed, &diversion))
-                .await
-                .1
+            let unlimited = QueueContext { share: None, ..context.clone() };
+            let sending = QueueSender::new(target, unconfirmed_sender).send(items);
+            join(sending, self.divert_unconfirmed(queue, unconfirmed, &unlimited)).await.1
         };
-        for (route, count) in &sum.by_route {
-            context.store.metrics.count_value(Metric::Diverted, route, *count);
+        for (route, count) in &diversion.by_route {
+            context.store_context.metrics.count_value(Metric::Diverted, route, *count);
         }
-        log_errors("messages not stored", self.catch_all(), &sum.not_stored);
-        StoreReport::of(sum.by_route.values().sum(), &sum.not_stored)
+        log_errors("messages not stored", self.catch_all(), &diversion.not_stored);
+        StoreReport::of(diversion.by_route.values().sum(), &diversion.not_stored)
     }
 
-    /// Diverts the items that their own queue did not store: failed ones when the sender ends or half of the time is over,
-    /// batches without an answer at once.
+    /// Diverts the items that their own queue did not store: batches without an answer at once, and failed items when the
+    /// sender has ended or half of the time is over.
     async fn divert_unconfirmed<'s, 'p>(
         &'s self,
         queue: &'p Queue,
@@ -202,7 +201,7 @@ impl Queues {
         let (mut diversions, mut sum, mut is_open) = (FuturesUnordered::new(), Diversion::default(), true);
         let (mut received, mut failed) = (Vec::new(), Vec::new());
         // Failed items are collected, so that they are diverted in few calls.
-        let collect_until = context.store.half_time_deadline();
+        let collect_until = context.store_context.half_time_deadline();
         while is_open || !failed.is_empty() || !diversions.is_empty() {
             if !failed.is_empty() && (!is_open || Instant::now() >= collect_until) {
                 let failed = std::mem::take(&mut failed);
@@ -211,7 +210,7 @@ impl Queues {
             }
             select! {
                 biased;
-                count = unconfirmed.recv_many(&mut received, MAX_CONCURRENCY * MAX_ENTRIES), if is_open => {
+                count = unconfirmed.recv_many(&mut received, MAX_BATCHES_UNDER_WAY * MAX_ENTRIES), if is_open => {
                     is_open = count > 0;
                     for unconfirmed in received.drain(..) {
                         match unconfirmed {
@@ -221,7 +220,7 @@ impl Queues {
                             }
                             Unconfirmed::Failed(item, error) => failed.push((item, error)),
                             Unconfirmed::Unanswered(batch) => {
-                                diversions.push(self.divert_unanswered(queue, batch, context.store).boxed());
+                                diversions.push(self.divert_unanswered(queue, batch, context.store_context).boxed());
                             }
                         }
                     }
@@ -253,16 +252,17 @@ impl Queues {
     /// Diverts a batch without an answer, while the calls to its own queue may still succeed. The first success counts.
     ///
     /// A batch with one call is diverted at once, so a slow SQS stores at most two copies. A batch with two calls first waits
-    /// for another third of the time that is left, because the diverted batch would be a third copy. It is diverted in the end:
-    /// otherwise a queue that answers probes but no messages would fail every delivery. An upload to S3 waits as well.
+    /// for another third of the time that is left, because the diverted batch would be a third copy. If there is still no
+    /// answer, it is diverted, because a queue may answer every probe and store no message. A batch whose body is being
+    /// uploaded to S3 waits too, and is not diverted during the upload.
     async fn divert_unanswered<'p>(
         &self,
         queue: &'p Queue,
         batch: Unanswered<'_, 'p>,
-        store: StoreContext<'_>,
+        store_context: StoreContext<'_>,
     ) -> Diversion<'p> {
         let Unanswered { items, mut calls, progress } = batch;
-        let context = &QueueContext { store, concurrency: 1, share: None };
+        let context = &QueueContext { store_context, concurrency: 1, share: None };
         if progress.is_uploading.load(Relaxed) || progress.has_second_call.load(Relaxed) {
             select! {
                 biased;
@@ -274,17 +274,18 @@ impl Queues {
                     diversion.not_stored.extend(not_stored);
                     return diversion;
                 }
-                () = sleep_until(store.third_time_deadline()) => {}
+                () = sleep_until(store_context.third_time_deadline()) => {}
             }
         }
         let entries = items.len();
         // Another queue does not help if S3 is slow.
-        if progress.is_uploading.load(Relaxed) || !store.has_time_at(Instant::now()) {
-            let not_stored = unstored(items, progress.last_result(calls, entries, store.deadline).await);
+        if progress.is_uploading.load(Relaxed) || !store_context.has_time_at(Instant::now()) {
+            let not_stored = unstored(items, progress.result_by_deadline(calls, entries, store_context.deadline).await);
             return Diversion { by_route: BTreeMap::new(), not_stored };
         }
         progress.is_diverted.store(true, Relaxed);
-        let silent = unstored(items.iter().map(|item| item.diverted(queue)).collect(), progress.timeout(entries));
+        let silent =
+            unstored(items.iter().map(|item| item.diverted(queue)).collect(), progress.unanswered_result(entries));
         log_errors("queue failed, diverting its messages to the catch-all queue", queue, &silent);
         let mut divert = pin!(self.divert(queue, &silent, context, false));
         let (mut diversion, missing) = select! {
@@ -300,7 +301,7 @@ impl Queues {
                 if diversion.not_stored.is_empty() {
                     return diversion;
                 }
-                (diversion, unstored(items, progress.last_result(calls, entries, store.deadline).await))
+                (diversion, unstored(items, progress.result_by_deadline(calls, entries, store_context.deadline).await))
             }
         };
         diversion
@@ -344,7 +345,7 @@ impl Queues {
             queue,
             payloads: &self.payloads,
             bucket_owner: self.catch_all().account_id(),
-            context: context.store,
+            context: context.store_context,
             concurrency: context.concurrency,
             share: context.share.as_ref(),
             can_divert: false,
@@ -370,10 +371,10 @@ impl Diversion<'_> {
     }
 }
 
-/// Sends items to a queue that nothing can be diverted from. Returns those that are not stored.
+/// Sends items to the catch-all queue, from which nothing can be diverted. Returns those that are not stored.
 async fn send_all<'p>(target: Target<'_>, items: Vec<Item<'p>>) -> Vec<(Item<'p>, SendError)> {
-    let (sender, mut unconfirmed) = unbounded_channel();
-    QueueSender::new(target, sender).send(items).await;
+    let (unconfirmed_sender, mut unconfirmed) = unbounded_channel();
+    QueueSender::new(target, unconfirmed_sender).send(items).await;
     let mut failed = Vec::new();
     while let Ok(unconfirmed) = unconfirmed.try_recv() {
         match unconfirmed {
@@ -405,20 +406,20 @@ fn needed_batches(items: &[Item<'_>], queue: &Queue) -> usize {
 }
 
 /// The batches that may be under way at a time: fewer if the messages are large and many.
-fn max_concurrency<'i>(items: impl Iterator<Item = &'i Item<'i>>) -> usize {
+fn max_batches_under_way<'i>(items: impl Iterator<Item = &'i Item<'i>>) -> usize {
     let sizes = items.map(|item| item.fragment.size());
     let (total, largest) = sizes.fold((0, 1), |(total, largest), size| (total + size, size.max(largest)));
     if total <= MAX_BYTES_UNDER_WAY {
-        MAX_CONCURRENCY
+        MAX_BATCHES_UNDER_WAY
     } else {
-        (MAX_BYTES_UNDER_WAY / largest).clamp(1, MAX_CONCURRENCY)
+        (MAX_BYTES_UNDER_WAY / largest).clamp(1, MAX_BATCHES_UNDER_WAY)
     }
 }
 
 /// Shares the concurrency fairly: each queue gets what it needs, capped at a level that is the same for all queues.
 ///
-/// Each queue gets at least one, so more queues than `max` exceed it.
-fn concurrency_shares(needs: &[usize], max: usize) -> Vec<usize> {
+/// Each queue gets at least one, so the sum exceeds `max` if there are more queues than that.
+fn divide_concurrency(needs: &[usize], max: usize) -> Vec<usize> {
     let capped = |level: usize| needs.iter().map(move |need| *need.min(&level));
     let fits = |level: &usize| capped(*level).sum::<usize>() <= max;
     capped((1..=max).rev().find(fits).unwrap_or(1)).collect()

@@ -36,10 +36,10 @@ const FAILURE_INTERVAL: Duration = Duration::from_secs(30);
 /// Signatures and tokens that do not match cause at most one read in this time, because forgers can send any number of them.
 const MISMATCH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The index is the number of abandoned refreshes in a row. Each pair has the time that an answer waits for the next refresh, and
-/// the interval until another one if that is abandoned too.
+/// How long an answer waits for a refresh, and the interval until another refresh if this one is abandoned. The index is the
+/// number of refreshes that were abandoned in a row.
 ///
-/// A refresh usually takes longer than storing, so some answers have to wait for it. In an outage these must be few.
+/// A refresh usually takes longer than storing, so it succeeds only if an answer waits for it. In an outage few answers may wait.
 const REFRESH_BACKOFF: [(Duration, Duration); 4] = [
     (Duration::ZERO, Duration::ZERO),
     (Duration::from_millis(250), FAILURE_INTERVAL),
@@ -75,6 +75,7 @@ impl Current {
         Instant::now() >= self.refresh_at
     }
 
+    /// The entry of [`REFRESH_BACKOFF`] for the next refresh: the wait of an answer, and the interval.
     fn backoff(&self) -> (Duration, Duration) {
         REFRESH_BACKOFF[self.abandoned_refreshes.min(REFRESH_BACKOFF.len() - 1)]
     }
@@ -205,11 +206,12 @@ impl SecretCache {
         let _reading = self.reading.lock().await;
         if self.current().is_old() {
             {
+                // The refresh counts as abandoned until it has a result, because an abandoned future cannot count itself.
                 let mut current = self.current_mut();
                 current.refresh_at = Instant::now() + current.backoff().1;
                 current.abandoned_refreshes += 1;
             }
-            self.replace(metrics).await;
+            self.read_again(metrics).await;
         }
     }
 
@@ -226,7 +228,7 @@ impl SecretCache {
             let mut last_mismatch = self.reading.lock().await;
             if last_mismatch.is_none_or(|last| last.elapsed() >= MISMATCH_INTERVAL) {
                 *last_mismatch = Some(Instant::now());
-                self.replace(metrics).await;
+                self.read_again(metrics).await;
             }
         };
         if timeout_at(limit, read).await.is_err() {
@@ -244,7 +246,7 @@ impl SecretCache {
         self.current.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn replace(&self, metrics: &Metrics) {
+    async fn read_again(&self, metrics: &Metrics) {
         let fetched = fetch(&self.client, &self.secret_id).await;
         self.has_expired_credentials.store(matches!(fetched, Err(SecretsError::ExpiredCredentials(_))), Relaxed);
         let mut current = self.current_mut();

@@ -57,7 +57,7 @@ const FATAL: &str = "FATAL";
 /// Starts logging to standard output, at Lambda's `AWS_LAMBDA_LOG_LEVEL` or at `INFO`. Returns the log of requests.
 ///
 /// Lambda filters lines that are JSON with an RFC 3339 `timestamp` and a `level`. Dependencies log events, bodies and
-/// headers at any level, so their warnings and errors appear with the place and a known text only.
+/// headers at any level. Of their warnings and errors, the log has only the place in the source and a known text.
 ///
 /// Format: <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-advanced.html>
 pub fn init() -> RequestLog {
@@ -134,10 +134,12 @@ where
 {
     let ours = Format::default().json().flatten_event(true).with_current_span(false).with_span_list(false);
     let level = level(min_level);
-    let wanted = move |of: &Metadata<'_>| *of.level() <= if is_ours(of) { level } else { level.min(Level::WARN) };
+    let wanted = move |metadata: &Metadata<'_>| {
+        *metadata.level() <= if is_ours(metadata) { level } else { level.min(Level::WARN) }
+    };
     tracing_subscriber::fmt::layer()
         .fmt_fields(JsonFields::new())
-        .event_format(Lines { ours })
+        .event_format(LineFormat { ours })
         .with_writer(writer)
         .with_filter(filter_fn(wanted))
 }
@@ -147,7 +149,7 @@ fn is_ours(event: &Metadata<'_>) -> bool {
 }
 
 /// Writes this crate's events completely, and those of dependencies without data.
-struct Lines {
+struct LineFormat {
     ours: Format<Json>,
 }
 
@@ -169,7 +171,7 @@ fn now() -> Result<String, fmt::Error> {
     Ok(timestamp)
 }
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for LineFormat
 where
     S: Subscriber + for<'s> LookupSpan<'s>,
     N: for<'w> FormatFields<'w> + 'static,
@@ -181,7 +183,7 @@ where
             self.ours.format_event(context, Writer::new(&mut line), event)?;
             let members = line.strip_suffix("}\n").unwrap_or(&line);
             return match fields_of_span(context) {
-                // The object of the span's fields continues the object of the line.
+                // The fields of the span are an object of their own. Its members are appended to those of the line.
                 Some(fields) => writeln!(to, "{members},{}", &fields[1..]),
                 None => to.write_str(&line),
             };

@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Mutex as FairMutex, Notify};
 
-/// A single share gets three quarters of the budget with this factor. A higher one leaves less for others while its queue hangs.
+/// With this factor, a single share gets three quarters of the budget. With a higher one, a share whose queue hangs would
+/// leave less for the others.
 const MAX_SHARE_OF_FREE: usize = 3;
 
 /// The limits of an execution environment.
 ///
-/// A share may take a further batch only while it holds less than [`MAX_SHARE_OF_FREE`] times what is free. So shares that
-/// need much get the same, and what they leave free is for the next one.
+/// A share may take a further batch only while it holds less than [`MAX_SHARE_OF_FREE`] times what is free. Shares that need
+/// many batches therefore get equal parts, and a part of the budget remains free for the next share.
 #[derive(Debug)]
 pub(super) struct Budget {
     max: Usage,
@@ -137,7 +138,7 @@ mod tests {
         assert_eq!(counts, [24, 6, 2, 1, 1, 1, 1, 1]);
     }
 
-    // Without tokio, whose tasks yield after some immediate results.
+    // Outside tokio's runtime, in which `now_or_never` returns `None` after some immediate results.
     #[test]
     fn released_batches_are_shared_equally() {
         let budget = Arc::new(Budget::new(32, usize::MAX));

@@ -159,10 +159,11 @@ fn call_error(error: &SdkError<SendMessageBatchError>) -> SendError {
     if is_expired_credentials(code) {
         return SendError::ExpiredCredentials(reason);
     }
-    // A response of 200 that cannot be parsed is an error too. The messages may be stored.
+    // A response of 200 that cannot be parsed is a transient error, although SQS may have stored the messages.
     let is_sender_fault = (400..500).contains(&status) && status != 429;
     match classify(code, is_sender_fault) {
         ErrorClass::Transient => SendError::Transient(reason),
+        // The excepted statuses concern the queue or the caller, not the messages.
         ErrorClass::Rejected if !matches!(status, 401 | 403 | 404) => SendError::BatchRejected(reason),
         ErrorClass::QueueUnavailable | ErrorClass::Rejected => SendError::QueueUnavailable(reason),
     }

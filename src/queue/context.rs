@@ -42,11 +42,11 @@ impl StoreContext<'_> {
 
     /// When a third of the time that is left will be over.
     pub(super) fn third_time_deadline(&self) -> Instant {
-        self.capped_deadline(Duration::MAX)
+        self.interval_deadline(Duration::MAX)
     }
 
     /// When this interval will be over, or a third of the time that is left if that is shorter.
-    pub(super) fn capped_deadline(&self, interval: Duration) -> Instant {
+    pub(super) fn interval_deadline(&self, interval: Duration) -> Instant {
         let now = Instant::now();
         now + interval.min(self.deadline.saturating_duration_since(now) / 3)
     }

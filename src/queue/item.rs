@@ -15,7 +15,7 @@ pub(super) struct Item<'p> {
     event_id: &'p OnceLock<String>,
     /// The route of the fragment, even after it was diverted. `None`: no route matches.
     pub(super) route: Option<&'p str>,
-    unrouted: Option<UnroutedReason<'p>>,
+    unrouted_reason: Option<UnroutedReason<'p>>,
     /// The message, if it has been built already.
     message: Option<Message>,
     /// Sent in a batch of its own, because SQS rejected a batch without naming an entry.
@@ -40,7 +40,7 @@ impl<'p> Item<'p> {
             fragment,
             event_id,
             route,
-            unrouted: route.is_none().then(|| UnroutedReason::of_fragment(fragment)),
+            unrouted_reason: route.is_none().then(|| UnroutedReason::of_fragment(fragment)),
             message: None,
             is_isolated: false,
             encoding: Encoding::Contract,
@@ -49,8 +49,8 @@ impl<'p> Item<'p> {
 
     /// The same fragment for the catch-all queue, because a queue of its route did not store it.
     pub(super) fn diverted(&self, queue: &'p Queue) -> Self {
-        let unrouted = Some(UnroutedReason::QueueUnavailable { queue: &queue.name });
-        Self { unrouted, ..Self::new(self.fragment, self.event_id, self.route) }
+        let unrouted_reason = Some(UnroutedReason::QueueUnavailable { queue: &queue.name });
+        Self { unrouted_reason, ..Self::new(self.fragment, self.event_id, self.route) }
     }
 
     pub(super) fn isolated(self) -> Self {
@@ -79,9 +79,9 @@ impl<'p> Item<'p> {
         self.encoding == Encoding::RawBase64InS3 || size > MAX_MESSAGE_BYTES
     }
 
-    /// The route for the key of an object in S3.
+    /// The route for the key of an object in S3. `None` if the message goes to the catch-all queue.
     pub(super) fn object_route(&self) -> Option<&'p str> {
-        self.route.filter(|_| self.unrouted.is_none())
+        self.route.filter(|_| self.unrouted_reason.is_none())
     }
 
     /// The message, built on first use.
@@ -99,9 +99,9 @@ impl<'p> Item<'p> {
 
     fn build(&self, request: RequestContext<'_>, fifo: bool) -> Message {
         if self.encoding == Encoding::Contract {
-            Message::new(self.fragment, self.event_id(), request, self.unrouted, fifo)
+            Message::new(self.fragment, self.event_id(), request, self.unrouted_reason, fifo)
         } else {
-            let diverted_from = self.unrouted.and_then(UnroutedReason::diverted_from);
+            let diverted_from = self.unrouted_reason.and_then(UnroutedReason::diverted_from);
             Message::raw_base64(self.fragment, self.event_id(), diverted_from, fifo)
         }
     }

@@ -43,8 +43,8 @@ pub(super) const MAX_ENTRIES: usize = 10;
 /// Gives up on the queue after this many isolated messages were rejected and none was stored.
 const MAX_ISOLATED_REJECTIONS: usize = 20;
 
-/// A queue that is too slow for its items gets another batch only while two calls of the last latency and this margin fit into
-/// the time that is left.
+/// A queue that is too slow for its items gets no further batch once the time that is left is shorter than twice the last
+/// latency and this margin.
 const SLOW_QUEUE_MARGIN: Duration = Duration::from_millis(500);
 
 /// After this silence, or a third of the time that is left if that is shorter, the queue is probed for a second call.
@@ -170,7 +170,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                     return self
                         .fail_rest(shard, &SendError::Transient("too slow for the time that is left".to_owned()));
                 }
-                // A new batch gets half of the time that is left. Its retries share this half.
+                // A new batch and its retries together get half of the time that is left.
                 (divert_at, last_error) = (self.target.divert_deadline(), None);
                 self.next_batch(shard)
             } else {
@@ -274,8 +274,8 @@ impl<'s, 'p> QueueSender<'s, 'p> {
 
     /// Sends one batch and returns the items that SQS did not store.
     ///
-    /// A batch without an answer at `divert_at` becomes [`Unanswered`], and the result is `None`. If `divert_at` is too soon,
-    /// the attempt still gets [`SECOND_CALL_INTERVAL`], or a third of the time that is left if that is shorter.
+    /// A batch without an answer at `divert_at` becomes [`Unanswered`], and the result is `None`. Even if `divert_at` is earlier,
+    /// the attempt gets [`SECOND_CALL_INTERVAL`], or a third of the time that is left if that is shorter.
     async fn attempt(
         &self,
         mut items: Vec<Item<'p>>,
@@ -301,7 +301,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
             target.upload_and_send(&items[0], messages, &progress)
         } else {
             let batch = Batch::new(&target.queue.url, &messages);
-            // Both would be in memory during the call.
+            // Otherwise the messages and the serialized batch would both be in memory during the call.
             drop(messages);
             target.send_with_second_call(batch, &progress)
         };
@@ -310,7 +310,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
             // A call holds its part of the budget as long as it may still succeed.
             calls = calls.inspect(|_| drop(permit)).boxed();
         }
-        let finished_attempts = self.finished_attempts.load(Relaxed);
+        let finished_before = self.finished_attempts.load(Relaxed);
         select! {
             biased;
             result = &mut calls => {
@@ -321,13 +321,13 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                 }
                 Some(self.failed_items(items, result))
             }
-            () = sleep_until(divert_at.max(target.context.capped_deadline(SECOND_CALL_INTERVAL))) => {
+            () = sleep_until(divert_at.max(target.context.interval_deadline(SECOND_CALL_INTERVAL))) => {
                 if !target.can_divert {
-                    let result = progress.timeout(items.len());
+                    let result = progress.unanswered_result(items.len());
                     return Some(unstored(items, result));
                 }
                 // If other attempts ended meanwhile, only this one is lost or late.
-                if self.finished_attempts.load(Relaxed) == finished_attempts {
+                if self.finished_attempts.load(Relaxed) == finished_before {
                     let _ = self.gave_up.set(SendError::no_answer());
                 }
                 let _ = self.unconfirmed.send(Unconfirmed::Unanswered(Unanswered { items, calls, progress }));
@@ -374,7 +374,7 @@ impl<'s> Target<'s> {
                 return first.await;
             }
             let second = async {
-                sleep_until(context.capped_deadline(SECOND_CALL_INTERVAL)).await;
+                sleep_until(context.interval_deadline(SECOND_CALL_INTERVAL)).await;
                 context.pend_if_no_time_left().await;
                 call::probe(self.client, &self.queue.url).boxed().await?;
                 context.pend_if_no_time_left().await;
@@ -427,7 +427,7 @@ impl<'s> Target<'s> {
             let is_second_under_way = AtomicBool::default();
             let first = self.payloads.put(key, body.clone(), self.bucket_owner).boxed();
             let second = async {
-                sleep_until(context.capped_deadline(SECOND_UPLOAD_INTERVAL)).await;
+                sleep_until(context.interval_deadline(SECOND_UPLOAD_INTERVAL)).await;
                 context.pend_if_no_time_left().await;
                 is_second_under_way.store(true, Relaxed);
                 self.payloads.put(key, body.clone(), self.bucket_owner).boxed().await
@@ -444,13 +444,13 @@ impl<'s> Target<'s> {
 
 impl Progress {
     /// Waits for the calls of a batch until the storage time is over.
-    pub(super) async fn last_result(
+    pub(super) async fn result_by_deadline(
         &self,
         calls: BoxFuture<'_, BatchResult>,
         entries: usize,
         deadline: Instant,
     ) -> BatchResult {
-        timeout_at(deadline, calls).await.unwrap_or_else(|_| self.timeout(entries))
+        timeout_at(deadline, calls).await.unwrap_or_else(|_| self.unanswered_result(entries))
     }
 
     fn note_stored(&self, result: &BatchResult) {
@@ -474,12 +474,12 @@ impl Progress {
     }
 
     /// The result of a batch of which not all calls were answered in time.
-    pub(super) fn timeout(&self, entries: usize) -> BatchResult {
-        self.complete(Err(self.timeout_error()), entries)
+    pub(super) fn unanswered_result(&self, entries: usize) -> BatchResult {
+        self.complete(Err(self.unanswered_error()), entries)
     }
 
     /// The error of a batch whose time is over.
-    fn timeout_error(&self) -> SendError {
+    fn unanswered_error(&self) -> SendError {
         if self.is_uploading.load(Relaxed) {
             PayloadError::Transient("no answer in time".to_owned()).into()
         } else {
