@@ -1,4 +1,4 @@
-//! The secret that Meta and the operator share: the verify token and the app secrets; and the key of group ids.
+//! The secret of the function: the verify token and the app secrets, which Meta has too, and the key of group ids.
 
 use std::fmt;
 
@@ -19,8 +19,8 @@ pub struct AppCredentials {
 }
 
 impl AppCredentials {
-    /// Parses the secret, a JSON object with `verify_token` and `app_secret`, a string or a list of strings,
-    /// and optionally `group_key`.
+    /// Parses the secret: a JSON object with the string `verify_token`, the string or list of strings `app_secret`, and
+    /// optionally the string `group_key`.
     ///
     /// An error names the unusable member and quotes nothing.
     pub fn parse(text: &str) -> Result<Self, CredentialsError> {
@@ -78,7 +78,7 @@ fn usable(member: &'static str, value: Option<&Value>) -> Result<String, Credent
         None => "is missing",
         Some(Value::String(text)) if text.trim().is_empty() => "is empty or blank",
         Some(Value::String(text)) if text == PLACEHOLDER => "is still the placeholder REPLACE_ME",
-        // Both come from copying, and neither Meta's app secret nor its verify token would ever match.
+        // The next two problems come from copying. No signature or token of Meta would match such a value.
         Some(Value::String(text)) if text.trim_matches(is_white_space) != text => "has white space around it",
         Some(Value::String(text)) if is_quoted(text) => "is in quotes",
         Some(Value::String(text)) => return Ok(text.clone()),

@@ -3,7 +3,8 @@
 //! - [`challenge`] answers Meta's verification request.
 //! - [`credentials`] parses the verify token and the app secrets.
 //! - [`signature`] verifies that Meta sent a notification.
-//! - [`notification`] splits a notification into fragments: one for each change, and one for each part without a change.
+//! - [`notification`] splits a notification into fragments: one for each change, and one for each entry or body without a
+//!   change.
 //! - [`routes`] maps the field and kind of a change to a queue.
 //! - [`message`] gives a fragment the form that consumers rely on, with the [`trace`] header of its request.
 //! - [`sqs_error`] classifies the error codes of SQS.

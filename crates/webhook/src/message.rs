@@ -20,7 +20,7 @@ const MAX_ATTRIBUTE_BYTES: usize = 256;
 /// The maximum length of a message group id in SQS.
 const MAX_GROUP_ID_CHARACTERS: usize = 128;
 
-/// The group id that all messages without a phone number id and an entry id share.
+/// The group id of all messages that have neither a phone number id nor an entry id.
 pub const DEFAULT_GROUP_ID: &str = "-";
 
 /// The maximum length of the name of a queue.
@@ -40,7 +40,7 @@ pub enum UnroutedReason<'q> {
     NoField,
     /// The body is not JSON, or not UTF-8.
     NotJson,
-    /// JSON, or an entry, without a change.
+    /// The body or the entry is JSON without a change.
     NotANotification,
     /// The message was diverted, because a queue of its route did not store it.
     QueueUnavailable {
@@ -186,8 +186,8 @@ impl Message {
         }
     }
 
-    /// Builds the fallback for a message that SQS rejects. Base64 and attributes of letters, digits and hyphens leave nothing to
-    /// reject but the size. `diverted_from` is the name of the queue that did not store a diverted message.
+    /// Builds the fallback for a message that SQS rejects. Base64 and a few attributes of plain ASCII leave nothing to reject but
+    /// the size. `diverted_from` is the name of the queue that did not store a diverted message.
     #[must_use]
     pub fn raw_base64(fragment: &Fragment<'_>, event_id: &str, diverted_from: Option<&str>, fifo: bool) -> Self {
         let mut attributes = vec![("event_id", text_attribute(event_id)), ("encoding", text_attribute("base64"))];
@@ -214,11 +214,10 @@ impl Message {
 
     /// The size of the message in bytes as SQS counts it: the body, and the name, type and value of each attribute.
     ///
-    /// It includes the attributes of a diverted message even if the message has none, so the message also fits when it is
-    /// diverted.
+    /// It always includes the attributes of a diverted message, so that the message still fits after it was diverted.
     #[must_use]
     pub fn size(&self) -> usize {
-        // `unrouted_reason` counts with the longer value: that of this message, or that of a diverted one.
+        // The value of `unrouted_reason` is that of this message or that of a diverted one, whichever is longer.
         let (mut others, mut reason) = (0, DIVERTED_REASON_BYTES);
         for (name, value) in &self.attributes {
             let size = attribute_size(name, value);

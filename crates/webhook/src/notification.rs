@@ -1,4 +1,5 @@
-//! Splits a notification into the fragments that are stored: one for each change, and one for each part without a change.
+//! Splits a notification into the fragments that are stored: one for each change, and one for each entry or body without a
+//! change.
 //!
 //! Nothing here writes JSON. A fragment consists of slices of the text that Meta signed, so consumers receive exactly this
 //! text, whatever members Meta adds.
@@ -49,9 +50,9 @@ pub struct Change<'b> {
     pub phone_number_id: Option<Cow<'b, str>>,
     /// The object `metadata` of the value.
     metadata: Option<&'b RawValue>,
-    /// The array `contacts` of the value.
+    /// The array `contacts` of the value, or of its `standby`.
     contacts: Option<&'b RawValue>,
-    /// The first nonempty array of [`ITEM_ARRAYS`] in the value.
+    /// The first nonempty array of [`ITEM_ARRAYS`] in the value, or in its `standby`.
     items: Option<&'b RawValue>,
 }
 
@@ -192,10 +193,10 @@ fn split_entry<'b>(envelope: [&'b str; 2], entry: &'b str, fragments: &mut Vec<F
     fragments.push(Fragment::Other(EnvelopedJson { before: [before, ""], element: entry, after: ["", after] }));
 }
 
-fn split_changes<'b>([before, after]: [&'b str; 2], found: Entry<'b>, fragments: &mut Vec<Fragment<'b>>) {
-    fragments.extend(found.changes.into_iter().map(|change| {
-        let json = EnvelopedJson { before: [before, found.head], element: change.get(), after: [found.tail, after] };
-        Change::read(json, found.id, found.time).map_or(Fragment::Other(json), Fragment::Change)
+fn split_changes<'b>([before, after]: [&'b str; 2], entry: Entry<'b>, fragments: &mut Vec<Fragment<'b>>) {
+    fragments.extend(entry.changes.into_iter().map(|change| {
+        let json = EnvelopedJson { before: [before, entry.head], element: change.get(), after: [entry.tail, after] };
+        Change::read(json, entry.id, entry.time).map_or(Fragment::Other(json), Fragment::Change)
     }));
 }
 
@@ -232,23 +233,23 @@ impl<'b> Entry<'b> {
 
 impl<'b> Change<'b> {
     fn read(json: EnvelopedJson<'b>, entry_id: Option<&'b str>, entry_time: Option<&'b str>) -> Option<Self> {
-        let (field, [metadata, standby, errors, contacts, items @ ..]) =
+        let (field, [metadata, standby, errors, contacts, item_arrays @ ..]) =
             if let Some(CommonChange { field, value }) = parse_common_shape(json.element) {
                 (Some(field), value.0)
             } else {
                 let [field, value] = members(json.element, ["field", "value"]).unwrap_or_default();
                 (field.at_most_one()?, unique_members(value.at_most_one()?, VALUE_MEMBERS))
             };
-        let [messages, statuses, ..] = items;
+        let [messages, statuses, ..] = item_arrays;
         let kinds = Kind::ALL.into_iter().zip([messages, statuses, errors]);
         let kind = kinds.into_iter().find(|(_, array)| array.is_some_and(is_nonempty_array));
-        let mut conversation = (contacts, first_nonempty(items));
-        if conversation.1.is_none() && standby.is_some() {
+        let mut contacts_and_items = (contacts, first_nonempty(item_arrays));
+        if contacts_and_items.1.is_none() && standby.is_some() {
             // While Meta Business Agent has the chat, contacts and messages are in an object of the value.
-            let [contacts, items @ ..] = unique_members(standby, STANDBY_MEMBERS);
-            conversation = (contacts, first_nonempty(items));
+            let [contacts, item_arrays @ ..] = unique_members(standby, STANDBY_MEMBERS);
+            contacts_and_items = (contacts, first_nonempty(item_arrays));
         }
-        let (contacts, items) = conversation;
+        let (contacts, items) = contacts_and_items;
         let [phone_number_id] = unique_members(metadata, ["phone_number_id"]);
         Some(Self {
             json,
@@ -280,7 +281,7 @@ impl<'b> Change<'b> {
     ///
     /// A person is identified by the business-scoped user id, because Meta sends it in all messages webhooks and hides the
     /// phone number of some people. The phone number identifies a person without a user id. The message about a changed id
-    /// has the new one, so it precedes the first message under the new id.
+    /// belongs to the chat of the new id, so it precedes the first message of that chat.
     ///
     /// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids/>
     #[must_use]
@@ -311,7 +312,7 @@ impl<'b> Change<'b> {
         let [contact_user_id, contact_wa_id] = unique_members_of_first(self.contacts, ["user_id", "wa_id"]);
         let user_id = first(&[new_user_id]).or_else(|| first(&user_ids)).or_else(|| first(&[contact_user_id]));
         user_id.or_else(|| {
-            // `from` of an echo and `to` of a call can be the business.
+            // `from` of an echo and `to` of a call can be the business, whose number is therefore the last choice.
             let [business] = unique_members(self.metadata, ["display_phone_number"]);
             let business = business.and_then(string_or_number).map(|number| digits(&number)).unwrap_or_default();
             let phone_numbers = [new_wa_id, recipient_id, to, from, wa_id, contact_wa_id].into_iter().flatten();

@@ -176,14 +176,14 @@ impl Routes {
             Selector::parse(route).ok_or_else(|| RoutesError::InvalidRoute(route.to_owned()))?;
         let of_field = self.by_field.entry(field.to_owned()).or_default();
         let of_id = id.map_or(&mut of_field.any_id, |id| of_field.by_id.entry(id.to_owned()).or_default());
-        let found = kind.map_or(&mut of_id.any_kind, |kind| &mut of_id.by_kind[kind as usize]);
-        let found = found.get_or_insert_with(|| Route { name: route.to_owned(), queues: Vec::new() });
-        // A message that was diverted names its queue by the name alone.
+        let slot = kind.map_or(&mut of_id.any_kind, |kind| &mut of_id.by_kind[kind as usize]);
+        let found_route = slot.get_or_insert_with(|| Route { name: route.to_owned(), queues: Vec::new() });
+        // The attribute `diverted_from` has only the name of a queue, so the names within a route must differ.
         let name = &self.queues[queue].name;
-        if found.queues.iter().any(|other| self.queues[*other].name == *name) {
+        if found_route.queues.iter().any(|other| self.queues[*other].name == *name) {
             return Err(RoutesError::DuplicateQueue { route: route.to_owned(), queue: name.clone() });
         }
-        found.queues.push(queue);
+        found_route.queues.push(queue);
         Ok(())
     }
 
@@ -248,8 +248,8 @@ impl Routes {
             if routes.by_id.is_empty() {
                 return None;
             }
-            let narrowed = ids().map(|id| routes.by_id.get(id?.as_ref()));
-            let narrowed = || narrowed.iter().flatten();
+            let routes_of_ids = ids().map(|id| routes.by_id.get(id?.as_ref()));
+            let narrowed = || routes_of_ids.iter().flatten();
             narrowed()
                 .find_map(|routes| routes.of_kind(kind))
                 .or_else(|| narrowed().find_map(|routes| routes.any_kind.as_ref()))

@@ -23,8 +23,8 @@ impl<'de: 'b, 'b> Deserialize<'de> for OptionalJson<'b> {
     }
 }
 
-/// Fast path: deserializes an object of the common shape in one pass. Returns `None` for any other input; the exact readers
-/// then handle it.
+/// Fast path: deserializes an object of the common shape in one pass. Returns `None` for any other input, which the
+/// caller then reads with [`members`].
 pub(super) fn parse_common_shape<'b, T: Deserialize<'b>>(json: &'b str) -> Option<T> {
     serde_json::from_str(json).ok().map(|Object(object)| object)
 }
@@ -130,9 +130,9 @@ pub(super) fn unique_members_of_first<'j, const N: usize>(
 /// The rest of the element, which may have megabytes, is not read, so a duplicate is not detected. The result is for metrics,
 /// not for stored data.
 pub(super) fn first_match_in_first<'j>(array: &'j RawValue, name: &str) -> Option<&'j RawValue> {
-    struct Early<'n, 'f, 'j>(&'n str, &'f mut Option<&'j RawValue>);
+    struct FirstMatchVisitor<'n, 'f, 'j>(&'n str, &'f mut Option<&'j RawValue>);
 
-    impl<'j> Visitor<'j> for Early<'_, '_, 'j> {
+    impl<'j> Visitor<'j> for FirstMatchVisitor<'_, '_, 'j> {
         type Value = ();
 
         fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -153,7 +153,7 @@ pub(super) fn first_match_in_first<'j>(array: &'j RawValue, name: &str) -> Optio
 
     let mut found = None;
     // Stopping before the end of the object is an error to serde_json, which is expected here.
-    let _ = first_element(array).deserialize_map(Early(name, &mut found));
+    let _ = first_element(array).deserialize_map(FirstMatchVisitor(name, &mut found));
     found
 }
 

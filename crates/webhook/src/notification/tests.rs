@@ -182,7 +182,7 @@ fn too_many_elements_in_any_array_stay_whole() {
 }
 
 #[test]
-fn a_body_of_exactly_the_most_bytes_is_cut() {
+fn body_of_maximum_size_is_split() {
     let frame = r#"{"entry":[{"x":"","changes":[0]}]}"#.len();
     let changes = vec!["0"; 64].join(",");
     let count = |bytes: usize| {
@@ -193,7 +193,7 @@ fn a_body_of_exactly_the_most_bytes_is_cut() {
 }
 
 #[test]
-fn only_a_piece_without_text_is_empty() {
+fn only_fragment_without_text_is_empty() {
     assert!(!change("{}").json.is_empty());
     assert!(EnvelopedJson::without_envelope("").is_empty());
 }
