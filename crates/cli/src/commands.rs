@@ -441,11 +441,11 @@ pub(crate) async fn restore_queue(
 /// Returns a flag that a signal sets, so that the caller can release the messages that it received.
 fn stop_at_signal() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
-    let is_stopped = Arc::clone(&stop);
+    let shared_stop = Arc::clone(&stop);
     tokio::spawn(async move {
         // If it cannot listen for signals, they end the process at once, which loses no message either.
         if wait_for_signal().await.is_ok() {
-            is_stopped.store(true, Ordering::Relaxed);
+            shared_stop.store(true, Ordering::Relaxed);
         }
     });
     stop
@@ -457,7 +457,7 @@ pub(crate) async fn sam_local(events: &[PathBuf], python: &Path) -> Result<bool,
     Ok(invocations.iter().all(|invocation| invocation.outcome.is_as_expected()))
 }
 
-/// Waits for a signal to end, so that the caller can first stop the child processes that it started.
+/// Waits for SIGINT, SIGTERM or SIGHUP, so that the caller can stop its child processes before it exits.
 pub(crate) async fn wait_for_signal() -> Result<(), CommandError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CommandError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(CommandError::Signals)?;

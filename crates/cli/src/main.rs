@@ -38,6 +38,7 @@ async fn main() -> ExitCode {
             signal = wait_for_signal() => signal.and(Err(CommandError::Interrupted)),
         },
     };
+    // `true`: the result is as expected.
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

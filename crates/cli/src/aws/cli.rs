@@ -24,7 +24,7 @@ const ATTEMPT_TIMEOUTS: [&str; 4] = ["--cli-connect-timeout", "5", "--cli-read-t
 pub struct AwsCli {
     /// The program, looked up on `PATH` unless it contains a slash.
     pub program: PathBuf,
-    /// Variables that replace those of the environment.
+    /// Variables that replace those of the environment. An empty value removes the variable.
     pub variables: Vec<(&'static str, String)>,
 }
 
@@ -120,6 +120,7 @@ impl AwsCli {
         let arguments = ["configure", "export-credentials", "--format", "process"];
         match self.run(&arguments).await {
             Ok(response) => parse(&arguments, &response),
+            // Version 1 rejects the unknown subcommand with this text.
             Err(AwsCliError::Failed { message, .. }) if message.contains("nvalid selection") => {
                 Err(AwsCliError::Version1)
             }

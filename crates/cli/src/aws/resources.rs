@@ -15,7 +15,7 @@ use super::{
 };
 
 const NESTED_STACK: &str = "AWS::CloudFormation::Stack";
-/// The types that are read, each with the name of the only property that is resolved, or all if it is empty. Other
+/// The types that are read, each with the only property that is resolved. An empty name means all properties. Other
 /// properties of alarms and stacks may use functions that are not supported.
 const TYPES: [(&str, &str); 4] = [
     ("AWS::SQS::Queue", ""),
@@ -87,15 +87,15 @@ pub(crate) async fn read(aws: &AwsCli, region: &str, stack: &str) -> Result<Vec<
         let read: Vec<_> = stream::iter(read).buffered(MAX_PARALLEL_CALLS).try_collect().await?;
         let mut next = Vec::new();
         for (stack, (description, listed)) in nested.iter().zip(read) {
-            // The stacks of a loop have the same template.
+            // The stacks that a loop of `Fn::ForEach` creates have the same template.
             let document = match templates.get(&stack.template_url) {
                 Some(document) => document.clone(),
                 None => template(aws, region, &stack.id).await?,
             };
             templates.insert(stack.template_url.clone(), document.clone());
-            let (of_stack, of_next) = resources_of(&description, &listed, document, region)?;
-            resources.extend(of_stack);
-            next.extend(of_next);
+            let (stack_resources, stack_nested) = resources_of(&description, &listed, document, region)?;
+            resources.extend(stack_resources);
+            next.extend(stack_nested);
         }
         nested = next;
     }

@@ -23,7 +23,8 @@ pub enum StackChoice {
 }
 
 impl StackChoice {
-    /// Chooses the named stack, else the local stack that runs in `root`, else that of the samconfig.toml in `root`.
+    /// Chooses the stack that `name` or the variable `STACK` names, else the local stack that runs in `root`, else that of the
+    /// samconfig.toml in `root`.
     ///
     /// A local stack is an error if the environment leads elsewhere, because the caller may mean a deployed stack.
     pub fn find(root: &Path, name: Option<&str>) -> Result<Self, StackInfoError> {
@@ -31,7 +32,7 @@ impl StackChoice {
             return Ok(Self::Deployed(name));
         }
         match StackInfo::running(root) {
-            Ok(local) => match environment_elsewhere(&local) {
+            Ok(local) => match find_variable_elsewhere(&local) {
                 Some(variable) => Err(StackInfoError::AmbiguousStack(variable)),
                 None => Ok(Self::Local(Box::new(local))),
             },
@@ -50,7 +51,7 @@ impl StackChoice {
 }
 
 /// Returns the variable of the environment that leads elsewhere than to the local stack.
-fn environment_elsewhere(local: &StackInfo) -> Option<&'static str> {
+fn find_variable_elsewhere(local: &StackInfo) -> Option<&'static str> {
     let is_other = |url: &str| url.trim_end_matches('/') != local.aws_endpoint.trim_end_matches('/');
     match ENDPOINT_VARIABLES.into_iter().find_map(|name| Some((name, variable(name)?))) {
         Some((name, url)) => is_other(&url).then_some(name),

@@ -171,7 +171,7 @@ impl StackInfo {
         Ok(EndpointSecrets { app_secret: app_secrets.swap_remove(0), verify_token })
     }
 
-    /// Returns the key of conversation group ids as the function has it, whose `SECRET_ID` is the output `SecretArn`.
+    /// Returns the function's key of conversation group ids. The function's `SECRET_ID` is the output `SecretArn`.
     pub(crate) fn group_key(&self) -> Result<String, StackInfoError> {
         let secret_id = self.outputs.get("SecretArn").ok_or_else(|| StackInfoError::OtherTemplate {
             stack: self.stack.clone(),

@@ -118,7 +118,7 @@ impl LocalRun {
         let StackInfo { aws_endpoint, region, access_key_id, secret_access_key, callback_url, .. } = &self.stack.info;
         let environment = [
             ("AWS_ENDPOINT_URL", aws_endpoint.as_str()),
-            // The AWS CLI version 1 and boto3 read only the second, and the AWS SDK for JavaScript only the first.
+            // The AWS SDK for JavaScript reads only `AWS_REGION`. Version 1 of the AWS CLI and boto3 read only the other one.
             ("AWS_REGION", region.as_str()),
             ("AWS_DEFAULT_REGION", region),
             ("AWS_ACCESS_KEY_ID", access_key_id),

@@ -26,7 +26,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The [maximum integration timeout](https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html) of
 /// an HTTP API.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The headers of a sample that Meta sends. Client, load balancer and API Gateway add the others.
+/// The headers of a sample that come from Meta. Client, load balancer and API Gateway add the others.
 const SENT_HEADERS: [&str; 3] = ["accept", "content-type", "user-agent"];
 
 /// A callback URL, and a client with connections to it.
@@ -178,7 +178,7 @@ impl Endpoint {
     }
 }
 
-/// Returns the headers of a sample that Meta sends, with new signatures.
+/// Returns the headers of a sample that come from Meta, with new signatures.
 fn headers(sample: &Sample, app_secret: &str) -> Result<HeaderMap, DeliverError> {
     let sent = SENT_HEADERS.into_iter().filter_map(|name| Some((name, sample.headers.get(name)?.clone())));
     sent.chain(sign::headers(sample, app_secret))

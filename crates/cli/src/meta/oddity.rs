@@ -1,6 +1,6 @@
 //! Unusual parts of a request that must not change the response.
 //!
-//! Only a real account shows how API Gateway passes them on.
+//! No local stack shows how API Gateway passes them on: only a stack on AWS does.
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 

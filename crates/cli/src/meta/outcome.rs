@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// The limit from a response with status 200 until a receive returns the messages.
+/// After a response with status 200, a receive has to return the messages within this time.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(3);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -45,9 +45,9 @@ impl Outcome {
     ) -> Result<Self, QueueError> {
         let expected = Expected::of(sample);
         let status_matches = response.status == expected.status;
-        let messages = |fragment: &Fragment| queues.queues_of(&find_route(fragment, queues)).count();
-        let messages = if status_matches { expected.fragments.iter().map(messages).sum() } else { 0 };
-        let stored = receive(queues, messages).await?;
+        let messages_of = |fragment: &Fragment| queues.queues_of(&find_route(fragment, queues)).count();
+        let message_count = if status_matches { expected.fragments.iter().map(messages_of).sum() } else { 0 };
+        let stored = receive(queues, message_count).await?;
         let mut problems = response_problems(&expected, response);
         if status_matches {
             problems.extend(storage_problems(&expected.fragments, &stored, queues));
@@ -97,7 +97,7 @@ fn find_route(fragment: &Fragment, queues: &StackQueues) -> String {
 
 /// Finds the messages of each fragment, and reports missing, misplaced and unexpected messages.
 fn storage_problems(fragments: &[Fragment], stored: &[ReceivedMessage], queues: &StackQueues) -> Vec<String> {
-    let (mut problems, mut misplaced) = (Vec::new(), Vec::new());
+    let (mut problems, mut not_found) = (Vec::new(), Vec::new());
     let mut unmatched: Vec<_> = stored.iter().collect();
     for fragment in fragments {
         let route = find_route(fragment, queues);
@@ -105,11 +105,11 @@ fn storage_problems(fragments: &[Fragment], stored: &[ReceivedMessage], queues: 
             let is_here = |message: &&ReceivedMessage| has_bytes(message, fragment) && message.queue == queue;
             match unmatched.iter().position(is_here) {
                 Some(index) => problems.extend(reason_problem(fragment, &route, unmatched.remove(index))),
-                None => misplaced.push((fragment, route.clone(), queue.to_owned())),
+                None => not_found.push((fragment, route.clone(), queue.to_owned())),
             }
         }
     }
-    for (fragment, route, queue) in misplaced {
+    for (fragment, route, queue) in not_found {
         let Some(index) = unmatched.iter().position(|message| has_bytes(message, fragment)) else {
             problems.push(format!("no message on a queue has the expected bytes for {queue}"));
             continue;

@@ -86,11 +86,13 @@ impl Backlogs {
     pub async fn of(stack: &StackInfo, aws: &AwsCli) -> Self {
         let read = StackQueues::of(stack).all.into_iter().map(async |routed| {
             let (depth, key, dead_letter_queue) = read_depth(&routed.queue).await;
-            // Without its queue, a dead-letter queue is only known by its name.
+            // If the queue is gone, so is its redrive policy. Its dead-letter queue is then found by the name that the template gives.
             let by_name = || (depth.state == QueueState::Gone).then(|| dead_letter_queue_name(&routed.queue.name));
-            let is_named = dead_letter_queue.is_some();
+            let is_in_policy = dead_letter_queue.is_some();
             let dead_letter_queue = match dead_letter_queue.or_else(by_name).map(|name| routed.queue.sibling(&name)) {
-                Some(queue) => Some(read_depth(&queue).await).filter(|(depth, ..)| is_named || depth.counts.is_some()),
+                Some(queue) => {
+                    Some(read_depth(&queue).await).filter(|(depth, ..)| is_in_policy || depth.counts.is_some())
+                }
                 None => None,
             };
             let (dead_letter_queue, dead_key) = dead_letter_queue.map(|(depth, key, _)| (depth, key)).unzip();
@@ -103,15 +105,15 @@ impl Backlogs {
                 depth.add_key_state(key.as_ref(), &states);
             }
         }
-        let all: Vec<String> = queues.iter().flat_map(Backlog::depths).map(|depth| depth.queue.clone()).collect();
-        let (ages, ages_error) = match read_ages(stack, aws, &all).await {
+        let known: Vec<String> = queues.iter().flat_map(Backlog::depths).map(|depth| depth.queue.clone()).collect();
+        let (ages, ages_error) = match read_ages(stack, aws, &known).await {
             Ok(ages) => (ages, None),
             Err(error) => (BTreeMap::new(), Some(error.to_string())),
         };
         for depth in queues.iter_mut().flat_map(Backlog::depths_mut) {
             depth.oldest_seconds = ages.get(&depth.queue).copied();
         }
-        let (other_queues, other_queues_error) = match OtherQueue::list(stack, &sqs_client(stack), &all).await {
+        let (other_queues, other_queues_error) = match OtherQueue::list(stack, &sqs_client(stack), &known).await {
             Ok(others) => (others, None),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };

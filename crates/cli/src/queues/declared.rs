@@ -222,11 +222,11 @@ pub async fn plan_restoration(
     let mut plan = Vec::new();
     for url in urls {
         let queue = Queue::new(&client, url);
-        let Some(of_template) = declared.queue(&queue.name) else { continue };
-        if let Some(dead) = of_template.dead_letter_queue().and_then(|name| declared.queue(&name)) {
+        let Some(declared_queue) = declared.queue(&queue.name) else { continue };
+        if let Some(dead) = declared_queue.dead_letter_queue().and_then(|name| declared.queue(&name)) {
             plan.extend(dead.plan(&queue.sibling(&dead.name)).await?);
         }
-        plan.extend(of_template.plan(&queue).await?);
+        plan.extend(declared_queue.plan(&queue).await?);
     }
     Ok(plan)
 }
@@ -241,8 +241,8 @@ pub async fn restore(
     // The queues of a stack are in one account.
     let catch_all = Queue::new(&sqs_client(stack), &stack.routes.catch_all().url);
     for Restoration { queue: name, create, .. } in plan {
-        if let Some(of_template) = declared.queue(name) {
-            of_template.restore(&catch_all.sibling(name), *create, &mut on_wait).await?;
+        if let Some(declared_queue) = declared.queue(name) {
+            declared_queue.restore(&catch_all.sibling(name), *create, &mut on_wait).await?;
         }
     }
     Ok(())
@@ -283,7 +283,7 @@ fn policy_differences(expected: &str, actual: &str) -> Vec<String> {
 }
 
 /// Returns JSON in the form in which SQS and the template are comparable: scalars as text, lists of one element as this
-/// element, other lists sorted, and accounts as the ARN of their root.
+/// element, other lists sorted, and the ARN of an account's root as the account's id.
 ///
 /// Source: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html>
 fn normalize(value: &Value) -> Value {

@@ -18,7 +18,7 @@ pub enum RedriveError {
     /// No route has the field.
     #[error("{0} has no queue: its messages are on the catch-all queue")]
     NoRoute(Field),
-    /// The verify token, from which a FIFO queue's group ids are computed, cannot be read.
+    /// The key of a FIFO queue's group ids cannot be read from the secret.
     #[error(transparent)]
     StackInfo(#[from] StackInfoError),
 }
@@ -89,10 +89,11 @@ async fn move_by_route(
     stack: &StackInfo,
     field: &Field,
     from: &str,
-    only_reroutable: bool,
+    requires_reroutable_reason: bool,
 ) -> Result<Moves, RedriveError> {
     let routes = stack.routes.clone();
-    let selection = Selection::ByRoute { field: field.clone(), routes, from: from.to_owned(), only_reroutable };
+    let selection =
+        Selection::ByRoute { field: field.clone(), routes, from: from.to_owned(), requires_reroutable_reason };
     let targets = selection.targets();
     if targets.is_empty() {
         return Err(RedriveError::NoRoute(field.clone()));

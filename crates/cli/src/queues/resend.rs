@@ -87,7 +87,8 @@ pub(crate) fn group_id(message: &Message, context: MoveContext<'_>) -> Option<St
     Some(attributes.into_iter().find(|group| is_group_id(group)).unwrap_or(DEFAULT_GROUP_ID).to_owned())
 }
 
-/// Returns the event id, or for a message that the function did not send the message id, which no receive changes.
+/// Returns the event id. A message that the function did not send has none: returns its message id, which is the same in
+/// each receive.
 fn deduplication_id(message: &Message) -> String {
     attribute(message, "event_id").or(message.message_id.as_deref()).unwrap_or_default().to_owned()
 }

@@ -17,7 +17,7 @@ use super::{
     selection::Field,
 };
 
-/// Kept messages are hidden until the deadline of the scan, so that each is received once.
+/// The limits of the time of one scan. Kept messages are hidden until its deadline, so that each is received once.
 const MIN_TIMEOUT: Duration = Duration::from_mins(2);
 const MAX_TIMEOUT: Duration = Duration::from_hours(6);
 /// The assumed minimum of messages per second.
@@ -136,7 +136,7 @@ impl Scan<'_> {
         while empty_receives < MAX_EMPTY_RECEIVES && self.report.received < limits.max_messages {
             let mut messages = Vec::new();
             while messages.len() < chunk && empty_receives < MAX_EMPTY_RECEIVES {
-                let result = self.check(limits.stop);
+                let result = self.check_limits(limits.stop);
                 let max = limits.max_messages.saturating_sub(self.report.received + messages.len());
                 if result.is_err() && messages.is_empty() {
                     return result;
@@ -159,7 +159,7 @@ impl Scan<'_> {
         Ok(())
     }
 
-    fn check(&self, stop: &AtomicBool) -> Result<(), String> {
+    fn check_limits(&self, stop: &AtomicBool) -> Result<(), String> {
         if stop.load(Ordering::Relaxed) {
             Err("interrupted".to_owned())
         } else if self.hidden.len() >= MAX_HIDDEN {

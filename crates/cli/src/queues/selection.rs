@@ -37,7 +37,7 @@ pub(crate) enum Selection {
         routes: Routes,
         from: String,
         /// Requires a reason of [`REROUTABLE_REASONS`].
-        only_reroutable: bool,
+        requires_reroutable_reason: bool,
     },
 }
 
@@ -49,9 +49,9 @@ impl Selection {
             // A message without the attribute, such as one that an operator sent, belongs to this queue.
             Self::DeadLetters { field: Field { kind: None, .. }, to } if name.is_none() => vec![to],
             Self::DeadLetters { field, to } if field.matches(name, kind) => vec![to],
-            Self::ByRoute { field, routes, from, only_reroutable } if field.matches(name, kind) => {
+            Self::ByRoute { field, routes, from, requires_reroutable_reason } if field.matches(name, kind) => {
                 let reason = attribute(message, "unrouted_reason");
-                if *only_reroutable && !reason.is_some_and(|reason| REROUTABLE_REASONS.contains(&reason)) {
+                if *requires_reroutable_reason && !reason.is_some_and(|reason| REROUTABLE_REASONS.contains(&reason)) {
                     return Vec::new();
                 }
                 let ids = ["phone_number_id", "entry_id"].map(|name| attribute(message, name));
@@ -78,7 +78,7 @@ impl Selection {
     }
 }
 
-/// Finds the queues of a change as the function does. Returns none if that is the catch-all queue because no route matches.
+/// Finds the queues of a change as the function does, but returns none instead of the catch-all queue if no route matches.
 fn find_queues<'r>(routes: &'r Routes, field: &str, kind: Option<Kind>, ids: [Option<&str>; 2]) -> Vec<&'r Queue> {
     let Destination { queue_indices, route } = routes.find_by(field, kind, || ids.map(|id| id.map(Cow::Borrowed)));
     route.map_or_else(Vec::new, |_| routes.queues_at(queue_indices).collect())

@@ -407,8 +407,9 @@ impl<'p> Pass<'p> {
     /// Deletes the sent messages. After four failed attempts, returns a permanent error, which ends the run before it
     /// duplicates more messages.
     async fn delete(&mut self, sent: &[Message]) -> Result<(), QueueError> {
+        // The next receive waits until the messages so far comply with the rate.
         self.next_receive = self.next_receive.max(Instant::now())
-            + Duration::from_secs_f64(count(sent.len()) / f64::from(self.limits.rate));
+            + Duration::from_secs_f64(to_f64(sent.len()) / f64::from(self.limits.rate));
         let mut remaining: Vec<&Message> = sent.iter().collect();
         let mut failure = None;
         for attempt in 0..4 {
@@ -471,11 +472,11 @@ fn take_batch(messages: Vec<Message>, context: MoveContext<'_>) -> (Vec<Message>
 
 /// Returns twice the time that a pass over this many messages should take.
 fn pass_timeout(messages: usize, rate: u32) -> Duration {
-    let seconds = 2.0 * (count(messages) / MIN_RECEIVE_RATE + count(messages) / f64::from(rate));
+    let seconds = 2.0 * (to_f64(messages) / MIN_RECEIVE_RATE + to_f64(messages) / f64::from(rate));
     Duration::from_secs_f64(seconds).clamp(MIN_PASS_TIMEOUT, MAX_PASS_TIMEOUT)
 }
 
-fn count(messages: usize) -> f64 {
+fn to_f64(messages: usize) -> f64 {
     u32::try_from(messages).map_or(f64::MAX, f64::from)
 }
 

@@ -49,7 +49,7 @@ pub struct Target {
     pub endpoint: Endpoint,
     /// The JSON text of the secret, with verify token and app secrets.
     pub secret: String,
-    /// The queue of the signed notifications. If `None`, only such without content are sent, which are not stored.
+    /// The queue of the signed notifications. If `None`, all signed notifications are without content, so none is stored.
     pub probe_queue: Option<ProbeQueue>,
     /// The stack whose queues are checked.
     pub stack: Option<StackInfo>,
@@ -157,8 +157,8 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
     let finding =
         if has_challenge { run.check_odd_challenges().await } else { skipped("the endpoint returns no challenge") };
     report(oddity::CHALLENGE_QUERIES.check, finding);
-    report(WRONG_TOKEN, expect(&run.request_challenge(&random(), "1", "").await, 403, RequestKind::WrongToken));
-    report(EMPTY_TOKEN, expect(&run.request_challenge("", "1", "").await, 403, RequestKind::WrongToken));
+    report(WRONG_TOKEN, check_status(&run.request_challenge(&random(), "1", "").await, 403, RequestKind::WrongToken));
+    report(EMPTY_TOKEN, check_status(&run.request_challenge("", "1", "").await, 403, RequestKind::WrongToken));
 
     let body = run.notification();
     let rewritten_body = reserialise(&body);
@@ -283,7 +283,7 @@ impl Run<'_> {
     async fn send_forgery(&mut self, body: &str, signature: Option<String>, kind: RequestKind) -> Finding {
         let response = self.post(body, signature, &Oddity::NONE).await;
         self.accepted_forgeries += usize::from(response.as_ref().is_ok_and(|response| response.status == 200));
-        expect(&response, 401, kind)
+        check_status(&response, 401, kind)
     }
 
     /// Sends a signed notification without content. The function checks the signature and stores nothing.
@@ -309,7 +309,7 @@ impl Run<'_> {
                 return skipped(INTERRUPTED);
             }
             let response = self.deliver_empty(secret, &Oddity::NONE).await;
-            if let Finding::Failed { detail, diagnosis } = expect(&response, 200, RequestKind::Signed) {
+            if let Finding::Failed { detail, diagnosis } = check_status(&response, 200, RequestKind::Signed) {
                 let suffix = match index {
                     0 => String::new(),
                     _ => format!(" with app secret {} of {}", index + 1, secrets.len()),
@@ -333,7 +333,7 @@ impl Run<'_> {
             let started = Instant::now();
             let response = self.deliver(&secret).await;
             times.push(started.elapsed());
-            if let failed @ Finding::Failed { .. } = expect(&response, 200, RequestKind::Signed) {
+            if let failed @ Finding::Failed { .. } = check_status(&response, 200, RequestKind::Signed) {
                 return failed;
             }
         }
@@ -367,7 +367,7 @@ impl Run<'_> {
                 return skipped(INTERRUPTED);
             }
             let response = self.deliver_empty(&secret, oddity).await;
-            findings.push(expect(&response, 200, RequestKind::Odd(oddities.fix)));
+            findings.push(check_status(&response, 200, RequestKind::Odd(oddities.fix)));
         }
         merge(oddities, findings)
     }
@@ -394,11 +394,11 @@ fn check_challenge(response: &Result<TimedResponse, DeliverError>, challenge: &s
             detail: "200, but the body is not the challenge".to_owned(),
             diagnosis: diagnosis::of_challenge(),
         },
-        response => expect(response, 200, kind),
+        response => check_status(response, 200, kind),
     }
 }
 
-fn expect(response: &Result<TimedResponse, DeliverError>, status: u16, kind: RequestKind) -> Finding {
+fn check_status(response: &Result<TimedResponse, DeliverError>, status: u16, kind: RequestKind) -> Finding {
     match response {
         Ok(response) if response.status == status => passed(status),
         Ok(response) => Finding::Failed {

@@ -39,11 +39,11 @@ pub(super) async fn check(stack: &StackInfo) -> [Finding; 2] {
 async fn check_queues(stack: &StackInfo, declared: &Declared, aws: &AwsCli) -> Finding {
     let (mut problems, mut keys, mut count) = (Vec::new(), BTreeSet::new(), 0);
     for routed in StackQueues::of(stack).all {
-        let of_template = declared.queue(&routed.queue.name);
-        let dead = of_template.and_then(|queue| declared.queue(&queue.dead_letter_queue()?));
-        let queues = [(routed.queue.clone(), of_template), (routed.queue, dead)];
-        for (index, (queue, of_template)) in queues.into_iter().enumerate() {
-            let Some(of_template) = of_template else {
+        let declared_queue = declared.queue(&routed.queue.name);
+        let dead = declared_queue.and_then(|queue| declared.queue(&queue.dead_letter_queue()?));
+        let queues = [(routed.queue.clone(), declared_queue), (routed.queue, dead)];
+        for (index, (queue, declared_queue)) in queues.into_iter().enumerate() {
+            let Some(declared_queue) = declared_queue else {
                 // The queue of another stack or account: only its existence can be checked.
                 if index == 0 {
                     count += 1;
@@ -51,10 +51,10 @@ async fn check_queues(stack: &StackInfo, declared: &Declared, aws: &AwsCli) -> F
                 }
                 continue;
             };
-            let queue = queue.sibling(&of_template.name);
+            let queue = queue.sibling(&declared_queue.name);
             count += 1;
-            keys.extend(of_template.kms_key().cloned());
-            match of_template.differences(&queue).await {
+            keys.extend(declared_queue.kms_key().cloned());
+            match declared_queue.differences(&queue).await {
                 Ok(found) => problems.extend(found.iter().map(|difference| format!("{}: {difference}", queue.name))),
                 Err(error) => problems.push(describe(&queue, &error)),
             }
