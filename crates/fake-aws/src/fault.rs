@@ -34,7 +34,7 @@ impl Fault {
     /// Rejects the entry with this index in its batch, with `InternalError` and without `SenderFault`.
     #[must_use]
     pub fn reject_entry(index: usize) -> Self {
-        Self::reject(move |place, _| place == index)
+        Self::reject(move |entry_index, _| entry_index == index)
     }
 
     /// Rejects every entry with `InternalError` and without `SenderFault`. The call itself succeeds.

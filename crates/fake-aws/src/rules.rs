@@ -64,7 +64,7 @@ pub struct IncomingCall<'a> {
     pub queue: Option<&'a str>,
     /// The messages in a call to SQS.
     pub entries: &'a [Entry],
-    /// The number of this call among the matching calls of the fault, from 1.
+    /// The number of this call among the matching calls of the fault, from 1. It is 0 until a fault matches.
     pub nth: usize,
 }
 

@@ -77,7 +77,7 @@ impl SendCall {
         self,
         queues: &Mutex<Queues>,
         call: usize,
-        delayed: &Selection,
+        selection: &Selection,
         commit_at: Instant,
     ) -> ServiceResponse {
         let Self { queue, entries, is_batch } = self;
@@ -85,7 +85,8 @@ impl SendCall {
             let is_fifo = check_call(queues, &queue, &entries, is_batch)?;
             let mut delayed_groups = HashSet::new();
             let (delayed, immediate): (Vec<_>, Vec<_>) = entries.into_iter().enumerate().partition(|(index, entry)| {
-                let is_delayed = delayed.includes(*index, entry) || is_fifo && delayed_groups.contains(&entry.group_id);
+                let is_delayed =
+                    selection.includes(*index, entry) || is_fifo && delayed_groups.contains(&entry.group_id);
                 if is_delayed {
                     delayed_groups.insert(entry.group_id.clone());
                 }
