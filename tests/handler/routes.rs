@@ -1,9 +1,6 @@
 //! Routes with several queues, and routes that are narrowed to an id.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::{
     CATCH_ALL_URL, Entry, Reply, Webhook,
@@ -182,9 +179,7 @@ async fn throttled_queue_is_retried_alone() {
         if is_to("crm", entries) { Reply::CallRejected(400, "ThrottlingException") } else { Reply::Stored }
     };
     let webhook = webhook(r#""messages":["crm","archive"]"#, script).await;
-    let started = tokio::time::Instant::now();
     assert_eq!(webhook.deliver(body(&[MESSAGE])).await, 200);
-    assert!(started.elapsed() > Duration::from_secs(4), "half of the time");
     let calls = |queue: &str| webhook.entries().iter().filter(|entry| entry.queue == queue).count();
     assert!(calls("crm") > 2);
     assert_eq!((calls("archive"), calls("unrouted")), (1, 1));
