@@ -29,6 +29,8 @@ POLICIES = local_stack.REPOSITORY / "docs/policies"
 ROOT = Person(local_stack.ROOT_KEY, local_stack.ROOT_KEY)
 INGRESS = local_stack.REPOSITORY / "target/debug/ingress"
 WORDS = "what a customer wrote"
+# `ingress queues` reports such a queue, and its exit status is 1.
+GONE = f"{STACK}-security: gone"
 
 # Commands that the local AWS cannot answer, by their beginning.
 NOT_RUN = {
@@ -60,7 +62,12 @@ class Operator:
 
     def __init__(self, project: Path, home: Path) -> None:
         self.project, self.home = project, home
-        tools = [INGRESS.parent, project / ".local/aws-cli/bin", project / ".venv/bin"]
+        # Version 1 of the AWS CLI ignores AWS_ENDPOINT_URL for SQS. Version 2 does not, but is not in a registry of Python.
+        aws = home / "bin/aws"
+        aws.parent.mkdir()
+        aws.write_text(f'#!/bin/sh\nexec {project}/.local/aws-cli/bin/aws --endpoint-url "$AWS_ENDPOINT_URL" "$@"\n')
+        aws.chmod(0o755)
+        tools = [INGRESS.parent, aws.parent, project / ".venv/bin"]
         self.environment = guide.environment(home, tools)
         # How to reach the local AWS without the proxy, with all permissions.
         self.root: dict[str, str] = {}
@@ -121,7 +128,8 @@ class Operator:
                     if command.startswith(beginning):
                         prepare(self)
                 status, outputs[command] = shell.run(command, self.person(command, section))
-                assert status == 0, f"{section.heading}: {command}\n{outputs[command]}"
+                is_expected = command == "ingress queues" and GONE in outputs[command]
+                assert status == is_expected, f"{section.heading}: {command}\n{outputs[command]}"
                 self._prepare(command)
             return outputs
         finally:
@@ -297,11 +305,11 @@ def change_template(operator: Operator) -> None:
     """SAM CLI fails if there is nothing to deploy."""
     template = operator.project / ".aws-sam/build/template.yaml"
     text = template.read_text()
-    assert "Description: Receives the webhooks" in text
-    template.write_text(text.replace("Description: Receives the webhooks", "Description: Receives all the webhooks", 1))
+    assert text.count("MemorySize: 512") == 1
+    template.write_text(text.replace("MemorySize: 512", "MemorySize: 1024"))
 
 
-def send_to_removed_queue(operator: Operator) -> None:
+def leave_queues(operator: Operator) -> None:
     for name in ("flows", "flows-dead"):
         operator.client("sqs").create_queue(QueueName=f"{STACK}-{name}")
 
@@ -322,7 +330,7 @@ BEFORE_SECTION: dict[str, Callable[[Operator], None]] = {
     "secret-failures": break_secret,
     "Deploying": change_template,
     "Deploying from a pipeline": add_stages,
-    "Adding a field that was removed before": send_to_removed_queue,
+    "Adding a field that was removed before": leave_queues,
     "A team's queue is lost": lose_queue,
     "A secret or a key is scheduled for deletion": delete_secret,
     "Leaving": empty_queues,
