@@ -137,7 +137,8 @@ class Operator:
 
     def _prepare(self, command: str) -> None:
         """Does what `--prepare` does, after a command that restores the rule on TLS, or creates an API."""
-        if command.startswith(("sam deploy", "ingress restore-queue")):
+        is_restored = command.startswith("ingress restore-queue") and command.endswith("--apply")
+        if is_restored or command.startswith("sam deploy"):
             local_stack.prepare(self.client, STAGING if "staging" in command else STACK)
 
     def keep_state(self, section: Section) -> None:
