@@ -92,13 +92,17 @@ def allowed_to(iam: Any, role: str) -> set[tuple[str, str]]:
     pairs = set()
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         for statement in iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]["Statement"]:
-            actions, resource = statement["Action"], statement["Resource"]
-            expected = {"Effect": "Allow", "Action": actions, "Resource": resource}
+            actions, resources = statement["Action"], statement["Resource"]
+            expected = {"Effect": "Allow", "Action": actions, "Resource": resources}
             if actions == "s3:PutObject":
                 expected["Condition"] = {"StringEquals": {"aws:ResourceAccount": OWNER}}
             assert statement == expected
-            pairs |= {(action, resource) for action in ([actions] if isinstance(actions, str) else actions)}
+            pairs |= {(action, resource) for action in listed(actions) for resource in listed(resources)}
     return pairs
+
+
+def listed(one_or_more: str | list[str]) -> list[str]:
+    return [one_or_more] if isinstance(one_or_more, str) else one_or_more
 
 
 # tests/template checks bucket encryption and reserved concurrency, which the local AWS does not support.
