@@ -119,7 +119,9 @@ def closure(id: str, resources: dict[str, dict[str, object]]) -> set[str]:
 
 def test_files_stay_short() -> None:
     lengths = [len(path.read_text().splitlines()) for path in (TEMPLATE, QUEUE_TEMPLATE)]
-    assert sum(lengths) <= 750
+    # Rows that an operator added do not count: each has a line in the table, in two lists, and in two policies if it has consumers.
+    added = len(yaml_parse(template())["Resources"]["Fn::ForEach::Queues"][1]) - len(FIELDS)
+    assert sum(lengths) <= 750 + 5 * added
     assert lengths[1] <= 130
     assert "Fn::ForEach" not in QUEUE_TEMPLATE.read_text()
 
