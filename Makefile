@@ -188,6 +188,11 @@ test-arm64: build-arm64 $(if $(findstring $(ARM64_TOOLCHAIN),$(ARM64_EMULATOR)),
 	chmod +x target/arm64/run
 	WHATSAPP_INGRESS=$(CURDIR)/target/arm64/run cargo test --workspace --test built
 
+.PHONY: test-guide
+test-guide: build .venv/dev-installed .local/aws-cli/installed ## runs the commands of docs/operations.md and docs/tasks.md on the local AWS
+	cargo build --workspace --bin ingress
+	TEST_GUIDE=1 pytest tests/stacks/test_guide.py
+
 .PHONY: test-docker
 test-docker: build ## runs the tests that need Docker: sam local
 	cargo test --features $(LOCAL_AWS) --test local sam_local -- --ignored --nocapture

@@ -108,6 +108,7 @@ def environment(home: Path, tools: list[Path]) -> dict[str, str]:
 def tls_proxy(endpoint: str) -> Iterator[str]:
     """Serves the local AWS at another URL, as a proxy does that ended TLS. Policies require TLS of people."""
     target = endpoint.removeprefix("http://")
+    port = target.rpartition(":")[2]
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -125,7 +126,9 @@ def tls_proxy(endpoint: str) -> Iterator[str]:
             connection.putheader("X-Forwarded-Proto", "https")
             connection.endheaders(body)
             response = connection.getresponse()
-            answer = response.read()
+            # The local AWS builds the URLs of queues from the header Host, but CloudFormation there from its own address.
+            queues = f"http://{self.headers['Host']}/000000000000/"
+            answer = response.read().replace(queues.encode(), f"http://localhost:{port}/000000000000/".encode())
             self.send_response_only(response.status)
             for name, value in response.getheaders():
                 if name.lower() not in ("connection", "transfer-encoding", "content-length"):
