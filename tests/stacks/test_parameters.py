@@ -9,6 +9,7 @@ import pytest
 from botocore.exceptions import ClientError, WaiterError
 
 import rows
+from expanded import listed
 from harness import OWNER, SECRET, TOO_LARGE, Edit, LocalAws, Stack, change, message, message_ids, receive_all
 
 TOPIC = f"arn:aws:sns:us-east-1:{OWNER}:operators"
@@ -99,10 +100,6 @@ def allowed_to(iam: Any, role: str) -> set[tuple[str, str]]:
             assert statement == expected
             pairs |= {(action, resource) for action in listed(actions) for resource in listed(resources)}
     return pairs
-
-
-def listed(one_or_more: str | list[str]) -> list[str]:
-    return [one_or_more] if isinstance(one_or_more, str) else one_or_more
 
 
 # tests/template checks bucket encryption and reserved concurrency, which the local AWS does not support.

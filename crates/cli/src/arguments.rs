@@ -176,13 +176,10 @@ pub(crate) enum Command {
         #[arg(long)]
         url: Option<String>,
         #[command(flatten)]
-        stack: NamedStack,
-        /// Do not call AWS: read both secrets from the environment, and send no signed notification.
+        stack: StackArguments,
+        /// Do not call AWS: read both secrets from the environment, and send no signed notification with content.
         #[arg(long, requires = "url", conflicts_with_all = ["stack", "local"])]
         no_stack: bool,
-        /// Print the results as JSON.
-        #[arg(long)]
-        json: bool,
     },
     /// Subscribes an app to the fields that have a queue, and lists its subscriptions. Changes nothing without --apply.
     #[command(after_help = SUBSCRIBE_HELP)]
@@ -191,10 +188,7 @@ pub(crate) enum Command {
     #[command(after_help = QUEUES_HELP)]
     Queues {
         #[command(flatten)]
-        stack: NamedStack,
-        /// Print the counts as JSON.
-        #[arg(long)]
-        json: bool,
+        stack: StackArguments,
     },
     /// Moves dead letters of a field back to its queue. Moves nothing without --apply.
     #[command(after_help = MOVE_HELP)]
@@ -254,10 +248,7 @@ pub(crate) enum Command {
         #[arg(long)]
         apply: bool,
         #[command(flatten)]
-        stack: NamedStack,
-        /// Print the changes as JSON.
-        #[arg(long)]
-        json: bool,
+        stack: StackArguments,
     },
     /// Runs the function in Docker with `sam local invoke`, on queues and a secret of a local AWS.
     SamLocal {
@@ -285,10 +276,7 @@ pub(crate) struct MoveArguments {
     #[arg(long)]
     pub(crate) max_messages: Option<usize>,
     #[command(flatten)]
-    pub(crate) stack: NamedStack,
-    /// Print the result as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) stack: StackArguments,
 }
 
 /// The queue of a command.
@@ -301,10 +289,7 @@ pub(crate) struct QueueArguments {
     #[arg(long)]
     pub(crate) max_messages: Option<usize>,
     #[command(flatten)]
-    pub(crate) stack: NamedStack,
-    /// Print the result as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) stack: StackArguments,
 }
 
 /// The messages that a command selects.
@@ -368,10 +353,7 @@ pub(crate) struct SubscribeArguments {
     #[arg(long, value_parser = parse_callback_url)]
     pub(crate) url: Option<String>,
     #[command(flatten)]
-    pub(crate) stack: NamedStack,
-    /// Print the subscriptions and the changes as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) stack: StackArguments,
     /// The Graph API, with its version.
     #[arg(long, default_value = GRAPH_URL)]
     pub(crate) graph_url: String,
@@ -393,18 +375,21 @@ fn parse_callback_url(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The stack of a command.
+/// The stack of a command, and the form of its output.
 #[derive(Debug, clap::Args)]
-pub(crate) struct NamedStack {
+pub(crate) struct StackArguments {
     /// The name of a deployed stack.
     #[arg(long)]
     pub(crate) stack: Option<String>,
     /// Use the local stack that runs in this folder.
     #[arg(long, conflicts_with = "stack")]
     pub(crate) local: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
-impl NamedStack {
+impl StackArguments {
     /// Describes the stack that [`StackChoice::find`] chooses.
     pub(crate) async fn info(&self) -> Result<StackInfo, StackInfoError> {
         if self.local {

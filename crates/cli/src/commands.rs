@@ -47,7 +47,7 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use whatsapp_webhook::credentials::AppCredentials;
 
-use crate::arguments::{MoveArguments, NamedStack, QueueArguments, SubscribeArguments};
+use crate::arguments::{MoveArguments, QueueArguments, StackArguments, SubscribeArguments};
 
 #[derive(Debug, Error)]
 pub(crate) enum CommandError {
@@ -158,19 +158,21 @@ pub(crate) async fn run(once: bool, events: &Path, python: &Path) -> Result<bool
     }
 }
 
-pub(crate) async fn verify(
-    url: Option<String>,
-    stack: &NamedStack,
-    no_stack: bool,
-    json: bool,
-) -> Result<bool, CommandError> {
+/// Describes the stack of a command, and prints its account, region and name.
+async fn chosen_stack(stack: &StackArguments) -> Result<StackInfo, CommandError> {
+    let info = stack.info().await?;
+    report::stack(&info, stack.json);
+    Ok(info)
+}
+
+pub(crate) async fn verify(url: Option<String>, stack: &StackArguments, no_stack: bool) -> Result<bool, CommandError> {
     let info = match &url {
         _ if no_stack => None,
         None => Some(stack.info().await?),
         Some(url) => Some(stack.info_of_url(url).await?),
     };
     if let Some(info) = &info {
-        report::stack(info, json);
+        report::stack(info, stack.json);
     }
     let secret = secret(info.as_ref())?;
     let url = url.or(info.as_ref().map(|info| info.callback_url.clone())).unwrap_or_default();
@@ -178,7 +180,7 @@ pub(crate) async fn verify(
     let target = Target { endpoint: Endpoint::new(&url)?, secret, probe_queue, stack: info };
     let stop = AtomicBool::new(false);
     let passed = |checks: &[Check]| !stop.load(Ordering::Relaxed) && !checks.iter().any(Check::is_failed);
-    let checks = if json {
+    let checks = if stack.json {
         let checks = run_with_cleanup(verify::verify(&target, &stop, |_| ()), &stop).await?;
         println!("{}", json!({ "url": url, "passed": passed(&checks), "checks": checks }));
         checks
@@ -222,7 +224,7 @@ fn secret(info: Option<&StackInfo>) -> Result<String, CommandError> {
 
 pub(crate) async fn subscribe(arguments: SubscribeArguments) -> Result<bool, CommandError> {
     let info = arguments.stack.deployed().await?;
-    report::stack(&info, arguments.json);
+    report::stack(&info, arguments.stack.json);
     let credentials = AppCredentials::parse(&secret(Some(&info))?).map_err(StackInfoError::from)?;
     let access_token = variable("META_ACCESS_TOKEN");
     if !arguments.accounts.is_empty() && access_token.is_none() {
@@ -245,7 +247,7 @@ pub(crate) async fn subscribe(arguments: SubscribeArguments) -> Result<bool, Com
         plan.apply(&graph, &tokens, &credentials.verify_token).await?;
         plan = goal.plan(&graph, &tokens).await?;
     }
-    if arguments.json {
+    if arguments.stack.json {
         println!(
             "{}",
             json!({
@@ -260,11 +262,10 @@ pub(crate) async fn subscribe(arguments: SubscribeArguments) -> Result<bool, Com
     Ok(!applied || plan.is_done())
 }
 
-pub(crate) async fn queues(stack: &NamedStack, json: bool) -> Result<bool, CommandError> {
-    let info = stack.info().await?;
-    report::stack(&info, json);
+pub(crate) async fn queues(stack: &StackArguments) -> Result<bool, CommandError> {
+    let info = chosen_stack(stack).await?;
     let backlogs = Backlogs::of(&info, &info.aws_cli()).await;
-    if json {
+    if stack.json {
         println!("{}", json!(backlogs));
     } else {
         report::backlogs(&backlogs);
@@ -273,8 +274,7 @@ pub(crate) async fn queues(stack: &NamedStack, json: bool) -> Result<bool, Comma
 }
 
 pub(crate) async fn redrive(arguments: &MoveArguments, from: Option<&str>) -> Result<bool, CommandError> {
-    let info = arguments.stack.info().await?;
-    report::stack(&info, arguments.json);
+    let info = chosen_stack(&arguments.stack).await?;
     let moves = match from {
         Some(queue) => redrive::drain(&info, &arguments.field, queue).await?,
         None => redrive::redrive(&info, &arguments.field).await?,
@@ -283,15 +283,14 @@ pub(crate) async fn redrive(arguments: &MoveArguments, from: Option<&str>) -> Re
 }
 
 pub(crate) async fn reroute(arguments: &MoveArguments) -> Result<bool, CommandError> {
-    let info = arguments.stack.info().await?;
-    report::stack(&info, arguments.json);
+    let info = chosen_stack(&arguments.stack).await?;
     run_moves(&redrive::reroute(&info, &arguments.field).await?, arguments).await
 }
 
 /// Moves the messages. Without `apply`, only prints the message counts.
 async fn run_moves(moves: &Moves, arguments: &MoveArguments) -> Result<bool, CommandError> {
     let Moves { transfers, skipped } = moves;
-    if !arguments.json {
+    if !arguments.stack.json {
         report::skipped_queues(skipped);
     }
     if !arguments.apply {
@@ -299,7 +298,7 @@ async fn run_moves(moves: &Moves, arguments: &MoveArguments) -> Result<bool, Com
         for transfer in transfers {
             counts.push(transfer.counts().await);
         }
-        if arguments.json {
+        if arguments.stack.json {
             println!("{}", json!({ "applied": false, "moves": counts, "skipped": skipped }));
         } else {
             report::dry_run(&counts, &arguments.field);
@@ -313,13 +312,13 @@ async fn run_moves(moves: &Moves, arguments: &MoveArguments) -> Result<bool, Com
         let mut progress = report::Progress::start();
         let report = transfer.run(limits, &stop, |report| progress.update(report)).await;
         progress.clear();
-        if !arguments.json {
+        if !arguments.stack.json {
             report::transfer(&report);
         }
         reports.push(report);
     }
     let is_success = skipped.is_empty() && reports.iter().all(TransferReport::is_success);
-    if arguments.json {
+    if arguments.stack.json {
         println!("{}", json!({ "applied": true, "done": is_success, "moves": reports, "skipped": skipped }));
     }
     Ok(is_success)
@@ -327,8 +326,7 @@ async fn run_moves(moves: &Moves, arguments: &MoveArguments) -> Result<bool, Com
 
 /// Describes the stack of a command about one queue, and prints it.
 async fn waiting_queue(arguments: &QueueArguments) -> Result<(StackInfo, WaitingQueue), CommandError> {
-    let info = arguments.stack.info().await?;
-    report::stack(&info, arguments.json);
+    let info = chosen_stack(&arguments.stack).await?;
     let queue = WaitingQueue::find(&info, &arguments.queue);
     Ok((info, queue))
 }
@@ -343,7 +341,7 @@ pub(crate) async fn peek(arguments: &QueueArguments) -> Result<bool, CommandErro
     report::receive_effect(&effect);
     let stop = stop_at_signal();
     let (counts, scan) = queue.peek(&ScanLimits { max_messages: max_messages(arguments), stop: &stop }).await;
-    if arguments.json {
+    if arguments.stack.json {
         println!("{}", json!({ "groups": counts, "scan": scan, "effect": effect }));
     } else {
         report::group_counts(&counts);
@@ -359,11 +357,11 @@ pub(crate) async fn drop_messages(
 ) -> Result<bool, CommandError> {
     let (_, queue) = waiting_queue(arguments).await?;
     if !apply {
-        return Ok(print_dry_run(&queue.depth().await, arguments.json));
+        return Ok(print_dry_run(&queue.depth().await, arguments.stack.json));
     }
     let stop = stop_at_signal();
     let scan = queue.drop_messages(filter, &ScanLimits { max_messages: max_messages(arguments), stop: &stop }).await;
-    if arguments.json {
+    if arguments.stack.json {
         println!("{}", json!({ "applied": true, "done": scan.is_success(), "scan": scan }));
     } else {
         let kept = scan.received - scan.deleted - scan.not_deleted;
@@ -381,13 +379,13 @@ pub(crate) async fn export(
 ) -> Result<bool, CommandError> {
     let (info, queue) = waiting_queue(arguments).await?;
     if !apply {
-        return Ok(print_dry_run(&queue.depth().await, arguments.json));
+        return Ok(print_dry_run(&queue.depth().await, arguments.stack.json));
     }
     let stop = stop_at_signal();
     let limits = ScanLimits { max_messages: max_messages(arguments), stop: &stop };
     let exported = queue.export(filter, to, delete, &limits, &info.aws_cli()).await;
     let is_success = exported.scan.is_success();
-    if arguments.json {
+    if arguments.stack.json {
         println!("{}", json!({ "applied": true, "done": is_success, "export": exported }));
     } else {
         report::export(&exported);
@@ -405,21 +403,15 @@ fn print_dry_run(depth: &QueueDepth, is_json: bool) -> bool {
     depth.counts.is_some()
 }
 
-pub(crate) async fn restore_queue(
-    route: &str,
-    apply: bool,
-    stack: &NamedStack,
-    json: bool,
-) -> Result<bool, CommandError> {
-    let info = stack.info().await?;
-    report::stack(&info, json);
+pub(crate) async fn restore_queue(route: &str, apply: bool, stack: &StackArguments) -> Result<bool, CommandError> {
+    let info = chosen_stack(stack).await?;
     let urls = info.queue_urls().remove(route).ok_or_else(|| CommandError::UnknownRoute(route.to_owned()))?;
     let declared = Declared::of(&info, &info.aws_cli()).await?;
     if !urls.iter().any(|url| declared::is_declared(&declared, url)) {
         return Err(CommandError::OtherStack { route: route.to_owned(), url: urls.join(", ") });
     }
     let plan = declared::plan_restoration(&info, &declared, &urls).await?;
-    if !json {
+    if !stack.json {
         report::restorations(&plan, apply);
     }
     let mut left = plan.len();
@@ -427,11 +419,11 @@ pub(crate) async fn restore_queue(
         declared::restore(&info, &declared, &plan, report::name_is_blocked).await?;
         let remaining = declared::plan_restoration(&info, &declared, &urls).await?;
         left = remaining.len();
-        if !json {
+        if !stack.json {
             report::remaining(&remaining);
         }
     }
-    if json {
+    if stack.json {
         println!("{}", json!({ "applied": apply, "done": left == 0, "plan": plan }));
     }
     // A dry run succeeds. A change that SQS does not show afterwards is a failure.

@@ -22,9 +22,9 @@ async fn main() -> ExitCode {
         Command::Sign { files, check } => sign(&files, check),
         Command::Deliver { event, body, url } => deliver(event.as_deref(), body.as_deref(), url).await,
         Command::Run { once, events, python } => run(once, &events, &python).await,
-        Command::Verify { url, stack, no_stack, json } => verify(url, &stack, no_stack, json).await,
+        Command::Verify { url, stack, no_stack } => verify(url, &stack, no_stack).await,
         Command::Subscribe(arguments) => subscribe(arguments).await,
-        Command::Queues { stack, json } => queues(&stack, json).await,
+        Command::Queues { stack } => queues(&stack).await,
         Command::Redrive { arguments, from } => redrive(&arguments, from.as_deref()).await,
         Command::Reroute { arguments } => reroute(&arguments).await,
         Command::Peek { queue } => peek(&queue).await,
@@ -32,7 +32,7 @@ async fn main() -> ExitCode {
         Command::Export { queue, filter, to, delete, apply } => {
             export(&queue, &filter.into(), &to, delete, apply).await
         }
-        Command::RestoreQueue { route, apply, stack, json } => restore_queue(&route, apply, &stack, json).await,
+        Command::RestoreQueue { route, apply, stack } => restore_queue(&route, apply, &stack).await,
         Command::SamLocal { events, python } => tokio::select! {
             result = sam_local(&events, &python) => result,
             signal = wait_for_signal() => signal.and(Err(CommandError::Interrupted)),
