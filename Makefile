@@ -35,7 +35,7 @@ help: ## lists the targets
 	.local/aws-cli/bin/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
 
-# The function as it is released. It contains no path of this computer, so that builds in two folders are equal.
+# Builds the function for a release. It contains no path of this computer, so that builds in two folders are equal.
 HOST := $(shell uname -m)
 CARGO_HOME ?= $(HOME)/.cargo
 RELEASE_RUSTFLAGS := --remap-path-prefix=$(CARGO_HOME)=/cargo --remap-path-prefix=$(CURDIR)=/whatsapp-ingress

@@ -87,7 +87,7 @@ def start_aws() -> tuple[str, subprocess.Popen[bytes]]:
 
 
 def create_queue(sqs: Any, name: str) -> str:
-    """Creates a queue as the template does. Only the one for what has no route lacks a dead-letter queue."""
+    """Creates a queue as the template does. The queue of changes without a route has no dead-letter queue."""
     attributes = {"VisibilityTimeout": "180", "MessageRetentionPeriod": str(14 * DAY)}
     if name.endswith("-unrouted"):
         attributes = {"MessageRetentionPeriod": str(14 * DAY)}

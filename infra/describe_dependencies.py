@@ -1,4 +1,4 @@
-"""Writes what the released programs are made of: a bill of materials (CycloneDX) and the texts of the licences.
+"""Describes the dependencies of the released programs: a bill of materials (CycloneDX) and the texts of the licences.
 
 cargo-cyclonedx and cargo-bundle-licenses read `cargo metadata`, which has the dependencies of all packages, tests and
 platforms. This script keeps those that `cargo tree` has for a program and its platform. Two runs on a commit are equal.

@@ -1,4 +1,4 @@
-"""Prints what a template deploys as one JSON template: with expanded loops, translated SAM resources and inlined nested stacks.
+"""Prints the resources of a template as one JSON template, with expanded loops, translated SAM resources and inlined nested stacks.
 
 Does not call AWS. The name of the stack is `stack`. A `${AWS::StackName}` in the output is a mistake: it was not in a
 `!Sub`.

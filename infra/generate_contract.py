@@ -1,4 +1,4 @@
-"""Generates what is derived from the contract: `make contract` writes it, and tests/contract compares it with the files.
+"""Generates the files that are derived from the contract. `make contract` writes them, and tests/contract compares them.
 
 docs/message.schema.json  ->  docs/attributes.schema.json, docs/types/contract.py, docs/types/contract.d.ts
 docs/fields.json          ->  the table of fields in docs/contract.md, docs/asyncapi.json

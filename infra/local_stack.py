@@ -299,7 +299,7 @@ def prepare_deployed(stack: str) -> None:
 
 
 def prepare(client: Callable[[str], Any], stack: str) -> None:
-    """Does for a deployed stack what the local AWS leaves out. Repeat it after each deployment of the stack."""
+    """Makes the parts of a deployed stack that the local AWS does not make. Repeat this after each deployment of the stack."""
     resources = resources_of(client("cloudformation"), stack)
     step("adding the API's routes")
     add_routes(client("apigatewayv2"), client("lambda"), resources)

@@ -1,4 +1,4 @@
-"""Writes a release into a folder: what an operator deploys without a compiler, with checksums.
+"""Writes a release into a folder: the files for a deployment without a compiler, and their checksums.
 
 The function, the command line and their descriptions have to be built: `make package`. Equal input makes equal bytes.
 """

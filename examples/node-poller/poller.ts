@@ -4,7 +4,7 @@ import { GetObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { type Message, SQSClient } from "@aws-sdk/client-sqs";
 import { Consumer } from "sqs-consumer";
 
-// What the work needs of Meta's types. Meta adds members, types and values to all of them.
+// The members of Meta's types that the work needs. Meta adds members, types and values to all of them.
 type Item = { id?: string; type?: string; status?: string; code?: number; title?: string };
 type Kind = "messages" | "statuses" | "errors";
 type Change = { field?: string; value: Partial<Record<Kind, Item[]>> };
@@ -35,7 +35,7 @@ const consumer = Consumer.create({
     const results = await Promise.allSettled(items.map(({ kind, item, key }) => once(key, () => work(kind, item, key))));
     const failed = results.find((result) => result.status === "rejected");
     if (failed) throw failed.reason;
-    // Only what is returned is deleted.
+    // Only the returned messages are deleted.
     return message;
   },
 });

@@ -39,7 +39,7 @@ def on_record(record: SQSRecord) -> None:
     # All three lists, whatever the attribute `kind`: it names only the first that is not empty.
     lists = {kind: change["value"].get(kind) or [] for kind in ("messages", "statuses", "errors")}
     if change["field"] != "messages" or not any(lists.values()):
-        # SQS deletes what is not reported as failed. This ends as a dead letter, which somebody looks at.
+        # SQS deletes messages that are not reported as failed. This one becomes a dead letter, and its alarm goes off.
         raise ValueError("neither a message nor a receipt nor an error")
     failures = []
     for kind, items in lists.items():

@@ -19,12 +19,12 @@ pub(super) struct Budget {
     released: Notify,
 }
 
-/// What the items of one request for one queue hold of the budget.
+/// The batches and bytes of the budget that one request holds for one queue.
 #[derive(Debug)]
 pub(super) struct Share {
     budget: Arc<Budget>,
     used: Mutex<Usage>,
-    /// Lets the workers of the share wait in the order in which they came.
+    /// Serves the waiting workers of the share first come, first served.
     turn: FairMutex<()>,
 }
 

@@ -1,4 +1,4 @@
-"""What is generated from the contract, and the documents around it."""
+"""The files that are generated from the contract, and the documents that link them."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ pub(crate) struct ServiceError {
     pub(crate) scope: Scope,
 }
 
-/// What the error makes impossible to store.
+/// The messages that cannot be stored because of the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// The same call may succeed.

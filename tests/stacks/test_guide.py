@@ -45,7 +45,7 @@ NOT_RUN = {
     "ingress subscribe": "requires Meta; crates/cli/tests/operator runs it with a Graph API of the tests",
     "aws service-quotas": "the local AWS has no quotas",
 }
-# A section in which nothing runs.
+# A section without commands that run here.
 NOT_RUN_SECTIONS = {"The region is lost": "the local AWS is one region; the other sections run its commands"}
 # Who has the permission for a command, by its beginning. The on-call person runs all others.
 DEPLOYER = ("sam ", "aws lambda put-function-concurrency")

@@ -62,7 +62,7 @@ class Expanded:
         return dict(self.route_queues())[PROBE]
 
     def route_queues(self) -> list[tuple[str, str]]:
-        """Each route with the logical id of its queue, as often as it is there."""
+        """Returns each route with the logical id of its queue. A route with two queues occurs twice."""
         queues = self.of_type("AWS::SQS::Queue")
         ids = {queue["QueueName"]: id for id, queue in queues.items()}
         ids |= {f"${{{id}.{output}}}": id for id in queues for output in ("QueueUrl", "QueueName")}

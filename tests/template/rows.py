@@ -50,7 +50,7 @@ def open_key(template: str, key: str) -> str:
 
 
 def problems(text: str) -> list[str]:
-    """What is wrong with the rows of a template: a forgotten place, or a key that does not follow its row."""
+    """Returns the faults of the rows of a template: a forgotten place, or a key that does not follow its row."""
     template = yaml_parse(text)
     rows, resources = template["Mappings"]["Queues"], template["Resources"]
     looped = resources["Fn::ForEach::Queues"][1]

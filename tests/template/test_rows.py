@@ -88,7 +88,7 @@ def test_key_that_does_not_follow_its_row_is_found(row: str) -> None:
 
 def test_function_depends_on_queues_and_permissions() -> None:
     resources = expand_root(TEMPLATE)["Resources"]
-    # The API and its permission come after the function; what it stores to comes before.
+    # The API and its permission come after the function. The places where it stores come before.
     needed = closure("Ingress", resources)
     types = {id: resources[id]["Type"] for id in needed}
     stacks = {id for id, each in resources.items() if each["Type"] == "AWS::CloudFormation::Stack"}

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, process::Command, thread};
 
 use crate::subject::{Subject, project_root};
 
-/// Returns what a reader of the figures needs to know.
+/// Returns the conditions of the measurement, for the reader of the figures.
 pub(crate) fn describe(subjects: &[Subject]) -> BTreeMap<String, String> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let mut about = BTreeMap::from([

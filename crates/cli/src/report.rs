@@ -328,7 +328,7 @@ fn other_queues(backlogs: &Backlogs) {
     );
 }
 
-/// Formats an age in the largest unit of which it has at least two.
+/// Formats an age in the largest unit that gives a number of at least two.
 fn format_age(seconds: Option<u64>) -> String {
     match seconds {
         None => "-".to_owned(),

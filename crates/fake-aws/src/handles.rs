@@ -21,7 +21,7 @@ pub struct ServiceHandle {
 }
 
 impl ServiceHandle {
-    /// Injects a fault into calls to this service, as often as `frequency` says. If several faults match a call, the first
+    /// Injects a fault into calls to this service, with this frequency. If several faults match a call, the first
     /// one injected applies.
     #[allow(clippy::must_use_candidate, reason = "most tests do not need the handle")]
     pub fn inject_fault(&self, fault: Fault, frequency: Frequency) -> FaultHandle {
@@ -82,7 +82,7 @@ impl Queue {
         lock(&self.state.queues).remove(&self.name);
     }
 
-    /// Injects a fault into calls to this queue, as often as `frequency` says. If several faults match a call, the first
+    /// Injects a fault into calls to this queue, with this frequency. If several faults match a call, the first
     /// one injected applies.
     #[allow(clippy::must_use_candidate, reason = "most tests do not need the handle")]
     pub fn inject_fault(&self, fault: Fault, frequency: Frequency) -> FaultHandle {

@@ -1,4 +1,4 @@
-//! The secret of the function: the verify token and the app secrets, which Meta has too, and the key of group ids.
+//! The secret of the function: the verify token and the app secrets, both shared with Meta, and the key of group ids.
 
 use std::fmt;
 

@@ -16,7 +16,7 @@ use whatsapp_webhook::{
 use super::cli::{AwsCli, AwsCliError};
 use crate::endpoint_secrets::EndpointSecrets;
 
-/// The file in which the running local stack describes itself to commands in another terminal.
+/// The file that describes the running local stack to commands in another terminal.
 const RUNNING_STACK_FILE: &str = ".local/running.json";
 
 /// The settings of a stack, and credentials for its queues.
@@ -249,7 +249,7 @@ impl StackInfo {
         }
     }
 
-    /// Returns routes beside the catch-all route.
+    /// Returns the routes without the catch-all route.
     pub(crate) fn routes_for_tests(others: &str) -> Routes {
         let json = format!(r#"{{"*":"http://127.0.0.1:1/123456789012/a-stack-unrouted"{others}}}"#);
         Routes::parse(&json).expect("valid routes")

@@ -20,7 +20,7 @@ pub const VERIFY_TOKEN: &str = "test-verify-token-of-the-samples";
 /// The app secret of the forged samples' signatures, whatever the secret of the endpoint is.
 pub const FORGER_APP_SECRET: &str = "a-secret-that-meta-does-not-know";
 
-/// Returns the secrets of a function that accepts the samples as they are in the files.
+/// Returns the secrets of a function that accepts the unchanged samples.
 #[must_use]
 pub fn secrets() -> EndpointSecrets {
     EndpointSecrets { app_secret: APP_SECRET.to_owned(), verify_token: VERIFY_TOKEN.to_owned() }
@@ -33,7 +33,7 @@ pub struct Sample {
     pub name: String,
     /// The path of the file.
     pub path: PathBuf,
-    /// The event as it is in the file: the input of the function.
+    /// The unchanged event of the file, which is the input of the function.
     pub text: String,
     /// The HTTP method.
     pub method: String,

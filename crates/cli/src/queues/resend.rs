@@ -14,7 +14,7 @@ use whatsapp_webhook::{
 /// The attributes that a message has on the catch-all queue only.
 const CATCH_ALL_ATTRIBUTES: [&str; 2] = ["unrouted_reason", "diverted_from"];
 
-/// What the group and the deduplication id of a moved message depend on.
+/// The inputs of the group id and the deduplication id of a moved message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MoveContext<'c> {
     pub(crate) from_fifo: bool,

@@ -42,7 +42,7 @@ pub struct Filter {
     pub reason: Option<String>,
 }
 
-/// What a scan does with a message.
+/// The action of a scan for one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     Keep,

@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 /// One execution environment of the function: its process and its Runtime API. Dropping this kills the process.
 ///
-/// As in Lambda, an environment runs as many invocations at a time as the variable `AWS_LAMBDA_MAX_CONCURRENCY` says, by
+/// As in Lambda, an environment runs up to `AWS_LAMBDA_MAX_CONCURRENCY` invocations at a time, by
 /// default one, and further ones wait. A timeout kills the process. Several functions can share one [`FakeAws`].
 #[derive(Debug)]
 pub struct Function {
