@@ -96,6 +96,9 @@ def test_changed_row_gets_a_new_version() -> None:
 def test_alias_points_to_the_version() -> None:
     template = expand(**EVERYTHING)
     [(version, properties)] = template.of_type("AWS::Lambda::Version").items()
+    # A changed parameter replaces the version. The replaced one has to stay, because a rollback moves the alias to it.
+    resource = template.resources[version]
+    assert (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) == ("Retain", "Retain")
     assert target(template.one("AWS::Lambda::Alias")["FunctionVersion"]) == version
     assert len(properties["Description"]) <= 256
 
