@@ -135,7 +135,8 @@ async fn limit_of_calls_holds_for_all_requests() {
 #[tokio::test]
 async fn limit_of_bytes_holds_for_all_requests() {
     let webhook = start_concurrent();
-    webhook.aws.sqs().set_latency(Duration::from_millis(400));
+    // Long enough for all calls to run at the same time without a limit, and shorter than the interval of a second call.
+    webhook.aws.sqs().set_latency(Duration::from_millis(700));
     let text = "x".repeat(700_000);
     let large = |name: usize| Notification::new((0..4).map(|at| ("messages", message(at, &format!("{name}{text}")))));
     let sent: Vec<_> = (0..MAX_CONCURRENCY).map(large).collect();
