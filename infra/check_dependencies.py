@@ -20,8 +20,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 ALLOWED: dict[str, set[str]] = {
     "whatsapp-webhook": set(),
     "whatsapp-webhook-oracle": set(),
-    "whatsapp-ingress": {"whatsapp-webhook"},
-    "whatsapp-ingress-tools": {"whatsapp-webhook", "whatsapp-webhook-oracle"},
+    "signed-s3": set(),
+    "whatsapp-ingress": {"signed-s3", "whatsapp-webhook"},
+    "whatsapp-ingress-tools": {"signed-s3", "whatsapp-webhook", "whatsapp-webhook-oracle"},
     "whatsapp-ingress-bench": {"whatsapp-webhook", "fake-aws"},
     "whatsapp-ingress-fuzz": {"whatsapp-webhook", "whatsapp-webhook-oracle"},
     "fake-aws": set(),

@@ -33,6 +33,5 @@ pub mod handler;
 pub mod metrics;
 pub mod payload;
 pub mod queue;
-mod s3;
 pub mod secrets;
 pub mod telemetry;

@@ -6,13 +6,11 @@ use aws_sdk_sqs::{
     primitives::{DateTime, DateTimeFormat},
 };
 use bytes::Bytes;
+use signed_s3::PutObject;
 use thiserror::Error;
 use whatsapp_webhook::sqs_error::is_expired_credentials;
 
-use crate::{
-    aws::{error_code, error_reason},
-    s3::PutObject,
-};
+use crate::aws::{error_code, error_reason};
 
 /// The key prefix of objects whose message goes to the catch-all queue.
 const UNROUTED: &str = "unrouted";

@@ -3,14 +3,11 @@
 //!
 //! The request is signed and sent by the same crates as those of the AWS SDK. The SDK's own client for S3 has 110
 //! operations: it would add a fifth to the build time of the function and an eighth to its binary.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 use std::time::SystemTime;
 
-use aws_config::SdkConfig;
-use aws_sdk_sqs::{
-    config::{Credentials, ProvideCredentials as _},
-    error::{BoxError, ErrorMetadata, SdkError},
-};
+use aws_credential_types::{Credentials, provider::ProvideCredentials as _};
 use aws_sigv4::{
     http_request::{
         PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
@@ -19,16 +16,19 @@ use aws_sigv4::{
     sign::v4::SigningParams,
 };
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
-use aws_smithy_runtime_api::client::{
-    orchestrator::{HttpRequest, HttpResponse, OrchestratorError},
-    result::ConnectorError,
-    stalled_stream_protection::StalledStreamProtectionConfig,
+use aws_smithy_runtime_api::{
+    box_error::BoxError,
+    client::{
+        orchestrator::{HttpRequest, HttpResponse, OrchestratorError},
+        result::{ConnectorError, SdkError},
+        stalled_stream_protection::StalledStreamProtectionConfig,
+    },
 };
-use aws_smithy_types::{body::SdkBody, timeout::TimeoutConfig};
-use aws_types::service_config::ServiceConfigKey;
+use aws_smithy_types::{body::SdkBody, error::ErrorMetadata, timeout::TimeoutConfig};
+use aws_types::{SdkConfig, service_config::ServiceConfigKey};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
-use lambda_http::http::Uri;
+use http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
@@ -39,13 +39,17 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 
 /// An object to be stored.
 #[derive(Debug)]
-pub(crate) struct PutObject<'o> {
-    pub(crate) bucket: &'o str,
-    pub(crate) key: &'o str,
-    pub(crate) content_type: &'o str,
-    pub(crate) body: Bytes,
+pub struct PutObject<'o> {
+    /// The name of the bucket.
+    pub bucket: &'o str,
+    /// The key, not percent-encoded.
+    pub key: &'o str,
+    /// The media type of the body.
+    pub content_type: &'o str,
+    /// The content.
+    pub body: Bytes,
     /// The account that must own the bucket.
-    pub(crate) owner: Option<&'o str>,
+    pub owner: Option<&'o str>,
 }
 
 impl PutObject<'_> {
@@ -54,7 +58,7 @@ impl PutObject<'_> {
     /// S3 checks the body against its SHA-256 digest. It requires the digest as a checksum too if the bucket has Object Lock.
     ///
     /// Outside Lambda, where credentials come from a profile or an instance, each request resolves them anew.
-    pub(crate) async fn send(self, aws: &SdkConfig) -> Result<(), SdkError<ErrorMetadata, HttpResponse>> {
+    pub async fn send(self, aws: &SdkConfig) -> Result<(), SdkError<ErrorMetadata, HttpResponse>> {
         let (endpoint, path) = self.location(aws).map_err(SdkError::construction_failure)?;
         let credentials = aws.credentials_provider().ok_or_else(|| SdkError::construction_failure("no credentials"))?;
         let credentials = credentials.provide_credentials().await;
@@ -188,7 +192,7 @@ fn read_response(response: &HttpResponse) -> Result<(), OrchestratorError<ErrorM
 mod tests {
     use std::time::Duration;
 
-    use aws_config::Region;
+    use aws_types::region::Region;
 
     use super::*;
 
