@@ -7,6 +7,7 @@
 //!   change.
 //! - [`routes`] maps the field and kind of a change to a queue.
 //! - [`message`] gives a fragment the form that consumers rely on, with the [`trace`] header of its request.
+//! - [`archive`] keeps a notification so that it can be verified again.
 //! - [`sqs_error`] classifies the error codes of SQS.
 //!
 //! Nothing here calls a service, reads a clock or needs an asynchronous runtime.
@@ -33,6 +34,7 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod archive;
 pub mod challenge;
 pub mod credentials;
 pub mod message;

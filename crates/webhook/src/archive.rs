@@ -1,0 +1,130 @@
+//! The form of a notification in the archive: one line of JSON with what verifies the body again, then the body as received.
+//!
+//! The function stores it compressed with gzip, so that `zcat` shows the line and the body.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The prefix of the keys of all archived notifications.
+pub const PREFIX: &str = "archive/";
+
+/// What the archive keeps of a request beside its body. No other header is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The time of receipt in UTC, in the form `2026-01-02T03:04:05.678Z`.
+    pub received: String,
+    /// API Gateway's id of the request.
+    pub request_id: String,
+    /// The X-Ray tracing header, if the trace was sampled, see [`trace::header`](crate::trace::header).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+    /// The value of the header [`signature::HEADER`](crate::signature::HEADER).
+    pub signature: String,
+    /// The time when a person's data was erased from the body, in the form of `received`. The body is then no longer as received,
+    /// and the signature is the operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewritten: Option<String>,
+}
+
+/// An object that is not an archived notification.
+#[derive(Debug, Error)]
+#[error("not an archived notification")]
+pub struct ArchiveError;
+
+impl Receipt {
+    /// The key of the notification's object, `archive/<yyyy>/<mm>/<dd>/<hh>/<time>-<request id>`. Keys of one hour sort by time.
+    ///
+    /// Characters of the request id that are neither alphanumeric nor `-`, `_` or `=` become `_`.
+    ///
+    /// # Errors
+    ///
+    /// If `received` does not have the form `2026-01-02T03:04:05.678Z`.
+    pub fn key(&self) -> Result<String, ArchiveError> {
+        const FORM: &[u8] = b"0000-00-00T00:00:00.000Z";
+        let has_form = self.received.len() == FORM.len()
+            && self.received.bytes().zip(FORM).all(|(byte, form)| match form {
+                b'0' => byte.is_ascii_digit(),
+                _ => byte == *form,
+            });
+        if !has_form {
+            return Err(ArchiveError);
+        }
+        let folder = self.received[..13].replace(['-', 'T'], "/");
+        let time = self.received.replace(['-', ':'], "");
+        let is_kept = |character: char| character.is_ascii_alphanumeric() || "-_=".contains(character);
+        let request_id = self.request_id.replace(|character| !is_kept(character), "_");
+        Ok(format!("{PREFIX}{folder}/{time}-{request_id}"))
+    }
+
+    /// The content of the notification's object, before compression.
+    ///
+    /// # Panics
+    ///
+    /// Never: strings are always JSON.
+    #[must_use]
+    pub fn encode(&self, body: &[u8]) -> Vec<u8> {
+        let mut object = serde_json::to_vec(self).expect("strings are JSON");
+        object.reserve_exact(1 + body.len());
+        object.push(b'\n');
+        object.extend_from_slice(body);
+        object
+    }
+
+    /// Splits the content of an object, after decompression, into receipt and body.
+    ///
+    /// # Errors
+    ///
+    /// If the first line is not a receipt.
+    pub fn decode(object: &[u8]) -> Result<(Self, &[u8]), ArchiveError> {
+        let end = memchr::memchr(b'\n', object).ok_or(ArchiveError)?;
+        let receipt = serde_json::from_slice(&object[..end]).map_err(|_| ArchiveError)?;
+        Ok((receipt, &object[end + 1..]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receipt() -> Receipt {
+        Receipt {
+            received: "2026-01-02T03:04:05.678Z".into(),
+            request_id: "JKJaXmPLvHcESHA=".into(),
+            trace: None,
+            signature: "sha256=00".into(),
+            rewritten: None,
+        }
+    }
+
+    #[test]
+    fn key_has_hour_time_and_request_id() {
+        assert_eq!(receipt().key().unwrap(), "archive/2026/01/02/03/20260102T030405.678Z-JKJaXmPLvHcESHA=");
+        let odd = Receipt { request_id: "../a b/\u{e9}".into(), ..receipt() };
+        assert_eq!(odd.key().unwrap(), "archive/2026/01/02/03/20260102T030405.678Z-___a_b__");
+    }
+
+    #[test]
+    fn other_time_has_no_key() {
+        for received in ["", "2026-01-02T03:04:05Z", "2026-01-02 03:04:05.678Z", "2026-01-02T03:04:0\u{e9}.678Z"] {
+            assert!(Receipt { received: received.into(), ..receipt() }.key().is_err(), "{received}");
+        }
+    }
+
+    #[test]
+    fn every_body_comes_back() {
+        let full = Receipt { trace: Some("Root=1".into()), rewritten: Some("later\n".into()), ..receipt() };
+        for body in [&b""[..], b"{}", b"\n\n{\"a\":\n1}\r\n", b"\0\xff", b"{\"received\":\"x\"}\n"] {
+            for receipt in [receipt(), full.clone()] {
+                let object = receipt.encode(body);
+                assert_eq!(Receipt::decode(&object).unwrap(), (receipt, body));
+            }
+        }
+    }
+
+    #[test]
+    fn other_objects_are_errors() {
+        for object in [&b""[..], b"{}", b"{}\n", b"\n{}", br#"{"received":1}"#, b"[]\n{}", b"\xff\n"] {
+            assert!(Receipt::decode(object).is_err());
+        }
+    }
+}
