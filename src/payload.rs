@@ -12,7 +12,7 @@ use whatsapp_webhook::sqs_error::is_expired_credentials;
 
 use crate::aws::{error_code, error_reason};
 
-/// The key prefix of objects whose message goes to the catch-all queue.
+/// The key prefix of objects without a route.
 const UNROUTED: &str = "unrouted";
 
 /// The bucket for bodies over SQS's limit.

@@ -79,11 +79,6 @@ impl<'p> Item<'p> {
         self.encoding == Encoding::RawBase64InS3 || size > MAX_MESSAGE_BYTES
     }
 
-    /// The route for the key of an object in S3. `None` if the message goes to the catch-all queue.
-    pub(super) fn object_route(&self) -> Option<&'p str> {
-        self.route.filter(|_| self.unrouted_reason.is_none())
-    }
-
     /// The message, built on first use.
     pub(super) fn message(&mut self, request: RequestContext<'_>, fifo: bool) -> &Message {
         if self.message.is_none() {

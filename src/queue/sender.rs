@@ -400,7 +400,7 @@ impl<'s> Target<'s> {
         mut messages: Vec<Message>,
         progress: &Arc<Progress>,
     ) -> BoxFuture<'s, BatchResult> {
-        let key = Payloads::key(item.object_route(), item.event_id());
+        let key = Payloads::key(item.route, item.event_id());
         let (context, progress) = (self.context, Arc::clone(progress));
         async move {
             let bucket = self.payloads.bucket()?;

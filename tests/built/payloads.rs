@@ -101,7 +101,7 @@ async fn body_too_large_for_both_queues_is_stored_in_s3() {
         let keys: Vec<String> = webhook.bucket.objects().into_keys().collect();
         assert_eq!(keys.len(), usize::from(copy == Base64));
         for key in keys {
-            check_key(&key, "unrouted", &sent.changes[0].event_id);
+            check_key(&key, "messages", &sent.changes[0].event_id);
         }
     }
 }
@@ -146,7 +146,7 @@ fn s3_key(pointer: &str) -> String {
 }
 
 #[tokio::test]
-async fn unrouted_objects_have_their_own_prefix() {
+async fn object_of_diverted_body_keeps_prefix_of_route() {
     let webhook = Webhook::start();
     let unrouted = large("calls");
     assert_eq!(webhook.deliver(&unrouted.body).await.status, 200);
@@ -158,7 +158,7 @@ async fn unrouted_objects_have_their_own_prefix() {
     assert_eq!(webhook.copies(&diverted), vec![[Diverted]; 3]);
     let keys: Vec<String> = webhook.bucket.objects().into_keys().collect();
     let count = |prefix: &str| keys.iter().filter(|key| key.starts_with(prefix)).count();
-    assert_eq!((count("unrouted/"), count("security/")), (2, 1), "{keys:?}");
+    assert_eq!((count("unrouted/"), count("security/")), (1, 2), "{keys:?}");
 }
 
 #[tokio::test]
