@@ -22,6 +22,7 @@ import pytest
 
 import guide
 import local_stack
+import runbook
 from guide import Person, Section, Shell
 from harness import CONFIG, OWNER, assert_denied, change, receive_all
 
@@ -314,6 +315,22 @@ def change_template(operator: Operator) -> None:
     template.write_text(text.replace(f"MemorySize: {size}", f"MemorySize: {int(size) + 64}"))
 
 
+def add_field(operator: Operator) -> None:
+    """Makes the edits of the section in the built template. test_sam_deploy.py builds an edited template."""
+    template = operator.project / ".aws-sam/build/template.yaml"
+    text = template.read_text()
+    for old, added in (
+        ("    Security:\n      Route: security\n", f"    {runbook.KEY}:\n      Route: {runbook.FIELD}\n"),
+        ("    - Security\n", f"    - {runbook.KEY}\n"),
+        ("${QueueSecurity.Outputs.RouteEntry},", f" ${{Queue{runbook.KEY}.Outputs.RouteEntry}},"),
+    ):
+        assert text.count(old) == 1, old
+        text = text.replace(old, old + added)
+    template.write_text(text)
+    operator.deliver(runbook.FIELD, {"bell": WORDS})
+    assert operator.count("unrouted") == 1
+
+
 def leave_queues(operator: Operator) -> None:
     for name in ("flows", "flows-dead"):
         operator.client("sqs").create_queue(QueueName=f"{STACK}-{name}")
@@ -335,7 +352,7 @@ BEFORE_SECTION: dict[str, Callable[[Operator], None]] = {
     "secret-failures": break_secret,
     "Deploying": change_template,
     "Deploying from a pipeline": add_stages,
-    "Adding a field": change_template,
+    "Adding a field": add_field,
     "Adding a field that was removed before": leave_queues,
     "A team's queue is lost": lose_queue,
     "A secret or a key is scheduled for deletion": delete_secret,
@@ -389,6 +406,10 @@ def is_rolled_back(operator: Operator, outputs: dict[str, str]) -> None:
     assert operator.client("lambda").get_alias(**function, Name="live")["FunctionVersion"] == previous
 
 
+def has_field(operator: Operator, outputs: dict[str, str]) -> None:
+    assert (operator.count(runbook.FIELD), operator.count("unrouted")) == (1, 0)
+
+
 def is_protected(operator: Operator, outputs: dict[str, str]) -> None:
     assert [output.strip() for command, output in outputs.items() if "EnableTermination" in command] == ["True"]
 
@@ -406,6 +427,7 @@ AFTER_SECTION: dict[str, Callable[[Operator, dict[str, str]], None]] = {
     "QUEUE-dead-letters": is_redriven,
     "Rolling back": is_rolled_back,
     "Rotating the app secret": is_rotated,
+    "Adding a field": has_field,
     "A team's queue is lost": is_rerouted,
     "Protecting the stack": is_protected,
 }

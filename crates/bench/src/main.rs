@@ -115,8 +115,11 @@ impl Run {
         let subjects = self.subjects()?;
         let effort = if self.smoke { Effort::SMOKE } else { Effort::DEFAULT.scaled(self.scale) };
         Limits::new(None).map_err(|error| format!("control groups cannot be created (root can): {error}"))?;
-        let mut results =
-            Results { about: about::describe(&subjects), binary_bytes: fs::metadata(ours())?.len(), cells: vec![] };
+        let mut results = Results {
+            about: about::describe(&subjects),
+            binary_bytes: fs::metadata(ours())?.len(),
+            ..Results::default()
+        };
         for mut group in groups() {
             let memory = group.setting.memory_mb.unwrap_or(0);
             group.scenarios.retain(|scenario| self.scenarios.is_empty() || self.scenarios.contains(scenario));
@@ -124,14 +127,22 @@ impl Run {
                 continue;
             }
             table::print_heading(group.setting);
-            measure::measure(&group, &subjects, effort, |cell| {
-                table::print_cell(&cell);
-                results.cells.push(cell);
+            measure::measure(&group, &subjects, effort, |cell| match cell {
+                Ok(cell) => {
+                    table::print_cell(&cell);
+                    results.cells.push(cell);
+                }
+                Err(failure) => {
+                    table::print_failure(&failure);
+                    results.failures.push(failure);
+                }
             })
             .await?;
         }
         fs::write(&self.output, serde_json::to_string_pretty(&results)? + "\n")?;
-        Ok(())
+        // An alternative may fail, for example at a small memory size. The function must not.
+        let failed = results.failures.iter().find(|failure| failure.subject == Subject::Ours.name());
+        failed.map_or(Ok(()), |failure| Err(format!("{}: {}", failure.step, failure.reason).into()))
     }
 
     fn subjects(&self) -> Result<Vec<Subject>, String> {

@@ -14,7 +14,7 @@ use crate::{
     limits::Limits,
     memory,
     plan::{Effort, Group},
-    results::{Cell, Setting, quantile},
+    results::{Cell, Failure, Setting, quantile},
     scenario::{APP_SECRET, Scenario, VERIFY_TOKEN},
     subject::Subject,
 };
@@ -67,49 +67,73 @@ struct Samples {
 }
 
 /// Measures all scenarios of a group with each subject. Calls `report` with each cell as soon as it is complete.
+///
+/// A subject that fails is left out of the following scenarios, because its environment may have ended.
 pub(crate) async fn measure(
     group: &Group,
     subjects: &[Subject],
     effort: Effort,
-    mut report: impl FnMut(Cell),
+    mut report: impl FnMut(Result<Cell, Failure>),
 ) -> Result<(), Box<dyn Error>> {
     let test_bed = TestBed::new(group.setting, effort);
+    let failure = |step: &str, subject: Subject, reason: Box<dyn Error>| Failure {
+        step: step.to_owned(),
+        subject: subject.name().to_owned(),
+        setting: group.setting,
+        reason: reason.to_string(),
+    };
     if group.scenarios.contains(&Scenario::Cold) {
-        let cold: Vec<_> = subjects.iter().copied().filter(|subject| *subject != Subject::Bare).collect();
-        let mut samples: Vec<_> = cold.iter().map(|_| Samples::default()).collect();
+        let cold = subjects.iter().filter(|subject| **subject != Subject::Bare);
+        let mut runs: Vec<_> = cold.map(|subject| (*subject, Ok(Samples::default()))).collect();
         for _ in 0..group.cold_starts.min(effort.max_invocations) {
-            for (subject, samples) in cold.iter().zip(&mut samples) {
-                test_bed.start_cold(*subject, samples).await?;
+            for (subject, run) in &mut runs {
+                test_bed.add(run, async |samples| test_bed.start_cold(*subject, samples).await).await;
             }
         }
-        for (subject, samples) in cold.iter().zip(samples) {
-            report(samples.cell(Scenario::Cold, *subject, group.setting));
+        for (subject, run) in runs {
+            let cell = run.map(|samples| samples.cell(Scenario::Cold, subject, group.setting));
+            report(cell.map_err(|reason| failure(Scenario::Cold.name(), subject, reason)));
         }
     }
     let mut environments = Vec::new();
     for subject in subjects {
         let environment = test_bed.start(*subject, &[])?;
-        environment.function.wait_for_init(TIMEOUT).await.map_err(|error| format!("{}: {error}", subject.name()))?;
-        environments.push((*subject, environment));
+        match environment.function.wait_for_init(TIMEOUT).await {
+            Ok(_) => environments.push((*subject, environment)),
+            Err(reason) => report(Err(failure(Failure::START, *subject, reason.into()))),
+        }
     }
     for scenario in group.scenarios.iter().filter(|scenario| **scenario != Scenario::Cold) {
         let event = scenario.event();
         let is_applicable = |subject: Subject| *scenario == Scenario::One || subject != Subject::Bare;
         let mut running = Vec::new();
         for (subject, environment) in environments.iter().filter(|(subject, _)| is_applicable(*subject)) {
-            test_bed.warm_up(*scenario, *subject, environment, &event).await?;
-            memory::reset_peak(environment.function.pid())?;
-            running.push((*subject, environment, Samples::default()));
+            let mut run = Ok(Samples::default());
+            test_bed.add(&mut run, async |_| test_bed.warm_up(*scenario, *subject, environment, &event).await).await;
+            running.push((*subject, environment, run));
         }
         for _ in 0..PORTIONS {
-            for (subject, environment, samples) in &mut running {
-                test_bed.measure_portion(*scenario, *subject, environment, &event, samples).await?;
+            for (subject, environment, run) in &mut running {
+                let portion = async |samples: &mut _| {
+                    test_bed.measure_portion(*scenario, *subject, environment, &event, samples).await
+                };
+                test_bed.add(run, portion).await;
             }
         }
-        for (subject, environment, mut samples) in running {
-            samples.peak_mb = memory::peak_mb(environment.function.pid())?;
-            report(samples.cell(*scenario, subject, group.setting));
+        let mut failed = Vec::new();
+        for (subject, environment, run) in running {
+            match run {
+                Ok(mut samples) => {
+                    samples.peak_mb = memory::peak_mb(environment.function.pid())?;
+                    report(Ok(samples.cell(*scenario, subject, group.setting)));
+                }
+                Err(reason) => {
+                    report(Err(failure(scenario.name(), subject, reason)));
+                    failed.push(subject);
+                }
+            }
         }
+        environments.retain(|(subject, _)| !failed.contains(subject));
     }
     Ok(())
 }
@@ -160,6 +184,19 @@ impl TestBed {
         Ok(Environment { function, limits, started })
     }
 
+    /// Adds a measurement to those of a subject, unless one failed before. Then it removes what the failed one stored.
+    async fn add(
+        &self,
+        run: &mut Result<Samples, Box<dyn Error>>,
+        measure: impl AsyncFnOnce(&mut Samples) -> Result<(), Box<dyn Error>>,
+    ) {
+        let Ok(samples) = run else { return };
+        if let Err(reason) = measure(samples).await {
+            *run = Err(reason);
+            self.clear();
+        }
+    }
+
     async fn start_cold(&self, subject: Subject, samples: &mut Samples) -> Result<(), Box<dyn Error>> {
         let before = self.aws.calls().len();
         let environment = self.start(subject, &[])?;
@@ -192,6 +229,7 @@ impl TestBed {
             }
         }
         self.clear();
+        memory::reset_peak(environment.function.pid())?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::{
     instructions::{Counts, SHAPES, STEPS, to_float},
     page,
     plan::{self, WITH_TLS, WITHOUT_TLS},
-    results::{Cell, Results, Setting},
+    results::{Cell, Failure, Results, Setting},
     scenario::Scenario,
     subject::project_root,
 };
@@ -59,6 +59,10 @@ fn scenarios(results: &Results, setting: Setting) -> String {
             bytes / 1e3
         );
     }
+    let is_shown = |failure: &&Failure| failure.setting == setting && SUBJECTS.contains(&&*failure.subject);
+    for Failure { step, subject, reason, .. } in results.failures.iter().filter(is_shown) {
+        let _ = writeln!(text, "| {step} | {subject} | | failed: {} | | | | | |", reason.replace('|', "/"));
+    }
     text
 }
 
@@ -95,9 +99,9 @@ fn starts(results: &Results) -> String {
     let mut text =
         "| | 128 MB | 256 MB | 512 MB | 1769 MB | no limit | without TLS |\n|---|--:|--:|--:|--:|--:|--:|\n".to_owned();
     let mut row = |label: &str, subject, figure: fn(&Cell) -> Option<f64>| {
-        let cells = settings.clone().map(|setting| results.find(Scenario::Cold.name(), subject, setting));
-        let figures: Vec<_> =
-            cells.map(|cell| cell.and_then(figure).map_or_else(String::new, |figure| format!("{figure:.1}"))).collect();
+        let figure =
+            |setting| text_of(results, Scenario::Cold, subject, setting, |cell| Some(format!("{:.1}", figure(cell)?)));
+        let figures: Vec<_> = settings.clone().map(figure).collect();
         let _ = writeln!(text, "| {subject}, {label} | {} |", figures.join(" | "));
     };
     for subject in SUBJECTS {
@@ -111,12 +115,26 @@ fn starts(results: &Results) -> String {
 
 /// Formats the median and the 99th percentile.
 fn median_and_p99(results: &Results, scenario: Scenario, subject: &str, setting: Setting) -> String {
-    let cell = results.find(scenario.name(), subject, setting);
-    cell.map(|cell| format!("{:.1} / {:.1}", cell.median_ms, cell.p99_ms)).unwrap_or_default()
+    text_of(results, scenario, subject, setting, |cell| Some(format!("{:.1} / {:.1}", cell.median_ms, cell.p99_ms)))
 }
 
 fn median(results: &Results, scenario: Scenario, subject: &str, setting: Setting) -> String {
-    results.find(scenario.name(), subject, setting).map(|cell| format!("{:.1}", cell.median_ms)).unwrap_or_default()
+    text_of(results, scenario, subject, setting, |cell| Some(format!("{:.1}", cell.median_ms)))
+}
+
+/// Formats a cell. The text is empty if it was not measured.
+fn text_of(
+    results: &Results,
+    scenario: Scenario,
+    subject: &str,
+    setting: Setting,
+    text: impl FnOnce(&Cell) -> Option<String>,
+) -> String {
+    match results.find(scenario.name(), subject, setting) {
+        Some(cell) => text(cell).unwrap_or_default(),
+        None if results.has_failed(scenario.name(), subject, setting) => "failed".to_owned(),
+        None => String::new(),
+    }
 }
 
 fn targets(results: &Results) -> String {

@@ -12,6 +12,8 @@ pub(crate) struct Results {
     /// The size of the binary in bytes.
     pub(crate) binary_bytes: u64,
     pub(crate) cells: Vec<Cell>,
+    #[serde(default)]
+    pub(crate) failures: Vec<Failure>,
 }
 
 /// The conditions of a measurement.
@@ -48,7 +50,30 @@ pub(crate) struct Cell {
     pub(crate) bytes: f64,
 }
 
+/// A subject that could not be measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    /// The scenario, or [`Self::START`].
+    pub(crate) step: String,
+    pub(crate) subject: String,
+    #[serde(flatten)]
+    pub(crate) setting: Setting,
+    pub(crate) reason: String,
+}
+
+impl Failure {
+    /// The step before all scenarios except the cold start.
+    pub(crate) const START: &str = "start";
+}
+
 impl Results {
+    /// Whether a subject failed in a scenario, or in a step before it in the same setting.
+    pub(crate) fn has_failed(&self, scenario: &str, subject: &str, setting: Setting) -> bool {
+        let is_missing = self.find(scenario, subject, setting).is_none();
+        let failed = |failure: &Failure| failure.subject == subject && failure.setting == setting;
+        is_missing && self.failures.iter().any(failed)
+    }
+
     /// Finds a cell.
     pub(crate) fn find(&self, scenario: &str, subject: &str, setting: Setting) -> Option<&Cell> {
         self.cells.iter().find(|cell| cell.scenario == scenario && cell.subject == subject && cell.setting == setting)

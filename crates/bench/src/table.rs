@@ -1,7 +1,7 @@
 //! Prints figures as a table, line by line.
 #![allow(clippy::print_stdout, reason = "the output is a table")]
 
-use crate::results::{Cell, Setting};
+use crate::results::{Cell, Failure, Setting};
 
 /// Prints the heading of a setting.
 pub(crate) fn print_heading(setting: Setting) {
@@ -28,6 +28,11 @@ pub(crate) fn print_cell(cell: &Cell) {
         cell.calls,
         cell.bytes / 1e3
     );
+}
+
+/// Prints a subject that could not be measured.
+pub(crate) fn print_failure(failure: &Failure) {
+    println!("{:<22}{:<9}failed: {}", failure.step, failure.subject, failure.reason);
 }
 
 impl std::fmt::Display for Setting {
