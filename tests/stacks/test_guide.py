@@ -259,6 +259,7 @@ def test_commands_work_on_every_system() -> None:
 
 
 def lose_queue(operator: Operator) -> None:
+    empty_queues(operator)
     operator.client("sqs").delete_queue(QueueUrl=operator.url("security"))
     operator.deliver("security", {"event": "PIN_CHANGED", "requester": WORDS})
     assert operator.count("unrouted") == 1
@@ -327,6 +328,7 @@ def add_field(operator: Operator) -> None:
         assert text.count(old) == 1, old
         text = text.replace(old, old + added)
     template.write_text(text)
+    empty_queues(operator)
     operator.deliver(runbook.FIELD, {"bell": WORDS})
     assert operator.count("unrouted") == 1
 
