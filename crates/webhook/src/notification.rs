@@ -12,28 +12,31 @@ use serde_json::value::RawValue;
 mod json;
 pub use json::string_or_number;
 use json::{
-    Elements, MAX_FRAGMENTS, Member, MembersVisitor, Object, OptionalJson, elements, first_match_in_first, is_json,
-    is_nonempty_array, members, parse_common_shape, string, surrounding_text, unique_members, unique_members_of_first,
+    Elements, MAX_FRAGMENTS, Member, MembersVisitor, Object, OptionalJson, elements, find_in_first_element, is_json,
+    is_nonempty_array, members, parse_common_shape, string, surrounding_text, unique_members,
+    unique_members_of_first_element,
 };
 
-/// A body stays whole if its fragments have more bytes than this together. Each fragment repeats its envelope and its entry.
+/// A body stays whole if its fragments together have more bytes than this.
 ///
-/// Meta's notifications have at most 3 MB.
+/// Each fragment repeats its envelope and its entry. A body of 3 MB with 1000 changes, Meta's maximum, could otherwise become
+/// fragments of 3 GB.
+/// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/overview>
 const MAX_SPLIT_BYTES: usize = 64 << 20;
 
 /// The smallest part of a notification that is stored alone.
 #[derive(Debug)]
 pub enum Fragment<'b> {
-    /// A change in its entry and its envelope.
+    /// An element of an entry's array `changes`, in its entry and its envelope. It need not be an object.
     Change(Change<'b>),
-    /// JSON without a readable change: an entry in its envelope, an element of a top-level array, or a whole body. Also a
-    /// change with a duplicate `field` or `value`.
+    /// JSON without a change: an entry in its envelope, an element of a top-level array, or a whole body. Also an element of
+    /// `changes` with a duplicate `field` or `value`, in its entry and its envelope.
     Other(EnvelopedJson<'b>),
     /// A body that is not JSON, or not UTF-8.
     NotJson(&'b [u8]),
 }
 
-/// A change, and the values in it that select its queue, its group and its attributes.
+/// A change, and the values that select its queues and its group, or become attributes of its message.
 #[derive(Debug)]
 pub struct Change<'b> {
     /// The change in its entry and its envelope.
@@ -42,11 +45,11 @@ pub struct Change<'b> {
     pub entry_id: Option<&'b str>,
     /// The entry's time, as JSON text.
     pub entry_time: Option<&'b str>,
-    /// The field, decoded. `None` if it is not a string, or empty.
+    /// The decoded text of the field. `None` if the field is missing, empty or not a string.
     pub field: Option<Cow<'b, str>>,
-    /// The first kind in the order of [`Kind::ALL`] whose array in the value is not empty.
+    /// The first kind, in the order of [`Kind::ALL`], whose array in the value is not empty.
     pub kind: Option<Kind>,
-    /// The id of the business phone number in the metadata of the value.
+    /// The id of the business phone number, from the object `metadata` of the value.
     pub phone_number_id: Option<Cow<'b, str>>,
     /// The object `metadata` of the value.
     metadata: Option<&'b RawValue>,
@@ -56,7 +59,7 @@ pub struct Change<'b> {
     items: Option<&'b RawValue>,
 }
 
-/// The kinds of changes that Meta sends under the same field `messages`, by the array in their value.
+/// The kind of a change, which tells apart the changes that Meta sends under the field `messages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Messages from people.
@@ -82,11 +85,13 @@ impl Kind {
     }
 }
 
-/// JSON from a body, with the text around it that makes it a notification again.
+/// A part of a body, with the text of its envelope and entry around it. Together they are a notification with this part only.
 #[derive(Debug, Clone, Copy)]
 pub struct EnvelopedJson<'b> {
+    /// The beginnings of the envelope and of the entry.
     before: [&'b str; 2],
     element: &'b str,
+    /// The ends of the entry and of the envelope.
     after: [&'b str; 2],
 }
 
@@ -95,17 +100,17 @@ impl<'b> EnvelopedJson<'b> {
         Self { before: ["", ""], element, after: ["", ""] }
     }
 
-    /// The change, entry or array element itself, as Meta sent it.
+    /// The change, entry, array element or body itself, as Meta sent it.
     #[must_use]
     pub const fn element(&self) -> &'b str {
         self.element
     }
 
-    /// The slices of the fragment, in order: before, element, after.
+    /// The slices whose concatenation is the fragment.
     #[must_use]
     pub const fn parts(&self) -> [&'b str; 5] {
-        let ([a, b], [d, e]) = (self.before, self.after);
-        [a, b, self.element, d, e]
+        let ([envelope_start, entry_start], [entry_end, envelope_end]) = (self.before, self.after);
+        [envelope_start, entry_start, self.element, entry_end, envelope_end]
     }
 
     /// The length of the whole fragment in bytes.
@@ -173,7 +178,7 @@ impl Fragment<'_> {
 
 fn split_envelope<'b>(envelope: &'b str, fragments: &mut Vec<Fragment<'b>>) {
     let entries = members(envelope, ["entry"]).and_then(|[entry]| elements(entry.unique()?.get()));
-    let Some((head, entries, tail)) = entries.and_then(|entries| surrounding_text(envelope, entries)) else {
+    let Some((before, entries, after)) = entries.and_then(|entries| surrounding_text(envelope, entries)) else {
         fragments.push(Fragment::Other(EnvelopedJson::without_envelope(envelope)));
         return;
     };
@@ -181,7 +186,7 @@ fn split_envelope<'b>(envelope: &'b str, fragments: &mut Vec<Fragment<'b>>) {
         if fragments.len() > MAX_FRAGMENTS {
             return;
         }
-        split_entry([head, tail], entry.get(), fragments);
+        split_entry([before, after], entry.get(), fragments);
     }
 }
 
@@ -195,61 +200,64 @@ fn split_entry<'b>(envelope: [&'b str; 2], entry: &'b str, fragments: &mut Vec<F
 
 fn split_changes<'b>([before, after]: [&'b str; 2], entry: Entry<'b>, fragments: &mut Vec<Fragment<'b>>) {
     fragments.extend(entry.changes.into_iter().map(|change| {
-        let json = EnvelopedJson { before: [before, entry.head], element: change.get(), after: [entry.tail, after] };
+        let json = EnvelopedJson { before: [before, entry.before], element: change.get(), after: [entry.after, after] };
         Change::read(json, entry.id, entry.time).map_or(Fragment::Other(json), Fragment::Change)
     }));
 }
 
-/// An entry with changes. The members that are read are unique in it.
+/// An entry with at least one change.
 struct Entry<'b> {
     id: Option<&'b str>,
     time: Option<&'b str>,
-    head: &'b str,
+    /// The text before the first change.
+    before: &'b str,
     changes: Vec<&'b RawValue>,
-    tail: &'b str,
+    /// The text after the last change.
+    after: &'b str,
 }
 
 impl<'b> Entry<'b> {
+    /// Reads an entry. `None` if it has no change, or if one of the members that are read is a duplicate.
     fn read(entry: &'b str) -> Option<Self> {
         let found = parse_common_shape(entry).or_else(|| {
             let [id, time, changes] = members(entry, ["id", "time", "changes"])?;
             let changes = elements(changes.unique()?.get())?;
             Some(CommonEntry {
-                id: OptionalJson(id.at_most_one()?),
-                time: OptionalJson(time.at_most_one()?),
+                id: OptionalJson(id.reject_duplicate().ok()?),
+                time: OptionalJson(time.reject_duplicate().ok()?),
                 changes: Elements(changes),
             })
         })?;
         Self::new(entry, found)
     }
 
-    /// `whole` is the text that surrounds the changes: the entry, or the envelope if it has a single entry.
-    fn new(whole: &'b str, entry: CommonEntry<'b>) -> Option<Self> {
+    /// `text` contains the entry: it is the entry itself, or the body if the entry is its only one.
+    fn new(text: &'b str, entry: CommonEntry<'b>) -> Option<Self> {
         let CommonEntry { id: OptionalJson(id), time: OptionalJson(time), changes: Elements(changes) } = entry;
-        let (head, changes, tail) = surrounding_text(whole, changes)?;
-        Some(Self { id: id.map(RawValue::get), time: time.map(RawValue::get), head, changes, tail })
+        let (before, changes, after) = surrounding_text(text, changes)?;
+        Some(Self { id: id.map(RawValue::get), time: time.map(RawValue::get), before, changes, after })
     }
 }
 
 impl<'b> Change<'b> {
+    /// Reads a change. `None` if its `field` or its `value` is a duplicate.
     fn read(json: EnvelopedJson<'b>, entry_id: Option<&'b str>, entry_time: Option<&'b str>) -> Option<Self> {
         let (field, [metadata, standby, errors, contacts, item_arrays @ ..]) =
             if let Some(CommonChange { field, value }) = parse_common_shape(json.element) {
                 (Some(field), value.0)
             } else {
                 let [field, value] = members(json.element, ["field", "value"]).unwrap_or_default();
-                (field.at_most_one()?, unique_members(value.at_most_one()?, VALUE_MEMBERS))
+                (field.reject_duplicate().ok()?, unique_members(value.reject_duplicate().ok()?, VALUE_MEMBERS))
             };
         let [messages, statuses, ..] = item_arrays;
         let kinds = Kind::ALL.into_iter().zip([messages, statuses, errors]);
         let kind = kinds.into_iter().find(|(_, array)| array.is_some_and(is_nonempty_array));
-        let mut contacts_and_items = (contacts, first_nonempty(item_arrays));
-        if contacts_and_items.1.is_none() && standby.is_some() {
-            // While Meta Business Agent has the chat, contacts and messages are in an object of the value.
-            let [contacts, item_arrays @ ..] = unique_members(standby, STANDBY_MEMBERS);
-            contacts_and_items = (contacts, first_nonempty(item_arrays));
+        let (mut contacts, mut items) = (contacts, first_nonempty(item_arrays));
+        if items.is_none() && standby.is_some() {
+            // While Meta Business Agent handles the chat, contacts and messages are in the object `standby` of the value.
+            let [standby_contacts, standby_arrays @ ..] = unique_members(standby, STANDBY_MEMBERS);
+            (contacts, items) = (standby_contacts, first_nonempty(standby_arrays));
         }
-        let (contacts, items) = contacts_and_items;
         let [phone_number_id] = unique_members(metadata, ["phone_number_id"]);
         Some(Self {
             json,
@@ -268,51 +276,52 @@ impl<'b> Change<'b> {
     #[must_use]
     pub fn time(&self) -> Option<u64> {
         let seconds = |json: &str| json.trim_matches('"').parse().ok();
-        self.entry_time.and_then(seconds).or_else(|| seconds(first_match_in_first(self.items?, "timestamp")?.get()))
+        self.entry_time.and_then(seconds).or_else(|| seconds(find_in_first_element(self.items?, "timestamp")?.get()))
     }
 
-    /// The text of the entry's id. `None` if it is neither a number nor a nonempty string.
+    /// The entry's id: the text of a string, or a number as Meta wrote it. `None` for an empty string and for any other JSON.
     #[must_use]
     pub fn entry_id_text(&self) -> Option<Cow<'b, str>> {
         string_or_number(serde_json::from_str(self.entry_id?).ok()?)
     }
 
-    /// The chat that the first item of this change belongs to: the id of a group chat, or else of a person.
+    /// The conversation of the first item of this change: the id of a group chat, or else the id of a person.
     ///
-    /// A person is identified by the business-scoped user id, because Meta sends it in all messages webhooks and hides the
-    /// phone number of some people. The phone number identifies a person without a user id. The message about a changed id
-    /// belongs to the chat of the new id, so it precedes the first message of that chat.
+    /// A person's id is the business-scoped user id, because Meta hides the phone number of some people. If the item has no
+    /// user id, it is the phone number. A message about a changed user id belongs to the conversation of the new id, so that
+    /// it is stored before the first message from that id.
     ///
     /// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids/>
     #[must_use]
     pub fn conversation(&self) -> Option<Cow<'b, str>> {
-        let [group_id, recipient_type, recipient_id, to, from, wa_id, user_ids @ .., system] = unique_members_of_first(
-            self.items,
-            [
-                "group_id",
-                "recipient_type",
-                "recipient_id",
-                "to",
-                "from",
-                "wa_id",
-                "from_user_id",
-                "to_user_id",
-                "recipient_user_id",
-                "user_id",
-                "system",
-            ],
-        );
-        let first = |ids: &[Option<&'b RawValue>]| ids.iter().copied().flatten().find_map(string_or_number);
+        let [group_id, recipient_type, recipient_id, to, from, wa_id, user_ids @ .., system] =
+            unique_members_of_first_element(
+                self.items,
+                [
+                    "group_id",
+                    "recipient_type",
+                    "recipient_id",
+                    "to",
+                    "from",
+                    "wa_id",
+                    "from_user_id",
+                    "to_user_id",
+                    "recipient_user_id",
+                    "user_id",
+                    "system",
+                ],
+            );
+        let first_id = |ids: &[Option<&'b RawValue>]| ids.iter().copied().flatten().find_map(string_or_number);
         let is_group = recipient_type.and_then(string).is_some_and(|kind| kind == "group");
-        let group = if is_group { first(&[group_id, recipient_id, to]) } else { first(&[group_id]) };
+        let group = if is_group { first_id(&[group_id, recipient_id, to]) } else { first_id(&[group_id]) };
         if group.is_some() {
             return group;
         }
         let [new_user_id, new_wa_id] = unique_members(system, ["user_id", "wa_id"]);
-        let [contact_user_id, contact_wa_id] = unique_members_of_first(self.contacts, ["user_id", "wa_id"]);
-        let user_id = first(&[new_user_id]).or_else(|| first(&user_ids)).or_else(|| first(&[contact_user_id]));
+        let [contact_user_id, contact_wa_id] = unique_members_of_first_element(self.contacts, ["user_id", "wa_id"]);
+        let user_id = first_id(&[new_user_id]).or_else(|| first_id(&user_ids)).or_else(|| first_id(&[contact_user_id]));
         user_id.or_else(|| {
-            // `from` of an echo and `to` of a call can be the business, whose number is therefore the last choice.
+            // `from` of an echo and `to` of a call can be the number of the business, which is therefore the last choice.
             let [business] = unique_members(self.metadata, ["display_phone_number"]);
             let business = business.and_then(string_or_number).map(|number| digits(&number)).unwrap_or_default();
             let phone_numbers = [new_wa_id, recipient_id, to, from, wa_id, contact_wa_id].into_iter().flatten();
@@ -330,7 +339,7 @@ fn digits(phone_number: &str) -> String {
     phone_number.chars().filter(char::is_ascii_digit).collect()
 }
 
-/// An envelope of the common shape, which has a single entry.
+/// An envelope of the common shape: it has a single entry.
 #[derive(Deserialize)]
 struct CommonEnvelope<'b> {
     #[serde(borrow)]
@@ -348,7 +357,7 @@ struct CommonEntry<'b> {
     changes: Elements<'b>,
 }
 
-/// A change of the common shape, with the members of its value that are read.
+/// A change of the common shape: an object with a field and a value, and the value is an object.
 #[derive(Deserialize)]
 struct CommonChange<'b> {
     #[serde(borrow)]
@@ -357,13 +366,13 @@ struct CommonChange<'b> {
     value: ValueMembers<'b>,
 }
 
-/// The members of the value that are read: [`ITEM_ARRAYS`] after the others.
+/// The members of a value that are read. The last ones are [`ITEM_ARRAYS`].
 const VALUE_MEMBERS: [&str; 4 + ITEM_ARRAYS.len()] = {
     let [messages, statuses, echoes, calls, groups, preferences] = ITEM_ARRAYS;
     ["metadata", "standby", Kind::Errors.name(), "contacts", messages, statuses, echoes, calls, groups, preferences]
 };
 
-/// The members of `standby` that are read.
+/// The members of the object `standby` that are read. The last ones are [`ITEM_ARRAYS`].
 const STANDBY_MEMBERS: [&str; 1 + ITEM_ARRAYS.len()] = {
     let [messages, statuses, echoes, calls, groups, preferences] = ITEM_ARRAYS;
     ["contacts", messages, statuses, echoes, calls, groups, preferences]
@@ -373,7 +382,7 @@ const STANDBY_MEMBERS: [&str; 1 + ITEM_ARRAYS.len()] = {
 const ITEM_ARRAYS: [&str; 6] =
     [Kind::Messages.name(), Kind::Statuses.name(), "message_echoes", "calls", "groups", "user_preferences"];
 
-/// The members named in [`VALUE_MEMBERS`]. A duplicate member is `None`.
+/// The members of a value, in the order of [`VALUE_MEMBERS`]. An absent or duplicate member is `None`.
 struct ValueMembers<'b>([Option<&'b RawValue>; VALUE_MEMBERS.len()]);
 
 impl<'de: 'b, 'b> Deserialize<'de> for ValueMembers<'b> {

@@ -1,4 +1,4 @@
-//! Reads raw JSON text and returns slices of it, unchanged.
+//! Reads JSON text and returns unchanged slices of it.
 
 use std::{borrow::Cow, marker::PhantomData};
 
@@ -29,7 +29,7 @@ pub(super) fn parse_common_shape<'b, T: Deserialize<'b>>(json: &'b str) -> Optio
     serde_json::from_str(json).ok().map(|Object(object)| object)
 }
 
-/// Accepts only a JSON object. A derived `Deserialize` of a struct also accepts an array of the values of its members.
+/// Deserializes `T` from a JSON object only. A derived `Deserialize` of a struct also accepts an array of its members' values.
 pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -76,12 +76,15 @@ pub(super) fn is_nonempty_array(json: &RawValue) -> bool {
     json.get().strip_prefix('[').is_some_and(|rest| !rest.trim_start().starts_with(']'))
 }
 
+/// The elements of a JSON array, see [`Elements`]. `None` for any other JSON.
 pub(super) fn elements(json: &str) -> Option<Vec<&RawValue>> {
     serde_json::from_str(json).ok().map(|Elements(elements)| elements)
 }
 
-/// The elements of an array, at most [`MAX_FRAGMENTS`] + 1. With more, the body stays whole, and a million slices would need a
-/// hundred times the memory of their text.
+/// The elements of an array, at most [`MAX_FRAGMENTS`] + 1.
+///
+/// A body with more elements stays whole, so that the other slices would not be used. A slice has 16 bytes, and the text of an
+/// element can be as short as two.
 pub(super) struct Elements<'b>(pub(super) Vec<&'b RawValue>);
 
 impl<'de: 'b, 'b> Deserialize<'de> for Elements<'b> {
@@ -116,8 +119,8 @@ fn first_element(array: &RawValue) -> serde_json::Deserializer<serde_json::de::S
     serde_json::Deserializer::from_str(array.get().strip_prefix('[').unwrap_or_default())
 }
 
-/// The members with these names in the first element of an array. A duplicate member is `None`.
-pub(super) fn unique_members_of_first<'j, const N: usize>(
+/// The members with these names in the first element of an array. An absent or duplicate member is `None`.
+pub(super) fn unique_members_of_first_element<'j, const N: usize>(
     array: Option<&'j RawValue>,
     names: [&str; N],
 ) -> [Option<&'j RawValue>; N] {
@@ -125,11 +128,11 @@ pub(super) fn unique_members_of_first<'j, const N: usize>(
     found.map_or([None; N], |found| found.map(Member::unique))
 }
 
-/// The first member with this name in the first element of an array.
+/// Finds a member in the first element of an array. Of duplicates it returns the first, because it does not read the rest of
+/// the element, which may have megabytes.
 ///
-/// The rest of the element, which may have megabytes, is not read, so a duplicate is not detected. The result is for metrics,
-/// not for stored data.
-pub(super) fn first_match_in_first<'j>(array: &'j RawValue, name: &str) -> Option<&'j RawValue> {
+/// The result is therefore good enough for metrics, but not for stored data.
+pub(super) fn find_in_first_element<'j>(array: &'j RawValue, name: &str) -> Option<&'j RawValue> {
     struct FirstMatchVisitor<'n, 'f, 'j>(&'n str, &'f mut Option<&'j RawValue>);
 
     impl<'j> Visitor<'j> for FirstMatchVisitor<'_, '_, 'j> {
@@ -152,21 +155,22 @@ pub(super) fn first_match_in_first<'j>(array: &'j RawValue, name: &str) -> Optio
     }
 
     let mut found = None;
-    // Stopping before the end of the object is an error to serde_json, which is expected here.
+    // The visitor stops before the end of the object, which serde_json reports as an error.
     let _ = first_element(array).deserialize_map(FirstMatchVisitor(name, &mut found));
     found
 }
 
-/// Returns the text before the first part, the parts, and the text after the last part. `None` if there are no parts.
+/// Returns the text before the first element, the elements, and the text after the last element. `None` if there are no
+/// elements. The elements must be slices of `text`.
 pub(super) fn surrounding_text<'b>(
-    whole: &'b str,
-    parts: Vec<&'b RawValue>,
+    text: &'b str,
+    elements: Vec<&'b RawValue>,
 ) -> Option<(&'b str, Vec<&'b RawValue>, &'b str)> {
-    let offset = |part: &str| part.as_ptr().addr() - whole.as_ptr().addr();
-    let head = &whole[..offset(parts.first()?.get())];
-    let last = parts.last()?.get();
-    let tail = &whole[offset(last) + last.len()..];
-    Some((head, parts, tail))
+    let offset = |element: &str| element.as_ptr().addr() - text.as_ptr().addr();
+    let before = &text[..offset(elements.first()?.get())];
+    let last = elements.last()?.get();
+    let after = &text[offset(last) + last.len()..];
+    Some((before, elements, after))
 }
 
 /// The occurrences of a name in an object.
@@ -175,27 +179,34 @@ pub(super) enum Member<'j> {
     #[default]
     Absent,
     Unique(&'j RawValue),
-    /// The name occurs more than once. Some JSON parsers take the first value and others the last, so no value is used.
+    /// The name occurs more than once. Some JSON parsers use the first value and others the last, so this crate uses none.
     Duplicate,
 }
 
+/// An object has several members of one name.
+pub(super) struct DuplicateError;
+
 impl<'j> Member<'j> {
+    /// The value. `None` if the member is absent or a duplicate.
     pub(super) fn unique(self) -> Option<&'j RawValue> {
         if let Self::Unique(value) = self { Some(value) } else { None }
     }
 
-    /// The value, or `Some(None)` if it is absent. `None` if there are duplicates.
-    #[allow(clippy::option_option, reason = "absent and ambiguous are two things")]
-    pub(super) fn at_most_one(self) -> Option<Option<&'j RawValue>> {
+    /// The value, or `None` if the member is absent.
+    ///
+    /// # Errors
+    ///
+    /// If the member is a duplicate.
+    pub(super) fn reject_duplicate(self) -> Result<Option<&'j RawValue>, DuplicateError> {
         match self {
-            Self::Absent => Some(None),
-            Self::Unique(value) => Some(Some(value)),
-            Self::Duplicate => None,
+            Self::Absent => Ok(None),
+            Self::Unique(value) => Ok(Some(value)),
+            Self::Duplicate => Err(DuplicateError),
         }
     }
 }
 
-/// The members with these names, if the JSON is an object. A duplicate member is `None`.
+/// The members with these names, if the JSON is an object. An absent or duplicate member is `None`.
 pub(super) fn unique_members<'j, const N: usize>(
     json: Option<&'j RawValue>,
     names: [&str; N],

@@ -1,4 +1,4 @@
-//! Bytes in, fragments out.
+//! The fragments of bodies.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn only_change(body: &str) -> Change<'_> {
     }
 }
 
-/// The one change with this text, in the plainest notification there is.
+/// The change with this text, in a notification without any other member.
 fn change(change: &str) -> Change<'static> {
     only_change(Box::leak(format!(r#"{{"entry":[{{"changes":[{change}]}}]}}"#).into_boxed_str()))
 }
@@ -41,13 +41,13 @@ fn every_change_becomes_its_own_notification() {
 }
 
 #[test]
-fn nothing_is_written_anew() {
+fn text_of_a_fragment_is_not_rewritten() {
     let body = "{ \"b\\u00e4d\\/\" :1e999, \"entry\" :\n[ { \"\\ud800\" : 12345678901234567890123, \"changes\"\t: [ {\"value\" : \"\\ud800\" , \"field\":\"x\"} ] } ] , \"a\" : 1.0 }\n";
     assert_eq!(texts(body), [format!("change {body}")]);
 }
 
 #[test]
-fn keys_are_compared_by_what_they_mean() {
+fn escaped_keys_are_decoded_for_comparison() {
     let body = r#"{"\u0065ntry":[{"ch\u0061nges":[{"fi\u0065ld":"\u0061"}]}]}"#;
     assert_eq!(only_change(body).field.as_deref(), Some("a"));
 }
@@ -100,15 +100,15 @@ fn array_in_place_of_an_object_is_not_read() {
 }
 
 #[test]
-fn a_body_with_something_behind_its_end_is_no_json() {
-    for behind in ["x", "{}", ",", "]"] {
-        let body = format!(r#"{{"entry":[{{"changes":[{{"field":"a","value":{{}}}}]}}]}} {behind}"#);
+fn body_with_trailing_characters_is_not_json() {
+    for trailing in ["x", "{}", ",", "]"] {
+        let body = format!(r#"{{"entry":[{{"changes":[{{"field":"a","value":{{}}}}]}}]}} {trailing}"#);
         assert_eq!(texts(&body), [format!("not json {body}")]);
     }
 }
 
 #[test]
-fn one_ambiguous_change_does_not_cost_its_neighbours() {
+fn duplicate_field_affects_one_change_only() {
     assert_eq!(
         texts(
             r#"{"entry":[{"changes":[{"field":"a","field":"b"},{"field":"a","value":1,"value":2},5,{"field":"c"}]}]}"#
@@ -123,7 +123,7 @@ fn one_ambiguous_change_does_not_cost_its_neighbours() {
 }
 
 #[test]
-fn what_is_no_json_is_kept_as_it_came() {
+fn body_that_is_not_json_is_unchanged() {
     for body in [
         &b" "[..],
         b"x",
@@ -142,7 +142,7 @@ fn what_is_no_json_is_kept_as_it_came() {
 }
 
 #[test]
-fn depth_is_no_danger() {
+fn deeply_nested_body_is_split() {
     let deep = format!("{}{}", "[".repeat(500_000), "]".repeat(500_000));
     let body = format!(r#"{{"entry":[{{"changes":[{{"field":"f","value":{deep}}}]}}]}}"#);
     assert_eq!(texts(&body), [format!("change {body}")]);
@@ -150,7 +150,7 @@ fn depth_is_no_danger() {
 }
 
 #[test]
-fn a_body_that_would_grow_beyond_reason_stays_whole() {
+fn body_over_split_limits_stays_whole() {
     let count = |entries: &str| split(format!(r#"{{"entry":[{entries}]}}"#).as_bytes()).len();
     assert_eq!(count(&vec!["0"; MAX_FRAGMENTS].join(",")), MAX_FRAGMENTS);
     assert_eq!(count(&vec!["0"; MAX_FRAGMENTS + 1].join(",")), 1);
@@ -199,7 +199,7 @@ fn only_fragment_without_text_is_empty() {
 }
 
 #[test]
-fn a_field_is_a_string_that_is_not_empty() {
+fn field_is_a_nonempty_string() {
     for (text, field) in [
         (r#"{"field":"messages"}"#, Some("messages")),
         (r#"{"field":"m\u00e4\/"}"#, Some("mä/")),
@@ -216,7 +216,7 @@ fn a_field_is_a_string_that_is_not_empty() {
 }
 
 #[test]
-fn the_kind_is_the_first_array_that_holds_something() {
+fn kind_is_the_first_nonempty_array() {
     for (value, kind) in [
         (r#"{"messages":[{}]}"#, Some(Kind::Messages)),
         (r#"{"statuses":[1],"messages":[ ]}"#, Some(Kind::Statuses)),
