@@ -9,15 +9,17 @@ use sha2::{Digest, Sha256};
 
 use crate::notification::{Change, EnvelopedJson, Fragment};
 
-/// The maximum size of a message and of a batch in SQS: 1 MiB of UTF-8, with the attributes.
+/// The maximum size in bytes of a message in SQS, including its attributes, and of all messages of a batch together.
 ///
 /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>
 pub const MAX_MESSAGE_BYTES: usize = 1_048_576;
 
-/// A longer value, in bytes, is omitted from the attributes. Meta's fields and ids are far shorter.
+/// A value with more bytes than this is omitted from the attributes. Meta's fields and ids are far shorter.
 const MAX_ATTRIBUTE_BYTES: usize = 256;
 
 /// The maximum length of a message group id in SQS.
+///
+/// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>
 const MAX_GROUP_ID_CHARACTERS: usize = 128;
 
 /// The group id of all messages that have neither a phone number id nor an entry id.
@@ -34,13 +36,13 @@ const DIVERTED_FROM: &str = "diverted_from";
 /// The reason why a message is on the catch-all queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnroutedReason<'q> {
-    /// No route matches the field of the change.
+    /// No route matches the change.
     NoRoute,
     /// The change has no field.
     NoField,
     /// The body is not JSON, or not UTF-8.
     NotJson,
-    /// The body or the entry is JSON without a change.
+    /// The fragment is JSON without a change, or a change with a duplicate `field` or `value`, see [`Fragment::Other`].
     NotANotification,
     /// The message was diverted, because a queue of its route did not store it.
     QueueUnavailable {
@@ -82,14 +84,14 @@ impl<'q> UnroutedReason<'q> {
 
 /// The values that all messages of a request share.
 #[derive(Clone, Copy)]
-pub struct RequestContext<'o> {
+pub struct RequestContext<'r> {
     /// API Gateway's id of the request.
-    pub request_id: &'o str,
+    pub request_id: &'r str,
     /// The HMAC key of conversation group ids, see [`AppCredentials::group_key`](crate::credentials::AppCredentials::group_key).
-    /// Without it phone numbers could be guessed from the ids.
-    pub group_key: &'o str,
+    /// Without a key, anyone could find the phone number of an id by computing the ids of all phone numbers.
+    pub group_key: &'r str,
     /// The X-Ray tracing header, if the trace of the request is sampled.
-    pub trace: Option<&'o str>,
+    pub trace: Option<&'r str>,
 }
 
 impl std::fmt::Debug for RequestContext<'_> {
@@ -101,19 +103,19 @@ impl std::fmt::Debug for RequestContext<'_> {
 /// A message to be sent to SQS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The body: a notification with one change, or another signed fragment.
+    /// The text of the fragment, its base64, or a pointer to an object in S3.
     pub body: String,
     /// The attributes, by name.
     pub attributes: Vec<(&'static str, Attribute)>,
-    /// A FIFO queue keeps the order within a group. A standard queue is fair between groups.
+    /// The message group id. A FIFO queue keeps the order within a group. A standard queue is fair between groups.
     pub group_id: String,
-    /// Set for a FIFO queue, which requires it. A standard queue rejects a message with it.
+    /// The deduplication id. A FIFO queue requires one, and a standard queue rejects one.
     pub deduplication_id: Option<String>,
     /// The X-Ray tracing header. It does not count towards the size limit.
     pub trace: Option<String>,
 }
 
-/// The name of SQS's type of text.
+/// The SQS data type of a text attribute.
 const TEXT_TYPE: &str = "String";
 
 /// The value of a message attribute.
@@ -135,7 +137,7 @@ impl Attribute {
         }
     }
 
-    /// The name of SQS's type.
+    /// The SQS data type.
     #[must_use]
     pub const fn data_type(&self) -> &'static str {
         match self {
@@ -148,8 +150,11 @@ impl Attribute {
 impl Message {
     /// Builds the message of a fragment in the form of the contract.
     ///
-    /// Every message has a body that SQS accepts, and the attribute `event_id`. A value that SQS would reject as an attribute
-    /// or group id is omitted, so it never prevents the message.
+    /// `unrouted` is the reason why the message goes to the catch-all queue, or `None` on a queue of its route. `fifo` is
+    /// whether the queue is a FIFO queue.
+    ///
+    /// Every message has the attribute `event_id`, and a body whose characters SQS accepts. A value that SQS would reject as
+    /// an attribute or as a group id is omitted.
     #[must_use]
     pub fn new(
         fragment: &Fragment<'_>,
@@ -160,22 +165,22 @@ impl Message {
     ) -> Self {
         let diverted_from = unrouted.and_then(UnroutedReason::diverted_from);
         let (body, encoding) = body(fragment);
-        // SQS accepts ten attributes. A change has at most nine, and other fragments have fewer.
+        // SQS accepts ten attributes. A change has at most eight, and `replace_body_with_pointer` adds one.
         let mut attributes = Vec::with_capacity(9);
-        let mut set = |name, value: Option<&str>| {
+        let mut add = |name, value: Option<&str>| {
             attributes.extend(value.filter(|value| fits_attribute(value)).map(|value| (name, text_attribute(value))));
         };
         if let Fragment::Change(change) = fragment {
-            set("field", change.field.as_deref());
-            set("entry_id", change.entry_id_text().as_deref());
-            set("kind", change.kind.map(crate::notification::Kind::name));
-            set("phone_number_id", change.phone_number_id.as_deref());
+            add("field", change.field.as_deref());
+            add("entry_id", change.entry_id_text().as_deref());
+            add("kind", change.kind.map(crate::notification::Kind::name));
+            add("phone_number_id", change.phone_number_id.as_deref());
         }
-        set("event_id", Some(event_id));
-        set("request_id", Some(request.request_id));
-        set(UNROUTED_REASON, unrouted.map(UnroutedReason::name));
-        set(DIVERTED_FROM, diverted_from);
-        set("encoding", encoding);
+        add("event_id", Some(event_id));
+        add("request_id", Some(request.request_id));
+        add(UNROUTED_REASON, unrouted.map(UnroutedReason::name));
+        add(DIVERTED_FROM, diverted_from);
+        add("encoding", encoding);
         Self {
             body,
             attributes,
@@ -186,8 +191,10 @@ impl Message {
         }
     }
 
-    /// Builds the fallback for a message that SQS rejects. Base64 and a few attributes of plain ASCII leave nothing to reject but
-    /// the size. `diverted_from` is the name of the queue that did not store a diverted message.
+    /// Builds the raw form, the fallback for a message whose usual form SQS rejects.
+    ///
+    /// The body is base64, and the few attributes are short ASCII, so that SQS can reject only the size. `diverted_from` is the
+    /// name of the queue that did not store the message, or `None` if the message was not diverted.
     #[must_use]
     pub fn raw_base64(fragment: &Fragment<'_>, event_id: &str, diverted_from: Option<&str>, fifo: bool) -> Self {
         let mut attributes = vec![("event_id", text_attribute(event_id)), ("encoding", text_attribute("base64"))];
@@ -217,17 +224,17 @@ impl Message {
     /// It always includes the attributes of a diverted message, so that the message still fits after it was diverted.
     #[must_use]
     pub fn size(&self) -> usize {
-        // The value of `unrouted_reason` is that of this message or that of a diverted one, whichever is longer.
-        let (mut others, mut reason) = (0, DIVERTED_REASON_BYTES);
+        // `unrouted_reason` counts with the value of this message or of a diverted one, whichever is longer.
+        let (mut other_attributes, mut reason) = (0, DIVERTED_REASON_BYTES);
         for (name, value) in &self.attributes {
             let size = attribute_size(name, value);
             match *name {
                 UNROUTED_REASON => reason = reason.max(size),
                 DIVERTED_FROM => {}
-                _ => others += size,
+                _ => other_attributes += size,
             }
         }
-        self.body.len() + others + reason + MAX_DIVERTED_FROM_BYTES
+        self.body.len() + other_attributes + reason + MAX_DIVERTED_FROM_BYTES
     }
 }
 
@@ -238,24 +245,26 @@ const DIVERTED_REASON_BYTES: usize =
 /// The maximum size of the attribute `diverted_from`.
 const MAX_DIVERTED_FROM_BYTES: usize = DIVERTED_FROM.len() + TEXT_TYPE.len() + MAX_QUEUE_NAME_BYTES;
 
-/// The deduplication id on a FIFO queue: the event id.
+/// The deduplication id on a FIFO queue: the event id, or for a diverted message a hash of the event id and the queue's name.
 ///
-/// Diverted copies of one change for several queues have the same event id. A FIFO catch-all queue would drop all but one, so
-/// their ids are a hash that includes the queue.
+/// If several queues do not store a change, each of them diverts a message with the same event id. With equal deduplication ids, a FIFO
+/// catch-all queue would store only one of them.
 fn deduplication_id(event_id: &str, diverted_from: Option<&str>) -> String {
     let Some(queue) = diverted_from else { return event_id.to_owned() };
     hex::encode(Sha256::new().chain_update(event_id).chain_update(queue).finalize())
 }
 
-/// The consumers' idempotency key, as 64 hexadecimal digits. It is the same for the same change in any batch.
+/// The consumers' idempotency key, as 64 hexadecimal digits. A change has the same event id in every notification that
+/// contains it with the same entry id and entry time.
 ///
-/// SHA-256 over three JSON texts of a change: entry id, entry time and the change itself. Each text is preceded by its length in
-/// bytes, as a big-endian 64-bit number. A missing id or time is an empty text with length 0. For a fragment without a change,
-/// SHA-256 over its length and its bytes.
+/// The event id of a change is the SHA-256 of three JSON texts: the entry id, the entry time and the change itself. Each text is
+/// preceded by its length in bytes, as a big-endian 64-bit number. A missing id or time counts as an empty text.
+///
+/// The event id of another fragment is the SHA-256 of its length and its bytes.
 #[must_use]
 pub fn event_id(fragment: &Fragment<'_>) -> String {
     let mut hash = Sha256::new();
-    let mut part = |slices: &[&[u8]]| {
+    let mut update = |slices: &[&[u8]]| {
         let length: usize = slices.iter().map(|slice| slice.len()).sum();
         hash.update(u64::try_from(length).unwrap_or(u64::MAX).to_be_bytes());
         for slice in slices {
@@ -265,11 +274,11 @@ pub fn event_id(fragment: &Fragment<'_>) -> String {
     match fragment {
         Fragment::Change(change) => {
             for text in [change.entry_id, change.entry_time, Some(change.json.element())] {
-                part(&[text.unwrap_or_default().as_bytes()]);
+                update(&[text.unwrap_or_default().as_bytes()]);
             }
         }
-        Fragment::Other(json) => part(&json.parts().map(str::as_bytes)),
-        Fragment::NotJson(body) => part(&[body]),
+        Fragment::Other(json) => update(&json.parts().map(str::as_bytes)),
+        Fragment::NotJson(body) => update(&[body]),
     }
     hex::encode(hash.finalize())
 }
@@ -291,7 +300,7 @@ fn conversation_group_id(key: &str, number: &str, conversation: &str) -> String 
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("HMAC takes keys of any length");
     mac.update(number.as_bytes());
     mac.update(&[0]);
-    // Some payloads have the country code with a plus sign.
+    // In some payloads a plus sign precedes the phone number.
     mac.update(conversation.trim_start_matches('+').as_bytes());
     hex::encode(mac.finalize().into_bytes())
 }
@@ -307,6 +316,7 @@ fn body(fragment: &Fragment<'_>) -> (String, Option<&'static str>) {
     }
 }
 
+/// The bytes of a fragment, as Meta sent them.
 fn bytes(fragment: &Fragment<'_>) -> Vec<u8> {
     match fragment {
         Fragment::Change(Change { json, .. }) | Fragment::Other(json) => json.parts().concat().into_bytes(),
@@ -314,15 +324,15 @@ fn bytes(fragment: &Fragment<'_>) -> Vec<u8> {
     }
 }
 
-/// Joins the parts. SQS rejects U+FFFE and U+FFFF, so they are replaced by JSON escapes of the same meaning. In JSON these
-/// characters occur only in strings.
+/// Joins the parts, and replaces U+FFFE and U+FFFF by their JSON escapes, because SQS rejects these characters. JSON contains
+/// them only in strings, where an escape has the same meaning.
 fn json_text(json: &EnvelopedJson<'_>) -> String {
     let mut text = String::with_capacity(json.len());
     for slice in json.parts() {
         let mut rest = slice;
-        while let Some(at) = find_noncharacter(rest) {
-            let (before, from) = rest.split_at(at);
-            let mut characters = from.chars();
+        while let Some(position) = find_noncharacter(rest) {
+            let (before, noncharacter_and_after) = rest.split_at(position);
+            let mut characters = noncharacter_and_after.chars();
             let character = characters.next().map_or(0, u32::from);
             text.push_str(before);
             // Writing to a string cannot fail.
@@ -334,7 +344,7 @@ fn json_text(json: &EnvelopedJson<'_>) -> String {
     text
 }
 
-/// The position of the first U+FFFE or U+FFFF. Searches for their first byte, which is rare.
+/// The position of the first U+FFFE or U+FFFF. Searches for 0xef, the first byte of both in UTF-8, which is rare.
 fn find_noncharacter(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     memchr::memchr_iter(0xef, bytes).find(|at| bytes[at + 1] == 0xbf && bytes[at + 2] >= 0xbe)
@@ -347,8 +357,10 @@ fn is_allowed_by_sqs(character: char) -> bool {
     !matches!(character, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
 }
 
-/// Whether a value may be an attribute. Consumers log attributes, so control characters are not allowed: they could break a line
-/// of a log or change the direction of its text.
+/// Whether a value may be an attribute.
+///
+/// Consumers log attributes. Control characters are not allowed, because they could break a line of a log or change the
+/// direction of its text.
 fn fits_attribute(value: &str) -> bool {
     let is_safe = |character| is_allowed_by_sqs(character) && !character.is_control() && !is_layout_control(character);
     !value.is_empty() && value.len() <= MAX_ATTRIBUTE_BYTES && value.chars().all(is_safe)

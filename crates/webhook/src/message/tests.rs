@@ -1,11 +1,11 @@
-//! Fragments in, messages out.
+//! The messages of fragments.
 
 use super::*;
 use crate::notification::split;
 
 const REQUEST: RequestContext<'_> = RequestContext { request_id: "r-1", group_key: "key", trace: None };
 
-/// The one message of a body that has one fragment.
+/// The message of a body with one fragment.
 fn message_of(body: &[u8], fifo: bool) -> Message {
     let fragments = split(body);
     assert_eq!(fragments.len(), 1);
@@ -17,7 +17,7 @@ fn standard(body: &str) -> Message {
 }
 
 fn attribute<'m>(message: &'m Message, name: &str) -> Option<&'m str> {
-    message.attributes.iter().find(|(of, _)| *of == name).map(|(_, value)| match value {
+    message.attributes.iter().find(|(found, _)| *found == name).map(|(_, value)| match value {
         Attribute::Text(text) => text.as_str(),
         Attribute::Number(_) => panic!("{name} is a number"),
     })
@@ -28,7 +28,7 @@ fn ids(body: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_change_has_all_its_attributes() {
+fn change_has_all_attributes() {
     let body = r#"{"entry":[{"id":"10","changes":[{"field":"messages","value":{"metadata":{"phone_number_id":"20"},"statuses":[{}]}}]}]}"#;
     let message = standard(body);
     let id = ids(body).remove(0);
@@ -48,7 +48,7 @@ fn a_change_has_all_its_attributes() {
 }
 
 #[test]
-fn the_event_id_is_the_published_hash() {
+fn event_id_is_the_documented_hash() {
     // printf '\0\0\0\0\0\0\0\004"10"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\017{"field":"abc"}' | sha256sum
     assert_eq!(
         ids(r#"{"entry":[{"id":"10","changes":[{"field":"abc"}]}]}"#),
@@ -59,7 +59,7 @@ fn the_event_id_is_the_published_hash() {
 }
 
 #[test]
-fn the_event_id_does_not_depend_on_batching() {
+fn event_id_does_not_depend_on_notification() {
     let both = ids(r#"{"object":"o","entry":[{"time":5,"id":"1","changes":[{"field":"a"},{"field":"b"}]}]}"#);
     let alone =
         |field| ids(&format!(r#"{{"entry": [ {{"id": "1","changes":[{{"field":"{field}"}}], "time": 5}} ] }}"#));
@@ -67,7 +67,7 @@ fn the_event_id_does_not_depend_on_batching() {
 }
 
 #[test]
-fn the_event_id_tells_apart_what_differs_anywhere() {
+fn every_difference_changes_the_event_id() {
     let mut all: Vec<_> = [
         r#"{"entry":[{"id":"1","time":5,"changes":[{"field":"a"}]}]}"#,
         r#"{"entry":[{"id":"2","time":5,"changes":[{"field":"a"}]}]}"#,
@@ -90,14 +90,14 @@ fn the_event_id_tells_apart_what_differs_anywhere() {
 }
 
 #[test]
-fn what_sqs_refuses_in_a_json_text_is_escaped_and_nothing_else() {
+fn only_noncharacters_in_json_are_escaped() {
     let message = standard("{\"\u{fffe}\":\"a\u{ffff}\u{fffd}\u{ff01}\u{1f600}\u{7f}\\u0000\u{ffff}\"}");
     assert_eq!(message.body, "{\"\\ufffe\":\"a\\uffff\u{fffd}\u{ff01}\u{1f600}\u{7f}\\u0000\\uffff\"}");
     assert_eq!(attribute(&message, "encoding"), None);
 }
 
 #[test]
-fn text_that_is_no_json_goes_as_it_is_and_anything_else_as_base64() {
+fn body_that_is_not_json_is_text_or_base64() {
     for (body, expected, encoding) in [
         (&b"hello\n"[..], "hello\n", None),
         (b"\xff\x00", "/wA=", Some("base64")),
@@ -110,21 +110,21 @@ fn text_that_is_no_json_goes_as_it_is_and_anything_else_as_base64() {
 }
 
 #[test]
-fn a_value_that_sqs_would_refuse_is_left_out() {
+fn value_that_sqs_would_reject_is_omitted() {
     let long = "x".repeat(2000);
-    for bad in ["", "a\\u0000b", "\\ufffe", &long, "\\ud800"] {
+    for rejected in ["", "a\\u0000b", "\\ufffe", &long, "\\ud800"] {
         let body = format!(
-            r#"{{"entry":[{{"id":"{bad}","changes":[{{"field":"{bad}","value":{{"metadata":{{"phone_number_id":"{bad}"}}}}}}]}}]}}"#
+            r#"{{"entry":[{{"id":"{rejected}","changes":[{{"field":"{rejected}","value":{{"metadata":{{"phone_number_id":"{rejected}"}}}}}}]}}]}}"#
         );
         let message = standard(&body);
         let names: Vec<_> = message.attributes.iter().map(|(name, _)| *name).collect();
-        assert_eq!(names, ["event_id", "request_id"], "{bad}");
+        assert_eq!(names, ["event_id", "request_id"], "{rejected}");
         assert_eq!((message.group_id.as_str(), message.body.as_str()), ("-", body.as_str()));
     }
 }
 
 #[test]
-fn attribute_that_could_forge_log_lines_is_left_out() {
+fn value_with_control_characters_is_omitted() {
     let separators = ["\\n", "\\r", "\\t", "\\u0085", "\\u009b", "\\u007f", "\\u2028", "\\u2029"];
     let bidirectional = ["\\u061c", "\\u200e", "\\u200f", "\\u202a", "\\u202e", "\\u2066", "\\u2069", "\u{202d}"];
     for control in separators.into_iter().chain(bidirectional) {
@@ -138,7 +138,7 @@ fn attribute_that_could_forge_log_lines_is_left_out() {
 }
 
 #[test]
-fn a_standard_queue_is_fair_between_numbers_then_accounts() {
+fn standard_group_is_phone_number_or_account() {
     let group = |id: &str, number: &str| {
         standard(&format!(
             r#"{{"entry":[{{"id":{id},"changes":[{{"value":{{"metadata":{{"phone_number_id":{number}}}}}}}]}}]}}"#
@@ -158,7 +158,7 @@ fn a_standard_queue_is_fair_between_numbers_then_accounts() {
 }
 
 #[test]
-fn a_fifo_queue_keeps_order_within_a_conversation_without_telling_whose() {
+fn fifo_group_is_a_keyed_hash_of_the_conversation() {
     let fifo = |number: &str, contact: &str| {
         let body = format!(
             r#"{{"entry":[{{"id":"10","changes":[{{"value":{{"metadata":{{"phone_number_id":"{number}"}},"messages":[{{"from":"{contact}"}}]}}}}]}}]}}"#
@@ -176,7 +176,7 @@ fn a_fifo_queue_keeps_order_within_a_conversation_without_telling_whose() {
 }
 
 #[test]
-fn the_size_counts_what_sqs_counts_with_room_for_a_reason() {
+fn size_includes_attributes_of_diversion() {
     let fragments = split(b"{}");
     let message = |reason| Message::new(&fragments[0], &"0".repeat(64), REQUEST, reason, false);
     let expected = 2
@@ -194,7 +194,7 @@ fn the_size_counts_what_sqs_counts_with_room_for_a_reason() {
 }
 
 #[test]
-fn the_size_is_enough_for_every_reason() {
+fn size_is_enough_for_every_reason() {
     let reasons = [
         UnroutedReason::NoRoute,
         UnroutedReason::NoField,
@@ -213,12 +213,12 @@ fn the_size_is_enough_for_every_reason() {
 }
 
 #[test]
-fn the_group_key_is_not_printed() {
+fn group_key_is_not_printed() {
     assert_eq!(format!("{REQUEST:?}"), r#"RequestContext { request_id: "r-1", .. }"#);
 }
 
 #[test]
-fn a_pointer_is_what_the_extended_client_library_reads() {
+fn pointer_has_format_of_extended_client_library() {
     let mut message = standard("{}");
     message.replace_body_with_pointer("bucket", "route/2026-01-02/id-1");
     assert_eq!(
@@ -243,9 +243,8 @@ fn diverted_message_names_its_queue() {
     }
 }
 
-/// The copies of one change for two queues must not be duplicates on a FIFO catch-all queue.
 #[test]
-fn diverted_copies_have_their_own_deduplication_ids() {
+fn diverted_copies_differ_in_deduplication_id() {
     let fragments = split(br#"{"entry":[{"changes":[{"field":"a"}]}]}"#);
     let id = "0".repeat(64);
     let ids = |queue: Option<&str>| {
@@ -263,7 +262,7 @@ fn diverted_copies_have_their_own_deduplication_ids() {
 }
 
 #[test]
-fn raw_form_has_the_bytes_and_few_attributes() {
+fn raw_form_has_all_bytes_and_few_attributes() {
     let body = b"{\"entry\":[{\"changes\":[{\"field\":\"a\"}]}]}";
     let fragments = split(body);
     let message = Message::raw_base64(&fragments[0], "id", None, true);
