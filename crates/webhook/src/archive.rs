@@ -1,6 +1,7 @@
-//! The form of a notification in the archive: one line of JSON with what verifies the body again, then the body as received.
+//! The form of an archived notification: one line of JSON, the receipt, and then the body as received.
 //!
-//! The function stores it compressed with gzip, so that `zcat` shows the line and the body.
+//! The receipt has the signature, with which the body can be verified again. The object in S3 is compressed with gzip, so that
+//! `zcat` prints both.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -8,7 +9,7 @@ use thiserror::Error;
 /// The prefix of the keys of all archived notifications.
 pub const PREFIX: &str = "archive/";
 
-/// What the archive keeps of a request beside its body. No other header is kept.
+/// The data of a request that the archive keeps in addition to the body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     /// The time of receipt in UTC, in the form `2026-01-02T03:04:05.678Z`.
@@ -26,7 +27,7 @@ pub struct Receipt {
     pub rewritten: Option<String>,
 }
 
-/// An object that is not an archived notification.
+/// The time of receipt does not have the expected form, or an object is not an archived notification.
 #[derive(Debug, Error)]
 #[error("not an archived notification")]
 pub struct ArchiveError;
@@ -51,8 +52,8 @@ impl Receipt {
         }
         let folder = self.received[..13].replace(['-', 'T'], "/");
         let time = self.received.replace(['-', ':'], "");
-        let is_kept = |character: char| character.is_ascii_alphanumeric() || "-_=".contains(character);
-        let request_id = self.request_id.replace(|character| !is_kept(character), "_");
+        let is_allowed = |character: char| character.is_ascii_alphanumeric() || "-_=".contains(character);
+        let request_id = self.request_id.replace(|character| !is_allowed(character), "_");
         Ok(format!("{PREFIX}{folder}/{time}-{request_id}"))
     }
 
@@ -60,7 +61,7 @@ impl Receipt {
     ///
     /// # Panics
     ///
-    /// Never: strings are always JSON.
+    /// Never, because a string always serializes to JSON.
     #[must_use]
     pub fn encode(&self, body: &[u8]) -> Vec<u8> {
         let mut object = serde_json::to_vec(self).expect("strings are JSON");
@@ -99,19 +100,19 @@ mod tests {
     #[test]
     fn key_has_hour_time_and_request_id() {
         assert_eq!(receipt().key().unwrap(), "archive/2026/01/02/03/20260102T030405.678Z-JKJaXmPLvHcESHA=");
-        let odd = Receipt { request_id: "../a b/\u{e9}".into(), ..receipt() };
-        assert_eq!(odd.key().unwrap(), "archive/2026/01/02/03/20260102T030405.678Z-___a_b__");
+        let unusual = Receipt { request_id: "../a b/\u{e9}".into(), ..receipt() };
+        assert_eq!(unusual.key().unwrap(), "archive/2026/01/02/03/20260102T030405.678Z-___a_b__");
     }
 
     #[test]
-    fn other_time_has_no_key() {
+    fn time_of_another_form_has_no_key() {
         for received in ["", "2026-01-02T03:04:05Z", "2026-01-02 03:04:05.678Z", "2026-01-02T03:04:0\u{e9}.678Z"] {
             assert!(Receipt { received: received.into(), ..receipt() }.key().is_err(), "{received}");
         }
     }
 
     #[test]
-    fn every_body_comes_back() {
+    fn every_body_is_decoded_unchanged() {
         let full = Receipt { trace: Some("Root=1".into()), rewritten: Some("later\n".into()), ..receipt() };
         for body in [&b""[..], b"{}", b"\n\n{\"a\":\n1}\r\n", b"\0\xff", b"{\"received\":\"x\"}\n"] {
             for receipt in [receipt(), full.clone()] {
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn other_objects_are_errors() {
+    fn object_without_a_receipt_is_rejected() {
         for object in [&b""[..], b"{}", b"{}\n", b"\n{}", br#"{"received":1}"#, b"[]\n{}", b"\xff\n"] {
             assert!(Receipt::decode(object).is_err());
         }

@@ -1,4 +1,4 @@
-//! Answers Meta's verification request, a GET by which Meta checks that the owner of the URL has the verify token.
+//! Answers Meta's verification request, a GET by which Meta checks that the callback URL belongs to the app.
 //!
 //! Source: <https://developers.facebook.com/docs/graph-api/webhooks/getting-started#verification-requests>
 
@@ -13,18 +13,22 @@ pub enum ChallengeError {
     /// The mode is not `subscribe`, or the token is missing or empty.
     #[error("not a verification request")]
     NotAVerificationRequest,
-    /// The token is not the verify token.
+    /// The token in the request is not the verify token.
     #[error("wrong verify token")]
     WrongToken,
-    /// Mode and token are right, and the challenge is missing or empty.
+    /// Mode and token are right, but the challenge is missing or empty.
     #[error("no challenge")]
     NoChallenge,
 }
 
 /// Returns the decoded challenge of a verification request if the mode is `subscribe` and the token is right.
 ///
-/// `query` is the raw query string. The challenge is opaque text, because Meta's pages call it an integer in one place and a
-/// random string in another. Of a repeated parameter only the first value counts.
+/// `query` is the raw query string. Of a repeated parameter only the first value counts. The challenge is opaque text, because
+/// Meta's pages call it an integer in one place and a random string in another.
+///
+/// # Errors
+///
+/// See [`ChallengeError`]. An empty token is an error even if `verify_token` is empty.
 pub fn answer<'q>(query: &'q str, verify_token: &str) -> Result<Cow<'q, str>, ChallengeError> {
     let (mut mode, mut token, mut challenge) = (None, None, None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -37,7 +41,6 @@ pub fn answer<'q>(query: &'q str, verify_token: &str) -> Result<Cow<'q, str>, Ch
         parameter.get_or_insert(value);
     }
     let token = token.unwrap_or_default();
-    // An empty token is rejected even if the setting is empty.
     if mode.as_deref() != Some("subscribe") || token.is_empty() {
         return Err(ChallengeError::NotAVerificationRequest);
     }
@@ -52,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_challenge_comes_back_verbatim() {
+    fn challenge_is_decoded_and_returned() {
         for (query, challenge) in [
             ("hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=t", "1158201444"),
             ("hub.verify_token=t&hub.challenge=01%2B%3Cb%3E%22+%C3%A4&hub.mode=subscribe", "01+<b>\" ä"),
@@ -63,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_token_is_refused() {
+    fn wrong_token_is_rejected() {
         for token in ["T", "tt", "t%20", "x&hub.verify_token=t"] {
             let query = format!("hub.mode=subscribe&hub.challenge=1&hub.verify_token={token}");
             assert_eq!(answer(&query, "t"), Err(ChallengeError::WrongToken), "{token}");
@@ -91,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_request_without_a_challenge_is_told_apart() {
+    fn missing_or_empty_challenge_is_rejected() {
         for query in ["hub.mode=subscribe&hub.verify_token=t", "hub.mode=subscribe&hub.verify_token=t&hub.challenge="] {
             assert_eq!(answer(query, "t"), Err(ChallengeError::NoChallenge), "{query}");
         }

@@ -1,4 +1,4 @@
-//! The secret of the function: the verify token and the app secrets, both shared with Meta, and the key of group ids.
+//! Parses the function's secret: the verify token, the app secrets, and the key of conversation group ids.
 
 use std::fmt;
 
@@ -8,11 +8,12 @@ use thiserror::Error;
 /// The value that the template writes in place of the app secret.
 const PLACEHOLDER: &str = "REPLACE_ME";
 
-/// The verify token and the app secrets of Meta apps.
+/// The content of the function's secret.
 pub struct AppCredentials {
     /// The token that Meta sends in its verification request.
     pub verify_token: String,
-    /// The keys of Meta's signatures: several for several apps at one URL, or while one is rotated. Never empty.
+    /// The keys with which Meta signs notifications, at least one. There are several if several apps use the callback URL, or
+    /// while an app secret is rotated.
     pub app_secrets: Vec<String>,
     /// The optional member `group_key`.
     group_key: Option<String>,
@@ -22,23 +23,25 @@ impl AppCredentials {
     /// Parses the secret: a JSON object with the string `verify_token`, the string or list of strings `app_secret`, and
     /// optionally the string `group_key`.
     ///
-    /// An error names the unusable member and quotes nothing.
+    /// # Errors
+    ///
+    /// If a member is missing or cannot be used. The error names the member and contains no part of the secret.
     pub fn parse(text: &str) -> Result<Self, CredentialsError> {
-        // Into a value first: serde's error about a wrong type quotes the text.
+        // Deserializing into a struct could fail with an error of serde that quotes the secret.
         let secret: Map<String, Value> = serde_json::from_str(text).map_err(|_| CredentialsError::NotAnObject)?;
-        let verify_token = usable("verify_token", secret.get("verify_token"))?;
+        let verify_token = parse_member("verify_token", secret.get("verify_token"))?;
         let app_secrets = match secret.get("app_secret") {
             Some(Value::Array(list)) if list.is_empty() => Err(member_error("app_secret", "is an empty list")),
-            Some(Value::Array(list)) => list.iter().map(|one| usable("app_secret", Some(one))).collect(),
-            one => usable("app_secret", one).map(|one| vec![one]),
+            Some(Value::Array(list)) => list.iter().map(|value| parse_member("app_secret", Some(value))).collect(),
+            value => parse_member("app_secret", value).map(|app_secret| vec![app_secret]),
         }?;
-        let group_key = secret.get("group_key").map(|key| usable("group_key", Some(key))).transpose()?;
+        let group_key = secret.get("group_key").map(|key| parse_member("group_key", Some(key))).transpose()?;
         Ok(Self { verify_token, app_secrets, group_key })
     }
 
     /// The HMAC key of conversation group ids: the member `group_key`, or else the id of the secret.
     ///
-    /// It must survive the rotation of the other members, because a new key moves every conversation to another group.
+    /// The key must not change when another member is rotated, because with a new key every conversation has another group.
     #[must_use]
     pub fn group_key<'k>(&'k self, secret_id: &'k str) -> &'k str {
         self.group_key.as_deref().unwrap_or(secret_id)
@@ -57,7 +60,7 @@ impl fmt::Debug for AppCredentials {
     }
 }
 
-/// Why a secret cannot be used. It quotes nothing of the secret.
+/// Why a secret cannot be used. The text contains no part of the secret.
 #[derive(Debug, Error)]
 pub enum CredentialsError {
     /// The text is not a JSON object.
@@ -73,12 +76,12 @@ pub enum CredentialsError {
     },
 }
 
-fn usable(member: &'static str, value: Option<&Value>) -> Result<String, CredentialsError> {
+fn parse_member(member: &'static str, value: Option<&Value>) -> Result<String, CredentialsError> {
     let problem = match value {
         None => "is missing",
         Some(Value::String(text)) if text.trim().is_empty() => "is empty or blank",
         Some(Value::String(text)) if text == PLACEHOLDER => "is still the placeholder REPLACE_ME",
-        // The next two problems come from copying. No signature or token of Meta would match such a value.
+        // The next two problems come from copying and pasting. No signature or token of Meta would match such a value.
         Some(Value::String(text)) if text.trim_matches(is_white_space) != text => "has white space around it",
         Some(Value::String(text)) if is_quoted(text) => "is in quotes",
         Some(Value::String(text)) => return Ok(text.clone()),
@@ -88,7 +91,7 @@ fn usable(member: &'static str, value: Option<&Value>) -> Result<String, Credent
 }
 
 fn is_white_space(character: char) -> bool {
-    // The byte order mark and the zero-width space are invisible and not white space to Rust.
+    // The byte order mark and the zero-width space are invisible, but Rust does not count them as white space.
     character.is_whitespace() || matches!(character, '\u{feff}' | '\u{200b}')
 }
 
@@ -106,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_app_secret_is_one_or_a_list() {
+    fn app_secret_is_a_string_or_a_list() {
         let one = AppCredentials::parse(r#"{"verify_token":"t","app_secret":"a","more":1}"#).unwrap();
         assert_eq!((one.verify_token.as_str(), one.app_secrets), ("t", vec!["a".to_owned()]));
         let list = AppCredentials::parse(r#"{"app_secret":["new","old"],"verify_token":"x y"}"#).unwrap();
@@ -114,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_secret_is_rejected_by_member() {
+    fn error_names_the_member_that_cannot_be_used() {
         for (text, expected) in [
             ("hush", "the secret must be a JSON object with verify_token and app_secret"),
             ("\"hush\"", "the secret must be a JSON object with verify_token and app_secret"),

@@ -1,4 +1,4 @@
-//! Verifies that Meta sent a body: HMAC-SHA256 over its raw bytes with the app secret as key.
+//! Verifies that Meta sent a body, by Meta's HMAC-SHA256 of the raw bytes with the app secret as key.
 //!
 //! Source: <https://developers.facebook.com/docs/graph-api/webhooks/getting-started#validate-payloads>
 
@@ -28,8 +28,12 @@ pub enum SignatureError {
 
 /// Succeeds if `header` is the signature of exactly these bytes with one of the app secrets.
 ///
-/// `body` must be the bytes as received: Meta signs its own escaped JSON (`\u00e4`, `\/`), so JSON that was parsed and
-/// written again does not match. The comparison takes constant time.
+/// `body` must be the bytes as received. Meta signs its own escaped JSON (`\u00e4`, `\/`), so JSON that was parsed and
+/// serialized again does not match. The comparison takes constant time.
+///
+/// # Errors
+///
+/// See [`SignatureError`].
 pub fn verify<'s>(
     app_secrets: impl IntoIterator<Item = &'s str>,
     body: &[u8],
@@ -70,14 +74,14 @@ mod tests {
     }
 
     #[test]
-    fn the_published_vector_passes_in_either_case() {
+    fn published_signature_matches_in_any_letter_case() {
         assert_eq!(check(BODY, HEADER), Ok(()));
         assert_eq!(check(BODY, &format!("sha256={}", HEADER[7..].to_uppercase())), Ok(()));
         assert_eq!(sign(KEY, BODY), HEADER);
     }
 
     #[test]
-    fn any_of_the_known_secrets_may_have_signed() {
+    fn signature_of_any_app_secret_is_accepted() {
         let header = Some(HEADER.as_bytes());
         assert_eq!(verify(["new", KEY], BODY, header), Ok(()));
         assert_eq!(verify([KEY, "old"], BODY, header), Ok(()));
@@ -86,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bit_of_the_body_and_of_the_digest_counts() {
+    fn every_bit_of_body_and_digest_is_verified() {
         for at in 0..BODY.len() * 8 {
             let mut body = BODY.to_vec();
             body[at / 8] ^= 1 << (at % 8);
@@ -100,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_any_other_shape_is_malformed() {
+    fn other_forms_of_the_header_are_malformed() {
         let digest = &HEADER[7..];
         for header in [
             String::new(),

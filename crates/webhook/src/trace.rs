@@ -1,4 +1,4 @@
-//! Converts the X-Ray header of an invocation to the header of SQS messages, which SQS passes on to consumers.
+//! Converts the X-Ray tracing header of an invocation to the tracing header of its messages, which SQS passes to consumers.
 
 /// The tracing header for the messages of an invocation. `None` if the trace is not sampled or the header is malformed.
 ///
@@ -16,7 +16,7 @@ pub fn header(invocation_header: &str) -> Option<String> {
     Some(format!("Root={root}{parent};Sampled=1"))
 }
 
-/// Whether a text is a trace id: version 1, the start time in seconds, and a unique number, both hexadecimal.
+/// Whether a text is a trace id: the version 1, the start time in seconds, and a unique number. Time and number are hexadecimal.
 fn is_trace_id(text: &str) -> bool {
     text.strip_prefix("1-")
         .and_then(|rest| rest.split_once('-'))
