@@ -1,4 +1,4 @@
-//! Maps a change to the queues of its route.
+//! Selects the queues of a change: those of its most specific route.
 
 use std::{borrow::Cow, collections::HashMap, fmt};
 
@@ -22,14 +22,14 @@ pub const CATCH_ALL: &str = "*";
 pub struct Queue {
     /// The URL.
     pub url: String,
-    /// The name: the last segment of the URL.
+    /// The name, which is the last segment of the URL.
     pub name: String,
     /// Whether it is a FIFO queue.
     pub fifo: bool,
 }
 
 impl Queue {
-    /// The id of the account that owns the queue, from its URL.
+    /// The id of the AWS account that owns the queue. `None` if its URL does not contain one.
     #[must_use]
     pub fn account_id(&self) -> Option<&str> {
         let account = self.url.rsplit('/').nth(1)?;
@@ -37,15 +37,15 @@ impl Queue {
     }
 }
 
-/// The name of a queue has this suffix exactly if it is a FIFO queue.
+/// The suffix of the names of all FIFO queues. The name of a standard queue cannot contain a dot.
 const FIFO_SUFFIX: &str = ".fifo";
 
-/// The queues of a change, and the route that leads to them.
+/// The queues of a fragment, and its route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Destination<'r> {
     /// The indices of the queues in [`Routes::queues`], at least one.
     pub queue_indices: &'r [usize],
-    /// The route. `None` for the catch-all queue.
+    /// The route. `None` if no route matches, so that the fragment goes to the catch-all queue.
     pub route: Option<&'r str>,
 }
 
@@ -53,7 +53,7 @@ pub struct Destination<'r> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routes {
     queues: Vec<Queue>,
-    /// The index of the catch-all queue.
+    /// The index of the catch-all queue, as an array because [`Destination`] borrows a slice.
     catch_all: [usize; 1],
     by_field: HashMap<String, FieldRoutes>,
 }
@@ -61,35 +61,35 @@ pub struct Routes {
 /// The routes of one field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct FieldRoutes {
-    /// The routes that are not narrowed to an id.
+    /// The routes for all ids.
     any_id: KindRoutes,
-    /// The routes that are narrowed to a phone number id or an entry id, by this id.
+    /// The routes that are narrowed to a phone number id or an entry id, by that id.
     by_id: HashMap<String, KindRoutes>,
 }
 
-/// The routes of one field, or of one field and one id.
+/// The routes of one field that are narrowed to the same id, or to none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct KindRoutes {
-    /// The route of all kinds without a route of their own.
+    /// The route of all kinds without an element in `by_kind`.
     any_kind: Option<Route>,
-    /// In the order of [`Kind::ALL`].
+    /// The routes of the kinds, in the order of [`Kind::ALL`].
     by_kind: [Option<Route>; Kind::ALL.len()],
 }
 
 impl KindRoutes {
-    fn of_kind(&self, kind: Option<Kind>) -> Option<&Route> {
+    fn route_of_kind(&self, kind: Option<Kind>) -> Option<&Route> {
         self.by_kind[kind? as usize].as_ref()
     }
 }
 
-/// A route and the indices of its queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Route {
+    /// The route as the operator writes it, such as `messages.statuses`.
     name: String,
-    queues: Vec<usize>,
+    queue_indices: Vec<usize>,
 }
 
-/// An error in the configured routes. The text continues the name of the setting.
+/// An error in the configured routes. Its text follows the name of the setting, as in `QUEUE_URLS has no route ...`.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum RoutesError {
     /// The text is not a JSON object.
@@ -101,7 +101,7 @@ pub enum RoutesError {
     /// The catch-all route has several queues.
     #[error("has several queues for the route `*`, which must have one")]
     SeveralCatchAlls,
-    /// A route leads to two queues of the same name.
+    /// A route has two queues of the same name.
     #[error("has the queue name `{queue}` twice for the route `{route}`")]
     DuplicateQueue {
         /// The route.
@@ -115,10 +115,10 @@ pub enum RoutesError {
          be narrowed with @ and a phone number id or entry id of digits"
     )]
     InvalidRoute(String),
-    /// The value of a route is neither a queue nor a list of queues.
+    /// The value of a route is neither a queue nor a list of queues, or the catch-all queue is not a URL.
     #[error("has no queue's URL or name as the value of `{0}`")]
     InvalidQueue(String),
-    /// The value of a route is a list without a queue.
+    /// The value of a route is an empty list.
     #[error("has an empty list as the value of `{0}`")]
     NoQueue(String),
 }
@@ -127,17 +127,23 @@ impl Routes {
     /// Parses a JSON object that maps routes to queues.
     ///
     /// A route is `*`, or a field, which may be followed by a dot and a kind, and then by `@` and a phone number id or entry
-    /// id. Its value is a queue or a list of queues. A route that occurs twice has the queues of both. A queue is a URL, or a
-    /// name if it is in the account and region of the `*` queue.
+    /// id, as in `messages.statuses@106540352242922`. Its value is a queue or a list of queues. If a route occurs twice, it has
+    /// the queues of both values.
     ///
-    /// Names keep many routes within Lambda's limit of 4 KB for the environment variables of a function.
+    /// A queue is a URL. A queue in the account and region of the `*` queue may also be a name, because Lambda limits the
+    /// environment variables of a function to 4 KB.
     /// Source: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
+    ///
+    /// # Errors
+    ///
+    /// See [`RoutesError`].
     pub fn parse(json: &str) -> Result<Self, RoutesError> {
         let RawRoutes(pairs) =
             serde_json::from_str(json).map_err(|error| RoutesError::NotAnObject(error.to_string()))?;
+        // A target is the URL or the name of a queue.
         let mut targets = Vec::with_capacity(pairs.len());
         for (route, value) in pairs {
-            targets.extend(queues_of(&route, value)?.into_iter().map(|target| (route.clone(), target)));
+            targets.extend(parse_targets(&route, value)?.into_iter().map(|target| (route.clone(), target)));
         }
         let mut catch_alls = targets.iter().filter(|(route, _)| route == CATCH_ALL);
         let (_, catch_all) = catch_alls.next().ok_or(RoutesError::NoCatchAll)?;
@@ -149,18 +155,18 @@ impl Routes {
         let mut routes = Self { queues: Vec::new(), catch_all: [0], by_field: HashMap::new() };
         for (route, target) in &targets {
             let url = if is_queue_name(target) { format!("{url_prefix}{target}") } else { target.clone() };
-            let queue = routes.index_of(url).ok_or_else(|| RoutesError::InvalidQueue(route.clone()))?;
+            let queue_index = routes.find_or_add_queue(url).ok_or_else(|| RoutesError::InvalidQueue(route.clone()))?;
             if route == CATCH_ALL {
-                routes.catch_all = [queue];
+                routes.catch_all = [queue_index];
             } else {
-                routes.add(route, queue)?;
+                routes.add_to_route(route, queue_index)?;
             }
         }
         Ok(routes)
     }
 
-    /// The index of the queue with this URL, which is added if it is new. `None` if it is not the URL of a queue.
-    fn index_of(&mut self, url: String) -> Option<usize> {
+    /// Returns the index of the queue with this URL, and adds the queue if it is new. `None` if it is not the URL of a queue.
+    fn find_or_add_queue(&mut self, url: String) -> Option<usize> {
         if let Some(index) = self.queues.iter().position(|queue| queue.url == url) {
             return Some(index);
         }
@@ -171,19 +177,19 @@ impl Routes {
     }
 
     /// Adds a queue to a route.
-    fn add(&mut self, route: &str, queue: usize) -> Result<(), RoutesError> {
+    fn add_to_route(&mut self, name: &str, queue_index: usize) -> Result<(), RoutesError> {
         let Selector { field, kind, id } =
-            Selector::parse(route).ok_or_else(|| RoutesError::InvalidRoute(route.to_owned()))?;
-        let of_field = self.by_field.entry(field.to_owned()).or_default();
-        let of_id = id.map_or(&mut of_field.any_id, |id| of_field.by_id.entry(id.to_owned()).or_default());
-        let slot = kind.map_or(&mut of_id.any_kind, |kind| &mut of_id.by_kind[kind as usize]);
-        let found_route = slot.get_or_insert_with(|| Route { name: route.to_owned(), queues: Vec::new() });
+            Selector::parse(name).ok_or_else(|| RoutesError::InvalidRoute(name.to_owned()))?;
+        let field_routes = self.by_field.entry(field.to_owned()).or_default();
+        let id_routes = id.map_or(&mut field_routes.any_id, |id| field_routes.by_id.entry(id.to_owned()).or_default());
+        let slot = kind.map_or(&mut id_routes.any_kind, |kind| &mut id_routes.by_kind[kind as usize]);
+        let route = slot.get_or_insert_with(|| Route { name: name.to_owned(), queue_indices: Vec::new() });
         // The attribute `diverted_from` has only the name of a queue, so the names within a route must differ.
-        let name = &self.queues[queue].name;
-        if found_route.queues.iter().any(|other| self.queues[*other].name == *name) {
-            return Err(RoutesError::DuplicateQueue { route: route.to_owned(), queue: name.clone() });
+        let queue_name = &self.queues[queue_index].name;
+        if route.queue_indices.iter().any(|index| self.queues[*index].name == *queue_name) {
+            return Err(RoutesError::DuplicateQueue { route: name.to_owned(), queue: queue_name.clone() });
         }
-        found_route.queues.push(queue);
+        route.queue_indices.push(queue_index);
         Ok(())
     }
 
@@ -205,26 +211,32 @@ impl Routes {
         &self.queues[self.catch_all_index()]
     }
 
-    /// All routes, each with its queues. Only the catch-all route, which is the first, has a fixed place.
+    /// All routes, each with its queues. The first one is the catch-all route, and the others have no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &Queue>)> {
-        let kinds = self.by_field.values().flat_map(|field| [&field.any_id].into_iter().chain(field.by_id.values()));
-        let routes = kinds.flat_map(|kinds| kinds.any_kind.iter().chain(kinds.by_kind.iter().flatten()));
-        let routes = routes.map(|route| (route.name.as_str(), route.queues.as_slice()));
+        let id_routes =
+            self.by_field.values().flat_map(|field| [&field.any_id].into_iter().chain(field.by_id.values()));
+        let routes = id_routes.flat_map(|routes| routes.any_kind.iter().chain(routes.by_kind.iter().flatten()));
+        let routes = routes.map(|route| (route.name.as_str(), route.queue_indices.as_slice()));
         let all = [(CATCH_ALL, self.catch_all.as_slice())].into_iter().chain(routes);
-        all.map(|(route, queues)| (route, self.queues_at(queues)))
+        all.map(|(route, indices)| (route, self.queues_at(indices)))
     }
 
-    /// The ids that routes of a field are narrowed to, in no order.
+    /// The ids to which routes of a field are narrowed, in no particular order.
     pub fn ids_of(&self, field: &str) -> impl Iterator<Item = &str> {
         self.by_field.get(field).into_iter().flat_map(|routes| routes.by_id.keys().map(String::as_str))
     }
 
-    /// The queues with these indices.
+    /// The queues with these indices of [`Self::queues`].
+    ///
+    /// # Panics
+    ///
+    /// The iterator panics if there is no queue with an index.
     pub fn queues_at(&self, indices: &[usize]) -> impl Iterator<Item = &Queue> {
         indices.iter().map(|index| &self.queues[*index])
     }
 
-    /// Finds the queues of a fragment. Anything but a change belongs on the catch-all queue.
+    /// Finds the queues of a fragment. A fragment that is not a change, or a change without a field, belongs on the catch-all
+    /// queue.
     #[must_use]
     pub fn find(&self, fragment: &Fragment<'_>) -> Destination<'_> {
         let Fragment::Change(change) = fragment else { return self.unrouted() };
@@ -232,30 +244,39 @@ impl Routes {
         self.find_by(field, change.kind, || ids(change))
     }
 
-    /// Finds the queues of a change by its field, its kind, and its phone number id and entry id.
+    /// Finds the queues of a change by its field, its kind, and its ids: the phone number id, then the entry id.
     ///
-    /// The most specific route counts: first one with kind and id, then one with an id, then one with a kind, then that of the
-    /// field. If both ids have a route of the same form, that of the phone number id counts. The ids are computed only if the
-    /// field has routes that are narrowed to an id.
+    /// The most specific route counts, in this order:
+    ///
+    /// 1. a route with a kind and an id
+    /// 2. a route with an id
+    /// 3. a route with a kind
+    /// 4. the route of the field
+    ///
+    /// If both ids have a route of the same form, the route of the phone number id counts. `ids` is called only if the field has
+    /// narrowed routes.
     pub fn find_by<'k>(
         &self,
         field: &str,
         kind: Option<Kind>,
         ids: impl FnOnce() -> [Option<Cow<'k, str>>; 2],
     ) -> Destination<'_> {
-        let Some(routes) = self.by_field.get(field) else { return self.unrouted() };
-        let of_id = || {
-            if routes.by_id.is_empty() {
+        let Some(field_routes) = self.by_field.get(field) else { return self.unrouted() };
+        let narrowed_route = || {
+            if field_routes.by_id.is_empty() {
                 return None;
             }
-            let routes_of_ids = ids().map(|id| routes.by_id.get(id?.as_ref()));
-            let narrowed = || routes_of_ids.iter().flatten();
-            narrowed()
-                .find_map(|routes| routes.of_kind(kind))
-                .or_else(|| narrowed().find_map(|routes| routes.any_kind.as_ref()))
+            let id_routes = ids().map(|id| field_routes.by_id.get(id?.as_ref()));
+            let mut with_kind = id_routes.iter().flatten().filter_map(|routes| routes.route_of_kind(kind));
+            let mut with_any_kind = id_routes.iter().flatten().filter_map(|routes| routes.any_kind.as_ref());
+            with_kind.next().or_else(|| with_any_kind.next())
         };
-        let route = of_id().or_else(|| routes.any_id.of_kind(kind)).or(routes.any_id.any_kind.as_ref());
-        route.map_or(self.unrouted(), |route| Destination { queue_indices: &route.queues, route: Some(&route.name) })
+        let any_id = &field_routes.any_id;
+        let route = narrowed_route().or_else(|| any_id.route_of_kind(kind)).or(any_id.any_kind.as_ref());
+        route.map_or(self.unrouted(), |route| Destination {
+            queue_indices: &route.queue_indices,
+            route: Some(&route.name),
+        })
     }
 
     const fn unrouted(&self) -> Destination<'_> {
@@ -290,7 +311,7 @@ impl<'r> Selector<'r> {
     }
 }
 
-/// Splits the URL of a queue after its last slash: prefix and name.
+/// Splits the URL of a queue after its last slash, into prefix and name. `None` if it is not the URL of a queue.
 fn split_url(url: &str) -> Option<(&str, &str)> {
     let after_scheme = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
     let (authority, path) = after_scheme.split_once('/')?;
@@ -309,17 +330,17 @@ fn is_queue_name(name: &str) -> bool {
         && stem.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-/// The queues of a route's value: a string, or a list of strings.
-fn queues_of(route: &str, value: &RawValue) -> Result<Vec<String>, RoutesError> {
-    let one = serde_json::from_str(value.get()).map(|queue| vec![queue]);
-    match one.or_else(|_| serde_json::from_str::<Vec<String>>(value.get())) {
-        Ok(queues) if queues.is_empty() => Err(RoutesError::NoQueue(route.to_owned())),
-        Ok(queues) => Ok(queues),
+/// Parses the value of a route, a string or a list of strings, to URLs and names of queues.
+fn parse_targets(route: &str, value: &RawValue) -> Result<Vec<String>, RoutesError> {
+    let string = serde_json::from_str(value.get()).map(|target| vec![target]);
+    match string.or_else(|_| serde_json::from_str::<Vec<String>>(value.get())) {
+        Ok(targets) if targets.is_empty() => Err(RoutesError::NoQueue(route.to_owned())),
+        Ok(targets) => Ok(targets),
         Err(_) => Err(RoutesError::InvalidQueue(route.to_owned())),
     }
 }
 
-/// The members of a JSON object, with duplicates, which a map would hide.
+/// The members of a JSON object, including duplicates. A map would have only one of the values of a duplicate.
 struct RawRoutes<'j>(Vec<(String, &'j RawValue)>);
 
 impl<'de: 'j, 'j> Deserialize<'de> for RawRoutes<'j> {
@@ -360,7 +381,7 @@ mod tests {
         destination.queue_indices.iter().map(|queue| routes.queues()[*queue].name.clone()).collect()
     }
 
-    /// The queues and the route of a change with a phone number id and an entry id.
+    /// The names of the queues and the route of a change. The ids are the phone number id and the entry id.
     fn found<'r>(
         routes: &'r Routes,
         field: &str,
@@ -416,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_computed_for_narrowed_fields_only() {
+    fn ids_are_read_for_narrowed_routes_only() {
         let routes = routes(r#","messages":"a","calls@10":"b""#).unwrap();
         let destination = routes.find_by("messages", Some(Kind::Messages), || panic!("not needed"));
         assert_eq!(destination.route, Some("messages"));
@@ -424,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn change_is_found_by_its_own_ids() {
+    fn queues_are_found_by_ids_of_the_change() {
         let routes = routes(r#","messages":"a","messages@10":"b","messages.statuses@20":"c""#).unwrap();
         let found = |entry_id: &str, value: &str| {
             let body =
@@ -446,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn field_in_a_payload_matches_its_own_route_only() {
+    fn field_with_route_syntax_matches_no_route() {
         let routes =
             routes(r#","messages":"a","messages.statuses":"b","messages@10":"c","messages.statuses@10":"d""#).unwrap();
         let ids = [Some("10"), Some("10")];
@@ -459,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn list_and_duplicate_route_lead_to_all_queues() {
+    fn list_and_duplicate_route_have_all_queues() {
         let routes = routes(
             r#","a":["x","y.fifo"],"b":"x","b":"z","c":["x"],"c":["y.fifo","z"],"d":["x"],"\u0062":"in-unrouted",
             "a@1":["y.fifo","z"],"a@1":"x""#,
@@ -497,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn bare_name_is_beside_the_catch_all() {
+    fn queue_name_gets_url_prefix_of_catch_all() {
         let routes = routes(r#","a":"x","b":["y.fifo","http://127.0.0.1:4566/000000000000/z"]"#).unwrap();
         let urls: Vec<_> = routes.queues().iter().map(|queue| queue.url.as_str()).collect();
         assert_eq!(
@@ -513,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_to_one_queue_share_it() {
+    fn several_routes_can_have_the_same_queue() {
         let routes = routes(&format!(r#","a":"x","b":["x","y"],"c":["x","{CATCH_ALL_URL}"]"#)).unwrap();
         assert_eq!(routes.queues().len(), 3);
         let found = |field| found(&routes, field, None, NO_IDS);
@@ -523,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn catch_all_is_the_queue_of_the_star() {
+    fn catch_all_may_be_a_string_or_a_list() {
         for star in [format!(r#""{CATCH_ALL_URL}""#), format!(r#"["{CATCH_ALL_URL}"]"#)] {
             let routes = Routes::parse(&format!(r#"{{"a":"x","*":{star},"b":"y"}}"#)).unwrap();
             assert_eq!(routes.catch_all().url, CATCH_ALL_URL);
@@ -532,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_routes_are_rejected_by_name() {
+    fn error_names_the_invalid_route() {
         let error = |others: &str| routes(others).unwrap_err();
         for route in [
             "",
@@ -566,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_queues_are_rejected_by_route() {
+    fn error_names_the_route_of_an_invalid_queue() {
         let error = |others: &str| routes(others).unwrap_err();
         for target in [
             "",
@@ -618,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn catch_all_must_be_one_queue_with_a_url() {
+    fn catch_all_must_be_one_url() {
         assert_eq!(Routes::parse("{}"), Err(RoutesError::NoCatchAll));
         assert_eq!(Routes::parse(r#"{"*":"bare-name"}"#), Err(RoutesError::InvalidQueue("*".into())));
         assert_eq!(Routes::parse(r#"{"*":5}"#), Err(RoutesError::InvalidQueue("*".into())));
@@ -631,7 +652,7 @@ mod tests {
     }
 
     #[test]
-    fn other_json_is_rejected() {
+    fn text_that_is_not_a_json_object_is_rejected() {
         for json in ["", "[]", "5", r#"{"*":"x"} x"#, r#"{"*":"x","*"}"#, r#"{"*":x}"#] {
             assert!(matches!(Routes::parse(json), Err(RoutesError::NotAnObject(_))), "{json}");
         }
