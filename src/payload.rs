@@ -8,7 +8,7 @@ use aws_sdk_sqs::{
 use bytes::Bytes;
 use signed_s3::PutObject;
 use thiserror::Error;
-use whatsapp_webhook::sqs_error::is_expired_credentials;
+use whatsapp_webhook::aws_error::is_expired_credentials;
 
 use crate::aws::{error_code, error_reason};
 

@@ -18,8 +18,8 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 use whatsapp_webhook::{
+    aws_error::is_expired_credentials,
     credentials::{AppCredentials, CredentialsError},
-    sqs_error::is_expired_credentials,
 };
 
 use crate::{

@@ -14,8 +14,8 @@ use serde::{Serialize, Serializer};
 use super::send_error::SendError;
 use crate::aws::{error_code, error_reason};
 use whatsapp_webhook::{
+    aws_error::{ErrorClass, classify, entry_results, is_expired_credentials},
     message::{Attribute, Message},
-    sqs_error::{ErrorClass, classify, entry_results, is_expired_credentials},
 };
 
 /// The result for each entry of a batch, in order, or the error of the whole call.

@@ -1,19 +1,20 @@
-//! Classifies the error codes of SQS, for whole calls and for single entries of a batch alike.
+//! Classifies the error codes of AWS services: those of SQS for calls and for entries of a batch, and the codes of all services
+//! for expired credentials.
 
-/// What a sender can do about an error.
+/// The class of an error of SQS, by the reaction that it requires of the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
     /// The same request may succeed later: throttling, or an error of SQS itself.
     Transient,
-    /// No message can be stored on this queue: it is gone, its key is unusable, or permission is missing.
+    /// The queue can store no message: it does not exist, its key cannot be used, or the caller has no permission.
     QueueUnavailable,
-    /// SQS rejects the message, or the batch that it is in.
+    /// SQS rejects the message or the batch.
     Rejected,
 }
 
-/// Codes of errors that are transient even if SQS reports them as the sender's fault.
+/// Codes of errors that are transient even if SQS reports them as the sender's fault, without their namespace and without the
+/// suffix `Exception`. Each code that contains `Throttl` is transient as well.
 ///
-/// Without namespace and without the suffix `Exception`. Every code that contains `Throttl` is transient as well.
 /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html>
 const TRANSIENT: [&str; 12] = [
     "BandwidthLimitExceeded",
@@ -30,7 +31,7 @@ const TRANSIENT: [&str; 12] = [
     "TooManyRequests",
 ];
 
-/// Parts of the codes that concern the queue, its key or the caller, not the message.
+/// An error concerns the queue, its key or the caller, not the message, if its code contains one of these texts.
 const QUEUE_UNAVAILABLE: [&str; 14] = [
     "AccessDenied",
     "AuthFailure",
@@ -48,9 +49,7 @@ const QUEUE_UNAVAILABLE: [&str; 14] = [
     "UnsupportedOperation",
 ];
 
-/// Codes for credentials that AWS no longer accepts.
-///
-/// S3 and Secrets Manager use other codes than SQS for the same condition.
+/// The codes of SQS, S3 and Secrets Manager for credentials that AWS no longer accepts.
 const EXPIRED_CREDENTIALS: [&str; 5] = [
     "ExpiredToken",
     "ExpiredTokenException",
@@ -59,7 +58,9 @@ const EXPIRED_CREDENTIALS: [&str; 5] = [
     "UnrecognizedClientException",
 ];
 
-/// Classifies the code of an error. `is_sender_fault` is `SenderFault` of an entry, or a 4xx status of a whole call.
+/// Classifies the code of an error of SQS.
+///
+/// `is_sender_fault` is the member `SenderFault` of an entry. For a whole call, it is whether the status is 4xx, except 429.
 #[must_use]
 pub fn classify(code: &str, is_sender_fault: bool) -> ErrorClass {
     let name = code.rsplit_once('.').map_or(code, |(_, name)| name);
@@ -77,8 +78,8 @@ pub fn classify(code: &str, is_sender_fault: bool) -> ErrorClass {
 
 /// Merges the two lists of a batch's response into one result for each entry, in order. The id of an entry is its index.
 ///
-/// SQS responds with 200 even if it stored none of the entries. Only the entries in its list of successes are stored, so an entry
-/// that neither list contains is `missing`.
+/// SQS responds with 200 even if it stored none of the entries. Only the entries in `successful` are stored. The result of an
+/// entry that is in neither list is the error `missing`.
 pub fn entry_results<'r, E: Clone>(
     entries: usize,
     missing: E,
@@ -95,7 +96,7 @@ pub fn entry_results<'r, E: Clone>(
     results
 }
 
-/// Whether AWS no longer accepts the caller's credentials.
+/// Whether the error code of an AWS service means that AWS no longer accepts the caller's credentials.
 #[must_use]
 pub fn is_expired_credentials(code: &str) -> bool {
     EXPIRED_CREDENTIALS.contains(&code)
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn throttling_is_transient_whoever_is_at_fault() {
+    fn throttling_is_transient_for_any_fault() {
         for code in [
             "ThrottlingException",
             "RequestThrottled",
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn queue_errors_are_not_blamed_on_the_message() {
+    fn error_of_the_queue_does_not_reject_the_message() {
         for code in [
             "AccessDeniedException",
             "AWS.SimpleQueueService.NonExistentQueue",
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn only_listed_entries_are_successful() {
+    fn entry_in_neither_list_is_missing() {
         let results =
             entry_results(4, "missing", [("1", "a"), ("9", "b"), ("x", "c")].into_iter(), ["0", "7"].into_iter());
 

@@ -2,7 +2,7 @@
 
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use thiserror::Error;
-use whatsapp_webhook::sqs_error::{ErrorClass, classify};
+use whatsapp_webhook::aws_error::{ErrorClass, classify};
 
 use crate::error::root_cause;
 

@@ -14,8 +14,8 @@ use futures_util::future::join_all;
 use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
 use whatsapp_webhook::{
+    aws_error::{ErrorClass, classify, entry_results},
     message::MAX_MESSAGE_BYTES,
-    sqs_error::{ErrorClass, classify, entry_results},
 };
 
 use super::{
