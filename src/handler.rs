@@ -39,26 +39,28 @@ use crate::{
     telemetry::RequestLog,
 };
 
-/// The part of an invocation's time that is reserved for sending the answer.
+/// The part of the time of an invocation that is reserved for sending the answer.
 const RESPONSE_MARGIN: Duration = Duration::from_secs(1);
 
-/// API Gateway waits this long for an answer, so a later deadline comes from a wrong clock.
+/// The maximum time from now to the deadline of an invocation, even if Lambda's timeout is longer or the clock is wrong.
 ///
+/// API Gateway waits 30 s for an answer. One second of these is a reserve.
 /// Source: <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html>
 const MAX_INVOCATION_TIME: Duration = Duration::from_secs(29);
 
-/// The time for storing if the deadline is in the past, as some local emulators send it.
+/// The time for storing if the deadline of the invocation is in the past. Some local emulators send such a deadline.
 const DEFAULT_STORAGE_TIME: Duration = Duration::from_secs(9);
 
-/// A challenge waits at most this long for a regular refresh of the secret.
+/// A verification request waits at most this long for the refresh of an old secret.
 const CHALLENGE_REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The webhook: secrets to check requests with, and queues to store changes on.
+/// The function's state: the secrets that verify requests, the queues that store changes, and the log.
 #[derive(Debug)]
 pub struct Ingress {
     secrets: SecretCache,
     queues: Queues,
     log: RequestLog,
+    /// The common name that the client certificate of a caller must have. `None` allows all callers.
     client_cn: Option<String>,
     must_restart: AtomicBool,
 }
@@ -66,13 +68,15 @@ pub struct Ingress {
 /// Why a request is answered with 200.
 #[derive(Debug)]
 enum Accepted {
+    /// A verification request, with its challenge.
     Challenge(String),
+    /// A notification of which every message is stored.
     Stored,
-    /// Signed, but without a body.
+    /// A signed POST with an empty body.
     Empty,
 }
 
-/// Why a request is not answered with 200. The caller gets the status only.
+/// Why a request is not answered with 200. The log has the text, and the caller gets only the status.
 #[derive(Debug, Error)]
 enum RequestError {
     #[error(transparent)]
@@ -94,7 +98,7 @@ enum RequestError {
 }
 
 impl RequestError {
-    /// The HTTP status. Meta repeats a request for days unless the status is 200.
+    /// The HTTP status. Meta repeats a notification for days unless the status is 200.
     const fn status(&self) -> StatusCode {
         match self {
             Self::Challenge(ChallengeError::NotAVerificationRequest | ChallengeError::WrongToken)
@@ -112,26 +116,27 @@ impl RequestError {
         match self {
             Self::ClientCertificate => metrics.count(Metric::RefusedCertificates, 1),
             Self::Challenge(ChallengeError::WrongToken) => metrics.count(Metric::RefusedTokens, 1),
-            Self::Signature(rejection) => {
+            Self::Signature(error) => {
                 metrics.count(Metric::RefusedSignatures, 1);
-                metrics.count(Metric::SignatureMismatches, usize::from(*rejection == SignatureError::Mismatch));
+                metrics.count(Metric::SignatureMismatches, usize::from(*error == SignatureError::Mismatch));
             }
             _ => {}
         }
     }
 }
 
-/// One request, with what every step of its handling needs.
+/// A request, with the values that every step of its handling needs.
 struct Exchange<'r> {
     request: &'r HttpRequest,
     request_id: &'r str,
     context: &'r Context,
+    /// When storing has to end.
     deadline: Instant,
     metrics: &'r Metrics,
 }
 
 impl Ingress {
-    /// Takes secrets, queues and the log of requests. Makes no call.
+    /// Takes the secrets, the queues and the log of requests. AWS is not called.
     #[must_use]
     pub const fn new(secrets: SecretCache, queues: Queues, log: RequestLog) -> Self {
         Self { secrets, queues, log, client_cn: None, must_restart: AtomicBool::new(false) }
@@ -139,7 +144,7 @@ impl Ingress {
 
     /// Rejects every caller whose client certificate does not have this common name. `None` allows all callers.
     ///
-    /// API Gateway has verified the certificate against the truststore of its custom domain.
+    /// API Gateway verifies the certificate itself, against the truststore of its custom domain.
     #[must_use]
     pub fn require_client_cn(self, client_cn: Option<String>) -> Self {
         Self { client_cn, ..self }
@@ -153,7 +158,7 @@ impl Ingress {
         self.must_restart.load(Relaxed)
     }
 
-    /// Answers one request. Every event gets an answer, and 200 to a POST means that all of it is stored.
+    /// Answers one request. Every event gets an answer. The answer 200 to a POST means that all its messages are stored.
     pub async fn handle(&self, event: Event, context: &Context) -> Result<ApiGatewayV2httpResponse, Infallible> {
         let (metrics, deadline) = (Metrics::default(), storage_deadline(context));
         let (request, is_supported) = match event {
@@ -180,7 +185,7 @@ impl Ingress {
             }
             result
         };
-        // Warnings and errors get the request's id from the span.
+        // The span adds the request's id to the log lines of warnings and errors.
         let result = answer.instrument(tracing::error_span!("request", request.id = request_id)).await;
         self.secrets.take_background_counts(&metrics);
         self.log(&result, &exchange);
@@ -191,22 +196,22 @@ impl Ingress {
         })
     }
 
-    /// Keeps the secret fresh if several requests run at the same time. Never returns.
+    /// Refreshes the secret if the environment serves several requests at a time, see [`SecretCache::keep_fresh`]. Never returns.
     pub async fn keep_secrets_fresh(&self) -> Infallible {
         self.secrets.keep_fresh().await
     }
 
     fn is_client_allowed(&self, request: &HttpRequest) -> bool {
-        let has_name = |name: &str| request.client_subject.as_deref().is_some_and(|dn| has_common_name(dn, name));
-        self.client_cn.as_deref().is_none_or(has_name)
+        let has_cn = |cn: &str| request.client_subject.as_deref().is_some_and(|subject| has_common_name(subject, cn));
+        self.client_cn.as_deref().is_none_or(has_cn)
     }
 
     async fn challenge(&self, exchange: &Exchange<'_>) -> Result<Accepted, RequestError> {
         let (query, metrics) = (&exchange.request.query, exchange.metrics);
-        // A challenge may wait for a refresh, because Meta measures the latency of notifications only. If an execution
-        // environment gets no notifications, it refreshes the secret only here.
-        let limit = exchange.deadline.min(Instant::now() + CHALLENGE_REFRESH_TIMEOUT);
-        self.secrets.refresh_within(limit, metrics).await;
+        // An environment that serves one request at a time refreshes the secret only during requests, and may get no
+        // notification. The answer may wait here, because Meta limits the latency of notifications only.
+        let refresh_deadline = exchange.deadline.min(Instant::now() + CHALLENGE_REFRESH_TIMEOUT);
+        self.secrets.refresh_by(refresh_deadline, metrics).await;
         let credentials = self.secrets.credentials();
         let mut answer = challenge::answer(query, &credentials.verify_token);
         if answer == Err(ChallengeError::WrongToken)
@@ -221,7 +226,7 @@ impl Ingress {
         let (deadline, metrics) = (exchange.deadline, exchange.metrics);
         let body = exchange.request.body.as_deref().ok_or(RequestError::UndecodableBody)?;
         if let Err(error) = self.verify(body, exchange).await {
-            // Meta may have signed with a new app secret, which this execution environment can no longer read.
+            // Meta may have signed with a new app secret that this execution environment cannot read.
             let is_inconclusive = error == SignatureError::Mismatch && self.secrets.has_expired_credentials();
             return Err(if is_inconclusive { RequestError::ExpiredCredentials } else { error.into() });
         }
@@ -231,7 +236,7 @@ impl Ingress {
         if fragments.is_empty() {
             return Ok(Accepted::Empty);
         }
-        if let Some(age) = fragments.iter().find_map(change).and_then(age) {
+        if let Some(age) = fragments.iter().find_map(as_change).and_then(age) {
             metrics.time(Metric::EventAge, age);
         }
         let credentials = self.secrets.credentials();
@@ -249,7 +254,7 @@ impl Ingress {
         metrics.count(Metric::Diverted, stored.diverted);
         metrics.count(Metric::NotStored, stored.not_stored);
         metrics.count(Metric::Unrouted, stored.unrouted);
-        // If something was stored, the credentials still work.
+        // If at least one message was stored, the credentials are still valid.
         if stored.has_expired_credentials && stored.not_stored == stored.messages {
             return Err(RequestError::ExpiredCredentials);
         }
@@ -271,18 +276,19 @@ impl Ingress {
         result
     }
 
-    /// Reads the secret again if that may explain a mismatch. Leaves half of the time for storing.
+    /// Reads the secret again after a mismatch, and returns newer credentials if there are any. Leaves half of the time for
+    /// storing.
     async fn read_newer_secrets(
         &self,
         credentials: &Arc<AppCredentials>,
         exchange: &Exchange<'_>,
     ) -> Option<Arc<AppCredentials>> {
         let now = Instant::now();
-        let limit = now + exchange.deadline.saturating_duration_since(now) / 2;
-        self.secrets.read_newer_than(credentials, limit, exchange.metrics).await
+        let read_deadline = now + exchange.deadline.saturating_duration_since(now) / 2;
+        self.secrets.read_newer_than(credentials, read_deadline, exchange.metrics).await
     }
 
-    /// Writes the log line of a request: our failure as an error, the caller's as a warning.
+    /// Writes the log line of a request. A failure of the function is an error, a rejected request is a warning.
     fn log(&self, result: &Result<Accepted, RequestError>, exchange: &Exchange<'_>) {
         let status = result.as_ref().map_or_else(RequestError::status, |_| StatusCode::OK);
         let (level, message) = match result {
@@ -292,7 +298,7 @@ impl Ingress {
             Err(_) if status.is_server_error() => (Level::ERROR, "rejected"),
             Err(_) => (Level::WARN, "rejected"),
         };
-        let line = Line {
+        let line = RequestLine {
             message,
             request_id: exchange.request_id,
             status: status.as_u16(),
@@ -306,7 +312,7 @@ impl Ingress {
 
 /// The members of a request's log line, apart from time, level and target.
 #[derive(Serialize)]
-struct Line<'r> {
+struct RequestLine<'r> {
     message: &'static str,
     #[serde(rename = "request.id")]
     request_id: &'r str,
@@ -320,17 +326,17 @@ struct Line<'r> {
     metrics: &'r Metrics,
 }
 
-/// How long ago a change was sent or happened. Zero if its time is ahead of our clock.
+/// The age of a change by its own time. Zero if that is in the future. `None` if the change has no time.
 fn age(change: &Change<'_>) -> Option<Duration> {
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(change.time()?))?;
     Some(SystemTime::now().duration_since(time).unwrap_or_default())
 }
 
-fn change<'p, 'b>(fragment: &'p Fragment<'b>) -> Option<&'p Change<'b>> {
+fn as_change<'f, 'b>(fragment: &'f Fragment<'b>) -> Option<&'f Change<'b>> {
     if let Fragment::Change(change) = fragment { Some(change) } else { None }
 }
 
-/// When storing has to end, so that the answer leaves before Lambda ends the invocation.
+/// When storing has to end, so that the function can send the answer before Lambda ends the invocation.
 fn storage_deadline(context: &Context) -> Instant {
     let deadline = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(context.deadline));
     let left = deadline.and_then(|deadline| deadline.duration_since(SystemTime::now()).ok());
@@ -340,7 +346,7 @@ fn storage_deadline(context: &Context) -> Instant {
 
 fn challenge_response(challenge: String) -> ApiGatewayV2httpResponse {
     let mut response = response(StatusCode::OK);
-    // The challenge is the caller's text: no browser may interpret it as a page, and no cache may keep it.
+    // The challenge is a text of the caller. No browser may interpret it as a page, and no cache may store it.
     response.headers.extend([
         (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),

@@ -1,4 +1,4 @@
-//! Reads the app credentials from Secrets Manager, and keeps them up to date.
+//! Reads the app credentials from the function's secret in Secrets Manager, and keeps them up to date.
 
 use std::{
     convert::Infallible,
@@ -27,46 +27,64 @@ use crate::{
     metrics::{Metric, Metrics},
 };
 
-/// A secret that was read longer ago than this is read again, alongside the work of a request.
+/// The app credentials are old this long after they were read. [`SecretCache`] then reads the secret again.
 const MAX_AGE: Duration = Duration::from_mins(5);
 
-/// After a failed refresh, the next one waits this long, so that an outage is not made worse.
+/// The interval between a failed refresh and the next one, so that retries do not prolong an outage.
 const FAILURE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Signatures and tokens that do not match cause at most one read in this time, because forgers can send any number of them.
+/// The minimum interval between two reads that were caused by a wrong signature or token, because anyone can send any number of
+/// these.
 const MISMATCH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long an answer waits for a refresh, and the interval until another refresh if this one is abandoned. The index is the
-/// number of refreshes that were abandoned in a row.
+/// The limits of a refresh by a request.
+struct RefreshBackoff {
+    /// How long the request's answer waits for the refresh after the work is done.
+    answer_wait: Duration,
+    /// The interval until the next refresh if this one is abandoned, because it did not end within `answer_wait`.
+    next_interval: Duration,
+}
+
+/// The limits of the next refresh. The index is the number of refreshes in a row that were abandoned.
 ///
-/// A refresh usually takes longer than storing, so it succeeds only if an answer waits for it. In an outage few answers may wait.
-const REFRESH_BACKOFF: [(Duration, Duration); 4] = [
-    (Duration::ZERO, Duration::ZERO),
-    (Duration::from_millis(250), FAILURE_INTERVAL),
-    (Duration::from_millis(500), FAILURE_INTERVAL),
-    (Duration::from_secs(1), MAX_AGE),
+/// A refresh usually takes longer than storing, so after the first abandoned refresh the answer has to wait for it. In an outage
+/// of Secrets Manager, the growing intervals limit the number of answers that wait.
+const REFRESH_BACKOFF: [RefreshBackoff; 4] = [
+    RefreshBackoff { answer_wait: Duration::ZERO, next_interval: Duration::ZERO },
+    RefreshBackoff { answer_wait: Duration::from_millis(250), next_interval: FAILURE_INTERVAL },
+    RefreshBackoff { answer_wait: Duration::from_millis(500), next_interval: FAILURE_INTERVAL },
+    RefreshBackoff { answer_wait: Duration::from_secs(1), next_interval: MAX_AGE },
 ];
 
 /// Caches the app credentials, and reads them again when they are old or do not match.
+///
+/// If the environment serves one request at a time, each request reads old credentials again, see [`Self::refresh_alongside`]. Otherwise a
+/// task of its own does it, see [`Self::keep_fresh`].
 #[derive(Debug)]
 pub struct SecretCache {
     client: Client,
     secret_id: String,
     current: RwLock<Current>,
-    /// Locked while the secret is read, so that one read serves all waiting requests. The value is the time of the last
-    /// read that a mismatch caused.
-    reading: Mutex<Option<Instant>>,
+    /// Locked while the secret is read, so that one read serves all waiting requests.
+    read_lock: Mutex<ReadState>,
     /// Whether the last read failed because AWS no longer accepts the credentials of the execution environment.
     has_expired_credentials: AtomicBool,
-    /// The counts of [`Self::keep_fresh`]. `None` if requests refresh the secret.
-    background: Option<Metrics>,
+    /// The metrics of [`Self::keep_fresh`]. `None` if requests refresh the secret.
+    background_metrics: Option<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct ReadState {
+    /// The time of the last read that was caused by a wrong signature or token.
+    last_mismatch_read: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Current {
     credentials: Arc<AppCredentials>,
+    /// The time from which on the credentials are old.
     refresh_at: Instant,
-    /// Refreshes in a row that did not end in time.
+    /// The number of refreshes in a row that were abandoned.
     abandoned_refreshes: usize,
 }
 
@@ -75,13 +93,13 @@ impl Current {
         Instant::now() >= self.refresh_at
     }
 
-    /// The entry of [`REFRESH_BACKOFF`] for the next refresh: the wait of an answer, and the interval.
-    fn backoff(&self) -> (Duration, Duration) {
-        REFRESH_BACKOFF[self.abandoned_refreshes.min(REFRESH_BACKOFF.len() - 1)]
+    /// The limits of the next refresh.
+    fn backoff(&self) -> &'static RefreshBackoff {
+        &REFRESH_BACKOFF[self.abandoned_refreshes.min(REFRESH_BACKOFF.len() - 1)]
     }
 }
 
-/// The reason why there are no app credentials. It quotes nothing of the secret.
+/// Why the app credentials could not be read. The text contains no part of the secret.
 #[derive(Debug, Error)]
 pub enum SecretsError {
     /// Secrets Manager did not return a value.
@@ -96,36 +114,40 @@ pub enum SecretsError {
 }
 
 impl SecretCache {
-    /// Reads the secret for the first time. An error ends the start, because nothing can be verified without the secret.
+    /// Reads the secret for the first time.
+    ///
+    /// # Errors
+    ///
+    /// If the secret cannot be read or used. The function then cannot verify any request.
     pub async fn read(client: Client, secret_id: String) -> Result<Self, SecretsError> {
         let credentials = Arc::new(fetch(&client, &secret_id).await?);
-        warn_of_unusual(&credentials);
+        warn_of_unusual_app_secrets(&credentials);
         let current =
             RwLock::new(Current { credentials, refresh_at: Instant::now() + MAX_AGE, abandoned_refreshes: 0 });
         Ok(Self {
             client,
             secret_id,
             current,
-            reading: Mutex::new(None),
+            read_lock: Mutex::default(),
             has_expired_credentials: AtomicBool::new(false),
-            background: None,
+            background_metrics: None,
         })
     }
 
-    /// Leaves the refresh of an old secret to [`Self::keep_fresh`] if this many requests run at the same time.
+    /// Sets the number of requests that the environment serves at a time. If it is more than one, [`Self::keep_fresh`]
+    /// refreshes the secret instead of the requests.
     ///
-    /// A request that reads the secret alongside its work abandons the read when it is answered, although other requests
-    /// need it too.
+    /// A request would abandon its refresh when it is answered, although other requests need the result too.
     #[must_use]
     pub fn shared_by(self, requests: usize) -> Self {
-        Self { background: (requests > 1).then(Metrics::default), ..self }
+        Self { background_metrics: (requests > 1).then(Metrics::default), ..self }
     }
 
-    /// Reads the secret whenever it is old. Lambda does not freeze an execution environment that serves several requests.
+    /// Reads the secret again whenever it is old. Never returns. Does nothing if requests refresh the secret.
     ///
-    /// Never returns. If requests refresh the secret, it does nothing.
+    /// A task can do this because Lambda does not freeze an execution environment that serves several requests at a time.
     pub async fn keep_fresh(&self) -> Infallible {
-        let Some(metrics) = &self.background else { return std::future::pending().await };
+        let Some(metrics) = &self.background_metrics else { return std::future::pending().await };
         loop {
             let refresh_at = self.current().refresh_at;
             sleep_until(refresh_at).await;
@@ -133,10 +155,10 @@ impl SecretCache {
         }
     }
 
-    /// Adds the counts of reads that no request caused to those of a request, because only requests log metrics.
+    /// Moves the counts of [`Self::keep_fresh`] to the metrics of a request, because only requests log metrics.
     pub fn take_background_counts(&self, metrics: &Metrics) {
-        if let Some(background) = &self.background {
-            metrics.take_counts(background);
+        if let Some(background_metrics) = &self.background_metrics {
+            metrics.take_counts(background_metrics);
         }
     }
 
@@ -158,32 +180,36 @@ impl SecretCache {
         credentials.group_key(&self.secret_id)
     }
 
-    /// Reads the secret again if it is old. If this takes longer than until `limit`, the old value stays in use.
-    pub async fn refresh_within(&self, limit: Instant, metrics: &Metrics) {
-        if self.background.is_some() {
+    /// Reads the secret again if it is old. If there is no result at the deadline, the old credentials stay in use.
+    ///
+    /// Does nothing if [`Self::keep_fresh`] refreshes the secret.
+    pub async fn refresh_by(&self, deadline: Instant, metrics: &Metrics) {
+        if self.background_metrics.is_some() {
             return;
         }
-        if timeout_at(limit, self.refresh(metrics)).await.is_err() {
+        if timeout_at(deadline, self.refresh(metrics)).await.is_err() {
             report_timeout(metrics);
         }
     }
 
-    /// Does some work, and concurrently reads the secret again if it is old.
+    /// Does the work of a request, and concurrently reads the secret again if it is old.
     ///
-    /// Lambda freezes the execution environment after the answer, so a refresh that takes longer than the work is abandoned
-    /// and the next request starts another one. After abandoned refreshes an answer waits a little; see
-    /// `REFRESH_BACKOFF`.
+    /// Lambda freezes the execution environment after the answer. A refresh that takes longer than the work is therefore
+    /// abandoned, and a later request starts another one. After an abandoned refresh, an answer waits for the refresh, at most
+    /// until the deadline. `REFRESH_BACKOFF` has the limits.
+    ///
+    /// Does only the work if [`Self::keep_fresh`] refreshes the secret.
     pub async fn refresh_alongside<T>(&self, work: impl Future<Output = T>, deadline: Instant, metrics: &Metrics) -> T {
-        if self.background.is_some() {
+        if self.background_metrics.is_some() {
             return work.await;
         }
-        let wait = self.refresh_wait();
-        let limit = deadline.min(Instant::now() + wait);
+        let wait = self.answer_wait();
+        let refresh_deadline = deadline.min(Instant::now() + wait);
         let (mut work, mut refresh) = (pin!(work), pin!(self.refresh(metrics)));
         select! {
             biased;
             result = &mut work => {
-                if timeout_at(limit, refresh).await.is_err() && !wait.is_zero() {
+                if timeout_at(refresh_deadline, refresh).await.is_err() && !wait.is_zero() {
                     report_timeout(metrics);
                 }
                 result
@@ -192,50 +218,51 @@ impl SecretCache {
         }
     }
 
-    /// How long an answer may wait for a refresh.
-    fn refresh_wait(&self) -> Duration {
+    /// How long the answer of this request may wait for a refresh.
+    fn answer_wait(&self) -> Duration {
         let current = self.current();
-        if current.is_old() { current.backoff().0 } else { Duration::ZERO }
+        if current.is_old() { current.backoff().answer_wait } else { Duration::ZERO }
     }
 
-    /// Reads the secret again if it is old. If that fails, the old value stays in use.
+    /// Reads the secret again if it is old. If that fails, the old credentials stay in use.
     async fn refresh(&self, metrics: &Metrics) {
         if !self.current().is_old() {
             return;
         }
-        let _reading = self.reading.lock().await;
+        let _guard = self.read_lock.lock().await;
         if self.current().is_old() {
             {
-                // The refresh counts as abandoned until it has a result, because an abandoned future cannot count itself.
+                // The refresh counts as abandoned until it has a result, because code in an abandoned future does not run.
                 let mut current = self.current_mut();
-                current.refresh_at = Instant::now() + current.backoff().1;
+                current.refresh_at = Instant::now() + current.backoff().next_interval;
                 current.abandoned_refreshes += 1;
             }
             self.read_again(metrics).await;
         }
     }
 
-    /// Returns app credentials that are newer than `seen`, which did not match a signature or a token. `None` if there are none.
+    /// Returns newer app credentials than `mismatched`, which did not match a signature or a token. `None` if there are none.
     ///
-    /// Reads the secret again, at most once in `MISMATCH_INTERVAL` and until `limit`.
+    /// Reads the secret again, but not before `MISMATCH_INTERVAL` after the last such read. `None` if there is no result at the
+    /// deadline.
     pub async fn read_newer_than(
         &self,
-        seen: &Arc<AppCredentials>,
-        limit: Instant,
+        mismatched: &Arc<AppCredentials>,
+        deadline: Instant,
         metrics: &Metrics,
     ) -> Option<Arc<AppCredentials>> {
         let read = async {
-            let mut last_mismatch = self.reading.lock().await;
-            if last_mismatch.is_none_or(|last| last.elapsed() >= MISMATCH_INTERVAL) {
-                *last_mismatch = Some(Instant::now());
+            let mut state = self.read_lock.lock().await;
+            if state.last_mismatch_read.is_none_or(|last| last.elapsed() >= MISMATCH_INTERVAL) {
+                state.last_mismatch_read = Some(Instant::now());
                 self.read_again(metrics).await;
             }
         };
-        if timeout_at(limit, read).await.is_err() {
+        if timeout_at(deadline, read).await.is_err() {
             report_timeout(metrics);
             return None;
         }
-        Some(self.credentials()).filter(|credentials| !Arc::ptr_eq(credentials, seen))
+        Some(self.credentials()).filter(|credentials| !Arc::ptr_eq(credentials, mismatched))
     }
 
     fn current(&self) -> RwLockReadGuard<'_, Current> {
@@ -254,7 +281,7 @@ impl SecretCache {
         match fetched {
             Ok(credentials) => {
                 if credentials.app_secrets != current.credentials.app_secrets {
-                    warn_of_unusual(&credentials);
+                    warn_of_unusual_app_secrets(&credentials);
                 }
                 current.credentials = Arc::new(credentials);
                 current.refresh_at = Instant::now() + MAX_AGE;
@@ -269,7 +296,7 @@ impl SecretCache {
     }
 }
 
-fn warn_of_unusual(credentials: &AppCredentials) {
+fn warn_of_unusual_app_secrets(credentials: &AppCredentials) {
     if !credentials.has_usual_app_secrets() {
         tracing::warn!("app_secret in the secret is not 32 hexadecimal digits, the form that Meta uses");
     }
