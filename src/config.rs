@@ -1,44 +1,55 @@
-//! The settings, read from the environment and checked once, at start.
+//! The settings: environment variables that are read and checked once, at the start.
 
 use thiserror::Error;
 use whatsapp_webhook::routes::{Routes, RoutesError};
 
-/// What an operator sets.
+/// The settings of the function.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Name or ARN of the secret.
+    /// `SECRET_ID`: the name or ARN of the secret.
     pub secret_id: String,
-    /// Which queue each field goes to.
+    /// `QUEUE_URLS`: the queues of each route.
+    ///
+    /// In a deployment, the template sets it. To add a route, see "Adding a field" in `docs/tasks.md`.
     pub routes: Routes,
-    /// The bucket for bodies of messages over SQS's limit. Without it, a request with such a message is answered with 503.
+    /// `PAYLOAD_BUCKET`: the bucket for bodies of messages over SQS's limit. If it is `None`, the function answers a request with
+    /// such a message with 503.
     pub payload_bucket: Option<String>,
-    /// Common name of the client certificate that a caller has to show; without it, none is asked for.
+    /// `CLIENT_CERTIFICATE_CN`: the common name that the client certificate of a caller must have. `None` allows all callers.
     pub client_certificate_cn: Option<String>,
-    /// How many requests Lambda sends to the execution environment at a time.
+    /// `AWS_LAMBDA_MAX_CONCURRENCY`: the maximum number of requests that Lambda sends to the execution environment at a time.
     pub max_concurrency: usize,
 }
 
-/// A setting that cannot be worked with.
+/// An invalid setting. The text names the variable.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum ConfigError {
-    /// The variable must be there.
+    /// A required variable is missing.
     #[error("{0} is not set")]
     Missing(&'static str),
-    /// The variable must say something.
+    /// A variable is empty or blank.
     #[error("{0} is empty")]
     Empty(&'static str),
-    /// The routes make no sense.
+    /// The routes are invalid.
     #[error("QUEUE_URLS {0}")]
     Routes(#[from] RoutesError),
 }
 
 impl Config {
-    /// Reads the environment of the function. An error names the variable.
+    /// Reads the settings from the environment variables of the process.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConfigError`].
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_lookup(|name| std::env::var(name).ok())
     }
 
-    /// Reads the settings from wherever `lookup` finds them by name.
+    /// Reads the settings from `lookup`, which returns the value of a variable.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConfigError`].
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let optional = |name| match lookup(name) {
             Some(value) if value.trim().is_empty() => Err(ConfigError::Empty(name)),
@@ -55,7 +66,7 @@ impl Config {
     }
 }
 
-/// Reads the number as Lambda's runtime does: one, unless it is a positive number.
+/// Parses the number of requests. Returns 1 if the variable is unset or not a positive number, as Lambda's runtime does.
 fn max_concurrency(variable: Option<&str>) -> usize {
     let number = variable.and_then(|text| text.parse::<u32>().ok()).unwrap_or(1).max(1);
     usize::try_from(number).unwrap_or(usize::MAX)
@@ -68,11 +79,13 @@ mod tests {
     const QUEUES: &str = r#"{"*":"https://sqs.eu-west-1.amazonaws.com/123456789012/unrouted"}"#;
 
     fn read(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        Config::from_lookup(|name| variables.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).to_owned()))
+        Config::from_lookup(|name| {
+            variables.iter().find(|(found, _)| *found == name).map(|(_, value)| (*value).to_owned())
+        })
     }
 
     #[test]
-    fn the_settings_are_read_by_name() {
+    fn settings_are_read_by_name() {
         let config = read(&[("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES), ("PAYLOAD_BUCKET", "b")]).unwrap();
         assert_eq!((config.secret_id.as_str(), config.payload_bucket.as_deref()), ("s", Some("b")));
         assert_eq!(config.routes, Routes::parse(QUEUES).unwrap());
@@ -82,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_concurrency_is_one() {
+    fn invalid_concurrency_counts_as_one() {
         for (text, expected) in [("8", 8), ("1", 1), ("0", 1), ("", 1), ("-2", 1), ("many", 1)] {
             let variables = [("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES), ("AWS_LAMBDA_MAX_CONCURRENCY", text)];
             assert_eq!(read(&variables).unwrap().max_concurrency, expected, "{text}");
@@ -91,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_its_variable() {
+    fn error_names_its_variable() {
         for (variables, expected) in [
             (&[("QUEUE_URLS", QUEUES)][..], "SECRET_ID is not set"),
             (&[("QUEUE_URLS", QUEUES), ("SECRET_ID", " ")], "SECRET_ID is empty"),

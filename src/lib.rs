@@ -1,20 +1,20 @@
-//! Receives the WhatsApp Business webhooks of a Meta app and puts every change on the SQS queue of its field.
+//! Receives the WhatsApp Business webhooks of a Meta app and stores every change on the SQS queues of its route.
 //!
-//! The life of a request, in order:
+//! The steps of a request:
 //!
-//! 1. [`event`] reduces the Lambda event to the members that are needed. [`handler`] answers it, and decides about the HTTP
-//!    status. [`client_certificate`] checks the caller's certificate if one is required.
-//! 2. [`challenge`] answers Meta's verification request; [`signature`] verifies that Meta sent a notification. Both use the
-//!    credentials that [`secrets`] caches.
+//! 1. [`event`] reads the needed members of the Lambda event. [`handler`] answers the request, and is the only module that
+//!    decides about HTTP statuses. [`client_certificate`] reads the name in the caller's certificate if one is required.
+//! 2. [`challenge`] answers Meta's verification request, and [`signature`] verifies that Meta sent a notification. Both use
+//!    the credentials that [`secrets`] caches.
 //! 3. [`notification`] splits the body into fragments: one for each change, and one for each entry or body without a
 //!    change.
-//! 4. [`routes`] selects the queue of a fragment. [`message`] gives it the form that consumers rely on, with the [`trace`]
-//!    header of the request.
-//! 5. [`queue`] stores the messages. [`payload`] stores bodies in S3 that are too large for SQS.
+//! 4. [`routes`] selects the queues of a fragment. [`message`] builds its messages. [`trace`] gives them the tracing header of
+//!    the request.
+//! 5. [`queue`] sends the messages. [`payload`] stores bodies in S3 that are too large for SQS.
 //!
-//! [`metrics`] are counted on the way, and [`telemetry`] writes them into the log line of the request. [`config`] reads the
-//! settings at the start, [`aws`] configures the clients of AWS, and [`drain`] ends the process. The crate
-//! [`whatsapp_webhook`] has the parts that need neither network nor clock.
+//! All steps count [`metrics`], and [`telemetry`] writes the metrics into the log line of the request. [`config`] reads the
+//! settings at the start, and [`aws`] configures the clients of AWS. [`drain`] waits until the process may end without loss.
+//! The crate [`whatsapp_webhook`] has the modules that need neither network nor clock.
 //!
 //! [`challenge`]: whatsapp_webhook::challenge
 //! [`signature`]: whatsapp_webhook::signature

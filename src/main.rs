@@ -1,4 +1,4 @@
-//! The function on AWS Lambda: reads settings and secrets, then answers requests.
+//! The program of the Lambda function: reads settings and secrets, then answers requests.
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -33,14 +33,14 @@ async fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Returns the webhook and the number of requests that it serves at a time.
+/// Returns the function's state, and the number of requests that an execution environment serves at a time.
 async fn start(log: RequestLog) -> Result<(Ingress, usize), Error> {
     let config = Config::from_env()?;
     let max_concurrency = config.max_concurrency;
     let aws = aws::config().await;
-    let without_retries = aws::without_retries(&aws);
-    let payloads = Payloads::new(&without_retries, config.payload_bucket);
-    let queues = Queues::new(Sqs::new(&without_retries), config.routes, payloads).shared_by(max_concurrency);
+    let aws_without_retries = aws::without_retries_and_timeouts(&aws);
+    let payloads = Payloads::new(&aws_without_retries, config.payload_bucket);
+    let queues = Queues::new(Sqs::new(&aws_without_retries), config.routes, payloads).shared_by(max_concurrency);
     let secrets = SecretCache::read(SecretsManager::new(&aws), config.secret_id);
     let (secrets, ()) = try_join!(secrets, queues.warm_up().map(Ok))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
@@ -56,8 +56,8 @@ async fn serve(ingress: Arc<Ingress>, max_concurrency: usize) -> Result<(), Erro
         async move { ingress.handle(payload, &context).await }.boxed()
     });
     let (layer_ingress, layer_drain) = (Arc::clone(&ingress), Arc::clone(&drain));
-    // The layer's future ends when the Runtime API has the answer.
-    let restart = MapFutureLayer::new(move |invocation| {
+    // The layer wraps the handler and the POST of its answer to the Runtime API.
+    let drain_layer = MapFutureLayer::new(move |invocation| {
         let (ingress, drain) = (Arc::clone(&layer_ingress), Arc::clone(&layer_drain));
         async move {
             let request = drain.begin();
@@ -66,12 +66,13 @@ async fn serve(ingress: Arc<Ingress>, max_concurrency: usize) -> Result<(), Erro
             if ingress.must_restart() {
                 drain.stop_worker().await;
             }
-            // An error ends one worker of Lambda's runtime, which has logged it. The other workers would go on alone.
+            // An `Err` would end this worker only, so that the environment serves fewer requests at a time. Lambda's runtime
+            // has already logged the error.
             if max_concurrency > 1 { Ok(()) } else { result }
         }
     });
     select! {
-        result = Runtime::new(handler).layer(restart).run_concurrent() => result,
+        result = Runtime::new(handler).layer(drain_layer).run_concurrent() => result,
         () = drain.finished() => Err(Error::from("credentials expired")),
         never = ingress.keep_secrets_fresh() => match never {},
     }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::util::SubscriberInitExt;
 use whatsapp_ingress::{
-    aws::without_retries, handler::Ingress, payload::Payloads, queue::Queues, secrets::SecretCache,
+    aws::without_retries_and_timeouts, handler::Ingress, payload::Payloads, queue::Queues, secrets::SecretCache,
     telemetry::RequestLog,
 };
 use whatsapp_webhook::{routes::Routes, signature::sign};
@@ -55,7 +55,7 @@ impl Environment {
         let config = config(&aws);
         let secrets =
             SecretCache::read(aws_sdk_secretsmanager::Client::new(&config), "ingress".to_owned()).await.unwrap();
-        let without_sdk_retries = without_retries(&config);
+        let without_sdk_retries = without_retries_and_timeouts(&config);
         let routes = Routes::parse(&json!({ "*": queue.url() }).to_string()).unwrap();
         let payloads = Payloads::new(&without_sdk_retries, None);
         let queues = Queues::new(aws_sdk_sqs::Client::new(&without_sdk_retries), routes, payloads);

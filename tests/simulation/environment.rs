@@ -10,7 +10,7 @@ use lambda_http::Context;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout_at};
 use whatsapp_ingress::{
-    aws::{timeouts, without_retries},
+    aws::{timeouts, without_retries_and_timeouts},
     handler::Ingress,
     payload::Payloads,
     queue::Queues,
@@ -117,7 +117,7 @@ impl Environment {
             .http_client(http_client_fn(move |_, _| connector.clone()))
             .timeout_config(timeouts())
             .build();
-        let without_retries = without_retries(&config);
+        let without_retries = without_retries_and_timeouts(&config);
         let url = |name: &str| format!("https://sqs.eu-central-1.amazonaws.com/123456789012/{name}");
         // A route with several queues occurs several times.
         let members = self.plan.queues.iter().map(|queue| format!(r#""{}":"{}""#, queue.route, url(&queue.name)));
