@@ -1,21 +1,22 @@
-//! The common name in the distinguished name of a client certificate.
+//! Reads the common name in the distinguished name of a client certificate.
 //!
-//! Access depends on it, so a name that cannot be parsed counts as having no common name.
+//! Access depends on the common name. A distinguished name that cannot be parsed therefore counts as one without a common name.
 
-/// Whether a distinguished name has exactly one common name, and it is this one.
+/// Whether a distinguished name has this common name and no other.
 ///
-/// The name is in the string form of [RFC 4514](https://www.rfc-editor.org/rfc/rfc4514) or of OpenSSL, which puts spaces
-/// around `=` and `,` and may quote values: `O = "Meta Platforms, Inc.", CN = example`. Text inside the value of another
-/// attribute does not count.
+/// The distinguished name has the string form of [RFC 4514](https://www.rfc-editor.org/rfc/rfc4514) or of OpenSSL. OpenSSL puts
+/// spaces around `=` and `,` and may quote values: `O = "Meta Platforms, Inc.", CN = example`. `CN=` inside the value of
+/// another attribute does not count.
 #[must_use]
 pub fn has_common_name(distinguished_name: &str, common_name: &str) -> bool {
     let Some(attributes) = parse(distinguished_name.as_bytes()) else { return false };
-    let mut found = attributes.into_iter().filter(|(kind, _)| is_common_name(kind)).map(|(_, value)| value);
+    let mut found =
+        attributes.into_iter().filter(|(attribute_type, _)| is_common_name(attribute_type)).map(|(_, value)| value);
     found.next().is_some_and(|value| value == common_name.as_bytes()) && found.next().is_none()
 }
 
-fn is_common_name(kind: &[u8]) -> bool {
-    [&b"CN"[..], b"commonName", b"2.5.4.3", b"OID.2.5.4.3"].iter().any(|name| name.eq_ignore_ascii_case(kind))
+fn is_common_name(attribute_type: &[u8]) -> bool {
+    [&b"CN"[..], b"commonName", b"2.5.4.3", b"OID.2.5.4.3"].iter().any(|name| name.eq_ignore_ascii_case(attribute_type))
 }
 
 /// The attributes of a distinguished name, as type and value. `None` if it is malformed.
@@ -23,15 +24,15 @@ fn parse(mut rest: &[u8]) -> Option<Vec<(&[u8], Vec<u8>)>> {
     let mut attributes = Vec::new();
     loop {
         let equals = rest.iter().position(|byte| *byte == b'=')?;
-        let kind = skip_spaces(&rest[..equals]);
-        let kind = kind.strip_suffix(b" ").unwrap_or(kind);
-        let is_kind = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
-        if kind.is_empty() || !kind.iter().all(is_kind) {
+        let attribute_type = skip_spaces(&rest[..equals]);
+        let attribute_type = attribute_type.strip_suffix(b" ").unwrap_or(attribute_type);
+        let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+        if attribute_type.is_empty() || !attribute_type.iter().all(is_allowed) {
             return None;
         }
         let after = skip_spaces(&rest[equals + 1..]);
         let (value, after) = after.strip_prefix(b"\"").map_or_else(|| parse_plain(after), parse_quoted)?;
-        attributes.push((kind, value));
+        attributes.push((attribute_type, value));
         match after.split_first() {
             None => return Some(attributes),
             Some((b',' | b'+', after)) => rest = after,
@@ -40,13 +41,13 @@ fn parse(mut rest: &[u8]) -> Option<Vec<(&[u8], Vec<u8>)>> {
     }
 }
 
-/// Skips spaces, but no other white space: it is a part of the name.
+/// Skips spaces. Other white space is a part of the value.
 fn skip_spaces(text: &[u8]) -> &[u8] {
     let spaces = text.iter().take_while(|byte| **byte == b' ').count();
     &text[spaces..]
 }
 
-/// A value up to the next separator, without the spaces around it.
+/// Parses a value up to the next separator, without the spaces after it. Returns the value and the rest of the text.
 fn parse_plain(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let (mut value, mut trimmed_length) = (Vec::new(), 0);
     while let Some((byte, after)) = rest.split_first() {
@@ -59,7 +60,7 @@ fn parse_plain(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
                 rest = after;
                 continue;
             }
-            // These have to be escaped.
+            // RFC 4514 allows these characters only in an escaped form.
             b'"' | b';' | b'<' | b'>' | 0 => return None,
             b' ' => value.push(b' '),
             byte => {
@@ -73,7 +74,7 @@ fn parse_plain(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     Some((value, rest))
 }
 
-/// A value up to the closing quote.
+/// Parses a value up to the closing quote. Returns the value and the rest of the text.
 fn parse_quoted(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut value = Vec::new();
     loop {
@@ -91,7 +92,8 @@ fn parse_quoted(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
-/// What follows a backslash: two hexadecimal digits, or a character that stands for itself.
+/// Parses the text after a backslash: two hexadecimal digits, or a character that stands for itself. Returns the byte and the
+/// rest of the text.
 fn parse_escape(rest: &[u8]) -> Option<(u8, &[u8])> {
     if let Some(digits) = rest.first_chunk::<2>()
         && let Ok([byte]) = hex::decode(digits).as_deref()

@@ -1,8 +1,11 @@
 //! The Lambda event of an API Gateway HTTP API, payload format 2.0, reduced to the members that the function needs.
 //!
-//! `lambda_http` builds a URL and a request from host, path, query and all headers, and fails if one of them is unusual.
-//! A failed invocation would be a 500 to Meta, so this module reads few members, skips the rest without interpreting
-//! it, and never fails: an event of another kind becomes [`Event::Unsupported`].
+//! The types of `lambda_http` build a URL and a request from host, path, query and all headers, and fail if one of them is
+//! unusual. The failed invocation would be a 500 for Meta. This module therefore reads few members, skips the rest without
+//! interpreting it, and never fails. Any other event becomes [`Event::Unsupported`].
+//!
+//! Reading stops at invalid JSON. `lambda_runtime` does not check that all of the input was read, so that even an event of invalid
+//! JSON is `Unsupported`, not an error.
 //!
 //! Format: <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>
 
@@ -34,15 +37,15 @@ pub struct HttpRequest {
     pub query: String,
     /// The value of the signature header.
     pub signature: Option<String>,
-    /// The body with base64 decoded; `None` if it is not valid base64.
+    /// The body, decoded from base64 if the event marks it as such. `None` if the base64 is invalid.
     pub body: Option<Vec<u8>>,
-    /// API Gateway's request id.
+    /// API Gateway's id of the request.
     pub request_id: Option<String>,
     /// The distinguished name in the caller's client certificate.
     pub client_subject: Option<String>,
 }
 
-/// Prints no member, because the log must not contain what a caller sent.
+/// Prints no member, because the log must not contain data of a caller.
 impl fmt::Debug for HttpRequest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("HttpRequest").finish_non_exhaustive()
@@ -52,14 +55,14 @@ impl fmt::Debug for HttpRequest {
 impl<'de> Deserialize<'de> for Event {
     fn deserialize<D: Deserializer<'de>>(event: D) -> Result<Self, D::Error> {
         let mut members = Members::default();
-        // An error would be a failed invocation.
+        // Not returned, because an error would be a failed invocation.
         let result = ObjectReader { object: Object::Event, members: &mut members }.deserialize(event);
         let request = result.ok().and_then(|()| members.into_request());
         Ok(request.map_or(Self::Unsupported, Self::Request))
     }
 }
 
-/// What is read of an event.
+/// The members of an event that are needed.
 #[derive(Default)]
 struct Members {
     method: Option<String>,
@@ -135,8 +138,8 @@ impl<'de> Visitor<'de> for ObjectReader<'_> {
                     continue;
                 }
                 (parent, name) => {
-                    match members.text_at(parent, name) {
-                        Some(text) => *text = text_of(&object.next_value::<Box<RawValue>>()?),
+                    match members.text_of_member(parent, name) {
+                        Some(text) => *text = string_text(&object.next_value::<Box<RawValue>>()?),
                         None => drop(object.next_value::<IgnoredAny>()?),
                     }
                     continue;
@@ -178,8 +181,8 @@ impl<'de> Visitor<'de> for ObjectReader<'_> {
 }
 
 impl Members {
-    /// Where the text of a member belongs. `None` if the member is not needed.
-    fn text_at(&mut self, object: Object, name: &[u8]) -> Option<&mut Option<String>> {
+    /// The place for the text of a member. `None` if the member is not needed.
+    fn text_of_member(&mut self, object: Object, name: &[u8]) -> Option<&mut Option<String>> {
         match (object, name) {
             (Object::Event, b"rawQueryString") => Some(&mut self.query),
             (Object::RequestContext, b"requestId") => Some(&mut self.request_id),
@@ -217,8 +220,8 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// The text of a JSON string; lone surrogates become U+FFFD. `None` for any other type.
-fn text_of(json: &RawValue) -> Option<String> {
+/// The text of a JSON string, with U+FFFD in place of bytes that are not Unicode. `None` for any other type.
+fn string_text(json: &RawValue) -> Option<String> {
     let Bytes(bytes) = serde_json::from_str(json.get()).ok()?;
     Some(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_body_is_decoded_wherever_its_flag_is() {
+    fn base64_body_is_decoded_for_any_member_order() {
         let body = |members: &str| read(format!("{{{members},{CONTEXT}}}").as_bytes()).unwrap().body;
         assert_eq!(body(r#""isBase64Encoded":true,"body":"\/\/4=""#), Some(b"\xff\xfe".to_vec()));
         assert_eq!(body(r#""body":"//4=","isBase64Encoded":true"#), Some(b"\xff\xfe".to_vec()));
@@ -262,8 +265,9 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_unicode_are_skipped_or_kept() {
-        for odd in [&b"\xff"[..], b"\\ud800"] {
-            let event = [b"{\"a", odd, b"\":\"", odd, b"\",\"headers\":{\"", odd, b"\":\"\"},\"body\":\"x\","];
+        for invalid in [&b"\xff"[..], b"\\ud800"] {
+            let event =
+                [b"{\"a", invalid, b"\":\"", invalid, b"\",\"headers\":{\"", invalid, b"\":\"\"},\"body\":\"x\","];
             let event = [&event.concat(), CONTEXT.as_bytes(), b"}"].concat();
             assert_eq!(read(&event).unwrap().body.unwrap(), b"x");
         }
@@ -272,14 +276,14 @@ mod tests {
     }
 
     #[test]
-    fn first_signature_with_a_string_counts() {
+    fn first_signature_header_with_a_string_counts() {
         let headers = r#"{"X-HUB-signature-256":null,"x-hub-signature-256":"a","x-Hub-Signature-256":"b"}"#;
         let request = read(format!(r#"{{"headers":{headers},{CONTEXT}}}"#).as_bytes()).unwrap();
         assert_eq!(request.signature.as_deref(), Some("a"));
     }
 
     #[test]
-    fn debug_output_shows_nothing_of_a_request() {
+    fn debug_output_has_no_data_of_a_request() {
         let request = HttpRequest { query: "hush".to_owned(), ..HttpRequest::default() };
         assert!(!format!("{:?}", Event::Request(request)).contains("hush"));
     }

@@ -1,4 +1,4 @@
-//! The claim check: a body that is too large for SQS is stored in S3, and its message points there.
+//! The claim check: a body that is too large for SQS is stored in S3, and its message has a pointer to the object.
 
 use aws_config::SdkConfig;
 use aws_sdk_sqs::{
@@ -25,10 +25,10 @@ pub struct Payloads {
 /// Why a body was not stored.
 #[derive(Debug, Error)]
 pub enum PayloadError {
-    /// No bucket is configured.
+    /// `PAYLOAD_BUCKET` is not set.
     #[error("body over the SQS limit, and PAYLOAD_BUCKET is not set")]
     NoBucket,
-    /// S3 rejects the request, or the configuration allows no request.
+    /// S3 rejects the request, or the SDK cannot build it.
     #[error("S3: {0}")]
     Rejected(String),
     /// The same request may succeed later.
@@ -40,22 +40,25 @@ pub enum PayloadError {
 }
 
 impl Payloads {
-    /// Keeps the bucket and the configuration. [`Self::put`] sends one request without a time limit: the caller repeats and
-    /// limits it.
+    /// Takes the configuration and the name of the bucket. S3 is not called.
     #[must_use]
     pub fn new(aws: &SdkConfig, bucket: Option<String>) -> Self {
         Self { bucket, aws: aws.clone() }
     }
 
-    /// The bucket's name.
+    /// The name of the bucket.
+    ///
+    /// # Errors
+    ///
+    /// [`PayloadError::NoBucket`] if no bucket is configured.
     pub fn bucket(&self) -> Result<&str, PayloadError> {
         self.bucket.as_deref().ok_or(PayloadError::NoBucket)
     }
 
-    /// A key that no other object has, under the route's own prefix.
+    /// A key that no other object has, with the route as its prefix.
     ///
     /// A consumer's library deletes the object together with its message. Two messages must therefore never share an
-    /// object, not even two copies of the same message.
+    /// object, not even two copies of one message.
     #[must_use]
     pub fn key(route: Option<&str>, event_id: &str) -> String {
         let now = DateTime::from(std::time::SystemTime::now()).fmt(DateTimeFormat::DateTime).unwrap_or_default();
@@ -63,7 +66,13 @@ impl Payloads {
         format!("{}/{date}/{event_id}-{:016x}", route.unwrap_or(UNROUTED), fastrand::u64(..))
     }
 
-    /// Stores a body. If this returns `Ok`, the body is durable. `owner` is the account that the bucket must belong to.
+    /// Stores a body with one request, without a timeout and without retries. If this returns `Ok`, the body is durable.
+    ///
+    /// `owner` is the id of the AWS account that the bucket must belong to. `None` accepts any account.
+    ///
+    /// # Errors
+    ///
+    /// See [`PayloadError`].
     pub async fn put(&self, key: &str, body: Bytes, owner: Option<&str>) -> Result<(), PayloadError> {
         let put = PutObject { bucket: self.bucket()?, key, content_type: "application/json", body, owner };
         let Err(error) = put.send(&self.aws).await else { return Ok(()) };
