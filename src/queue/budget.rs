@@ -1,17 +1,19 @@
-//! Limits the batches and bytes that all requests of an execution environment have under way.
+//! Limits the batches and bytes that all requests of an execution environment together have under way.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Mutex as FairMutex, Notify};
 
-/// With this factor, a single share gets three quarters of the budget. With a higher one, a share whose queue hangs would
-/// leave less for the others.
+/// A share may take a further batch while it holds less than this many times the free part of the budget.
+///
+/// A single share therefore gets three quarters of the budget. With a higher factor, a share whose queue does not respond would
+/// leave less for the other shares.
 const MAX_SHARE_OF_FREE: usize = 3;
 
 /// The limits of an execution environment.
 ///
-/// A share may take a further batch only while it holds less than [`MAX_SHARE_OF_FREE`] times what is free. Shares that need
-/// many batches therefore get equal parts, and a part of the budget remains free for the next share.
+/// Shares that need many batches get equal parts, and a part of the budget remains free for the next share, see
+/// [`MAX_SHARE_OF_FREE`].
 #[derive(Debug)]
 pub(super) struct Budget {
     max: Usage,
@@ -24,11 +26,11 @@ pub(super) struct Budget {
 pub(super) struct Share {
     budget: Arc<Budget>,
     used: Mutex<Usage>,
-    /// Serves the waiting workers of the share first come, first served.
-    turn: FairMutex<()>,
+    /// Locked by the worker that waits for a permit. The other workers get the lock in the order of their calls.
+    waiting: FairMutex<()>,
 }
 
-/// The permission for one batch. Dropping it releases the batch and its bytes.
+/// Allows one batch to be under way. Dropping it releases the batch and its bytes.
 #[derive(Debug)]
 pub(super) struct Permit {
     share: Arc<Share>,
@@ -46,19 +48,21 @@ impl Budget {
         Self { max: Usage { batches, bytes }, used: Mutex::default(), released: Notify::new() }
     }
 
-    /// Returns a share that holds nothing yet.
+    /// Returns a share without a batch.
     pub(super) fn share(self: &Arc<Self>) -> Arc<Share> {
-        Arc::new(Share { budget: Arc::clone(self), used: Mutex::default(), turn: FairMutex::default() })
+        Arc::new(Share { budget: Arc::clone(self), used: Mutex::default(), waiting: FairMutex::default() })
     }
 }
 
 impl Share {
-    /// Waits for the permission for a further batch. The first one of a share never waits, so no queue and no request
-    /// depends on the calls of another.
+    /// Waits until the budget allows a further batch.
+    ///
+    /// If the share has no batch under way, it does not wait and may exceed the budget. No queue and no request therefore depends on the
+    /// calls of another one.
     pub(super) async fn acquire(self: &Arc<Self>) -> Permit {
-        let _turn = self.turn.lock().await;
+        let _guard = self.waiting.lock().await;
         loop {
-            // Receives all releases from here on.
+            // Created before the attempt, so that it receives a release during the attempt.
             let released = self.budget.released.notified();
             if let Some(permit) = self.try_acquire() {
                 return permit;
@@ -67,7 +71,7 @@ impl Share {
         }
     }
 
-    /// The batches of the share that are under way.
+    /// The number of batches of the share that are under way.
     pub(super) fn batches(&self) -> usize {
         lock(&self.used).batches
     }
@@ -76,10 +80,10 @@ impl Share {
         let (mut all, mut own) = (lock(&self.budget.used), lock(&self.used));
         let max = self.budget.max;
         let is_first = own.batches == 0;
-        let may_hold = |max: usize, all: usize| max.saturating_sub(all).saturating_mul(MAX_SHARE_OF_FREE);
-        let has_batch = own.batches < may_hold(max.batches, all.batches);
-        let has_bytes = own.bytes < may_hold(max.bytes, all.bytes);
-        (is_first || (has_batch && has_bytes)).then(|| {
+        let max_of_share = |max: usize, used: usize| max.saturating_sub(used).saturating_mul(MAX_SHARE_OF_FREE);
+        let allows_batch = own.batches < max_of_share(max.batches, all.batches);
+        let allows_bytes = own.bytes < max_of_share(max.bytes, all.bytes);
+        (is_first || (allows_batch && allows_bytes)).then(|| {
             all.batches += 1;
             own.batches += 1;
             Permit { share: Arc::clone(self), bytes: 0 }
@@ -88,7 +92,7 @@ impl Share {
 }
 
 impl Permit {
-    /// Adds the size of the batch, once it is known.
+    /// Adds the size of the batch in bytes. It is not known yet when the share acquires the permit.
     pub(super) fn add_bytes(&mut self, bytes: usize) {
         self.bytes += bytes;
         lock(&self.share.budget.used).bytes += bytes;
@@ -117,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes as many permits as there are, of this size each.
+    /// Acquires permits of this size until the share would have to wait.
     fn fill(share: &Arc<Share>, bytes: usize) -> Vec<Permit> {
         let permit = || share.acquire().now_or_never();
         std::iter::from_fn(permit)
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn each_share_leaves_batches_for_the_next() {
+    fn each_share_leaves_batches_for_the_next_one() {
         let budget = Arc::new(Budget::new(32, usize::MAX));
         let shares: Vec<_> = (0..8).map(|_| budget.share()).collect();
         let held: Vec<_> = shares.iter().map(|share| fill(share, 0)).collect();

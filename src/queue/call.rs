@@ -1,4 +1,4 @@
-//! One call of `SendMessageBatch`, and the meaning of its response.
+//! Makes one call of `SendMessageBatch`, and interprets its response.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,7 @@ use whatsapp_webhook::{
 /// The result for each entry of a batch, in order, or the error of the whole call.
 pub(super) type BatchResult = Result<Vec<Result<(), SendError>>, SendError>;
 
-/// A batch of messages in the form of a request body, so that a second call costs no second serialization.
+/// A serialized batch of messages, so that a second call needs no second serialization.
 #[derive(Clone)]
 pub(super) struct Batch {
     body: Bytes,
@@ -32,7 +32,7 @@ impl Batch {
     /// Serializes messages for one queue. The id of an entry is its index.
     pub(super) fn new(queue_url: &str, messages: &[Message]) -> Self {
         let entries: Vec<_> = messages.iter().enumerate().map(|(index, message)| Entry::new(index, message)).collect();
-        // JSON inside JSON is about a quarter longer because of its escapes, and the rest of an entry takes a kilobyte.
+        // The escapes of JSON inside JSON make it about a quarter longer. The rest of an entry has about a kilobyte.
         let capacity = messages.iter().map(|message| message.body.len() * 5 / 4 + 1024).sum();
         let mut body = Vec::with_capacity(capacity);
         serde_json::to_writer(&mut body, &Request { queue_url, entries }).expect("strings and maps serialize");
@@ -45,7 +45,7 @@ impl Batch {
     }
 }
 
-/// Sends a batch.
+/// Sends a batch, without retries.
 pub(super) async fn send_batch(client: &Client, batch: Batch) -> BatchResult {
     let entries = batch.entries;
     match call(client, batch.body).await {
@@ -65,18 +65,18 @@ pub(super) async fn send_batch(client: &Client, batch: Batch) -> BatchResult {
 
 /// Sends an empty batch, which SQS rejects without storing anything.
 ///
-/// It tests the connection, the queue and the permission to send, but not the queue's key.
+/// `Ok` shows that the queue responds and that the caller may send to it. The probe does not use the queue's key.
 pub(super) async fn probe(client: &Client, queue_url: &str) -> Result<(), SendError> {
     let Err(error) = call(client, Batch::new(queue_url, &[]).body).await else { return Ok(()) };
-    // With or without the namespace of SQS's older protocol.
+    // In SQS's older protocol, a namespace precedes the code.
     let is_rejected_as_empty = error_code(&error).is_some_and(|(_, code)| code.ends_with("EmptyBatchRequest"));
     if is_rejected_as_empty { Ok(()) } else { Err(call_error(&error)) }
 }
 
 /// Makes a call with this request body.
 ///
-/// The SDK serializes byte by byte and copies each text, which took a tenth of the processor time of a notification with
-/// 1000 changes. The function therefore serializes the body itself and replaces the SDK's before it is signed.
+/// The function serializes the body itself, and replaces the body of the SDK's request before the SDK signs it. The SDK
+/// serializes byte by byte and copies each text, which took a tenth of the processor time of a notification with 1000 changes.
 async fn call(client: &Client, body: Bytes) -> Result<SendMessageBatchOutput, SdkError<SendMessageBatchError>> {
     let call = client.send_message_batch().customize().mutate_request(move |request| {
         request.headers_mut().insert("content-length", body.len().to_string());
@@ -163,7 +163,7 @@ fn call_error(error: &SdkError<SendMessageBatchError>) -> SendError {
     let is_sender_fault = (400..500).contains(&status) && status != 429;
     match classify(code, is_sender_fault) {
         ErrorClass::Transient => SendError::Transient(reason),
-        // The excepted statuses concern the queue or the caller, not the messages.
+        // An error with status 401, 403 or 404 concerns the queue or the caller, not the messages.
         ErrorClass::Rejected if !matches!(status, 401 | 403 | 404) => SendError::BatchRejected(reason),
         ErrorClass::QueueUnavailable | ErrorClass::Rejected => SendError::QueueUnavailable(reason),
     }

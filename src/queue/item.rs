@@ -1,4 +1,4 @@
-//! A fragment of a notification on its way to a queue.
+//! A fragment of a notification that is sent to one queue.
 
 use std::sync::OnceLock;
 
@@ -8,29 +8,29 @@ use whatsapp_webhook::{
     routes::Queue,
 };
 
-/// A fragment on its way to one of its queues.
+/// A fragment that is sent to one queue, which is a queue of its route or the catch-all queue.
 pub(super) struct Item<'p> {
     pub(super) fragment: &'p Fragment<'p>,
-    /// Shared by the items of a fragment. Computed on first use, while calls for other items are under way.
+    /// Shared by all items of the fragment. Computed on first use, while calls for other items are under way.
     event_id: &'p OnceLock<String>,
-    /// The route of the fragment, even after it was diverted. `None`: no route matches.
+    /// The route of the fragment, also after a diversion. `None` if no route matches.
     pub(super) route: Option<&'p str>,
     unrouted_reason: Option<UnroutedReason<'p>>,
-    /// The message, if it has been built already.
+    /// `None` until the message is needed.
     message: Option<Message>,
-    /// Sent in a batch of its own, because SQS rejected a batch without naming an entry.
+    /// Whether the item is sent in a batch of its own, because SQS rejected a batch without naming an entry.
     pub(super) is_isolated: bool,
     encoding: Encoding,
 }
 
-/// How the body of a message is sent. Each form is the fallback for the one before.
+/// The form of a message. Each one is the fallback for the previous one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
-    /// As the contract describes it.
+    /// The usual form of the contract.
     Contract,
-    /// Base64 with few attributes, which leaves SQS nothing to reject but the size.
+    /// The raw form of the contract, in which SQS can reject only the size.
     RawBase64,
-    /// The same in S3, because a queue can have a lower size limit than SQS.
+    /// The raw form with its body in S3, because the size limit of a queue can be lower than that of SQS.
     RawBase64InS3,
 }
 
@@ -47,8 +47,8 @@ impl<'p> Item<'p> {
         }
     }
 
-    /// The same fragment for the catch-all queue, because a queue of its route did not store it.
-    pub(super) fn diverted(&self, queue: &'p Queue) -> Self {
+    /// Returns a new item for the catch-all queue with the same fragment, because `queue` did not store it.
+    pub(super) fn copy_for_catch_all(&self, queue: &'p Queue) -> Self {
         let unrouted_reason = Some(UnroutedReason::QueueUnavailable { queue: &queue.name });
         Self { unrouted_reason, ..Self::new(self.fragment, self.event_id, self.route) }
     }
@@ -65,7 +65,7 @@ impl<'p> Item<'p> {
         self.event_id.get_or_init(|| event_id(self.fragment))
     }
 
-    /// The message group on a FIFO queue.
+    /// The message group id on a FIFO queue.
     pub(super) fn group_id(&self, request: RequestContext<'_>) -> String {
         if self.encoding == Encoding::Contract {
             group_id(self.fragment, request, true)
@@ -74,7 +74,7 @@ impl<'p> Item<'p> {
         }
     }
 
-    /// Whether the body goes to S3 and the message points there.
+    /// Whether the body is stored in S3 and the message has a pointer to it. `size` is the size of the message in bytes.
     pub(super) fn is_claim_check(&self, size: usize) -> bool {
         self.encoding == Encoding::RawBase64InS3 || size > MAX_MESSAGE_BYTES
     }
@@ -87,7 +87,7 @@ impl<'p> Item<'p> {
         self.message.as_ref().expect("built above")
     }
 
-    /// The message; the item builds it anew if it is needed again.
+    /// The message. If it is needed again, the item builds it again.
     pub(super) fn take_message(&mut self, request: RequestContext<'_>, fifo: bool) -> Message {
         self.message.take().unwrap_or_else(|| self.build(request, fifo))
     }

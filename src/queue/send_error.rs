@@ -1,21 +1,21 @@
-//! Errors of SQS and S3, grouped by the sender's reaction.
+//! The errors of SQS and S3, with a variant for each reaction of the sender.
 
 use crate::payload::PayloadError;
 
-/// Why an item is not on the queue that it was sent to. The text is for the log and quotes nothing of a message.
+/// Why an item is not on the queue to which it was sent. The text is for the log and contains no part of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SendError {
     /// SQS rejects this message.
     EntryRejected(String),
     /// SQS rejects the batch without naming an entry.
     BatchRejected(String),
-    /// The queue cannot be used.
+    /// The queue can store no message.
     QueueUnavailable(String),
     /// AWS no longer accepts the credentials of this execution environment.
     ExpiredCredentials(String),
     /// The same call may succeed later: throttling, an error of SQS itself, or no answer.
     Transient(String),
-    /// The body belongs in S3, which did not store it.
+    /// S3 did not store the body of a claim check.
     PayloadNotStored(String),
 }
 
@@ -32,7 +32,7 @@ impl SendError {
         }
     }
 
-    /// Whether another queue would not help, because S3 fails.
+    /// Whether S3 is the cause, so that sending to another queue would fail too.
     pub(super) const fn is_payload_error(&self) -> bool {
         matches!(self, Self::PayloadNotStored(_))
     }
