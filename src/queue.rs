@@ -1,5 +1,5 @@
-//! Stores the fragments of a notification on the queues of their routes, or on the catch-all queue if a queue does not store
-//! them.
+//! Stores the fragments of a notification on the queues of their routes. If a queue does not store a fragment, stores it on the
+//! catch-all queue.
 
 use std::{
     collections::BTreeMap,
@@ -34,77 +34,73 @@ mod context;
 mod item;
 mod send_error;
 mod sender;
-use budget::{Budget, Share};
+use budget::Budget;
 pub use context::StoreContext;
 use item::{Encoding, Item};
 use send_error::SendError;
-use sender::{MAX_ENTRIES, QueueSender, Target, Unanswered, Unconfirmed, unstored};
+use sender::{MAX_ENTRIES, QueueLimits, QueueSender, Target, UnansweredBatch, Unconfirmed, failed_entries};
 
-/// Batches of an execution environment that are under way at a time, apart from second calls and diversions. Each is a
-/// connection.
+/// How many batches an execution environment has under way at a time. Each batch needs a connection.
 ///
-/// Meta's largest notification, 1000 changes, needs 100 batches.
+/// This is a target, not a strict limit. Each queue of a request may have one batch under way. Second calls and diversions do
+/// not count. A batch that waited too long for the budget is sent without it.
+///
+/// Meta's largest notification, with 1000 changes, needs 100 batches.
 const MAX_BATCHES_UNDER_WAY: usize = 32;
 
-/// Messages of this many bytes may be under way at a time. Memory limits the concurrency of large bodies.
+/// How many bytes of messages an execution environment has under way at a time, to limit its memory. A target like
+/// [`MAX_BATCHES_UNDER_WAY`].
 const MAX_BYTES_UNDER_WAY: usize = 12 << 20;
 
-/// How long the start of the function waits for a connection to SQS.
+/// How long the start of the function waits for the response to a probe.
 const WARM_UP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The queues of the routes.
+/// Stores fragments on the queues of their routes.
 #[derive(Debug)]
 pub struct Queues {
     client: Client,
     routes: Routes,
     payloads: Payloads,
-    /// Shared by the requests of an execution environment. `None` if it serves one at a time.
+    /// The limits of all requests together. `None` if the execution environment serves one request at a time.
     budget: Option<Arc<Budget>>,
 }
 
-/// The number of fragments of a request, of their messages, and of the messages that were diverted or not stored.
-///
-/// A fragment has a message for each queue of its route.
+/// The result of storing the fragments of a request. A fragment has a message for each queue of its route.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreReport {
-    /// Fragments of the request.
+    /// The number of fragments.
     pub fragments: usize,
-    /// Fragments without a route, whether they are stored or not.
+    /// The number of fragments without a route, including those that are not stored.
     pub unrouted: usize,
-    /// Messages for all queues.
+    /// The number of messages, including those that are not stored.
     pub messages: usize,
-    /// Messages on the catch-all queue because their own queue was unavailable or rejected them.
+    /// The number of messages that are stored on the catch-all queue because their own queue did not store them.
     pub diverted: usize,
-    /// Messages that are not stored.
+    /// The number of messages that are not stored.
     pub not_stored: usize,
-    /// Whether AWS rejected the credentials of messages that are not stored.
+    /// Whether at least one message is not stored because AWS no longer accepts the credentials.
     pub has_expired_credentials: bool,
 }
 
-/// The values of a request, and the number of batches that may be under way for one queue at a time.
-#[derive(Clone)]
-struct QueueContext<'r> {
-    store_context: StoreContext<'r>,
-    concurrency: usize,
-    share: Option<Arc<Share>>,
-}
-
 impl Queues {
-    /// Takes the routes and the clients. SQS is not called.
+    /// Takes the clients and the routes. AWS is not called.
     #[must_use]
     pub fn new(client: Client, routes: Routes, payloads: Payloads) -> Self {
         Self { client, routes, payloads, budget: None }
     }
 
-    /// Shares the limits of batches and bytes between this many concurrent requests.
+    /// Sets the number of requests that the environment serves at a time. If it is more than one, they share the limits of
+    /// batches and bytes.
     #[must_use]
     pub fn shared_by(self, requests: usize) -> Self {
         let budget = (requests > 1).then(|| Arc::new(Budget::new(MAX_BATCHES_UNDER_WAY, MAX_BYTES_UNDER_WAY)));
         Self { budget, ..self }
     }
 
-    /// Opens a connection to SQS before the first message needs one. On a function with little processor time, the first TLS
-    /// handshake takes longer than the rest of a request. If SQS does not respond, logs a warning and does not fail.
+    /// Opens a connection to SQS before the first message needs one, by a probe of the catch-all queue.
+    ///
+    /// On a function with little processor time, the first TLS handshake takes longer than the rest of a request. If the probe
+    /// fails, this logs a warning, and the function starts nevertheless.
     pub async fn warm_up(&self) {
         let queue = self.catch_all();
         let probe = timeout(WARM_UP_TIMEOUT, call::probe(&self.client, &queue.url));
@@ -120,11 +116,19 @@ impl Queues {
 
     /// Stores every fragment on all queues of its route until the deadline.
     ///
-    /// Items are diverted to the catch-all queue if their queue cannot be used, rejects them, fails or stays silent for half of
-    /// the time, or cannot take all of them in time. Other queues do not wait for it. A call is not abandoned while it may still
-    /// succeed. A message may be stored twice, with the same `event_id`: if a response was lost, or came later than the message
-    /// was diverted. Order is kept within a group of a FIFO queue, unless SQS rejects an entry and stores a later one of the same call.
-    pub async fn store(&self, fragments: &[Fragment<'_>], context: StoreContext<'_>) -> StoreReport {
+    /// Items are diverted to the catch-all queue in these cases:
+    ///
+    /// - Their queue is unavailable or rejects them.
+    /// - Their queue fails, or does not respond, for half of the time.
+    /// - Their queue is too slow to store all of them in time.
+    ///
+    /// The other queues do not wait for such a queue. No call is abandoned before the deadline while it may still succeed.
+    ///
+    /// A message may be stored more than once, with the same `event_id`: if the response to a call was lost, or came after a
+    /// second call or the diversion had started.
+    ///
+    /// A FIFO queue keeps the order within a group, unless SQS stores a later entry of a call but not an earlier one.
+    pub async fn store(&self, fragments: &[Fragment<'_>], store_context: StoreContext<'_>) -> StoreReport {
         let event_ids: Vec<_> = fragments.iter().map(|_| OnceLock::new()).collect();
         let mut by_queue: Vec<Vec<Item<'_>>> = self.routes.queues().iter().map(|_| Vec::new()).collect();
         let mut report = StoreReport { fragments: fragments.len(), ..StoreReport::default() };
@@ -138,75 +142,79 @@ impl Queues {
                 *by_reason.entry(UnroutedReason::of_fragment(fragment).name()).or_default() += 1;
             }
             report.messages += destination.queue_indices.len();
-            for queue in destination.queue_indices {
-                by_queue[*queue].push(Item::new(fragment, event_id, destination.route));
+            for index in destination.queue_indices {
+                by_queue[*index].push(Item::new(fragment, event_id, destination.route));
             }
         }
         for (metric, counts) in [(Metric::Changes, by_route), (Metric::Unrouted, by_reason)] {
             for (value, count) in counts {
-                context.metrics.count_value(metric, value, count);
+                store_context.metrics.count_value(metric, value, count);
             }
         }
         let needs: Vec<_> =
             by_queue.iter().zip(self.routes.queues()).map(|(items, queue)| needed_batches(items, queue)).collect();
         let concurrencies = divide_concurrency(&needs, max_batches_under_way(by_queue.iter().flatten()));
-        let contexts = concurrencies.into_iter().map(|concurrency| {
+        let limits = concurrencies.into_iter().map(|concurrency| {
             let share = self.budget.as_ref().map(Budget::share);
-            QueueContext { store_context: context, concurrency, share }
+            QueueLimits { concurrency, share, allows_second_call: true }
         });
-        let filled = by_queue.into_iter().zip(contexts).enumerate().filter(|(_, (items, _))| !items.is_empty());
-        let sent = join_all(filled.map(|(queue, (items, context))| self.store_to_queue(queue, items, context))).await;
-        sent.into_iter().fold(report, |sum, one| StoreReport {
-            diverted: sum.diverted + one.diverted,
-            not_stored: sum.not_stored + one.not_stored,
-            has_expired_credentials: sum.has_expired_credentials || one.has_expired_credentials,
+        let nonempty = by_queue.into_iter().zip(limits).enumerate().filter(|(_, (items, _))| !items.is_empty());
+        let reports =
+            join_all(nonempty.map(|(index, (items, limits))| self.store_to_queue(index, items, store_context, limits)))
+                .await;
+        reports.into_iter().fold(report, |sum, report| StoreReport {
+            diverted: sum.diverted + report.diverted,
+            not_stored: sum.not_stored + report.not_stored,
+            has_expired_credentials: sum.has_expired_credentials || report.has_expired_credentials,
             ..sum
         })
     }
 
     async fn store_to_queue<'p>(
         &'p self,
-        queue: usize,
+        index: usize,
         items: Vec<Item<'p>>,
-        context: QueueContext<'_>,
+        store_context: StoreContext<'_>,
+        limits: QueueLimits,
     ) -> StoreReport {
-        let is_catch_all = queue == self.routes.catch_all_index();
-        let queue = &self.routes.queues()[queue];
-        let diversion = if is_catch_all {
-            let not_stored = self.send_to_catch_all(items, &context, true).await;
+        let queue = &self.routes.queues()[index];
+        let diversion = if index == self.routes.catch_all_index() {
+            let not_stored = self.send_to_catch_all(items, store_context, &limits).await;
             Diversion { by_route: BTreeMap::new(), not_stored }
         } else {
             let (unconfirmed_sender, unconfirmed) = unbounded_channel();
-            let target = Target { can_divert: true, ..self.target(queue, &context) };
+            let target = Target { can_divert: true, ..self.target(queue, store_context, &limits) };
             // Diversions are not part of the budget, so that they never wait for the calls that they replace.
-            let unlimited = QueueContext { share: None, ..context.clone() };
+            let divert_limits = QueueLimits { share: None, ..limits.clone() };
             let sending = QueueSender::new(target, unconfirmed_sender).send(items);
-            join(sending, self.divert_unconfirmed(queue, unconfirmed, &unlimited)).await.1
+            join(sending, self.divert_unconfirmed(queue, unconfirmed, store_context, &divert_limits)).await.1
         };
         for (route, count) in &diversion.by_route {
-            context.store_context.metrics.count_value(Metric::Diverted, route, *count);
+            store_context.metrics.count_value(Metric::Diverted, route, *count);
         }
         log_errors("messages not stored", self.catch_all(), &diversion.not_stored);
         StoreReport::of(diversion.by_route.values().sum(), &diversion.not_stored)
     }
 
-    /// Diverts the items that their own queue did not store: batches without an answer at once, and failed items when the
-    /// sender has ended or half of the time is over.
+    /// Diverts the items that their own queue did not store.
+    ///
+    /// Batches without a response are diverted at once. Failed items are collected, so that they are diverted in few calls, until
+    /// the sender has ended or half of the time is over.
     async fn divert_unconfirmed<'s, 'p>(
         &'s self,
         queue: &'p Queue,
         mut unconfirmed: UnboundedReceiver<Unconfirmed<'s, 'p>>,
-        context: &QueueContext<'s>,
+        store_context: StoreContext<'s>,
+        limits: &'s QueueLimits,
     ) -> Diversion<'p> {
         let (mut diversions, mut sum, mut is_open) = (FuturesUnordered::new(), Diversion::default(), true);
         let (mut received, mut failed) = (Vec::new(), Vec::new());
-        // Failed items are collected, so that they are diverted in few calls.
-        let collect_until = context.store_context.half_time_deadline();
+        let collect_deadline = store_context.one_half_deadline();
         while is_open || !failed.is_empty() || !diversions.is_empty() {
-            if !failed.is_empty() && (!is_open || Instant::now() >= collect_until) {
-                let failed = std::mem::take(&mut failed);
-                log_errors("queue failed, diverting its messages to the catch-all queue", queue, &failed);
-                diversions.push(async move { self.divert(queue, &failed, context, true).await }.boxed());
+            if !failed.is_empty() && (!is_open || Instant::now() >= collect_deadline) {
+                log_diversion(queue, &failed);
+                let copies = copies_for_catch_all(queue, &std::mem::take(&mut failed));
+                diversions.push(self.divert(copies, store_context, limits).boxed());
             }
             select! {
                 biased;
@@ -214,99 +222,103 @@ impl Queues {
                     is_open = count > 0;
                     for unconfirmed in received.drain(..) {
                         match unconfirmed {
-                            // If S3 fails, it fails for the catch-all queue too.
+                            // S3 would fail for the catch-all queue too.
                             Unconfirmed::Failed(item, error) if error.is_payload_error() => {
                                 sum.not_stored.push((item, error));
                             }
                             Unconfirmed::Failed(item, error) => failed.push((item, error)),
                             Unconfirmed::Unanswered(batch) => {
-                                diversions.push(self.divert_unanswered(queue, batch, context.store_context).boxed());
+                                diversions.push(self.divert_unanswered(queue, batch, store_context).boxed());
                             }
                         }
                     }
                 }
-                () = sleep_until(collect_until), if !failed.is_empty() => {}
+                () = sleep_until(collect_deadline), if !failed.is_empty() => {}
                 Some(diversion) = diversions.next(), if !diversions.is_empty() => sum.add(diversion),
             }
         }
         sum
     }
 
-    /// Sends items to the catch-all queue instead of their own, `queue`.
+    /// Sends copies of items that their own queue did not store to the catch-all queue.
     async fn divert<'p>(
         &self,
-        queue: &'p Queue,
-        failed: &[(Item<'p>, SendError)],
-        context: &QueueContext<'_>,
-        allows_second_call: bool,
+        copies: Vec<Item<'p>>,
+        store_context: StoreContext<'_>,
+        limits: &QueueLimits,
     ) -> Diversion<'p> {
-        let items: Vec<_> = failed.iter().map(|(item, _)| item.diverted(queue)).collect();
-        let mut by_route = tally(items.iter().filter_map(|item| item.route));
-        let not_stored = self.send_to_catch_all(items, context, allows_second_call).await;
+        let mut by_route = count_by_name(copies.iter().filter_map(|item| item.route));
+        let not_stored = self.send_to_catch_all(copies, store_context, limits).await;
         for route in not_stored.iter().filter_map(|(item, _)| item.route) {
             by_route.entry(route).and_modify(|count| *count -= 1);
         }
         Diversion { by_route, not_stored }
     }
 
-    /// Diverts a batch without an answer, while the calls to its own queue may still succeed. The first success counts.
+    /// Diverts a batch without a response, while the calls to its own queue may still succeed. The first success counts.
     ///
-    /// A batch with one call is diverted at once, so a slow SQS stores at most two copies. A batch with two calls first waits
-    /// for another third of the time that is left, because the diverted batch would be a third copy. If there is still no
-    /// answer, it is diverted, because a queue may answer every probe and store no message. A batch whose body is being
-    /// uploaded to S3 waits too, and is not diverted during the upload.
+    /// A batch with one call is diverted at once. The batch is then stored at most twice, even if SQS is only slow.
+    ///
+    /// A batch with two calls first waits for another third of the time that is left, because its diversion would be a third
+    /// copy. After that it is diverted, because a queue may respond to each probe and store no message.
+    ///
+    /// A batch whose body is being uploaded to S3 also waits, and is not diverted during the upload.
     async fn divert_unanswered<'p>(
         &self,
         queue: &'p Queue,
-        batch: Unanswered<'_, 'p>,
+        batch: UnansweredBatch<'_, 'p>,
         store_context: StoreContext<'_>,
     ) -> Diversion<'p> {
-        let Unanswered { items, mut calls, progress } = batch;
-        let context = &QueueContext { store_context, concurrency: 1, share: None };
+        let UnansweredBatch { items, mut calls, progress } = batch;
+        let limits = &QueueLimits { concurrency: 1, share: None, allows_second_call: false };
         if progress.is_uploading.load(Relaxed) || progress.has_second_call.load(Relaxed) {
             select! {
                 biased;
                 result = &mut calls => {
                     let (not_stored, failed): (Vec<_>, Vec<_>) =
-                        unstored(items, result).into_iter().partition(|(_, error)| error.is_payload_error());
-                    log_errors("queue failed, diverting its messages to the catch-all queue", queue, &failed);
-                    let mut diversion = self.divert(queue, &failed, context, false).await;
+                        failed_entries(items, result).into_iter().partition(|(_, error)| error.is_payload_error());
+                    log_diversion(queue, &failed);
+                    let copies = copies_for_catch_all(queue, &failed);
+                    let mut diversion = self.divert(copies, store_context, limits).await;
                     diversion.not_stored.extend(not_stored);
                     return diversion;
                 }
-                () = sleep_until(store_context.third_time_deadline()) => {}
+                () = sleep_until(store_context.one_third_deadline()) => {}
             }
         }
         let entries = items.len();
-        // Another queue does not help if S3 is slow.
+        // If S3 is slow, it is slow for the catch-all queue too.
         if progress.is_uploading.load(Relaxed) || !store_context.has_time_at(Instant::now()) {
-            let not_stored = unstored(items, progress.result_by_deadline(calls, entries, store_context.deadline).await);
-            return Diversion { by_route: BTreeMap::new(), not_stored };
+            let result = progress.result_by_deadline(calls, entries, store_context.deadline).await;
+            return Diversion { by_route: BTreeMap::new(), not_stored: failed_entries(items, result) };
         }
         progress.is_diverted.store(true, Relaxed);
-        let silent =
-            unstored(items.iter().map(|item| item.diverted(queue)).collect(), progress.unanswered_result(entries));
-        log_errors("queue failed, diverting its messages to the catch-all queue", queue, &silent);
-        let mut divert = pin!(self.divert(queue, &silent, context, false));
-        let (mut diversion, missing) = select! {
+        // The items themselves are needed below, because their own queue may still store them.
+        let copies = items.iter().map(|item| item.copy_for_catch_all(queue)).collect();
+        let unanswered = failed_entries(copies, progress.unanswered_result(entries));
+        log_diversion(queue, &unanswered);
+        let copies = unanswered.into_iter().map(|(copy, _)| copy).collect();
+        let mut divert = pin!(self.divert(copies, store_context, limits));
+        let (mut diversion, failed_on_own_queue) = select! {
             biased;
             result = &mut calls => {
-                let missing = unstored(items, result);
-                if missing.is_empty() {
+                let failed = failed_entries(items, result);
+                if failed.is_empty() {
                     return Diversion::default();
                 }
-                (divert.await, missing)
+                (divert.await, failed)
             }
             diversion = &mut divert => {
                 if diversion.not_stored.is_empty() {
                     return diversion;
                 }
-                (diversion, unstored(items, progress.result_by_deadline(calls, entries, store_context.deadline).await))
+                let result = progress.result_by_deadline(calls, entries, store_context.deadline).await;
+                (diversion, failed_entries(items, result))
             }
         };
-        diversion
-            .not_stored
-            .retain(|(item, _)| missing.iter().any(|(other, _)| ptr::eq(item.fragment, other.fragment)));
+        let has_failed_on_own_queue =
+            |copy: &Item<'_>| failed_on_own_queue.iter().any(|(item, _)| ptr::eq(item.fragment, copy.fragment));
+        diversion.not_stored.retain(|(copy, _)| has_failed_on_own_queue(copy));
         diversion
     }
 
@@ -314,14 +326,14 @@ impl Queues {
     async fn send_to_catch_all<'p>(
         &self,
         items: Vec<Item<'p>>,
-        context: &QueueContext<'_>,
-        allows_second_call: bool,
+        store_context: StoreContext<'_>,
+        limits: &QueueLimits,
     ) -> Vec<(Item<'p>, SendError)> {
         let queue = self.catch_all();
-        let target = Target { allows_second_call, ..self.target(queue, context) };
+        let target = self.target(queue, store_context, limits);
         let mut failed = send_all(target, items).await;
         let mut not_stored = Vec::new();
-        for (encoding, text) in [
+        for (encoding, log_message) in [
             (Encoding::RawBase64, "messages rejected, sending their bodies to the catch-all queue as base64"),
             (Encoding::RawBase64InS3, "messages rejected as base64, storing their bodies in S3"),
         ] {
@@ -330,7 +342,7 @@ impl Queues {
             }
             let (rejected, others): (Vec<_>, Vec<_>) =
                 failed.into_iter().partition(|(_, error)| matches!(error, SendError::EntryRejected(_)));
-            log_errors(text, queue, &rejected);
+            log_errors(log_message, queue, &rejected);
             not_stored.extend(others);
             let items: Vec<_> = rejected.into_iter().map(|(item, _)| item.with_encoding(encoding)).collect();
             failed = send_all(target, items).await;
@@ -339,26 +351,25 @@ impl Queues {
         not_stored
     }
 
-    fn target<'s>(&'s self, queue: &'s Queue, context: &'s QueueContext<'_>) -> Target<'s> {
+    fn target<'s>(&'s self, queue: &'s Queue, store_context: StoreContext<'s>, limits: &'s QueueLimits) -> Target<'s> {
         Target {
             client: &self.client,
             queue,
             payloads: &self.payloads,
             bucket_owner: self.catch_all().account_id(),
-            context: context.store_context,
-            concurrency: context.concurrency,
-            share: context.share.as_ref(),
+            store_context,
+            limits,
             can_divert: false,
-            allows_second_call: true,
         }
     }
 }
 
-/// What happened to items that their own queue did not store.
+/// The result of diverting items that their own queue did not store.
 #[derive(Default)]
 struct Diversion<'p> {
-    /// Items that are stored on the catch-all queue, by their route.
+    /// The number of items that are stored on the catch-all queue, by their route.
     by_route: BTreeMap<&'p str, usize>,
+    /// The items that are stored on neither queue.
     not_stored: Vec<(Item<'p>, SendError)>,
 }
 
@@ -371,7 +382,7 @@ impl Diversion<'_> {
     }
 }
 
-/// Sends items to the catch-all queue, from which nothing can be diverted. Returns those that are not stored.
+/// Sends items to the catch-all queue. Returns the items that are not stored.
 async fn send_all<'p>(target: Target<'_>, items: Vec<Item<'p>>) -> Vec<(Item<'p>, SendError)> {
     let (unconfirmed_sender, mut unconfirmed) = unbounded_channel();
     QueueSender::new(target, unconfirmed_sender).send(items).await;
@@ -379,7 +390,7 @@ async fn send_all<'p>(target: Target<'_>, items: Vec<Item<'p>>) -> Vec<(Item<'p>
     while let Ok(unconfirmed) = unconfirmed.try_recv() {
         match unconfirmed {
             Unconfirmed::Failed(item, error) => failed.push((item, error)),
-            Unconfirmed::Unanswered(batch) => failed.extend(unstored(batch.items, Err(SendError::no_answer()))),
+            Unconfirmed::Unanswered(batch) => failed.extend(failed_entries(batch.items, Err(SendError::no_answer()))),
         }
     }
     failed
@@ -397,15 +408,16 @@ impl StoreReport {
     }
 }
 
-/// The batches that the items of a queue can form at most: a large item may need one alone, and the items of a FIFO queue
-/// may all belong to different groups.
+/// The maximum number of batches that the items of a queue can need. A large item may need a batch alone. Each item of a FIFO
+/// queue may belong to another group.
 fn needed_batches(items: &[Item<'_>], queue: &Queue) -> usize {
-    let is_alone = |item: &&Item<'_>| queue.fifo || item.fragment.size() > MAX_MESSAGE_BYTES / MAX_ENTRIES;
-    let alone = items.iter().filter(is_alone).count();
+    let may_be_alone = |item: &&Item<'_>| queue.fifo || item.fragment.size() > MAX_MESSAGE_BYTES / MAX_ENTRIES;
+    let alone = items.iter().filter(may_be_alone).count();
     alone + (items.len() - alone).div_ceil(MAX_ENTRIES)
 }
 
-/// The batches that may be under way at a time: fewer if the messages are large and many.
+/// The number of batches of a request that may be under way at a time. Many large messages reduce it, so that the batches have
+/// at most [`MAX_BYTES_UNDER_WAY`].
 fn max_batches_under_way<'i>(items: impl Iterator<Item = &'i Item<'i>>) -> usize {
     let sizes = items.map(|item| item.fragment.size());
     let (total, largest) = sizes.fold((0, 1), |(total, largest), size| (total + size, size.max(largest)));
@@ -416,30 +428,40 @@ fn max_batches_under_way<'i>(items: impl Iterator<Item = &'i Item<'i>>) -> usize
     }
 }
 
-/// Shares the concurrency fairly: each queue gets what it needs, capped at a level that is the same for all queues.
+/// Divides `max` batches between the queues. Each queue gets the batches that it needs, up to the highest cap for which
+/// the sum is at most `max`. The cap is the same for all queues.
 ///
-/// Each queue gets at least one, so the sum exceeds `max` if there are more queues than that.
+/// Each queue with items gets at least one batch. With more than `max` of these, the sum is therefore greater than `max`.
 fn divide_concurrency(needs: &[usize], max: usize) -> Vec<usize> {
-    let capped = |level: usize| needs.iter().map(move |need| *need.min(&level));
-    let fits = |level: &usize| capped(*level).sum::<usize>() <= max;
+    let capped = |cap: usize| needs.iter().map(move |need| *need.min(&cap));
+    let fits = |cap: &usize| capped(*cap).sum::<usize>() <= max;
     capped((1..=max).rev().find(fits).unwrap_or(1)).collect()
 }
 
 /// Counts the occurrences of each name.
-fn tally<'n>(names: impl Iterator<Item = &'n str>) -> BTreeMap<&'n str, usize> {
+fn count_by_name<'n>(names: impl Iterator<Item = &'n str>) -> BTreeMap<&'n str, usize> {
     names.fold(BTreeMap::new(), |mut counts, name| {
         *counts.entry(name).or_default() += 1;
         counts
     })
 }
 
-/// Logs how many messages a queue did not store, with the distinct reasons and nothing of the messages.
-fn log_errors(text: &'static str, queue: &Queue, failed: &[(Item<'_>, SendError)]) {
+/// Copies of items that `queue` did not store, for the catch-all queue.
+fn copies_for_catch_all<'p>(queue: &'p Queue, failed: &[(Item<'p>, SendError)]) -> Vec<Item<'p>> {
+    failed.iter().map(|(item, _)| item.copy_for_catch_all(queue)).collect()
+}
+
+fn log_diversion(queue: &Queue, failed: &[(Item<'_>, SendError)]) {
+    log_errors("queue failed, diverting its messages to the catch-all queue", queue, failed);
+}
+
+/// Logs how many messages a queue did not store, and the distinct reasons. The line contains no part of a message.
+fn log_errors(log_message: &'static str, queue: &Queue, failed: &[(Item<'_>, SendError)]) {
     if failed.is_empty() {
         return;
     }
     let mut reasons: Vec<&str> = failed.iter().map(|(_, error)| error.reason()).collect();
     reasons.sort_unstable();
     reasons.dedup();
-    tracing::error!(queue.name, messages.count = failed.len(), error.reasons = reasons.join(", "), "{text}");
+    tracing::error!(queue.name, messages.count = failed.len(), error.reasons = reasons.join(", "), "{log_message}");
 }

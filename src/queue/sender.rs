@@ -1,4 +1,4 @@
-//! Sends the items of one request to one queue: batches, retries, and second calls beside silent ones.
+//! Sends the items of one request to one queue, with batches, retries, and second calls for batches without a response.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -35,42 +35,52 @@ use crate::{
     payload::{PayloadError, Payloads},
 };
 
-/// SQS accepts at most this many entries in one call.
+/// The maximum number of entries of a batch in SQS.
 ///
 /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>
 pub(super) const MAX_ENTRIES: usize = 10;
 
-/// Gives up on the queue after this many isolated messages were rejected and none was stored.
+/// The sender gives up on the queue after this many isolated messages were rejected and no message was stored.
 const MAX_ISOLATED_REJECTIONS: usize = 20;
 
-/// A queue that is too slow for its items gets no further batch once the time that is left is shorter than twice the last
-/// latency and this margin.
+/// A queue that is too slow for its items gets no further batch when the time that is left is shorter than this margin plus
+/// twice the last latency.
 const SLOW_QUEUE_MARGIN: Duration = Duration::from_millis(500);
 
-/// After this silence, or a third of the time that is left if that is shorter, the queue is probed for a second call.
+/// If a call has no response for this long, the sender probes the queue. If the queue responds to the probe, the sender repeats
+/// the call.
+///
+/// A third of the time that is left counts instead if that is shorter.
 const SECOND_CALL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// After this silence of S3, or a third of the time that is left, the same object is uploaded a second time.
+/// If an upload to S3 has no response for this long, the sender uploads the same object a second time.
+///
+/// A third of the time that is left counts instead if that is shorter.
 const SECOND_UPLOAD_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The wait before a retry is random, up to this long at first and up to twice as long each time.
+/// The maximum wait before the first retry. It doubles with each further retry, up to [`MAX_BACKOFF`]. The wait itself is random,
+/// between half of this maximum and the maximum.
 const FIRST_BACKOFF: Duration = Duration::from_millis(25);
+
+/// The maximum wait before any retry.
 const MAX_BACKOFF: Duration = Duration::from_millis(800);
 
 /// Sends the items of one request to one queue.
 pub(super) struct QueueSender<'s, 'p> {
     target: Target<'s>,
-    /// When the sender gives up on a queue that keeps failing. The storage deadline if nothing can be diverted.
-    divert_deadline: Instant,
-    /// The error for all further items, once the sender gave up on the queue.
+    /// When the sender gives up on a queue that fails each time. If nothing can be diverted, this is the end of the storage time.
+    give_up_deadline: Instant,
+    /// Set when the sender gives up on the queue: the error of all further items.
     gave_up: OnceLock<SendError>,
+    /// Whether the queue has stored at least one message.
     has_stored: AtomicBool,
-    /// Attempts that ended, with a response or an error.
+    /// The number of attempts that ended with a response or an error.
     finished_attempts: AtomicUsize,
-    /// How long the last attempt without an upload took, in milliseconds.
+    /// How long the last finished attempt took, in milliseconds. Attempts with an upload do not count.
     last_latency: AtomicU64,
+    /// The number of isolated messages that SQS rejected.
     isolated_rejections: AtomicUsize,
-    unconfirmed: UnboundedSender<Unconfirmed<'s, 'p>>,
+    unconfirmed_sender: UnboundedSender<Unconfirmed<'s, 'p>>,
 }
 
 /// A queue, and how to send to it.
@@ -79,81 +89,92 @@ pub(super) struct Target<'s> {
     pub(super) client: &'s Client,
     pub(super) queue: &'s Queue,
     pub(super) payloads: &'s Payloads,
-    /// The account that the bucket must belong to.
+    /// The id of the AWS account that the bucket must belong to. `None` accepts any account.
     pub(super) bucket_owner: Option<&'s str>,
-    pub(super) context: StoreContext<'s>,
-    /// Batches that are under way at a time.
-    pub(super) concurrency: usize,
-    /// Limits them further, if other requests run at the same time.
-    pub(super) share: Option<&'s Arc<Share>>,
-    /// Whether a batch without an answer is given back when half of its time is over, to be diverted.
+    pub(super) store_context: StoreContext<'s>,
+    pub(super) limits: &'s QueueLimits,
+    /// Whether the receiver of unconfirmed items diverts them. If not, each batch may use all of the time that is left.
     pub(super) can_divert: bool,
-    /// Whether a batch without an answer may have a second call.
+}
+
+/// The limits of the calls for one queue.
+#[derive(Clone)]
+pub(super) struct QueueLimits {
+    /// The number of batches that may be under way at a time.
+    pub(super) concurrency: usize,
+    /// A part of the budget of all requests, which limits the batches further. `None`: no further limit.
+    pub(super) share: Option<Arc<Share>>,
+    /// Whether a batch without a response may have a second call.
     pub(super) allows_second_call: bool,
 }
 
-/// Items whose storage the queue did not confirm. The sender reports them at once.
+/// Items whose storage the queue did not confirm.
 pub(super) enum Unconfirmed<'s, 'p> {
+    /// An item that is not stored.
     Failed(Item<'p>, SendError),
-    Unanswered(Unanswered<'s, 'p>),
+    /// A batch whose calls may still succeed.
+    Unanswered(UnansweredBatch<'s, 'p>),
 }
 
-/// A batch whose calls may still succeed.
-pub(super) struct Unanswered<'s, 'p> {
+/// A batch without a response when it has to be diverted.
+pub(super) struct UnansweredBatch<'s, 'p> {
     pub(super) items: Vec<Item<'p>>,
+    /// All calls for the batch, which are still under way.
     pub(super) calls: BoxFuture<'s, BatchResult>,
     pub(super) progress: Arc<Progress>,
 }
 
-/// How far the calls for a batch are.
+/// The progress of the calls for a batch.
 #[derive(Default)]
 pub(super) struct Progress {
+    /// Whether the body of the batch's message is being uploaded to S3.
     pub(super) is_uploading: AtomicBool,
     pub(super) has_second_call: AtomicBool,
-    /// The batch is on its way to the catch-all queue, so its own queue gets no further call.
+    /// Whether the batch is being diverted to the catch-all queue. Its own queue then gets no further call.
     pub(super) is_diverted: AtomicBool,
-    /// The entries that an answered call stored.
+    /// The indices of the entries that one of the calls stored.
     stored: Mutex<Vec<usize>>,
-    /// The error of the attempt before this one.
+    /// The error of the previous attempt to send these items.
     previous_error: Option<SendError>,
 }
 
-/// Items that are sent in order. A standard queue has one shard for all workers, a FIFO queue one shard per worker.
+/// Items that are sent in order. The workers of a standard queue all take items from one shard. Each worker of a FIFO queue has a
+/// shard of its own.
 type Shard<'p> = Mutex<VecDeque<Item<'p>>>;
 
 impl<'s, 'p> QueueSender<'s, 'p> {
-    /// Reports unconfirmed items to `unconfirmed`, which closes when the sender has ended.
-    pub(super) fn new(target: Target<'s>, unconfirmed: UnboundedSender<Unconfirmed<'s, 'p>>) -> Self {
+    /// The sender reports each unconfirmed item at once to `unconfirmed_sender`, which is closed after all items.
+    pub(super) fn new(target: Target<'s>, unconfirmed_sender: UnboundedSender<Unconfirmed<'s, 'p>>) -> Self {
         Self {
             target,
-            divert_deadline: target.divert_deadline(),
+            give_up_deadline: target.next_divert_deadline(),
             gave_up: OnceLock::new(),
             has_stored: AtomicBool::default(),
             finished_attempts: AtomicUsize::default(),
             last_latency: AtomicU64::default(),
             isolated_rejections: AtomicUsize::default(),
-            unconfirmed,
+            unconfirmed_sender,
         }
     }
 
-    /// Sends the items until all are stored, the time is over, or the queue turns out to be unavailable.
+    /// Sends the items until each of them is stored or was reported as unconfirmed.
     pub(super) async fn send(self, items: Vec<Item<'p>>) {
         if self.target.queue.fifo {
             let shards = self.shard_by_group(items);
             join_all(shards.iter().map(|shard| self.work(shard))).await;
         } else {
             let shared = Mutex::new(items.into());
-            join_all((0..self.target.concurrency).map(|_| self.work(&shared))).await;
+            join_all((0..self.target.limits.concurrency).map(|_| self.work(&shared))).await;
         }
     }
 
-    /// Distributes the items of a FIFO queue so that one worker sends all items of a group, and all have about as many.
+    /// Distributes the items of a FIFO queue to shards of similar length. All items of a group are in the same shard.
     fn shard_by_group(&self, items: Vec<Item<'p>>) -> Vec<Shard<'p>> {
-        let mut shards: Vec<VecDeque<_>> = (0..self.target.concurrency).map(|_| VecDeque::new()).collect();
+        let mut shards: Vec<VecDeque<_>> = (0..self.target.limits.concurrency).map(|_| VecDeque::new()).collect();
         let mut by_group = HashMap::new();
         for item in items {
             let shortest = || (0..shards.len()).min_by_key(|shard| shards[*shard].len()).unwrap_or_default();
-            let shard = *by_group.entry(item.group_id(self.target.context.request)).or_insert_with(shortest);
+            let shard = *by_group.entry(item.group_id(self.target.store_context.request)).or_insert_with(shortest);
             shards[shard].push_back(item);
         }
         shards.into_iter().filter(|shard| !shard.is_empty()).map(Mutex::new).collect()
@@ -161,8 +182,8 @@ impl<'s, 'p> QueueSender<'s, 'p> {
 
     /// Sends a shard batch by batch. Retries the failed entries of a batch before it takes the next one.
     async fn work(&self, shard: &Shard<'p>) {
-        let (context, mut retries, mut backoff) = (self.target.context, Vec::new(), Backoff::default());
-        let (mut divert_at, mut last_error) = (self.divert_deadline, None);
+        let (store_context, mut retries, mut backoff) = (self.target.store_context, Vec::new(), Backoff::default());
+        let (mut batch_divert_deadline, mut last_error) = (self.give_up_deadline, None);
         loop {
             let permit = self.acquire_permit().await;
             let batch = if retries.is_empty() {
@@ -170,8 +191,8 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                     return self
                         .fail_rest(shard, &SendError::Transient("too slow for the time that is left".to_owned()));
                 }
-                // A new batch and its retries together get half of the time that is left.
-                (divert_at, last_error) = (self.target.divert_deadline(), None);
+                // If items can be diverted, a new batch and its retries together get half of the time that is left.
+                (batch_divert_deadline, last_error) = (self.target.next_divert_deadline(), None);
                 self.next_batch(shard)
             } else {
                 std::mem::take(&mut retries)
@@ -180,9 +201,9 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                 return;
             }
             let mut isolated = Vec::new();
-            let Some(failed) = self.attempt(batch, divert_at, last_error.clone(), permit).await else {
+            let Some(failed) = self.attempt(batch, batch_divert_deadline, last_error.clone(), permit).await else {
                 if self.target.queue.fifo {
-                    // The next batch must not overtake this one.
+                    // A later item of the shard must not be stored before this batch.
                     return self.fail_rest(shard, &SendError::no_answer());
                 }
                 continue;
@@ -191,13 +212,15 @@ impl<'s, 'p> QueueSender<'s, 'p> {
             let retry_at = Instant::now() + wait;
             for (item, error) in failed {
                 match error {
-                    SendError::Transient(_) if retry_at < self.divert_deadline && context.has_time_at(retry_at) => {
-                        context.metrics.count(Metric::QueueRetries, 1);
+                    SendError::Transient(_)
+                        if retry_at < self.give_up_deadline && store_context.has_time_at(retry_at) =>
+                    {
+                        store_context.metrics.count(Metric::QueueRetries, 1);
                         last_error = Some(error);
                         retries.push(item);
                     }
                     SendError::BatchRejected(_) => {
-                        context.metrics.count(Metric::QueueRetries, 1);
+                        store_context.metrics.count(Metric::QueueRetries, 1);
                         isolated.push(item.isolated());
                     }
                     SendError::Transient(_) | SendError::QueueUnavailable(_) | SendError::ExpiredCredentials(_) => {
@@ -216,14 +239,18 @@ impl<'s, 'p> QueueSender<'s, 'p> {
         }
     }
 
-    /// Waits for the permission for a batch, at most until the rest has to be diverted.
+    /// Waits until the budget allows a batch, at most until `give_up_deadline`.
+    ///
+    /// Returns `None` without a budget, and at the deadline. The batch is then sent without a permit.
     async fn acquire_permit(&self) -> Option<Permit> {
-        timeout_at(self.divert_deadline, self.target.share?.acquire()).await.ok()
+        let share = self.target.limits.share.as_ref()?;
+        timeout_at(self.give_up_deadline, share.acquire()).await.ok()
     }
 
+    /// Reports an item as not stored.
     fn fail(&self, item: Item<'p>, error: SendError) {
         // The receiver outlives the sender.
-        let _ = self.unconfirmed.send(Unconfirmed::Failed(item, error));
+        let _ = self.unconfirmed_sender.send(Unconfirmed::Failed(item, error));
     }
 
     fn fail_rest(&self, shard: &Shard<'p>, error: &SendError) {
@@ -232,28 +259,29 @@ impl<'s, 'p> QueueSender<'s, 'p> {
         }
     }
 
-    /// Whether the rest of a shard has to be diverted now, because the queue is too slow to take it in time.
+    /// Whether the rest of a shard has to be diverted now, because the queue is too slow to store it in time.
     ///
-    /// That is so if the batches that are left take too long, and after another one there would be no time to divert the rest.
+    /// That is the case if the remaining batches need more time than is left, and if after one more batch too little time
+    /// would be left to divert the rest.
     fn is_too_slow_for(&self, shard: &Shard<'p>) -> bool {
         let latency = Duration::from_millis(self.last_latency.load(Relaxed));
-        let workers = self.target.concurrency;
-        // Workers without a permit wait for those with one.
-        let active = self.target.share.map_or(workers, |share| share.batches().clamp(1, workers));
+        let QueueLimits { concurrency: workers, ref share, .. } = *self.target.limits;
+        // With a budget, only the workers with a permit are active.
+        let active = share.as_ref().map_or(workers, |share| share.batches().clamp(1, workers));
         let rounds = if self.target.queue.fifo {
             lock(shard).len().div_ceil(MAX_ENTRIES) * workers.div_ceil(active)
         } else {
             lock(shard).len().div_ceil(MAX_ENTRIES * active)
         };
-        let time = self.target.context.deadline.saturating_duration_since(Instant::now());
+        let time_left = self.target.store_context.deadline.saturating_duration_since(Instant::now());
         self.target.can_divert
-            && latency.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)) > time
-            && latency * 2 + SLOW_QUEUE_MARGIN > time
+            && latency.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)) > time_left
+            && latency * 2 + SLOW_QUEUE_MARGIN > time_left
     }
 
-    /// Takes the items of one call from the front of a shard, within SQS's limits of count and bytes.
+    /// Takes items from the front of a shard, as many as SQS accepts in one batch.
     fn next_batch(&self, shard: &Shard<'p>) -> Vec<Item<'p>> {
-        let (request, fifo) = (self.target.context.request, self.target.queue.fifo);
+        let (request, fifo) = (self.target.store_context.request, self.target.queue.fifo);
         let (mut shard, mut batch, mut bytes_left) = (lock(shard), Vec::new(), MAX_MESSAGE_BYTES);
         while let Some(mut item) = shard.pop_front() {
             let size = item.message(request, fifo).size();
@@ -272,27 +300,29 @@ impl<'s, 'p> QueueSender<'s, 'p> {
         batch
     }
 
-    /// Sends one batch and returns the items that SQS did not store.
+    /// Sends one batch, and returns the items that SQS did not store.
     ///
-    /// A batch without an answer at `divert_at` becomes [`Unanswered`], and the result is `None`. Even if `divert_at` is earlier,
-    /// the attempt gets [`SECOND_CALL_INTERVAL`], or a third of the time that is left if that is shorter.
+    /// If there is no response at `divert_deadline`, and items can be diverted, the batch is reported as
+    /// [`Unconfirmed::Unanswered`], and the result is `None`. If items cannot be diverted, they fail.
+    ///
+    /// The attempt gets at least [`SECOND_CALL_INTERVAL`], or a third of the time that is left if that is shorter, even if
+    /// `divert_deadline` is earlier.
     async fn attempt(
         &self,
         mut items: Vec<Item<'p>>,
-        divert_at: Instant,
+        divert_deadline: Instant,
         previous_error: Option<SendError>,
         permit: Option<Permit>,
     ) -> Option<Vec<(Item<'p>, SendError)>> {
-        // The other workers need not find out again that the queue is unavailable.
         if let Some(error) = self.gave_up.get() {
-            return Some(all_failed(items, error));
+            return Some(fail_all(items, error));
         }
         let (target, started) = (self.target, Instant::now());
-        if !target.context.has_time_at(started) {
-            return Some(all_failed(items, &SendError::no_time_left()));
+        if !target.store_context.has_time_at(started) {
+            return Some(fail_all(items, &SendError::no_time_left()));
         }
         let messages: Vec<_> =
-            items.iter_mut().map(|item| item.take_message(target.context.request, target.queue.fifo)).collect();
+            items.iter_mut().map(|item| item.take_message(target.store_context.request, target.queue.fifo)).collect();
         let progress = Arc::new(Progress { previous_error, ..Progress::default() });
         let bytes = messages.iter().map(Message::size).sum();
         // A claim check has a batch of its own.
@@ -301,13 +331,13 @@ impl<'s, 'p> QueueSender<'s, 'p> {
             target.upload_and_send(&items[0], messages, &progress)
         } else {
             let batch = Batch::new(&target.queue.url, &messages);
-            // Otherwise the messages and the serialized batch would both be in memory during the call.
+            // Frees the memory of the messages during the call, which needs only the serialized batch.
             drop(messages);
             target.send_with_second_call(batch, &progress)
         };
         if let Some(mut permit) = permit {
             permit.add_bytes(bytes);
-            // A call holds its part of the budget as long as it may still succeed.
+            // The permit is released when the calls end, not when the batch is diverted.
             calls = calls.inspect(|_| drop(permit)).boxed();
         }
         let finished_before = self.finished_attempts.load(Relaxed);
@@ -319,70 +349,74 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                     let latency = started.elapsed().as_millis();
                     self.last_latency.store(u64::try_from(latency).unwrap_or(u64::MAX), Relaxed);
                 }
-                Some(self.failed_items(items, result))
+                Some(self.process_result(items, result))
             }
-            () = sleep_until(divert_at.max(target.context.interval_deadline(SECOND_CALL_INTERVAL))) => {
+            () = sleep_until(divert_deadline.max(target.store_context.interval_deadline(SECOND_CALL_INTERVAL))) => {
                 if !target.can_divert {
                     let result = progress.unanswered_result(items.len());
-                    return Some(unstored(items, result));
+                    return Some(failed_entries(items, result));
                 }
-                // If other attempts ended meanwhile, only this one is lost or late.
+                // If no other attempt ended in the meantime, the queue does not respond at all.
                 if self.finished_attempts.load(Relaxed) == finished_before {
                     let _ = self.gave_up.set(SendError::no_answer());
                 }
-                let _ = self.unconfirmed.send(Unconfirmed::Unanswered(Unanswered { items, calls, progress }));
+                let _ = self.unconfirmed_sender.send(Unconfirmed::Unanswered(UnansweredBatch { items, calls, progress }));
                 None
             }
         }
     }
 
-    fn failed_items(&self, items: Vec<Item<'p>>, result: BatchResult) -> Vec<(Item<'p>, SendError)> {
+    /// Returns the items that are not stored, and notes what the result shows about the queue.
+    ///
+    /// If SQS rejected a batch of a single item, the item is rejected.
+    fn process_result(&self, items: Vec<Item<'p>>, result: BatchResult) -> Vec<(Item<'p>, SendError)> {
         if result.as_ref().is_ok_and(|results| results.iter().any(Result::is_ok)) {
             self.has_stored.store(true, Relaxed);
         }
-        let Err(SendError::BatchRejected(reason)) = result else { return unstored(items, result) };
+        let Err(SendError::BatchRejected(reason)) = result else { return failed_entries(items, result) };
         if items.len() > 1 {
-            return all_failed(items, &SendError::BatchRejected(reason));
+            return fail_all(items, &SendError::BatchRejected(reason));
         }
         let error = SendError::EntryRejected(reason);
         let rejections = self.isolated_rejections.fetch_add(1, Relaxed) + 1;
         let is_queue_at_fault = rejections >= MAX_ISOLATED_REJECTIONS && !self.has_stored.load(Relaxed);
-        if is_queue_at_fault || Instant::now() >= self.divert_deadline {
+        if is_queue_at_fault || Instant::now() >= self.give_up_deadline {
             let _ = self.gave_up.set(error.clone());
         }
-        all_failed(items, &error)
+        fail_all(items, &error)
     }
 }
 
 impl<'s> Target<'s> {
-    /// When half of the time that is left will be over, or all of it if nothing can be diverted.
-    fn divert_deadline(&self) -> Instant {
-        if self.can_divert { self.context.half_time_deadline() } else { self.context.deadline }
+    /// The time at which a batch that starts now has to be diverted, when half of the time that is left will be over. If
+    /// nothing can be diverted, this is the end of the storage time.
+    fn next_divert_deadline(&self) -> Instant {
+        if self.can_divert { self.store_context.one_half_deadline() } else { self.store_context.deadline }
     }
 
-    /// Sends a batch, and once more if the first call stays silent although the queue answers a probe.
+    /// Sends a batch, and a second time if the first call has no response although the queue responds to a probe.
     ///
-    /// The probe is an empty batch on another connection, which stores nothing. It tells a lost call from a service that
-    /// is slow for every call, so a slow SQS gets no second copy.
+    /// The probe is an empty batch on another connection, which stores nothing. If SQS is slow for every call, it is slow for
+    /// the probe too, so that it does not get a second copy of the batch.
     fn send_with_second_call(self, batch: Batch, progress: &Arc<Progress>) -> BoxFuture<'s, BatchResult> {
-        let (context, progress, entries) = (self.context, Arc::clone(progress), batch.entries());
+        let (store_context, progress, entries) = (self.store_context, Arc::clone(progress), batch.entries());
         async move {
             let send =
                 || call::send_batch(self.client, batch.clone()).inspect(|result| progress.note_stored(result)).boxed();
             let first = send();
-            if !self.allows_second_call {
+            if !self.limits.allows_second_call {
                 return first.await;
             }
             let second = async {
-                sleep_until(context.interval_deadline(SECOND_CALL_INTERVAL)).await;
-                context.pend_if_no_time_left().await;
+                sleep_until(store_context.interval_deadline(SECOND_CALL_INTERVAL)).await;
+                store_context.pend_if_no_time_left().await;
                 call::probe(self.client, &self.queue.url).boxed().await?;
-                context.pend_if_no_time_left().await;
+                store_context.pend_if_no_time_left().await;
                 if progress.is_diverted.load(Relaxed) {
                     return std::future::pending().await;
                 }
                 progress.has_second_call.store(true, Relaxed);
-                context.metrics.count(Metric::QueueRetries, 1);
+                store_context.metrics.count(Metric::QueueRetries, 1);
                 send().await
             };
             let result = first_success(first, second, &progress.has_second_call, is_stored).await;
@@ -391,9 +425,10 @@ impl<'s> Target<'s> {
         .boxed()
     }
 
-    /// Stores the body of a claim check in S3, then sends the message that points there.
+    /// Stores the body of a claim check in S3, then sends the message with the pointer to it.
     ///
-    /// Each attempt uses a new object: if the response to an earlier call was lost, two messages may be on the queue.
+    /// Each attempt stores a new object, because an earlier attempt without a response may have put a message on the queue, and
+    /// two messages must not share an object.
     fn upload_and_send(
         self,
         item: &Item<'_>,
@@ -401,28 +436,28 @@ impl<'s> Target<'s> {
         progress: &Arc<Progress>,
     ) -> BoxFuture<'s, BatchResult> {
         let key = Payloads::key(item.route, item.event_id());
-        let (context, progress) = (self.context, Arc::clone(progress));
+        let (store_context, progress) = (self.store_context, Arc::clone(progress));
         async move {
             let bucket = self.payloads.bucket()?;
             let body = Bytes::from(messages[0].replace_body_with_pointer(bucket, &key));
             progress.is_uploading.store(true, Relaxed);
             self.upload(&key, body).await?;
             progress.is_uploading.store(false, Relaxed);
-            if !context.has_time_at(Instant::now()) {
+            if !store_context.has_time_at(Instant::now()) {
                 return Err(SendError::no_time_left());
             }
             let result = call::send_batch(self.client, Batch::new(&self.queue.url, &messages)).boxed().await;
             if let Ok([Ok(())]) = result.as_deref() {
-                context.metrics.count(Metric::ClaimChecked, 1);
+                store_context.metrics.count(Metric::ClaimChecked, 1);
             }
             result
         }
         .boxed()
     }
 
-    /// Stores a body in S3. Retries transient errors, and uploads the same object once more if S3 stays silent.
+    /// Stores a body in S3. Retries transient errors, and uploads the same object a second time if S3 does not respond.
     async fn upload(&self, key: &str, body: Bytes) -> Result<(), PayloadError> {
-        let (context, mut backoff) = (self.context, Backoff::default());
+        let (context, mut backoff) = (self.store_context, Backoff::default());
         loop {
             let is_second_under_way = AtomicBool::default();
             let first = self.payloads.put(key, body.clone(), self.bucket_owner).boxed();
@@ -443,7 +478,7 @@ impl<'s> Target<'s> {
 }
 
 impl Progress {
-    /// Waits for the calls of a batch until the storage time is over.
+    /// Waits for the calls of a batch, at most until the deadline.
     pub(super) async fn result_by_deadline(
         &self,
         calls: BoxFuture<'_, BatchResult>,
@@ -459,7 +494,7 @@ impl Progress {
         }
     }
 
-    /// The result of a batch, with the entries that any of its calls stored.
+    /// Changes a result so that each entry that any of the calls stored is `Ok`.
     fn complete(&self, result: BatchResult, entries: usize) -> BatchResult {
         let stored = lock(&self.stored);
         if stored.is_empty() || is_stored(&result) {
@@ -473,12 +508,12 @@ impl Progress {
         Ok((0..entries).map(result_of).collect())
     }
 
-    /// The result of a batch of which not all calls were answered in time.
+    /// The result of a batch if its calls are still under way at the end of its time.
     pub(super) fn unanswered_result(&self, entries: usize) -> BatchResult {
         self.complete(Err(self.unanswered_error()), entries)
     }
 
-    /// The error of a batch whose time is over.
+    /// The error of the entries that are not stored at the end of the batch's time.
     fn unanswered_error(&self) -> SendError {
         if self.is_uploading.load(Relaxed) {
             PayloadError::Transient("no answer in time".to_owned()).into()
@@ -488,9 +523,9 @@ impl Progress {
     }
 }
 
-/// Returns the first success of two calls, or the result of the first call if neither succeeds.
+/// Returns the result of the call that succeeds first, or the result of the first call if neither succeeds.
 ///
-/// If the first call fails before the second one is under way, its result is final.
+/// If the first call fails before the second call has started, the second call does not start.
 async fn first_success<T, E>(
     first: impl Future<Output = Result<T, E>>,
     second: impl Future<Output = Result<T, E>>,
@@ -516,29 +551,30 @@ fn is_stored(result: &BatchResult) -> bool {
     result.as_ref().is_ok_and(|results| results.iter().all(Result::is_ok))
 }
 
-/// Growing, random waits, so that execution environments that fail together do not retry together.
+/// Growing, random waits. Without randomness, execution environments whose calls fail at the same time would retry at the same
+/// time. Counts the waits so far.
 #[derive(Default)]
 struct Backoff(u32);
 
 impl Backoff {
     fn next(&mut self) -> Duration {
-        let longest = MAX_BACKOFF.min(FIRST_BACKOFF * 2_u32.saturating_pow(self.0));
+        let max_wait = MAX_BACKOFF.min(FIRST_BACKOFF * 2_u32.saturating_pow(self.0));
         self.0 += 1;
-        longest.mul_f64(0.5 + fastrand::f64() / 2.0)
+        max_wait.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 }
 
-/// The items of a batch that are not stored by its result.
-pub(super) fn unstored(items: Vec<Item<'_>>, result: BatchResult) -> Vec<(Item<'_>, SendError)> {
+/// The items of a batch that are not stored according to its result.
+pub(super) fn failed_entries(items: Vec<Item<'_>>, result: BatchResult) -> Vec<(Item<'_>, SendError)> {
     match result {
         Ok(results) => {
             items.into_iter().zip(results).filter_map(|(item, result)| Some((item, result.err()?))).collect()
         }
-        Err(error) => all_failed(items, &error),
+        Err(error) => fail_all(items, &error),
     }
 }
 
-fn all_failed<'p>(items: Vec<Item<'p>>, error: &SendError) -> Vec<(Item<'p>, SendError)> {
+fn fail_all<'p>(items: Vec<Item<'p>>, error: &SendError) -> Vec<(Item<'p>, SendError)> {
     items.into_iter().map(|item| (item, error.clone())).collect()
 }
 
