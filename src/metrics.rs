@@ -14,36 +14,70 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 /// The namespace of the metrics.
 pub const NAMESPACE: &str = "WhatsAppIngress";
 
-/// The one dimension of the metrics. Each further dimension, or an id in one, would be another metric to pay for.
+/// The only dimension of the metrics. AWS charges for each combination of dimension values as for a metric of its own.
 pub const DIMENSION: &str = "FunctionName";
 
-/// The member with the definitions of the metrics.
+/// The member of the log line with the definitions of the metrics.
 const DEFINITIONS: &str = "_aws";
 
-/// CloudWatch accepts at most this many metrics in one directive.
+/// The maximum number of metrics in one directive of the embedded metric format.
 const MAX_METRICS: usize = 100;
 
-/// The longest route or reason that becomes a part of a metric's name. CloudWatch accepts 255 characters for the whole name.
+/// The maximum length of a route or reason that becomes a part of a metric's name. CloudWatch limits the whole name to 255
+/// characters.
 const MAX_VALUE_LENGTH: usize = 200;
 
-/// A metric of the function.
+/// The unit of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Metric {
+pub enum Unit {
+    /// A number of occurrences.
+    Count,
+    /// Milliseconds with three decimals.
+    Milliseconds,
+    /// Whole seconds.
+    Seconds,
+}
+
+/// Declares the metrics, so that the list of all metrics cannot miss one.
+macro_rules! metrics {
+    ($($(#[$attribute:meta])* $name:ident,)*) => {
+        /// A metric of the function.
+        ///
+        /// To add one: declare it, count it, and document it in the table of `docs/operations.md`. If its unit is not
+        /// [`Unit::Count`], or if it is broken down, add it to [`Self::unit`] or [`Self::breakdown`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Metric { $($(#[$attribute])* $name,)* }
+
+        impl Metric {
+            /// All metrics.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The name in CloudWatch.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+        }
+    };
+}
+
+metrics! {
     /// Fragments of notifications; also by route.
     Changes,
     /// Messages that were stored with a pointer to a body in S3.
     ClaimChecked,
-    /// Messages on the catch-all queue because their own queue was unavailable or rejected them; also by route.
+    /// Messages that are stored on the catch-all queue because their own queue did not store them; also by route.
     ///
-    /// Like [`Self::NotStored`] and [`Self::Stored`], it counts a message for each queue of a fragment's route.
+    /// Like `NotStored` and `Stored`, it counts a message for each queue of a fragment's route.
     Diverted,
     /// Time between the first change's timestamp and the function's clock.
     EventAge,
     /// Messages that were not stored.
     NotStored,
-    /// Signed notifications. Zero is logged too, so that the metric is missing only if the function does not run.
+    /// Signed notifications. Each log line has this count, even if it is zero. It is therefore missing only if the function
+    /// does not run.
     Notifications,
-    /// Entries that were sent again after an error, and second calls for batches whose first call got no response.
+    /// Entries that were sent again after an error, and second calls for batches whose first call had no response.
     QueueRetries,
     /// Requests without the required client certificate.
     RefusedCertificates,
@@ -51,7 +85,7 @@ pub enum Metric {
     RefusedSignatures,
     /// Challenges with a wrong verify token.
     RefusedTokens,
-    /// Reads of the secret that failed, or were abandoned after an answer had waited for them.
+    /// Reads of the secret that failed, or that had no result while an answer waited for them.
     SecretFailures,
     /// Successful reads of the secret after the start.
     SecretRefreshes,
@@ -65,61 +99,7 @@ pub enum Metric {
     Unrouted,
 }
 
-/// The unit of a metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
-    /// A number of occurrences.
-    Count,
-    /// Milliseconds with three decimals.
-    Milliseconds,
-    /// Whole seconds.
-    Seconds,
-}
-
 impl Metric {
-    /// All metrics, by name.
-    pub const ALL: [Self; 16] = [
-        Self::Changes,
-        Self::ClaimChecked,
-        Self::Diverted,
-        Self::EventAge,
-        Self::NotStored,
-        Self::Notifications,
-        Self::QueueRetries,
-        Self::RefusedCertificates,
-        Self::RefusedSignatures,
-        Self::RefusedTokens,
-        Self::SecretFailures,
-        Self::SecretRefreshes,
-        Self::SignatureMismatches,
-        Self::StoreTime,
-        Self::Stored,
-        Self::Unrouted,
-    ];
-
-    /// The name in CloudWatch.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Changes => "Changes",
-            Self::ClaimChecked => "ClaimChecked",
-            Self::Diverted => "Diverted",
-            Self::EventAge => "EventAge",
-            Self::NotStored => "NotStored",
-            Self::Notifications => "Notifications",
-            Self::QueueRetries => "QueueRetries",
-            Self::RefusedCertificates => "RefusedCertificates",
-            Self::RefusedSignatures => "RefusedSignatures",
-            Self::RefusedTokens => "RefusedTokens",
-            Self::SecretFailures => "SecretFailures",
-            Self::SecretRefreshes => "SecretRefreshes",
-            Self::SignatureMismatches => "SignatureMismatches",
-            Self::StoreTime => "StoreTime",
-            Self::Stored => "Stored",
-            Self::Unrouted => "Unrouted",
-        }
-    }
-
     /// The unit.
     #[must_use]
     pub const fn unit(self) -> Unit {
@@ -130,7 +110,8 @@ impl Metric {
         }
     }
 
-    /// The property by which the metric is broken down. Each value has its own count, under the name `Metric.value`.
+    /// The property by which the metric is broken down, if any. Each value of the property has a count of its own, with the name
+    /// `<metric>.<value>`, such as `Changes.messages`.
     #[must_use]
     pub const fn breakdown(self) -> Option<&'static str> {
         match self {
@@ -152,21 +133,21 @@ enum Sample {
 }
 
 impl Default for Metrics {
-    /// Starts without a notification. All other metrics are absent until they are counted.
+    /// Starts with the metric `Notifications` at zero. All other metrics are absent until they are counted.
     fn default() -> Self {
         Self(Mutex::new(BTreeMap::from([(Metric::Notifications.name().into(), Sample::Count(0))])))
     }
 }
 
 impl Metrics {
-    /// Adds to a count. A metric that stays at zero is not logged.
+    /// Adds to a count. The log line has no count of zero, except [`Metric::Notifications`].
     pub fn count(&self, metric: Metric, more: usize) {
         self.add(metric.name().into(), more);
     }
 
     /// Adds to the count of one route or reason, a value of [`Metric::breakdown`].
     ///
-    /// A value that CloudWatch does not accept in a name is not counted.
+    /// A value that is too long for a name, or has other characters than visible ASCII, is not counted.
     pub fn count_value(&self, metric: Metric, value: &str, more: usize) {
         if value.len() <= MAX_VALUE_LENGTH && value.bytes().all(|byte| byte.is_ascii_graphic()) {
             self.add(format!("{}.{value}", metric.name()).into(), more);
@@ -183,7 +164,7 @@ impl Metrics {
         }
     }
 
-    /// Moves the counts of `other` here.
+    /// Adds the counts of `other`, and removes them there.
     pub fn take_counts(&self, other: &Self) {
         for (name, sample) in std::mem::take(&mut *other.lock()) {
             if let Sample::Count(count) = sample {
@@ -192,7 +173,7 @@ impl Metrics {
         }
     }
 
-    /// Sets a time, in the unit of the metric.
+    /// Sets a time. The log line has it in the unit of the metric.
     pub fn time(&self, metric: Metric, time: Duration) {
         self.lock().insert(metric.name().into(), Sample::Time(metric.unit(), time));
     }
@@ -202,7 +183,7 @@ impl Metrics {
     }
 }
 
-/// Serializes the members of a log line, except the dimension.
+/// Serializes the metrics and their definitions as members of a log line. The dimension is not included.
 impl Serialize for Metrics {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let metrics = self.lock();
@@ -279,12 +260,12 @@ mod tests {
         serde_json::to_value(metrics).unwrap()
     }
 
-    /// The metrics that CloudWatch makes of a line, checked against the rules of the embedded metric format.
-    fn made_of(metrics: &Metrics) -> BTreeMap<String, (f64, String)> {
+    /// The metrics that CloudWatch extracts from a line. Checks the rules of the embedded metric format.
+    fn extract(metrics: &Metrics) -> BTreeMap<String, (f64, String)> {
         let members = members(metrics);
         let directives = members["_aws"]["CloudWatchMetrics"].as_array().unwrap();
         assert!(members["_aws"]["Timestamp"].as_u64().unwrap() > 1_700_000_000_000);
-        let mut made = BTreeMap::new();
+        let mut extracted = BTreeMap::new();
         for directive in directives {
             assert_eq!((&directive["Namespace"], &directive["Dimensions"]), (&json!(NAMESPACE), &json!([[DIMENSION]])));
             let metrics = directive["Metrics"].as_array().unwrap();
@@ -292,17 +273,17 @@ mod tests {
             for metric in metrics {
                 let name = metric["Name"].as_str().unwrap();
                 assert!(name.is_ascii() && name.len() <= 255, "{name}");
-                let made_before =
-                    made.insert(name.to_owned(), (members[name].as_f64().unwrap(), metric["Unit"].to_string()));
-                assert_eq!(made_before, None, "{name} is there twice");
+                let previous =
+                    extracted.insert(name.to_owned(), (members[name].as_f64().unwrap(), metric["Unit"].to_string()));
+                assert_eq!(previous, None, "{name} is defined twice");
             }
         }
-        assert_eq!(made.len() + 1, members.as_object().unwrap().len(), "every number is a metric: {members:?}");
-        made
+        assert_eq!(extracted.len() + 1, members.as_object().unwrap().len(), "every number is a metric: {members:?}");
+        extracted
     }
 
     #[test]
-    fn runbook_lists_exactly_the_metrics() {
+    fn operations_page_lists_exactly_the_metrics() {
         let runbook = include_str!("../docs/operations.md");
         let (_, section) = runbook.split_once("\n## The metrics\n").unwrap();
         let (section, _) = section.split_once("\nThe template derives").unwrap();
@@ -321,7 +302,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.count(Metric::Stored, 0);
         metrics.count_value(Metric::Changes, "messages", 0);
-        assert_eq!(made_of(&metrics), [("Notifications".to_owned(), (0.0, r#""Count""#.to_owned()))].into());
+        assert_eq!(extract(&metrics), [("Notifications".to_owned(), (0.0, r#""Count""#.to_owned()))].into());
     }
 
     #[test]
@@ -333,16 +314,19 @@ mod tests {
         }
         metrics.time(Metric::StoreTime, Duration::from_nanos(12_345_678));
         metrics.time(Metric::EventAge, Duration::from_millis(61_999));
-        let made = made_of(&metrics);
+        let extracted = extract(&metrics);
         for (name, value, unit) in [
             ("Notifications", 3.0, "Count"),
             ("Changes.messages.statuses", 6.0, "Count"),
             ("StoreTime", 12.345, "Milliseconds"),
             ("EventAge", 61.0, "Seconds"),
         ] {
-            assert!((made[name].0 - value).abs() < 1e-9 && made[name].1 == format!("{unit:?}"), "{name}: {made:?}");
+            assert!(
+                (extracted[name].0 - value).abs() < 1e-9 && extracted[name].1 == format!("{unit:?}"),
+                "{name}: {extracted:?}"
+            );
         }
-        assert_eq!(made.len(), 4);
+        assert_eq!(extracted.len(), 4);
     }
 
     #[test]
@@ -351,16 +335,16 @@ mod tests {
         for at in 0..250 {
             metrics.count_value(Metric::Changes, &format!("field_{at}"), 1);
         }
-        assert_eq!(made_of(&metrics).len(), 251);
+        assert_eq!(extract(&metrics).len(), 251);
         assert_eq!(members(&metrics)["_aws"]["CloudWatchMetrics"].as_array().unwrap().len(), 3);
     }
 
     #[test]
-    fn a_route_that_cannot_be_in_a_name_spoils_no_line() {
+    fn route_that_cannot_be_in_a_name_is_not_counted() {
         let metrics = Metrics::default();
         for route in ["größe", "a b", "\u{1}", &"x".repeat(201)] {
             metrics.count_value(Metric::Changes, route, 1);
         }
-        assert_eq!(made_of(&metrics).len(), 1);
+        assert_eq!(extract(&metrics).len(), 1);
     }
 }
