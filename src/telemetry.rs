@@ -1,6 +1,6 @@
 //! The log: one JSON line for each request, from which CloudWatch extracts the metrics, and lines for errors and warnings.
 //!
-//! Nothing in them comes from a person.
+//! No line contains text of a body, a header or a query.
 
 use std::{
     error::Error,
@@ -30,14 +30,14 @@ use tracing_subscriber::{
 
 use crate::metrics::DIMENSION;
 
-/// The root of the targets of our own events.
+/// The root of the targets of this crate's events.
 const OURS: &str = env!("CARGO_CRATE_NAME");
 
 /// The target of the log lines of requests.
 const REQUEST_TARGET: &str = concat!(env!("CARGO_CRATE_NAME"), "::request");
 
-/// The beginnings of the warnings and errors of Lambda's runtime that an operator needs. Data comes after them or is in other
-/// fields, and is not logged.
+/// The beginnings of those warnings and errors of Lambda's runtime that an operator needs. The rest of such a message and its
+/// other fields are not logged, because they can contain data.
 const RUNTIME_MESSAGES: [&str; 10] = [
     "Concurrent worker exited",
     "Concurrent worker panicked",
@@ -51,22 +51,24 @@ const RUNTIME_MESSAGES: [&str; 10] = [
     "user handler panicked",
 ];
 
-/// Lambda's level above all of ours.
+/// Lambda's most severe level, which `tracing` does not have.
 const FATAL: &str = "FATAL";
 
-/// Starts logging to standard output, at Lambda's `AWS_LAMBDA_LOG_LEVEL` or at `INFO`. Returns the log of requests.
+/// Starts logging to standard output, from the level `AWS_LAMBDA_LOG_LEVEL` or `INFO`. Returns the log of requests.
 ///
-/// Lambda filters lines that are JSON with an RFC 3339 `timestamp` and a `level`. Dependencies log events, bodies and
-/// headers at any level. Of their warnings and errors, the log has only the place in the source and a known text.
+/// A line is JSON with an RFC 3339 `timestamp` and a `level`, because Lambda filters only lines of this form.
+///
+/// Dependencies log events, bodies and headers at any level. The log therefore has only their warnings and errors, with the place in the
+/// source and a known text.
 ///
 /// Format: <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-advanced.html>
 pub fn init() -> RequestLog {
     let min_level = std::env::var("AWS_LAMBDA_LOG_LEVEL").unwrap_or_default();
-    // Lambda's runtime requires it.
+    // Set on Lambda, because Lambda's runtime requires it.
     let function = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
     tracing_subscriber::registry().with(layer(&min_level, std::io::stdout)).init();
     std::panic::set_hook(Box::new(|panic| {
-        // The text of a panic can contain what the function was working on.
+        // Without the text of the panic, because it can contain data of a request.
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(panic.location = location, "panicked");
     }));
@@ -76,6 +78,7 @@ pub fn init() -> RequestLog {
 /// The log lines of requests, one for each. CloudWatch extracts the metrics from them.
 pub struct RequestLog {
     min_level: Level,
+    /// Whether Lambda's filter accepts only the level `FATAL`.
     is_fatal: bool,
     /// The function's name as JSON.
     function: String,
@@ -83,7 +86,7 @@ pub struct RequestLog {
 }
 
 impl RequestLog {
-    /// Writes to `output`. `min_level` is Lambda's name of the log level.
+    /// Creates a log that writes to `output`. `min_level` is the level of Lambda's filter, by Lambda's name for it.
     #[must_use]
     pub fn new(min_level: &str, function: &str, output: impl Write + Send + 'static) -> Self {
         Self {
@@ -94,25 +97,26 @@ impl RequestLog {
         }
     }
 
-    /// Writes the line of a request, an object with members, regardless of the log level.
+    /// Writes the log line of a request regardless of the log level, because CloudWatch extracts the metrics from it.
     ///
-    /// If Lambda's filter is set to a higher level than the line's own, the line gets that level, because the filter makes no
-    /// exception for metrics.
+    /// If the level of Lambda's filter is more severe than `level`, the line gets the level of the filter. Otherwise Lambda
+    /// would drop the line and its metrics.
     ///
     /// # Panics
     ///
     /// If `line` does not serialize. It must be an object with at least one member.
     pub fn write(&self, level: Level, line: &impl Serialize) {
         let members = serde_json::to_string(line).expect("a log line serializes");
+        // In `tracing` the more severe level is the smaller one.
         let level = if self.is_fatal { FATAL } else { level.min(self.min_level).as_str() };
         let (time, function) = (now().unwrap_or_default(), &self.function);
-        // The members end with the brace that closes the line.
+        // `members` is an object. Without its opening brace it is the end of the line.
         let text = format!(
             r#"{{"timestamp":"{time}","level":"{level}","target":"{REQUEST_TARGET}","{DIMENSION}":{function},{}{}"#,
             &members[1..],
             "\n"
         );
-        // A function without standard output still has to answer.
+        // The request is answered even if the line cannot be written.
         let _ = self.output.lock().unwrap_or_else(PoisonError::into_inner).write_all(text.as_bytes());
     }
 }
@@ -123,6 +127,7 @@ impl fmt::Debug for RequestLog {
     }
 }
 
+/// The level of `tracing` for Lambda's name of a level. `INFO` for any other text.
 fn level(name: &str) -> Level {
     if name == FATAL { Level::ERROR } else { name.parse().unwrap_or(Level::INFO) }
 }
@@ -134,26 +139,26 @@ where
 {
     let ours = Format::default().json().flatten_event(true).with_current_span(false).with_span_list(false);
     let level = level(min_level);
-    let wanted = move |metadata: &Metadata<'_>| {
+    let is_logged = move |metadata: &Metadata<'_>| {
         *metadata.level() <= if is_ours(metadata) { level } else { level.min(Level::WARN) }
     };
     tracing_subscriber::fmt::layer()
         .fmt_fields(JsonFields::new())
         .event_format(LineFormat { ours })
         .with_writer(writer)
-        .with_filter(filter_fn(wanted))
+        .with_filter(filter_fn(is_logged))
 }
 
 fn is_ours(event: &Metadata<'_>) -> bool {
     event.target().split("::").next() == Some(OURS)
 }
 
-/// Writes this crate's events completely, and those of dependencies without data.
+/// Formats an event as a line: an event of this crate with all its fields, an event of a dependency without its data.
 struct LineFormat {
     ours: Format<Json>,
 }
 
-/// Finds the message of a dependency's event among [`RUNTIME_MESSAGES`].
+/// The message for a dependency's event: one of [`RUNTIME_MESSAGES`] if the event's own message begins with it.
 struct RuntimeMessage(&'static str);
 
 impl Visit for RuntimeMessage {
@@ -183,7 +188,7 @@ where
             self.ours.format_event(context, Writer::new(&mut line), event)?;
             let members = line.strip_suffix("}\n").unwrap_or(&line);
             return match fields_of_span(context) {
-                // The fields of the span are an object of their own. Its members are appended to those of the line.
+                // The fields of the span are an object, whose members are appended to those of the line.
                 Some(fields) => writeln!(to, "{members},{}", &fields[1..]),
                 None => to.write_str(&line),
             };
@@ -212,7 +217,7 @@ where
     (fields.len() > 2).then_some(fields)
 }
 
-/// The texts of an error and of what caused it, in one line.
+/// The texts of an error and of its sources, in one line.
 #[must_use]
 pub fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -277,10 +282,10 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_json_that_lambda_can_filter() {
+    fn line_has_the_form_of_lambdas_filter() {
         let lines = logged("INFO", || {
             tracing::info!(body.bytes = 5, "stored");
-            tracing::debug!("too fine");
+            tracing::debug!("below the level");
         });
         let [line] = &lines[..] else { panic!("{lines:?}") };
         let timestamp = line["timestamp"].as_str().unwrap();
@@ -304,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn line_of_a_request_has_its_id() {
+    fn line_within_a_span_has_the_request_id() {
         let lines = logged("INFO", || {
             let spans = ["a", "\"b\""].map(|id| tracing::error_span!("request", request.id = id));
             for span in &spans {
@@ -330,16 +335,16 @@ mod tests {
 
     #[test]
     fn request_line_is_written_at_every_level() {
-        for (least, expected) in [
+        for (min_level, expected) in [
             ("TRACE", ["INFO", "WARN", "ERROR"]),
             ("INFO", ["INFO", "WARN", "ERROR"]),
             ("WARN", ["WARN", "WARN", "ERROR"]),
             ("ERROR", ["ERROR", "ERROR", "ERROR"]),
             ("FATAL", ["FATAL", "FATAL", "FATAL"]),
         ] {
-            let lines = logged_requests(least, &[Level::INFO, Level::WARN, Level::ERROR], &Metrics::default());
+            let lines = logged_requests(min_level, &[Level::INFO, Level::WARN, Level::ERROR], &Metrics::default());
             let levels: Vec<_> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();
-            assert_eq!(levels, expected, "{least}");
+            assert_eq!(levels, expected, "{min_level}");
         }
     }
 
@@ -356,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn every_level_of_lambda_is_one_of_ours() {
+    fn every_level_of_lambda_has_a_tracing_level() {
         let levels = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL", "", "x"].map(level);
         let expected = [
             Level::TRACE,
