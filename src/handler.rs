@@ -295,7 +295,7 @@ impl Ingress {
             Ok(Accepted::Stored) => (Level::INFO, "stored"),
             Ok(Accepted::Challenge(_)) => (Level::INFO, "challenge answered"),
             Ok(Accepted::Empty) => (Level::WARN, "empty notification"),
-            Err(_) if status.is_server_error() => (Level::ERROR, "rejected"),
+            Err(_) if status.is_server_error() => (Level::ERROR, "not stored"),
             Err(_) => (Level::WARN, "rejected"),
         };
         let line = RequestLine {

@@ -106,7 +106,7 @@ impl Queues {
         let probe = timeout(WARM_UP_TIMEOUT, call::probe(&self.client, &queue.url));
         let error = probe.await.unwrap_or_else(|_| Err(SendError::Transient("timeout after 2 s".to_owned()))).err();
         if let Some(error) = error {
-            tracing::warn!(queue.name, error.reason = error.reason(), "SQS may be unavailable");
+            tracing::warn!(queue.name, error.reason = error.reason(), "probe of the catch-all queue failed");
         }
     }
 
@@ -192,7 +192,7 @@ impl Queues {
         for (route, count) in &diversion.by_route {
             store_context.metrics.count_value(Metric::Diverted, route, *count);
         }
-        log_errors("messages not stored", self.catch_all(), &diversion.not_stored);
+        log_errors("messages not stored", queue, &diversion.not_stored);
         StoreReport::of(diversion.by_route.values().sum(), &diversion.not_stored)
     }
 
@@ -452,7 +452,7 @@ fn copies_for_catch_all<'p>(queue: &'p Queue, failed: &[(Item<'p>, SendError)]) 
 }
 
 fn log_diversion(queue: &Queue, failed: &[(Item<'_>, SendError)]) {
-    log_errors("queue failed, diverting its messages to the catch-all queue", queue, failed);
+    log_errors("queue did not store messages, diverting them to the catch-all queue", queue, failed);
 }
 
 /// Logs how many messages a queue did not store, and the distinct reasons. The line contains no part of a message.

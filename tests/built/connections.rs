@@ -101,6 +101,6 @@ async fn connect_timeout_is_one_second() {
     let webhook = Webhook::with_variables(&[("AWS_ENDPOINT_URL_SQS", &format!("http://{address}"))]);
     assert_eq!(webhook.deliver(Notification::of(&["messages"]).body).await.status, 503);
     // The connect timeout is shorter than the timeout of a call.
-    let line = webhook.function.wait_for_log_line("queue failed", LAMBDA_TIMEOUT).await.unwrap();
+    let line = webhook.function.wait_for_log_line("queue did not store messages", LAMBDA_TIMEOUT).await.unwrap();
     assert!(line.contains("connect timeout occurred after 1s"), "{line}");
 }

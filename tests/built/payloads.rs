@@ -116,6 +116,9 @@ async fn body_too_large_without_a_bucket_leads_to_503() {
     assert_eq!((webhook.deliver(&sent.body).await.status, webhook.copies(&sent)), (503, vec![vec![], vec![Own]]));
     let line = webhook.function.wait_for_log_line("messages not stored", LAMBDA_TIMEOUT).await.unwrap();
     assert!(line.contains("InvalidParameterValue") && line.contains("ERROR"), "{line}");
+    assert!(line.contains(r#""queue.name":"messages""#), "the queue of the route: {line}");
+    let line = webhook.function.wait_for_log_line(r#""message":"not stored""#, LAMBDA_TIMEOUT).await.unwrap();
+    assert!(line.contains(r#""response.status":503"#) && line.contains("ERROR"), "{line}");
 }
 
 #[tokio::test]
