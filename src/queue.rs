@@ -48,8 +48,11 @@ use sender::{MAX_ENTRIES, QueueLimits, QueueSender, Target, UnansweredBatch, Unc
 /// Meta's largest notification, with 1000 changes, needs 100 batches.
 const MAX_BATCHES_UNDER_WAY: usize = 32;
 
-/// How many bytes of messages an execution environment has under way at a time, to limit its memory. A target like
-/// [`MAX_BATCHES_UNDER_WAY`].
+/// How many bytes of messages an execution environment has under way at a time, to limit its memory.
+///
+/// This is a target, not a strict limit. The requests of an environment that serves several at a time share it as a
+/// [`Budget`]. A single request divides it by its largest fragment, although a batch may have several fragments, see
+/// [`max_batches_under_way`].
 const MAX_BYTES_UNDER_WAY: usize = 12 << 20;
 
 /// How long the start of the function waits for the response to a probe.
@@ -416,8 +419,9 @@ fn needed_batches(items: &[Item<'_>], queue: &Queue) -> usize {
     alone + (items.len() - alone).div_ceil(MAX_ENTRIES)
 }
 
-/// The number of batches of a request that may be under way at a time. Many large messages reduce it, so that the batches have
-/// at most [`MAX_BYTES_UNDER_WAY`].
+/// The number of batches of a request that may be under way at a time.
+///
+/// If all fragments together have more than [`MAX_BYTES_UNDER_WAY`], large fragments reduce the number.
 fn max_batches_under_way<'i>(items: impl Iterator<Item = &'i Item<'i>>) -> usize {
     let sizes = items.map(|item| item.fragment.size());
     let (total, largest) = sizes.fold((0, 1), |(total, largest), size| (total + size, size.max(largest)));

@@ -210,7 +210,8 @@ async fn sqs_error_at_the_start_is_only_logged() {
         webhook.function.wait_for_init(INIT_TIMEOUT / 2).await.unwrap();
         assert_eq!(handle.fired(), 1, "{}", fault.name());
         handle.clear();
-        let line = webhook.function.wait_for_log_line("probe of the catch-all queue failed", INIT_TIMEOUT).await.unwrap();
+        let line =
+            webhook.function.wait_for_log_line("probe of the catch-all queue failed", INIT_TIMEOUT).await.unwrap();
         let line: Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&line["level"], &line["queue.name"]), (&json!("WARN"), &json!("unrouted")));
         assert!(line["error.reason"].as_str().unwrap().contains(expected), "{}: {line}", fault.name());
