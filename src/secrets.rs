@@ -58,8 +58,8 @@ const REFRESH_BACKOFF: [RefreshBackoff; 4] = [
 
 /// Caches the app credentials, and reads them again when they are old or do not match.
 ///
-/// If the environment serves one request at a time, each request reads old credentials again, see [`Self::refresh_alongside`]. Otherwise a
-/// task of its own does it, see [`Self::keep_fresh`].
+/// If the environment serves one request at a time, the requests read old credentials again, see [`Self::refresh_alongside`].
+/// Otherwise a task does this, see [`Self::keep_fresh`].
 #[derive(Debug)]
 pub struct SecretCache {
     client: Client,

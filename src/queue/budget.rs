@@ -57,8 +57,8 @@ impl Budget {
 impl Share {
     /// Waits until the budget allows a further batch.
     ///
-    /// If the share has no batch under way, it does not wait and may exceed the budget. No queue and no request therefore depends on the
-    /// calls of another one.
+    /// If the share has no batch under way, it does not wait and may exceed the budget. No queue and no request therefore
+    /// depends on the calls of another one.
     pub(super) async fn acquire(self: &Arc<Self>) -> Permit {
         let _guard = self.waiting.lock().await;
         loop {

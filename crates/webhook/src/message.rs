@@ -247,8 +247,8 @@ const MAX_DIVERTED_FROM_BYTES: usize = DIVERTED_FROM.len() + TEXT_TYPE.len() + M
 
 /// The deduplication id on a FIFO queue: the event id, or for a diverted message a hash of the event id and the queue's name.
 ///
-/// If several queues do not store a change, each of them diverts a message with the same event id. With equal deduplication ids, a FIFO
-/// catch-all queue would store only one of them.
+/// If several queues do not store a change, a message is diverted for each of them, all with the same event id. With equal
+/// deduplication ids, a FIFO catch-all queue would store only one of them.
 fn deduplication_id(event_id: &str, diverted_from: Option<&str>) -> String {
     let Some(queue) = diverted_from else { return event_id.to_owned() };
     hex::encode(Sha256::new().chain_update(event_id).chain_update(queue).finalize())
