@@ -17,6 +17,10 @@ pub struct Config {
     pub payload_bucket: Option<String>,
     /// `CLIENT_CERTIFICATE_CN`: the common name that the client certificate of a caller must have. `None` allows all callers.
     pub client_certificate_cn: Option<String>,
+    /// `ARCHIVE_BUCKET`: the bucket for notifications as received. `None` archives nothing.
+    pub archive_bucket: Option<String>,
+    /// `ARCHIVE_REQUIRED`: whether a notification that is not archived is answered with 503.
+    pub is_archive_required: bool,
     /// `AWS_LAMBDA_MAX_CONCURRENCY`: the maximum number of requests that Lambda sends to the execution environment at a time.
     pub max_concurrency: usize,
 }
@@ -30,6 +34,9 @@ pub enum ConfigError {
     /// A variable is empty or blank.
     #[error("{0} is empty")]
     Empty(&'static str),
+    /// A variable is neither `true` nor `false`.
+    #[error("{0} is neither true nor false")]
+    NotABoolean(&'static str),
     /// The routes are invalid.
     #[error("QUEUE_URLS {0}")]
     Routes(#[from] RoutesError),
@@ -56,11 +63,22 @@ impl Config {
             value => Ok(value),
         };
         let required = |name| optional(name)?.ok_or(ConfigError::Missing(name));
+        let is_archive_required = match lookup("ARCHIVE_REQUIRED").as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(ConfigError::NotABoolean("ARCHIVE_REQUIRED")),
+        };
         Ok(Self {
             secret_id: required("SECRET_ID")?,
             routes: Routes::parse(&required("QUEUE_URLS")?)?,
             payload_bucket: optional("PAYLOAD_BUCKET")?,
             client_certificate_cn: optional("CLIENT_CERTIFICATE_CN")?,
+            archive_bucket: if is_archive_required {
+                Some(required("ARCHIVE_BUCKET")?)
+            } else {
+                optional("ARCHIVE_BUCKET")?
+            },
+            is_archive_required,
             max_concurrency: max_concurrency(lookup("AWS_LAMBDA_MAX_CONCURRENCY").as_deref()),
         })
     }
@@ -95,6 +113,19 @@ mod tests {
     }
 
     #[test]
+    fn archive_is_off_unless_it_has_a_bucket() {
+        for (variables, expected) in [
+            (&[][..], (None, false)),
+            (&[("ARCHIVE_BUCKET", "a")], (Some("a"), false)),
+            (&[("ARCHIVE_BUCKET", "a"), ("ARCHIVE_REQUIRED", "false")], (Some("a"), false)),
+            (&[("ARCHIVE_BUCKET", "a"), ("ARCHIVE_REQUIRED", "true")], (Some("a"), true)),
+        ] {
+            let config = read(&[&[("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES)], variables].concat()).unwrap();
+            assert_eq!((config.archive_bucket.as_deref(), config.is_archive_required), expected);
+        }
+    }
+
+    #[test]
     fn invalid_concurrency_counts_as_one() {
         for (text, expected) in [("8", 8), ("1", 1), ("0", 1), ("", 1), ("-2", 1), ("many", 1)] {
             let variables = [("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES), ("AWS_LAMBDA_MAX_CONCURRENCY", text)];
@@ -122,6 +153,12 @@ mod tests {
             (
                 &[("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES), ("CLIENT_CERTIFICATE_CN", "")],
                 "CLIENT_CERTIFICATE_CN is empty",
+            ),
+            (&[("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES), ("ARCHIVE_BUCKET", "")], "ARCHIVE_BUCKET is empty"),
+            (&[("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES), ("ARCHIVE_REQUIRED", "true")], "ARCHIVE_BUCKET is not set"),
+            (
+                &[("SECRET_ID", "s"), ("QUEUE_URLS", QUEUES), ("ARCHIVE_BUCKET", "a"), ("ARCHIVE_REQUIRED", "yes")],
+                "ARCHIVE_REQUIRED is neither true nor false",
             ),
         ] {
             assert_eq!(read(variables).unwrap_err().to_string(), expected);

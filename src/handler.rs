@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::FutureExt as _;
 use lambda_http::{
     Body, Context,
     aws_lambda_events::apigw::ApiGatewayV2httpResponse,
@@ -31,9 +32,11 @@ use whatsapp_webhook::{
 };
 
 use crate::{
+    archive::Archive,
     client_certificate::has_common_name,
     event::{Event, HttpRequest},
     metrics::{Metric, Metrics},
+    payload::PayloadError,
     queue::{Queues, StoreContext, StoreReport},
     secrets::SecretCache,
     telemetry::RequestLog,
@@ -59,6 +62,7 @@ const CHALLENGE_REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Ingress {
     secrets: SecretCache,
     queues: Queues,
+    archive: Option<Archive>,
     log: RequestLog,
     /// The common name that the client certificate of a caller must have. `None` allows all callers.
     client_cn: Option<String>,
@@ -95,6 +99,8 @@ enum RequestError {
     ExpiredCredentials,
     #[error("{} of {} not stored, {} diverted", .0.not_stored, .0.messages, .0.diverted)]
     NotStored(StoreReport),
+    #[error("stored, but not archived")]
+    NotArchived,
 }
 
 impl RequestError {
@@ -108,7 +114,7 @@ impl RequestError {
             }
             Self::Signature(_) => StatusCode::UNAUTHORIZED,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NotStored(_) | Self::ExpiredCredentials => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotStored(_) | Self::NotArchived | Self::ExpiredCredentials => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -139,7 +145,13 @@ impl Ingress {
     /// Takes the secrets, the queues and the log of requests. AWS is not called.
     #[must_use]
     pub const fn new(secrets: SecretCache, queues: Queues, log: RequestLog) -> Self {
-        Self { secrets, queues, log, client_cn: None, must_restart: AtomicBool::new(false) }
+        Self { secrets, queues, archive: None, log, client_cn: None, must_restart: AtomicBool::new(false) }
+    }
+
+    /// Archives every signed notification. `None` archives nothing.
+    #[must_use]
+    pub fn with_archive(self, archive: Option<Archive>) -> Self {
+        Self { archive, ..self }
     }
 
     /// Rejects every caller whose client certificate does not have this common name. `None` allows all callers.
@@ -246,8 +258,14 @@ impl Ingress {
             group_key: self.secrets.group_key(&credentials),
             trace: trace.as_deref(),
         };
-        let store = self.queues.store(&fragments, StoreContext { request: request_context, deadline, metrics });
-        let stored = self.secrets.refresh_alongside(store, deadline, metrics).await;
+        let context = StoreContext { request: request_context, deadline, metrics };
+        let store = self.queues.store(&fragments, context);
+        let work = async {
+            let Some(archive) = &self.archive else { return (store.await, Ok(())) };
+            let signature = exchange.request.signature.as_deref().unwrap_or_default();
+            archive.store_alongside(store, body, signature, context).boxed().await
+        };
+        let (stored, archived) = self.secrets.refresh_alongside(work, deadline, metrics).await;
         metrics.time(Metric::StoreTime, started.elapsed());
         metrics.count(Metric::Changes, stored.fragments);
         metrics.count(Metric::Stored, stored.messages - stored.not_stored);
@@ -258,7 +276,13 @@ impl Ingress {
         if stored.has_expired_credentials && stored.not_stored == stored.messages {
             return Err(RequestError::ExpiredCredentials);
         }
-        if stored.not_stored > 0 { Err(RequestError::NotStored(stored)) } else { Ok(Accepted::Stored) }
+        if stored.not_stored > 0 {
+            return Err(RequestError::NotStored(stored));
+        }
+        archived.map(|()| Accepted::Stored).map_err(|error| match error {
+            PayloadError::ExpiredCredentials(_) => RequestError::ExpiredCredentials,
+            _ => RequestError::NotArchived,
+        })
     }
 
     async fn verify(&self, body: &[u8], exchange: &Exchange<'_>) -> Result<(), SignatureError> {

@@ -10,7 +10,8 @@
 //!    change.
 //! 4. [`routes`] selects the queues of a fragment. [`message`] builds its messages. [`trace`] gives them the tracing header of
 //!    the request.
-//! 5. [`queue`] sends the messages. [`payload`] stores bodies in S3 that are too large for SQS.
+//! 5. [`queue`] sends the messages. [`payload`] stores bodies in S3 that are too large for SQS. [`archive`] stores
+//!    the notification as received, if it is on.
 //!
 //! All steps count [`metrics`], and [`telemetry`] writes the metrics into the log line of the request. [`config`] reads the
 //! settings at the start, and [`aws`] configures the clients of AWS. [`drain`] waits until the process may end without loss.
@@ -24,6 +25,7 @@
 //! [`trace`]: whatsapp_webhook::trace
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod archive;
 pub mod aws;
 pub mod client_certificate;
 pub mod config;

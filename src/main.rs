@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use lambda_http::{Error, LambdaEvent, lambda_runtime::Runtime, service_fn, tower::util::MapFutureLayer};
 use tokio::{select, try_join};
 use whatsapp_ingress::{
+    archive::Archive,
     aws,
     config::Config,
     drain::Drain,
@@ -39,12 +40,16 @@ async fn start(log: RequestLog) -> Result<(Ingress, usize), Error> {
     let max_concurrency = config.max_concurrency;
     let aws = aws::config().await;
     let aws_without_retries = aws::without_retries_and_timeouts(&aws);
+    let owner = config.routes.catch_all().account_id().map(ToOwned::to_owned);
+    let archive = config
+        .archive_bucket
+        .map(|bucket| Archive::new(&aws_without_retries, bucket, owner, config.is_archive_required));
     let payloads = Payloads::new(&aws_without_retries, config.payload_bucket);
     let queues = Queues::new(Sqs::new(&aws_without_retries), config.routes, payloads).shared_by(max_concurrency);
     let secrets = SecretCache::read(SecretsManager::new(&aws), config.secret_id);
     let (secrets, ()) = try_join!(secrets, queues.warm_up().map(Ok))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
-    let ingress = Ingress::new(secrets.shared_by(max_concurrency), queues, log);
+    let ingress = Ingress::new(secrets.shared_by(max_concurrency), queues, log).with_archive(archive);
     Ok((ingress.require_client_cn(config.client_certificate_cn), max_concurrency))
 }
 

@@ -62,6 +62,8 @@ macro_rules! metrics {
 }
 
 metrics! {
+    /// Time from a verified signature until the notification was archived, or the archive was given up.
+    ArchiveTime,
     /// Fragments of notifications; also by route.
     Changes,
     /// Messages that were stored with a pointer to a body in S3.
@@ -72,6 +74,8 @@ metrics! {
     Diverted,
     /// Time between the first change's timestamp and the function's clock.
     EventAge,
+    /// Notifications that were not archived, although the archive is on.
+    NotArchived,
     /// Messages that were not stored.
     NotStored,
     /// Signed notifications. Each log line has this count, even if it is zero. It is therefore missing only if the function
@@ -91,7 +95,7 @@ metrics! {
     SecretRefreshes,
     /// Well-formed signatures that match none of the app secrets.
     SignatureMismatches,
-    /// Time from a verified signature until storing ended, including a wait for the secret.
+    /// Time from a verified signature until storing ended, including waits for the archive and for the secret.
     StoreTime,
     /// Messages that were stored.
     Stored,
@@ -104,7 +108,7 @@ impl Metric {
     #[must_use]
     pub const fn unit(self) -> Unit {
         match self {
-            Self::StoreTime => Unit::Milliseconds,
+            Self::ArchiveTime | Self::StoreTime => Unit::Milliseconds,
             Self::EventAge => Unit::Seconds,
             _ => Unit::Count,
         }

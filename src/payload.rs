@@ -74,23 +74,26 @@ impl Payloads {
     ///
     /// See [`PayloadError`].
     pub async fn put(&self, key: &str, body: Bytes, owner: Option<&str>) -> Result<(), PayloadError> {
-        let put = PutObject { bucket: self.bucket()?, key, content_type: "application/json", body, owner };
-        let Err(error) = put.send(&self.aws).await else { return Ok(()) };
-        let reason = error_reason(&error);
-        if matches!(error, SdkError::ConstructionFailure(_)) {
-            return Err(PayloadError::Rejected(reason));
-        }
-        let Some((status, code)) = error_code(&error) else { return Err(PayloadError::Transient(reason)) };
-        // S3 responds to a slow upload with 400 RequestTimeout, to a conflicting call with 409, and for a new bucket that
-        // is not known everywhere yet with 307. A bucket in another region always gets 301.
-        let is_transient =
-            matches!(status, 307 | 408 | 409 | 429) || code.contains("Timeout") || code.contains("Throttl");
-        Err(if is_expired_credentials(code) {
-            PayloadError::ExpiredCredentials(reason)
-        } else if (300..500).contains(&status) && !is_transient {
-            PayloadError::Rejected(reason)
-        } else {
-            PayloadError::Transient(reason)
-        })
+        put(&self.aws, PutObject { bucket: self.bucket()?, key, content_type: "application/json", body, owner }).await
     }
+}
+
+/// Sends an object once, without a time limit.
+pub(crate) async fn put(aws: &SdkConfig, object: PutObject<'_>) -> Result<(), PayloadError> {
+    let Err(error) = object.send(aws).await else { return Ok(()) };
+    let reason = error_reason(&error);
+    if matches!(error, SdkError::ConstructionFailure(_)) {
+        return Err(PayloadError::Rejected(reason));
+    }
+    let Some((status, code)) = error_code(&error) else { return Err(PayloadError::Transient(reason)) };
+    // S3 responds to a slow upload with 400 RequestTimeout, to a conflicting call with 409, and for a new bucket that
+    // is not known everywhere yet with 307. A bucket in another region always gets 301.
+    let is_transient = matches!(status, 307 | 408 | 409 | 429) || code.contains("Timeout") || code.contains("Throttl");
+    Err(if is_expired_credentials(code) {
+        PayloadError::ExpiredCredentials(reason)
+    } else if (300..500).contains(&status) && !is_transient {
+        PayloadError::Rejected(reason)
+    } else {
+        PayloadError::Transient(reason)
+    })
 }

@@ -38,6 +38,7 @@ use budget::Budget;
 pub use context::StoreContext;
 use item::{Encoding, Item};
 use send_error::SendError;
+pub(crate) use sender::put_until_deadline;
 use sender::{MAX_ENTRIES, QueueLimits, QueueSender, Target, UnansweredBatch, Unconfirmed, failed_entries};
 
 /// How many batches an execution environment has under way at a time. Each batch needs a connection.

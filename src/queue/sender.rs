@@ -441,7 +441,8 @@ impl<'s> Target<'s> {
             let bucket = self.payloads.bucket()?;
             let body = Bytes::from(messages[0].replace_body_with_pointer(bucket, &key));
             progress.is_uploading.store(true, Relaxed);
-            self.upload(&key, body).await?;
+            let put = || self.payloads.put(&key, body.clone(), self.bucket_owner).boxed();
+            put_until_deadline(put, store_context).await?;
             progress.is_uploading.store(false, Relaxed);
             if !store_context.has_time_at(Instant::now()) {
                 return Err(SendError::no_time_left());
@@ -454,26 +455,29 @@ impl<'s> Target<'s> {
         }
         .boxed()
     }
+}
 
-    /// Stores a body in S3. Retries transient errors, and uploads the same object a second time if S3 does not respond.
-    async fn upload(&self, key: &str, body: Bytes) -> Result<(), PayloadError> {
-        let (context, mut backoff) = (self.store_context, Backoff::default());
-        loop {
-            let is_second_under_way = AtomicBool::default();
-            let first = self.payloads.put(key, body.clone(), self.bucket_owner).boxed();
-            let second = async {
-                sleep_until(context.interval_deadline(SECOND_UPLOAD_INTERVAL)).await;
-                context.pend_if_no_time_left().await;
-                is_second_under_way.store(true, Relaxed);
-                self.payloads.put(key, body.clone(), self.bucket_owner).boxed().await
-            };
-            let result = first_success(first, second, &is_second_under_way, Result::is_ok).await;
-            let wait = backoff.next();
-            if !matches!(result, Err(PayloadError::Transient(_))) || !context.has_time_at(Instant::now() + wait) {
-                return result;
-            }
-            sleep(wait).await;
+/// Stores an object in S3. Retries transient errors, and puts the same object a second time if S3 does not respond.
+pub(crate) async fn put_until_deadline<'o>(
+    put: impl Fn() -> BoxFuture<'o, Result<(), PayloadError>>,
+    context: StoreContext<'_>,
+) -> Result<(), PayloadError> {
+    let mut backoff = Backoff::default();
+    loop {
+        let is_second_under_way = AtomicBool::default();
+        let first = put();
+        let second = async {
+            sleep_until(context.interval_deadline(SECOND_UPLOAD_INTERVAL)).await;
+            context.pend_if_no_time_left().await;
+            is_second_under_way.store(true, Relaxed);
+            put().await
+        };
+        let result = first_success(first, second, &is_second_under_way, Result::is_ok).await;
+        let wait = backoff.next();
+        if !matches!(result, Err(PayloadError::Transient(_))) || !context.has_time_at(Instant::now() + wait) {
+            return result;
         }
+        sleep(wait).await;
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn metrics(line: &Value) -> (BTreeMap<&str, f64>, Vec<&str>) {
         let name = definition["Name"].as_str().unwrap().to_owned();
         take(&name);
         let unit = match name.as_str() {
-            "StoreTime" => "Milliseconds",
+            "ArchiveTime" | "StoreTime" => "Milliseconds",
             "EventAge" => "Seconds",
             _ => "Count",
         };

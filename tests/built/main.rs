@@ -4,6 +4,7 @@
 //! retries explain all duplicates.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod archive;
 mod concurrent;
 mod connections;
 mod deadlines;
