@@ -9,8 +9,8 @@ use fake_aws::{
 };
 use flate2::read::GzDecoder;
 use futures_util::future::join_all;
+use ingress_tools::meta::samples::{self, Sample, Signer};
 use serde_json::{Value, json};
-use whatsapp_ingress_tools::meta::samples::{self, Sample, Signer};
 use whatsapp_webhook::{archive::Receipt, signature};
 
 use crate::{
@@ -179,7 +179,7 @@ async fn failing_archive_changes_no_answer() {
         let handle = webhook.aws.s3().inject_fault(fault.clone(), Frequency::Always);
         let sent = Notification::of(&["messages", "security"]);
         assert_eq!(webhook.deliver(&sent.body).await.status, 200, "{}", fault.name());
-        assert_eq!((webhook.copies(&sent), bucket.objects().len()), (vec![[Own]; 2], 0), "{}", fault.name());
+        assert_eq!((webhook.copies(&sent), bucket.objects().len()), (vec![vec![Own]; 2], 0), "{}", fault.name());
         assert!(handle.fired() >= 1 && (handle.fired() == 1 || !is_final), "{}", fault.name());
         let (lines, metrics) = lines_and_metrics(webhook);
         assert_eq!((lines, metrics["NotArchived"], metrics.get("NotStored")), (1, 1.0, None), "{}", fault.name());
