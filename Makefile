@@ -235,7 +235,7 @@ check: validate-template check-docs ## checks formatting, lints, types, dependen
 .PHONY: validate-template
 validate-template: .venv/dev-installed .local/checkov/installed
 	sam validate
-	cfn-lint template.yaml infra/field-queue.yaml examples/python-lambda/template.yaml
+	cfn-lint template.yaml infra/field-queue.yaml infra/archive.yaml examples/python-lambda/template.yaml
 	mkdir -p .local
 	$(BIN)/python infra/expand_template.py > .local/template.json
 	$(CHECKOV) --config-file .checkov.yaml --file .local/template.json

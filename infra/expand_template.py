@@ -75,8 +75,7 @@ def _inline_nested_stacks(template: dict[str, Any], folder: Path) -> dict[str, A
         resources |= {stack + id: each for id, each in made["Resources"].items()}
         template["Outputs"] |= {stack + name: output for name, output in made["Outputs"].items()}
         values |= {f"{stack}.Outputs.{name}": _as_text(output["Value"]) for name, output in made["Outputs"].items()}
-    template["Resources"] = _rename(resources, {}, values)
-    return template
+    return template | {"Resources": _rename(resources, {}, values), "Outputs": _rename(template["Outputs"], {}, values)}
 
 
 def _as_text(value: Any) -> str:
@@ -105,6 +104,8 @@ def _rename(node: Any, ids: dict[str, str], values: dict[str, str]) -> Any:
     match node:
         case {"Ref": str(id)}:
             return {"Ref": ids.get(id, id)}
+        case {"Fn::GetAtt": [str(id), str(attribute)]} if attribute.startswith("Outputs."):
+            return _rename(values[f"{id}.{attribute}"], ids, {})
         case {"Fn::GetAtt": [str(id), attribute]}:
             return {"Fn::GetAtt": [ids.get(id, id), attribute]}
         case dict():
@@ -117,7 +118,7 @@ def _rename(node: Any, ids: dict[str, str], values: dict[str, str]) -> Any:
             if reference := re.fullmatch(r"\$\{(\w+)(?:\.(\w+))?}", node):
                 id, attribute = ids.get(reference[1], reference[1]), reference[2]
                 return {"Fn::GetAtt": [id, attribute]} if attribute else {"Ref": id}
-            return node
+            return re.sub(r"\$\{(\w+)(?=[.}])", lambda found: f"${{{ids.get(found[1], found[1])}", node)
     return node
 
 

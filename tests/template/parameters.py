@@ -16,6 +16,7 @@ SETS: dict[str, dict[str, str]] = {
     # Consumers that are not of this account, or that need messages in order.
     "consumers": {"Consumers": "arn:aws:iam::111122223333:root"},
     "customer-managed-key": {"UseCustomerManagedKey": "true", "Consumers": "111122223333"},
+    "archive": {"ArchiveDays": "30", "ArchiveRequired": "true"},
     # What changes API, function and alarms.
     "production": DOMAIN
     | {
@@ -32,6 +33,7 @@ SETS: dict[str, dict[str, str]] = {
         "RunbookUrl": "https://wiki.example.com/ingress",
     },
 }
+ARCHIVE = SETS["archive"]
 TEAM_TOPIC = "arn:aws:sns:us-east-1:123456789012:receipts"
 
 
@@ -51,4 +53,4 @@ def with_consumers(template: str) -> str:
 
 
 ROWS: dict[str, Callable[[str], str]] = {"consumers": with_consumers}
-EVERYTHING = SETS["consumers"] | SETS["customer-managed-key"] | SETS["production"]
+EVERYTHING = SETS["consumers"] | SETS["customer-managed-key"] | ARCHIVE | SETS["production"]

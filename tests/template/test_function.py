@@ -8,7 +8,7 @@ import re
 import pytest
 
 from expanded import STACK, TEMPLATE, expand, target
-from parameters import DOMAIN, EVERYTHING, ROWS
+from parameters import ARCHIVE, DOMAIN, EVERYTHING, ROWS
 
 
 def test_api_passes_body_and_certificate_to_alias() -> None:
@@ -75,11 +75,15 @@ def test_access_log_omits_query_headers_and_body() -> None:
         {"AwsEndpointUrl": "http://localhost:1"},
         DOMAIN,
         DOMAIN | {"ClientCertificateCn": "x"},
+        {"ArchiveDays": "30"},
+        ARCHIVE,
     ],
     ids=lambda parameters: "-".join(parameters),
 )
 def test_changed_function_gets_a_new_version(parameters: dict[str, str]) -> None:
     before = expand(**DOMAIN) if "ClientCertificateCn" in parameters else expand()
+    if "ArchiveRequired" in parameters:
+        before = expand(ArchiveDays=parameters["ArchiveDays"])
     after = expand(**parameters)
     assert before.function != after.function
     # Compares properties. SAM derives the logical id from the template's text, which parameters do not change.

@@ -11,7 +11,7 @@ import pytest
 import rows
 from expand_template import expand_root
 from expanded import ACCOUNT, CATCH_ALL, STACK, TEMPLATE, expand, expand_set, statements, target
-from parameters import EVERYTHING, SETS
+from parameters import ARCHIVE, EVERYTHING, SETS
 
 HOUR = 60 * 60
 DAY = 24 * HOUR
@@ -90,8 +90,8 @@ def test_data_and_its_policies_outlive_the_stack() -> None:
             assert (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) == ("Retain", "Retain"), id
 
 
-def test_queues_and_bucket_reject_calls_without_tls() -> None:
-    template = expand()
+def test_queues_and_buckets_reject_calls_without_tls() -> None:
+    template = expand(**ARCHIVE)
     protected: list[str] = []
     for type, actions in (("AWS::SQS::QueuePolicy", "sqs:*"), ("AWS::S3::BucketPolicy", "s3:*")):
         for policy in template.of_type(type).values():
@@ -109,22 +109,25 @@ def test_queues_and_bucket_reject_calls_without_tls() -> None:
 
 @pytest.mark.parametrize("name", ["default", "customer-managed-key"])
 def test_everything_at_rest_is_encrypted(name: str) -> None:
-    template = expand_set(name)
+    template = expand(**SETS[name], **ARCHIVE)
     key = next(({"Fn::GetAtt": [id, "Arn"]} for id in template.of_type("AWS::KMS::Key")), None)
     assert (key is None) == (name == "default")
     for queue in template.of_type("AWS::SQS::Queue").values():
         assert (queue.get("KmsMasterKeyId"), queue.get("SqsManagedSseEnabled")) == (key, None if key else True)
-    [rule] = template.one("AWS::S3::Bucket")["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-    by_default = rule["ServerSideEncryptionByDefault"]
-    assert by_default == ({"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key} if key else {"SSEAlgorithm": "AES256"})
+    for bucket in template.of_type("AWS::S3::Bucket").values():
+        [rule] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        by_default = rule["ServerSideEncryptionByDefault"]
+        assert by_default == ({"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key} if key else {"SSEAlgorithm": "AES256"})
     assert template.one("AWS::SecretsManager::Secret").get("KmsKeyId") == key
 
 
-def test_bucket_is_closed_to_the_public() -> None:
-    bucket = expand().one("AWS::S3::Bucket")
+def test_buckets_are_closed_to_the_public() -> None:
+    buckets = expand(**ARCHIVE).of_type("AWS::S3::Bucket").values()
+    assert len(buckets) == 2
     blocks = ["BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"]
-    assert bucket["PublicAccessBlockConfiguration"] == dict.fromkeys(blocks, True)
-    assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    for bucket in buckets:
+        assert bucket["PublicAccessBlockConfiguration"] == dict.fromkeys(blocks, True)
+        assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
 
 
 @pytest.mark.parametrize("name", ["default", "consumers"])
@@ -167,6 +170,7 @@ def test_all_fields_narrowed_routes_and_fan_outs_fit() -> None:
         "QUEUE_URLS": urls,
         "SECRET_ID": f"arn:aws:secretsmanager:ap-southeast-1:{ACCOUNT}:secret:{'s' * 64}-123456",
         "PAYLOAD_BUCKET": "b" * 63,
+        "ARCHIVE_BUCKET": "b" * 63,
     }
     # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
     assert sum(len(name) + len(value) for name, value in values.items()) <= 4096
