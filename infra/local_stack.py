@@ -423,7 +423,7 @@ def add_routes(apis: Any, functions: Any, resources: dict[str, str]) -> None:
 
 
 def allow_without_tls(queues: Any, buckets: Any, resources: dict[str, str]) -> None:
-    """Removes the statements that require TLS from the policies of the queues and the bucket, because the local AWS has no TLS and
+    """Removes the statements that require TLS from the policies of the queues and buckets, because the local AWS has no TLS and
     would reject every message and body.
     """
     for client in (queues, buckets):
@@ -432,17 +432,17 @@ def allow_without_tls(queues: Any, buckets: Any, resources: dict[str, str]) -> N
         attributes = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"]).get("Attributes", {})
         if "Policy" in attributes:
             queues.set_queue_attributes(QueueUrl=url, Attributes={"Policy": without_tls(attributes["Policy"])})
-    bucket = resources["PayloadBucket"]
-    try:
-        policy = without_tls(buckets.get_bucket_policy(Bucket=bucket)["Policy"])
-    except buckets.exceptions.ClientError as error:
-        if error.response["Error"]["Code"] != "NoSuchBucketPolicy":
-            raise
-        return
-    if json.loads(policy)["Statement"]:
-        buckets.put_bucket_policy(Bucket=bucket, Policy=policy)
-    else:
-        buckets.delete_bucket_policy(Bucket=bucket)
+    for bucket in (resources[name] for name in ("PayloadBucket", "ArchiveBucket") if name in resources):
+        try:
+            policy = without_tls(buckets.get_bucket_policy(Bucket=bucket)["Policy"])
+        except buckets.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] != "NoSuchBucketPolicy":
+                raise
+            continue
+        if json.loads(policy)["Statement"]:
+            buckets.put_bucket_policy(Bucket=bucket, Policy=policy)
+        else:
+            buckets.delete_bucket_policy(Bucket=bucket)
 
 
 def claim_tls(request: Any, **_: object) -> None:

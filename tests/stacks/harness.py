@@ -93,8 +93,9 @@ class Stack:
         resources = template["Resources"]
         resources["Ingress"]["Properties"]["CodeUri"] = f"s3://{BUCKET}/{CODE}"
         [queue] = resources["Fn::ForEach::Queues"][2].values()
-        nested = (TEMPLATE.parent / queue["Properties"]["TemplateURL"]).read_bytes()
-        queue["Properties"]["TemplateURL"] = self.aws.store("queue.yaml", nested)
+        for nested in (queue, resources["Archive"]):
+            path = TEMPLATE.parent / nested["Properties"]["TemplateURL"]
+            nested["Properties"]["TemplateURL"] = self.aws.store(path.name, path.read_bytes())
         return self.aws.store(f"{self.name}.yaml", yaml_dump(template).encode())
 
     def update(self, parameters: dict[str, str], edit: Edit = str) -> None:

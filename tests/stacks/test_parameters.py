@@ -30,9 +30,10 @@ SINGLE_PARAMETERS: list[dict[str, str]] = [
     DOMAIN,
     {"ReservedConcurrency": "50"},
     {"Consumers": "111122223333"},
+    {"ArchiveDays": "30"},
 ]
 ALL_PARAMETERS = {name: value for each in SINGLE_PARAMETERS for name, value in each.items()}
-ALL_PARAMETERS |= {"Architecture": "x86_64", "DomainName": "all.example.com"} | TRUST
+ALL_PARAMETERS |= {"Architecture": "x86_64", "DomainName": "all.example.com", "ArchiveRequired": "true"} | TRUST
 PARAMETER_SETS: dict[str, dict[str, str]] = {
     "none": {},
     **{next(iter(each)): each for each in SINGLE_PARAMETERS},
@@ -65,6 +66,9 @@ def test_environment_names_secret_bucket_and_queues(stack: Stack) -> None:
     }
     if "TruststoreUri" in stack.parameters:
         variables["CLIENT_CERTIFICATE_CN"] = META
+    if "ArchiveDays" in stack.parameters:
+        required = stack.parameters.get("ArchiveRequired", "false")
+        variables |= {"ARCHIVE_BUCKET": stack.outputs["ArchiveBucket"], "ARCHIVE_REQUIRED": required}
     assert stack.variables == variables
     urls = [stack.queue_url(route) for route in stack.routes]
     assert len(set(urls)) == len(stack.routes) > 9
@@ -82,6 +86,8 @@ def test_role_allows_only_these_actions(stack: Stack) -> None:
         ("xray:PutTelemetryRecords", "*"),
     }
     expected |= {("sqs:SendMessage*", stack.attributes(stack.queue_url(route))["QueueArn"]) for route in stack.routes}
+    if "ArchiveDays" in stack.parameters:
+        expected.add(("s3:PutObject", f"arn:aws:s3:::{outputs['ArchiveBucket']}/archive/*"))
     if "UseCustomerManagedKey" in stack.parameters:
         expected |= {(action, outputs["EncryptionKeyArn"]) for action in ("kms:GenerateDataKey", "kms:Decrypt")}
     assert allowed_to(stack.aws.root("iam"), stack.resources["FunctionRole"]) == expected
@@ -161,13 +167,20 @@ def test_change_of_each_route_is_on_its_queue(stack: Stack) -> None:
     found = {route: len(receive_all(stack.sqs, stack.queue_url(route))) for route in stack.routes}
     assert found == {route: 2 if route == "messages" else 1 for route in stack.routes}
     assert set(stack.prefixes()) == {"messages"}
+    if "ArchiveDays" in stack.parameters:
+        archived = stack.s3.list_objects_v2(Bucket=stack.outputs["ArchiveBucket"])["Contents"]
+        assert len(archived) == len(bodies)
 
 
 Deploy = Callable[..., Stack]
 
 
-@pytest.mark.parametrize("parameters", [TRUST, {"DomainName": "alone.example.com"}], ids=lambda each: "-".join(each))
-def test_domain_parameters_need_each_other(deploy: Deploy, parameters: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "parameters",
+    [TRUST, {"DomainName": "alone.example.com"}, {"ArchiveRequired": "true"}],
+    ids=lambda each: "-".join(each),
+)
+def test_parameters_need_each_other(deploy: Deploy, parameters: dict[str, str]) -> None:
     with pytest.raises(ClientError, match="needs"):
         deploy(**parameters)
 
@@ -204,6 +217,25 @@ def test_changed_parameter_reaches_the_function(deploy: Deploy) -> None:
     stack.update({"DomainName": "later.example.com", "CertificateArn": CERTIFICATE} | TRUST)
     assert stack.function["Version"] != version
     assert stack.deliver(message(3)) == 403
+
+
+def test_archive_that_is_turned_off_stays(deploy: Deploy) -> None:
+    stack = deploy(ArchiveDays="30", ArchiveRequired="true")
+    bucket, version = stack.outputs["ArchiveBucket"], stack.function["Version"]
+    assert stack.deliver(message(1)) == 200
+    stack.update({"ArchiveDays": "0", "ArchiveRequired": "false"})
+    assert stack.function["Version"] != version
+    assert not stack.variables.keys() & {"ARCHIVE_BUCKET", "ARCHIVE_REQUIRED"}
+    assert stack.deliver(message(2)) == 200
+    assert len(stack.s3.list_objects_v2(Bucket=bucket)["Contents"]) == 1
+
+
+@pytest.mark.parametrize(("required", "status"), [("false", 200), ("true", 503)])
+def test_deleted_archive_bucket_decides_only_if_required(deploy: Deploy, required: str, status: int) -> None:
+    stack = deploy(ArchiveDays="30", ArchiveRequired=required)
+    stack.s3.delete_bucket(Bucket=stack.outputs["ArchiveBucket"])
+    assert stack.deliver(message(1)) == status
+    assert message_ids(receive_all(stack.sqs, stack.queue_url("messages"))) == ["wamid.1"]
 
 
 def test_row_that_turns_fifo_keeps_the_old_queue(deploy: Deploy) -> None:

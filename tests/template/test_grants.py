@@ -63,7 +63,9 @@ ADDED_GRANTS: dict[str, set[tuple[str, str, str]]] = {
     | {(who, "kms:Decrypt", VIA_SERVICE) for who in (ACCOUNT, "111122223333")}
     | {(f"arn:aws:iam::{ACCOUNT}:root", "kms:*", "AWS::KMS::Key")},
     # The function may not read, list or delete what it archived, and nobody else may do anything.
-    "archive": {(FUNCTION, "s3:PutObject", f'AWS::S3::Bucket/archive/* if StringEquals aws:ResourceAccount="{ACCOUNT}"')},
+    "archive": {
+        (FUNCTION, "s3:PutObject", f'AWS::S3::Bucket/archive/* if StringEquals aws:ResourceAccount="{ACCOUNT}"')
+    },
     "production": {
         ("codedeploy.amazonaws.com", "sts:AssumeRole", "AWS::IAM::Role"),
         ("CodeDeployServiceRole", "arn:aws:iam::aws:policy/service-role/AWSCodeDeployRoleForLambda", "*"),
