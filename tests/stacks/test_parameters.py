@@ -231,7 +231,7 @@ def test_archive_that_is_turned_off_stays(deploy: Deploy) -> None:
 
 
 @pytest.mark.parametrize(("required", "status"), [("false", 200), ("true", 503)])
-def test_deleted_archive_bucket_decides_only_if_required(deploy: Deploy, required: str, status: int) -> None:
+def test_deleted_archive(deploy: Deploy, required: str, status: int) -> None:
     stack = deploy(ArchiveDays="30", ArchiveRequired=required)
     stack.s3.delete_bucket(Bucket=stack.outputs["ArchiveBucket"])
     assert stack.deliver(message(1)) == status

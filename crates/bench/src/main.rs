@@ -148,7 +148,7 @@ impl Run {
     fn subjects(&self) -> Result<Vec<Subject>, String> {
         let is_selected = |subject: &Subject| match subject {
             Subject::Baseline if baseline().is_some() => true,
-            Subject::Baseline => self.subjects.contains(subject),
+            Subject::Baseline | Subject::Archive => self.subjects.contains(subject),
             _ => self.subjects.is_empty() || self.subjects.contains(subject),
         };
         let subjects: Vec<_> = Subject::ALL.into_iter().filter(is_selected).collect();

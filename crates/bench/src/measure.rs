@@ -16,7 +16,7 @@ use crate::{
     plan::{Effort, Group},
     results::{Cell, Failure, Setting, quantile},
     scenario::{APP_SECRET, Scenario, VERIFY_TOKEN},
-    subject::Subject,
+    subject::{ARCHIVE, Subject},
 };
 
 /// The settings of the glibc allocator in the template. They help every function that uses it.
@@ -42,7 +42,7 @@ pub(crate) struct TestBed {
     /// Separate endpoints for Secrets Manager and S3, because AWS has a host for each service.
     endpoints: [String; 2],
     queues: Vec<Queue>,
-    _bucket: Bucket,
+    _buckets: [Bucket; 2],
     setting: Setting,
     effort: Effort,
 }
@@ -158,7 +158,7 @@ impl TestBed {
         }
         let queues = ["messages", "messages-statuses", "unrouted"].map(|name| aws.queue(name)).into();
         let endpoints = [aws.add_endpoint(), aws.add_endpoint()];
-        Self { _bucket: aws.bucket(BUCKET), endpoints, aws, queues, setting, effort }
+        Self { _buckets: [BUCKET, ARCHIVE].map(|name| aws.bucket(name)), endpoints, aws, queues, setting, effort }
     }
 
     /// Starts a subject with these variables in addition to those of every subject.

@@ -10,6 +10,9 @@ use clap::ValueEnum;
 
 use crate::gate::Gate;
 
+/// The bucket of [`Subject::Archive`].
+pub(crate) const ARCHIVE: &str = "archive";
+
 /// A function that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Subject {
@@ -17,6 +20,8 @@ pub(crate) enum Subject {
     Ours,
     /// Another build of it, at the path in `BASELINE`, for a comparison in one run.
     Baseline,
+    /// The function of this project with the archive, which it requires.
+    Archive,
     /// A function with `lambda_http` that returns 200.
     Null,
     /// A function with `lambda_runtime` that skips the event and returns 200.
@@ -30,14 +35,23 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Ours, Self::Baseline, Self::Null, Self::NullRuntime, Self::Bare, Self::Python, Self::Node];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Ours,
+        Self::Baseline,
+        Self::Archive,
+        Self::Null,
+        Self::NullRuntime,
+        Self::Bare,
+        Self::Python,
+        Self::Node,
+    ];
 
     /// Returns the name in results and tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
             Self::Baseline => "baseline",
+            Self::Archive => "archive",
             Self::Null => "null",
             Self::NullRuntime => "null_runtime",
             Self::Bare => "bare",
@@ -56,7 +70,7 @@ impl Subject {
         let (project, installed) = (project_root(), project_root().join(".local/bench"));
         let sibling = |name: &str| env::current_exe().expect("a program has a path").with_file_name(name);
         match self {
-            Self::Ours => (ours(), vec![], project),
+            Self::Ours | Self::Archive => (ours(), vec![], project),
             Self::Baseline => (baseline().unwrap_or_default(), vec![], project),
             Self::Null | Self::NullRuntime | Self::Bare => (sibling(self.name()), vec![], project),
             Self::Python => (
@@ -87,7 +101,12 @@ impl Subject {
     /// Returns the environment variables in addition to those of every function.
     pub(crate) fn variables(self) -> Vec<(&'static str, String)> {
         let (_, _, directory) = self.invocation();
-        vec![("LAMBDA_TASK_ROOT", directory.display().to_string()), ("PATH", env::var("PATH").unwrap_or_default())]
+        let mut variables =
+            vec![("LAMBDA_TASK_ROOT", directory.display().to_string()), ("PATH", env::var("PATH").unwrap_or_default())];
+        if self == Self::Archive {
+            variables.extend([("ARCHIVE_BUCKET", ARCHIVE.to_owned()), ("ARCHIVE_REQUIRED", "true".to_owned())]);
+        }
+        variables
     }
 
     /// Returns whether its program and working directory exist.
