@@ -45,12 +45,14 @@ async fn log_contains_no_private_text_at_any_level() {
         let webhook = Webhook::with_variables(&[
             ("AWS_LAMBDA_LOG_LEVEL", level),
             ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
+            ("ARCHIVE_BUCKET", "payloads"),
             ("RUST_LOG", "trace"),
             ("RUST_BACKTRACE", "1"),
         ]);
         let signatures = send_every_kind_of_request(&webhook).await;
         let lines = webhook.function.stop();
         assert!(lines.len() > 20, "{lines:#?}");
+        assert!(lines.iter().any(|line| line.contains("notification not archived")), "{lines:#?}");
         for line in &lines {
             for private in PRIVATE.into_iter().chain(signatures.iter().map(String::as_str)) {
                 assert!(!line.contains(private), "{private} in {line}");
