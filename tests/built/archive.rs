@@ -38,7 +38,7 @@ fn archived(bucket: &Bucket, app_secret: &str) -> Vec<(Receipt, Vec<u8>)> {
         let (receipt, body) = Receipt::decode(&content).unwrap();
         assert_eq!(receipt.key().unwrap(), key);
         assert_eq!(receipt.rewritten, None);
-        signature::verify([app_secret].into_iter(), body, Some(receipt.signature.as_bytes())).unwrap();
+        signature::verify([app_secret], body, Some(receipt.signature.as_bytes())).unwrap();
         (receipt, body.to_vec())
     };
     bucket.objects().into_iter().map(decode).collect()

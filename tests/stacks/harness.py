@@ -92,8 +92,8 @@ class Stack:
         template = yaml_parse(edit(TEMPLATE.read_text()))
         resources = template["Resources"]
         resources["Ingress"]["Properties"]["CodeUri"] = f"s3://{BUCKET}/{CODE}"
-        [queue] = resources["Fn::ForEach::Queues"][2].values()
-        for nested in (queue, resources["Archive"]):
+        for loop in ("Queues", "Archive"):
+            [nested] = resources[f"Fn::ForEach::{loop}"][2].values()
             path = TEMPLATE.parent / nested["Properties"]["TemplateURL"]
             nested["Properties"]["TemplateURL"] = self.aws.store(path.name, path.read_bytes())
         return self.aws.store(f"{self.name}.yaml", yaml_dump(template).encode())
