@@ -184,7 +184,8 @@ mod tests {
             // Tokio's timer has a resolution of a millisecond.
             assert_eq!(elapsed.as_millis() / 10 * 10, expected);
             assert_eq!(metrics["NotArchived"], 1);
-            assert_eq!(metrics["ArchiveTime"].as_f64().unwrap() as u128 / 10 * 10, expected);
+            let time = Duration::from_secs_f64(metrics["ArchiveTime"].as_f64().unwrap() / 1e3);
+            assert_eq!(time.as_millis() / 10 * 10, expected);
         }
     }
 
