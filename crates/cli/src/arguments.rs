@@ -69,7 +69,7 @@ Meta sends events about messages to the callback URL of the phone number, else o
 override that leads elsewhere is shown: the stack receives none of its events.
 
 The stack is the one that --stack or the variable STACK names, else the one that `sam deploy --guided` saved in
-samconfig.toml.
+samconfig.toml. The local stack is used only with --local.
 
 Environment:
   META_ACCESS_TOKEN            access token of a system user, for the accounts
@@ -401,14 +401,18 @@ impl StackArguments {
         }
     }
 
-    /// Describes the stack of a callback URL, which is the local stack only if the URL is its own.
+    /// Describes the stack of a callback URL: the local stack with `--local` or if the URL is its own, else the deployed
+    /// stack.
     pub(crate) async fn info_of_url(&self, url: &str) -> Result<StackInfo, StackInfoError> {
         let is_local = StackInfo::running(Path::new(".")).is_ok_and(|local| local.callback_url == url);
-        if self.local || is_local { self.info().await } else { self.deployed().await }
+        if is_local { self.info().await } else { self.info_unless_local().await }
     }
 
-    /// Describes the deployed stack.
-    pub(crate) async fn deployed(&self) -> Result<StackInfo, StackInfoError> {
+    /// Describes the deployed stack. Uses the local stack only with `--local`.
+    pub(crate) async fn info_unless_local(&self) -> Result<StackInfo, StackInfoError> {
+        if self.local {
+            return StackInfo::running(Path::new("."));
+        }
         let name = StackChoice::deployed(Path::new("."), self.stack.as_deref())?;
         StackInfo::deployed(&AwsCli::default(), &name).await
     }

@@ -223,7 +223,7 @@ fn secret(info: Option<&StackInfo>) -> Result<String, CommandError> {
 }
 
 pub(crate) async fn subscribe(arguments: SubscribeArguments) -> Result<bool, CommandError> {
-    let info = arguments.stack.deployed().await?;
+    let info = arguments.stack.info_unless_local().await?;
     report::stack(&info, arguments.stack.json);
     let credentials = AppCredentials::parse(&secret(Some(&info))?).map_err(StackInfoError::from)?;
     let access_token = variable("META_ACCESS_TOKEN");

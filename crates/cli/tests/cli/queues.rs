@@ -153,6 +153,19 @@ async fn stack_name_comes_from_option_variable_or_samconfig() {
 }
 
 #[tokio::test]
+async fn subscribe_uses_the_local_stack_if_told_so() {
+    let sqs = Sqs::start(&QUEUES).await;
+    let folder = folder_of(&sqs.info(&ROUTES));
+    write_aws(folder.path(), "");
+    let subscribe = ["subscribe", "--app", "1", "--graph-url", "http://127.0.0.1:1"];
+
+    let local = ingress(&folder, &[&subscribe[..], &["--local"]].concat(), &[]).await;
+    assert!(stdout(&local).contains("stack a-stack  endpoint http://"), "{local:?}");
+    let deployed = ingress(&folder, &subscribe, &[]).await;
+    assert!(stderr(&deployed).contains("no stack is named"), "{deployed:?}");
+}
+
+#[tokio::test]
 async fn moves_go_on_past_a_missing_queue() {
     let sqs = Sqs::start(&["unrouted", "m", "m-dead", "s", "s-dead"]).await;
     let routes = [("*", "unrouted"), ("messages", "m"), ("messages.statuses", "s")];
