@@ -4,10 +4,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use anstream::{eprintln, println};
@@ -201,7 +198,7 @@ async fn run_with_cleanup<T>(work: impl Future<Output = T>, stop: &AtomicBool) -
         signal = wait_for_signal() => signal?,
     }
     stop.store(true, Ordering::Relaxed);
-    eprintln!("ingress: interrupted: cleaning up, which takes up to a minute; interrupt again to exit at once");
+    eprintln!("ingress: interrupted: cleaning up; interrupt again to exit at once");
     tokio::select! {
         result = work => Ok(result),
         signal = wait_for_signal() => signal.and(Err(CommandError::Interrupted)),
@@ -305,12 +302,13 @@ async fn run_moves(moves: &Moves, arguments: &MoveArguments) -> Result<bool, Com
         }
         return Ok(skipped.is_empty());
     }
-    let stop = stop_at_signal();
+    let stop = AtomicBool::new(false);
     let limits = TransferLimits { rate: arguments.rate, max_messages: arguments.max_messages.unwrap_or(usize::MAX) };
     let mut reports = Vec::new();
     for transfer in transfers {
         let mut progress = report::Progress::start();
-        let report = transfer.run(limits, &stop, |report| progress.update(report)).await;
+        let run = transfer.run(limits, &stop, |report| progress.update(report));
+        let report = run_with_cleanup(run, &stop).await?;
         progress.clear();
         if !arguments.stack.json {
             report::transfer(&report);
@@ -339,8 +337,9 @@ pub(crate) async fn peek(arguments: &QueueArguments) -> Result<bool, CommandErro
     let (_, queue) = waiting_queue(arguments).await?;
     let effect = queue.receive_effect().await?;
     report::receive_effect(&effect);
-    let stop = stop_at_signal();
-    let (counts, scan) = queue.peek(&ScanLimits { max_messages: max_messages(arguments), stop: &stop }).await;
+    let stop = AtomicBool::new(false);
+    let limits = ScanLimits { max_messages: max_messages(arguments), stop: &stop };
+    let (counts, scan) = run_with_cleanup(queue.peek(&limits), &stop).await?;
     if arguments.stack.json {
         println!("{}", json!({ "groups": counts, "scan": scan, "effect": effect }));
     } else {
@@ -359,8 +358,9 @@ pub(crate) async fn drop_messages(
     if !apply {
         return Ok(print_dry_run(&queue.depth().await, arguments.stack.json));
     }
-    let stop = stop_at_signal();
-    let scan = queue.drop_messages(filter, &ScanLimits { max_messages: max_messages(arguments), stop: &stop }).await;
+    let stop = AtomicBool::new(false);
+    let limits = ScanLimits { max_messages: max_messages(arguments), stop: &stop };
+    let scan = run_with_cleanup(queue.drop_messages(filter, &limits), &stop).await?;
     if arguments.stack.json {
         println!("{}", json!({ "applied": true, "done": scan.is_success(), "scan": scan }));
     } else {
@@ -381,9 +381,10 @@ pub(crate) async fn export(
     if !apply {
         return Ok(print_dry_run(&queue.depth().await, arguments.stack.json));
     }
-    let stop = stop_at_signal();
+    let stop = AtomicBool::new(false);
     let limits = ScanLimits { max_messages: max_messages(arguments), stop: &stop };
-    let exported = queue.export(filter, to, delete, &limits, &info.aws_cli()).await;
+    let aws = info.aws_cli();
+    let exported = run_with_cleanup(queue.export(filter, to, delete, &limits, &aws), &stop).await?;
     let is_success = exported.scan.is_success();
     if arguments.stack.json {
         println!("{}", json!({ "applied": true, "done": is_success, "export": exported }));
@@ -428,19 +429,6 @@ pub(crate) async fn restore_queue(route: &str, apply: bool, stack: &StackArgumen
     }
     // A dry run succeeds. A change that SQS does not show afterwards is a failure.
     Ok(!apply || left == 0)
-}
-
-/// Returns a flag that a signal sets, so that the caller can release the messages that it received.
-fn stop_at_signal() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let shared_stop = Arc::clone(&stop);
-    tokio::spawn(async move {
-        // If it cannot listen for signals, they end the process at once, which loses no message either.
-        if wait_for_signal().await.is_ok() {
-            shared_stop.store(true, Ordering::Relaxed);
-        }
-    });
-    stop
 }
 
 pub(crate) async fn sam_local(events: &[PathBuf], python: &Path) -> Result<bool, CommandError> {

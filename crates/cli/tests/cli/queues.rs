@@ -24,14 +24,20 @@ pub(crate) fn folder_of(info: &StackInfo) -> TempDir {
     folder
 }
 
-/// Runs a command in a folder, without variables of AWS except those of `environment`.
+/// Runs a command of [`command`].
 pub(crate) async fn ingress(folder: &TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    command(folder, arguments, environment).output().await.unwrap()
+}
+
+/// Returns a command in a folder, without variables of AWS except those of `environment`.
+pub(crate) fn command(folder: &TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ingress"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
         command.env_remove(name);
     }
     command.current_dir(folder.path()).env_remove("STACK").env("PATH", path_with(folder.path()));
-    command.args(arguments).envs(environment.iter().copied()).output().await.unwrap()
+    command.args(arguments).envs(environment.iter().copied());
+    command
 }
 
 pub(crate) fn stdout(output: &Output) -> String {

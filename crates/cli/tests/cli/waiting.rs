@@ -1,12 +1,16 @@
 //! `ingress peek`, `drop` and `export` with a scripted SQS.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, process::Stdio};
 
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
 
 use crate::{
     aws::write_aws,
-    queues::{folder_of, ingress, stderr, stdout},
+    queues::{command, folder_of, ingress, stderr, stdout},
     sqs::{Fault, Sqs, Stored, now},
 };
 
@@ -143,5 +147,35 @@ async fn message_is_not_deleted_if_its_copy_fails() {
         assert_eq!(output.status.code(), Some(1));
         assert!(stdout(&output).contains("stopped"), "{output:?}");
         assert_eq!(reasons(&sqs), [("no-route".to_owned(), 5)].into());
+    }
+}
+
+#[tokio::test]
+async fn second_interrupt_ends_the_release() {
+    let sqs = sqs(&[("flows", "no-route", 3)]).await;
+    let folder = folder_of(&sqs.info(&ROUTES));
+    sqs.script(|_, call, _| (call == "ChangeMessageVisibilityBatch").then_some(Fault::KilledBefore));
+    for arguments in [
+        &["peek"][..],
+        &["drop", "--field", "calls", "--apply"],
+        &["export", "--to", "copies", "--apply"],
+        &["reroute", "--field", "calls", "--apply"],
+    ] {
+        let mut process = command(&folder, arguments, &[]);
+        let mut child = process.stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        sqs.kills.notified().await;
+        for expected in ["ingress: interrupted: cleaning up", "ingress: interrupted"] {
+            let id = child.id().unwrap().to_string();
+            assert!(Command::new("kill").args(["-INT", &id]).status().await.unwrap().success());
+            loop {
+                let line = lines.next_line().await.unwrap().unwrap_or_else(|| panic!("{arguments:?}: no {expected}"));
+                if line.starts_with(expected) {
+                    break;
+                }
+            }
+        }
+        assert_eq!(child.wait().await.unwrap().code(), Some(1));
+        sqs.show_all();
     }
 }
