@@ -344,7 +344,8 @@ pub(crate) async fn peek(arguments: &QueueArguments) -> Result<bool, CommandErro
         println!("{}", json!({ "groups": counts, "scan": scan, "effect": effect }));
     } else {
         report::group_counts(&counts);
-        report::scan(&scan, &format!("{} received and visible again", scan.received));
+        let state = if scan.release_error.is_none() { " and visible again" } else { "" };
+        report::scan(&scan, &format!("{} received{state}", scan.received));
     }
     Ok(scan.is_success())
 }

@@ -416,6 +416,7 @@ pub fn transfer(report: &TransferReport) {
         rejected,
         not_deleted,
         stop_reason,
+        release_error,
         in_flight,
         ..
     } = report;
@@ -440,8 +441,15 @@ pub fn transfer(report: &TransferReport) {
         println!("  {FAILURE}{count} not moved: the queue rejected them{FAILURE:#} ({code})");
     }
     print_count(*in_flight, "in flight: a consumer, or a run that was killed less than a minute ago, received them");
+    print_errors(stop_reason.as_deref(), release_error.as_deref());
+}
+
+fn print_errors(stop_reason: Option<&str>, release_error: Option<&str>) {
     if let Some(reason) = stop_reason {
         println!("  {FAILURE}stopped{FAILURE:#}: {reason}");
+    }
+    if let Some(error) = release_error {
+        println!("  {FAILURE}hidden{FAILURE:#} until the visibility timeout ends, up to six hours: {error}");
     }
 }
 
@@ -487,9 +495,7 @@ pub fn scan(report: &ScanReport, summary: &str) {
     if report.not_deleted > 0 {
         println!("  {FAILURE}{} not deleted{FAILURE:#}: run the command again", report.not_deleted);
     }
-    if let Some(reason) = &report.stop_reason {
-        println!("  {FAILURE}stopped{FAILURE:#}: {reason}");
-    }
+    print_errors(report.stop_reason.as_deref(), report.release_error.as_deref());
 }
 
 /// Prints the result of a copy.

@@ -12,7 +12,7 @@ use crate::error::root_cause;
 pub struct QueueError {
     action: &'static str,
     queue: String,
-    reason: String,
+    pub(crate) reason: String,
     /// The code of SQS's error, if SQS responded.
     code: Option<String>,
     /// Whether the same call may succeed later.

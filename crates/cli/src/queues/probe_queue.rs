@@ -66,7 +66,7 @@ impl ProbeQueue {
         let mut others = Vec::new();
         let searched = self.search(marker, expected, &mut result, &mut others).await;
         // If the call fails, they are visible when their visibility timeout ends.
-        let _ = self.0.change_visibility(&others, Duration::ZERO).await;
+        let _ = self.0.release(&others).await;
         searched.map(|()| result)
     }
 

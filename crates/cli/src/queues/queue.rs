@@ -6,7 +6,8 @@ use aws_sdk_sqs::{
     Client,
     config::{BehaviorVersion, Config, Credentials, Region, timeout::TimeoutConfig},
     types::{
-        ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName,
+        BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message,
+        MessageSystemAttributeName,
         QueueAttributeName::{
             self, ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed,
             ApproximateNumberOfMessagesNotVisible, KmsMasterKeyId, RedrivePolicy,
@@ -15,6 +16,7 @@ use aws_sdk_sqs::{
 };
 use serde::Serialize;
 use serde_json::Value;
+use whatsapp_webhook::aws_error::{ErrorClass, classify};
 
 use super::error::QueueError;
 use crate::{aws::stack_info::StackInfo, http::aws_client};
@@ -181,24 +183,47 @@ impl Queue {
         Ok(received.map_err(QueueError::from_sdk("receive from", &self.name))?.messages.unwrap_or_default())
     }
 
-    /// Sets the visibility timeout of received messages, counted from now. With zero they are visible at once.
+    /// Makes received messages visible at once. Continues after an error, and returns the first one with the number of messages
+    /// that are still hidden.
+    pub(crate) async fn release(&self, receipts: &[String]) -> Result<(), QueueError> {
+        let (mut hidden, mut reason) = (0, String::new());
+        for batch in receipts.chunks(usize::try_from(MAX_BATCH).unwrap_or(1)) {
+            if let Err((count, error)) = self.change_visibility(batch, Duration::ZERO).await {
+                hidden += count;
+                reason = if reason.is_empty() { error } else { reason };
+            }
+        }
+        if hidden == 0 {
+            return Ok(());
+        }
+        let messages = format!("{hidden} of {} messages of {}", receipts.len(), self.name);
+        Err(QueueError::new("release", &messages, reason))
+    }
+
+    /// Sets the visibility timeout of at most ten received messages, counted from now. An error has the number of messages
+    /// without this timeout, and the reason.
     ///
-    /// Ignores the error that SQS reports for a message that is deleted or visible already.
+    /// Ignores that SQS rejects a message: it does so if the message is deleted or visible already.
     pub(crate) async fn change_visibility(
         &self,
         receipts: &[String],
         visibility_timeout: Duration,
-    ) -> Result<(), QueueError> {
-        for batch in receipts.chunks(usize::try_from(MAX_BATCH).unwrap_or(1)) {
-            let entries = batch.iter().enumerate().filter_map(|(id, receipt)| {
-                let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(id.to_string());
-                entry.receipt_handle(receipt).visibility_timeout(seconds(visibility_timeout)).build().ok()
-            });
-            let call = self.client.change_message_visibility_batch().queue_url(&self.url);
-            let changed = call.set_entries(Some(entries.collect())).send().await;
-            changed.map_err(QueueError::from_sdk("change the visibility of messages of", &self.name))?;
-        }
-        Ok(())
+    ) -> Result<(), (usize, String)> {
+        let entries = receipts.iter().enumerate().filter_map(|(id, receipt)| {
+            let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(id.to_string());
+            entry.receipt_handle(receipt).visibility_timeout(seconds(visibility_timeout)).build().ok()
+        });
+        let call = self.client.change_message_visibility_batch().queue_url(&self.url);
+        let response = call.set_entries(Some(entries.collect())).send().await;
+        let response = response.map_err(|error| {
+            (receipts.len(), QueueError::from_sdk("change the visibility of", &self.name)(error).reason)
+        })?;
+        let is_ignored =
+            |entry: &&BatchResultErrorEntry| classify(entry.code(), entry.sender_fault()) == ErrorClass::Rejected;
+        let changed = response.successful().len() + response.failed().iter().filter(is_ignored).count();
+        let failed = response.failed().iter().find(|entry| !is_ignored(entry));
+        let reason = failed.map_or("the response of SQS has no result for a message", BatchResultErrorEntry::code);
+        if changed >= receipts.len() { Ok(()) } else { Err((receipts.len() - changed, reason.to_owned())) }
     }
 
     /// Deletes at most ten messages. Returns the indices of those that SQS did not delete.

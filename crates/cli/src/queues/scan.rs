@@ -73,13 +73,16 @@ pub struct ScanReport {
     pub not_deleted: usize,
     /// The reason why the queue was not read to its end.
     pub stop_reason: Option<String>,
+    /// The reason why messages are still hidden, with their number. They become visible when their visibility timeout ends,
+    /// after up to six hours.
+    pub release_error: Option<String>,
 }
 
 impl ScanReport {
     /// Whether the queue was read to its end, or to the limit of messages, without an error.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        self.stop_reason.is_none() && self.not_deleted == 0
+        self.stop_reason.is_none() && self.release_error.is_none() && self.not_deleted == 0
     }
 }
 
@@ -109,8 +112,7 @@ pub(crate) async fn scan(
     };
     scan.report.stop_reason = scan.run(limits, chunk, &mut visit).await.err();
     let hidden: Vec<String> = scan.hidden.into_values().collect();
-    // If the call fails, they are visible after their visibility timeout.
-    let _ = queue.change_visibility(&hidden, Duration::ZERO).await;
+    scan.report.release_error = queue.release(&hidden).await.err().map(|error| error.to_string());
     scan.report
 }
 

@@ -91,7 +91,7 @@ impl StackQueues {
     /// Makes every received message visible to consumers again.
     pub async fn release(&mut self) -> Result<(), QueueError> {
         for queue in &mut self.all {
-            queue.queue.change_visibility(&queue.receipts, Duration::ZERO).await?;
+            queue.queue.release(&queue.receipts).await?;
             queue.receipts.clear();
         }
         Ok(())

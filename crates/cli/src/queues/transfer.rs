@@ -104,6 +104,9 @@ pub struct TransferReport {
     pub not_deleted: usize,
     /// The reason why the queue was not read to its end.
     pub stop_reason: Option<String>,
+    /// The reason why skipped messages are still hidden, with their number. They become visible when their visibility timeout
+    /// ends, after up to six hours.
+    pub release_error: Option<String>,
     /// Messages in flight at the end: another consumer or a killed run received them.
     pub in_flight: usize,
 }
@@ -122,7 +125,8 @@ impl TransferReport {
     /// Whether the run had no error. Skipped messages and the limit of messages are not errors.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        self.stop_reason.is_none() && self.rejected.is_empty() && self.not_deleted == 0 && self.queue_gone == 0
+        let has_error = self.stop_reason.is_some() || self.release_error.is_some();
+        !has_error && self.rejected.is_empty() && self.not_deleted == 0 && self.queue_gone == 0
     }
 }
 
@@ -156,9 +160,8 @@ impl Transfer {
         let mut pass = Pass::new(self, limits);
         let result = pass.run(stop, &mut progress).await;
         let skipped: Vec<String> = pass.skipped.into_values().collect();
-        // If the call fails, they are visible after the deadline of the pass.
-        let _ = self.source.change_visibility(&skipped, Duration::ZERO).await;
         let mut report = pass.report;
+        report.release_error = self.source.release(&skipped).await.err().map(|error| error.to_string());
         report.stop_reason = result.err();
         report.in_flight = self.source.counts().await.map_or(0, |(counts, _)| counts.in_flight);
         report
@@ -353,7 +356,7 @@ impl<'p> Pass<'p> {
         unsent.extend(remaining);
         let unsent: Vec<String> = unsent.iter().map(|message| receipt(message).to_owned()).collect();
         // If the call fails, they are visible after their visibility timeout.
-        let _ = self.transfer.source.change_visibility(&unsent, Duration::ZERO).await;
+        let _ = self.transfer.source.release(&unsent).await;
         result
     }
 

@@ -179,3 +179,44 @@ async fn second_interrupt_ends_the_release() {
         sqs.show_all();
     }
 }
+
+#[tokio::test]
+async fn failed_release_is_reported() {
+    let sqs = sqs(&[("flows", "no-route", 25)]).await;
+    let folder = folder_of(&sqs.info(&ROUTES));
+    for arguments in [&["peek"][..], &["export", "--to", "copies", "--apply"], &["drop", "--field", "calls", "--apply"]] {
+        let mut releases = 0;
+        sqs.script(move |_, call, _| {
+            releases += usize::from(call == "ChangeMessageVisibilityBatch");
+            (call == "ChangeMessageVisibilityBatch" && releases == 1).then_some(Fault::Error(403, "AccessDenied"))
+        });
+
+        let output = ingress(&folder, arguments, &[]).await;
+
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let reason = "cannot release 10 of 25 messages of a-stack-unrouted: AccessDenied: scripted";
+        assert!(stdout(&output).contains(reason) && !stdout(&output).contains("visible again"), "{output:?}");
+        let hidden = sqs.on("unrouted").iter().filter(|one| one.hidden_until > now()).count();
+        assert_eq!(hidden, 10, "the other batches are released");
+        sqs.show_all();
+    }
+}
+
+#[tokio::test]
+async fn rejected_release_of_one_message_is_no_error() {
+    let sqs = sqs(&[("flows", "no-route", 3)]).await;
+    let folder = folder_of(&sqs.info(&ROUTES));
+    for (code, sender_fault, succeeds) in
+        [("InvalidParameterValue", true, true), ("MessageNotInflight", true, true), ("InternalError", false, false)]
+    {
+        sqs.script(move |_, call, _| {
+            (call == "ChangeMessageVisibilityBatch").then_some(Fault::Rejected(vec![1], code, sender_fault))
+        });
+
+        let output = ingress(&folder, &["peek"], &[]).await;
+
+        assert_eq!(output.status.success(), succeeds, "{code}: {output:?}");
+        assert_eq!(stdout(&output).contains("cannot release 1 of 3 messages"), !succeeds, "{output:?}");
+        sqs.show_all();
+    }
+}
