@@ -41,6 +41,19 @@ const ATTRIBUTES: [QueueAttributeName; 14] = [
     QueueAttributeName::SqsManagedSseEnabled,
     QueueAttributeName::VisibilityTimeout,
 ];
+/// The values of attributes that a template leaves out, as `CloudFormation` creates the queue. An empty value is that of an attribute
+/// that is not set.
+///
+/// Source: <https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-sqs-queue.html>
+const DEFAULTS: [(QueueAttributeName, &str); 7] = [
+    (QueueAttributeName::DelaySeconds, "0"),
+    (QueueAttributeName::KmsMasterKeyId, ""),
+    (Policy, ""),
+    (QueueAttributeName::ReceiveMessageWaitTimeSeconds, "0"),
+    (RedriveAllowPolicy, ""),
+    (RedrivePolicy, ""),
+    (QueueAttributeName::VisibilityTimeout, "30"),
+];
 /// SQS accepts the name of a deleted queue again
 /// [after 60 seconds](https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html).
 const MAX_CREATE_ATTEMPTS: u32 = 10;
@@ -61,6 +74,8 @@ pub(crate) struct DeclaredQueue {
     pub(crate) name: String,
     attributes: BTreeMap<String, String>,
     tags: BTreeMap<String, String>,
+    /// Whether the endpoint has no TLS. Statements about TLS are then left out of the comparison.
+    without_tls: bool,
 }
 
 /// A change that makes a queue equal to the template.
@@ -123,7 +138,7 @@ impl DeclaredQueue {
         }
         let mut tags = resource.stack_tags.clone();
         tags.extend(pairs(&properties["Tags"], "Key", "Value"));
-        Self { name: queue_name(&resource.physical_id).to_owned(), attributes, tags }
+        Self { name: queue_name(&resource.physical_id).to_owned(), attributes, tags, without_tls }
     }
 
     /// Returns the name of the dead-letter queue.
@@ -137,19 +152,43 @@ impl DeclaredQueue {
         self.attributes.get(QueueAttributeName::KmsMasterKeyId.as_str())
     }
 
-    /// Compares the attributes of the queue in SQS with the template. Returns a text for each difference.
+    /// Compares the attributes and tags of the queue in SQS with the template. Returns a text for each difference.
+    ///
+    /// Tags that the template does not declare are ignored.
     pub(crate) async fn differences(&self, queue: &Queue) -> Result<Vec<String>, QueueError> {
         let actual = queue.attributes(&[QueueAttributeName::All], "read the attributes of").await?;
-        let actual = |name: &str| actual.get(&QueueAttributeName::from(name)).map(String::as_str);
-        let mut differences = Vec::new();
-        for (name, expected) in &self.attributes {
-            if name == Policy.as_str() {
-                differences.extend(policy_differences(expected, actual(name).unwrap_or_default()));
-            } else if !is_equal(expected, actual(name).unwrap_or_default()) {
-                differences.push(format!("{name} is {}, not {expected}", actual(name).unwrap_or("not set")));
-            }
+        let mut differences = self.attribute_differences(&actual);
+        if !self.tags.is_empty() {
+            let tags = queue.tags().await?;
+            let missing = self.tags.iter().filter(|(name, value)| tags.get(*name) != Some(*value));
+            differences.extend(missing.map(|(name, value)| {
+                format!("tag {name} is {}, not {value}", tags.get(name).map_or("unset", String::as_str))
+            }));
         }
         Ok(differences)
+    }
+
+    fn attribute_differences(&self, actual: &HashMap<QueueAttributeName, String>) -> Vec<String> {
+        let mut differences = Vec::new();
+        for (name, expected) in &self.attributes_with_defaults() {
+            let actual = actual.get(&QueueAttributeName::from(name.as_str())).map_or("", String::as_str);
+            if name == Policy.as_str() {
+                let actual = if self.without_tls { without_tls_statements(parse(actual)) } else { parse(actual) };
+                differences.extend(policy_differences(&parse(expected), &actual));
+            } else if !is_equal(expected, actual) {
+                let [actual, expected] = [actual, expected].map(|value| if value.is_empty() { "unset" } else { value });
+                differences.push(format!("{name} is {actual}, not {expected}"));
+            }
+        }
+        differences
+    }
+
+    /// Returns the attributes of the template, and the default of each that the template leaves out.
+    fn attributes_with_defaults(&self) -> BTreeMap<String, String> {
+        let mut attributes: BTreeMap<_, _> =
+            DEFAULTS.map(|(name, value)| (name.as_str().to_owned(), value.to_owned())).into();
+        attributes.extend(self.attributes.clone());
+        attributes
     }
 
     /// Finds the change that makes the queue equal to the template, if it needs one.
@@ -185,21 +224,22 @@ impl DeclaredQueue {
         Ok(())
     }
 
-    fn attribute_map(&self) -> HashMap<QueueAttributeName, String> {
-        self.attributes.iter().map(|(name, value)| (QueueAttributeName::from(name.as_str()), value.clone())).collect()
-    }
-
     async fn create(&self, client: &Client) -> Result<(), QueueError> {
-        let call = client.create_queue().queue_name(&self.name).set_attributes(Some(self.attribute_map()));
+        let attributes = self.attributes.iter().map(|(name, value)| (name.as_str().into(), value.clone())).collect();
+        let call = client.create_queue().queue_name(&self.name).set_attributes(Some(attributes));
         let tags = (!self.tags.is_empty()).then(|| self.tags.clone().into_iter().collect());
         call.set_tags(tags).send().await.map_err(QueueError::from_sdk("create", &self.name))?;
         Ok(())
     }
 
     async fn set_attributes(&self, queue: &Queue) -> Result<(), QueueError> {
-        let mut attributes = self.attribute_map();
-        // SQS accepts it only when it creates a queue.
-        attributes.remove(&FifoQueue);
+        let actual = queue.attributes(&[QueueAttributeName::All], "read the attributes of").await?;
+        let attributes = self.attributes_with_defaults().into_iter().map(|(name, value)| (name.as_str().into(), value));
+        // SQS accepts `FifoQueue` only when it creates a queue. An attribute that is not set needs no removal.
+        let is_settable = |(name, value): &(QueueAttributeName, String)| {
+            *name != FifoQueue && (!value.is_empty() || actual.contains_key(name))
+        };
+        let attributes = attributes.filter(is_settable).collect();
         let call = queue.client.set_queue_attributes().queue_url(&queue.url).set_attributes(Some(attributes));
         call.send().await.map_err(QueueError::from_sdk("set the attributes of", &self.name))?;
         if !self.tags.is_empty() {
@@ -260,9 +300,13 @@ fn is_equal(expected: &str, actual: &str) -> bool {
     expected == actual || parse(expected).is_some_and(|expected| Some(expected) == parse(actual))
 }
 
-fn policy_differences(expected: &str, actual: &str) -> Vec<String> {
-    let statements = |policy: &str| -> Vec<(String, Value)> {
-        let policy: Value = serde_json::from_str(policy).unwrap_or_default();
+/// Parses a policy. Returns `null` if there is none.
+fn parse(policy: &str) -> Value {
+    serde_json::from_str(policy).unwrap_or_default()
+}
+
+fn policy_differences(expected: &Value, actual: &Value) -> Vec<String> {
+    let statements = |policy: &Value| -> Vec<(String, Value)> {
         let statements = match &policy["Statement"] {
             Value::Array(statements) => statements.clone(),
             Value::Null => Vec::new(),
@@ -338,7 +382,7 @@ mod tests {
             {"Resource":"*","Sid":"Consume","Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:root"},"Action":["sqs:DeleteMessage","sqs:ReceiveMessage"]},
             {"Sid":"OnlyTls","Effect":"Deny","Principal":"*","Action":"sqs:*","Resource":"*","Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}"#;
 
-        assert_eq!(policy_differences(EXPECTED, actual), [""; 0]);
+        assert_eq!(policy_differences(&parse(EXPECTED), &parse(actual)), [""; 0]);
         assert!(is_equal(
             r#"{"deadLetterTargetArn":"a","maxReceiveCount":5}"#,
             r#"{"maxReceiveCount":"5","deadLetterTargetArn":"a"}"#
@@ -351,14 +395,46 @@ mod tests {
         let foreign = r#"{"Statement":{"Effect":"Allow","Principal":"*","Action":"sqs:*","Resource":"*"}}"#;
 
         assert_eq!(
-            policy_differences(EXPECTED, foreign),
+            policy_differences(&parse(EXPECTED), &parse(foreign)),
             [
                 "Policy lacks the statement OnlyTls of the template",
                 "Policy lacks the statement Consume of the template",
                 "Policy has the statement without Sid, unlike the template"
             ]
         );
-        assert_eq!(policy_differences(EXPECTED, "").len(), 2);
+        assert_eq!(policy_differences(&parse(EXPECTED), &Value::Null).len(), 2);
+    }
+
+    #[test]
+    fn attribute_unlike_its_default_is_a_difference() {
+        let queue = resource("AWS::SQS::Queue", "https://sqs/1/a-queue", json!({ "QueueName": "a-queue" }));
+        let policy = r#"{"Statement":{"Sid":"Anybody","Effect":"Allow","Principal":"*","Action":"sqs:*"}}"#;
+        let attributes = |pairs: &[(QueueAttributeName, &str)]| -> HashMap<_, _> {
+            pairs.iter().map(|(name, value)| (name.clone(), (*value).to_owned())).collect()
+        };
+        let defaults = attributes(&[
+            (QueueAttributeName::DelaySeconds, "0"),
+            (QueueAttributeName::ReceiveMessageWaitTimeSeconds, "0"),
+            (QueueAttributeName::VisibilityTimeout, "30"),
+            (QueueAttributeName::MessageRetentionPeriod, "345600"),
+        ]);
+        let changed = attributes(&[
+            (QueueAttributeName::DelaySeconds, "900"),
+            (QueueAttributeName::KmsMasterKeyId, "alias/other"),
+            (Policy, policy),
+        ]);
+
+        let declared = Declared::from_resources(&[queue], false);
+        let queue = declared.queue("a-queue").unwrap();
+        assert_eq!(queue.attribute_differences(&defaults), [""; 0]);
+        assert_eq!(
+            queue.attribute_differences(&defaults.into_iter().chain(changed).collect()),
+            [
+                "DelaySeconds is 900, not 0",
+                "KmsMasterKeyId is alias/other, not unset",
+                "Policy has the statement Anybody, unlike the template",
+            ]
+        );
     }
 
     fn resource(kind: &str, physical_id: &str, properties: Value) -> Resource {

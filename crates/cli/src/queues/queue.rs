@@ -169,6 +169,12 @@ impl Queue {
         Ok(response.attributes.unwrap_or_default())
     }
 
+    /// Reads the tags of the queue.
+    pub(crate) async fn tags(&self) -> Result<HashMap<String, String>, QueueError> {
+        let response = self.client.list_queue_tags().queue_url(&self.url).send().await;
+        Ok(response.map_err(QueueError::from_sdk("read the tags of", &self.name))?.tags.unwrap_or_default())
+    }
+
     /// Receives at most `max` messages with all their attributes. SQS waits up to `wait` for the first one.
     pub(crate) async fn receive(
         &self,

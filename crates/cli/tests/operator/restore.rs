@@ -14,6 +14,9 @@ use crate::{
 
 const QUEUES_CHECK: &str = "queues there and as in the template";
 
+const POLICY_BY_HAND: &str =
+    r#"{"Version":"2012-10-17","Statement":[{"Sid":"ByHand","Effect":"Allow","Principal":"*","Action":"sqs:*","Resource":"*"}]}"#;
+
 /// Returns the attributes that a template sets, as JSON if they are JSON, and the tags.
 async fn settings(client: &Client, url: &str) -> (HashMap<String, Value>, HashMap<String, String>) {
     let call = client.get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::All);
@@ -51,14 +54,23 @@ async fn deleted_queue_is_restored_as_in_the_template() {
     }
     let changed =
         sqs.set_queue_attributes().queue_url(&urls[2]).attributes(QueueAttributeName::MaximumMessageSize, "1024");
-    changed.attributes(QueueAttributeName::Policy, "").send().await.unwrap();
+    // The template declares no policy but the one about TLS, which the local AWS does not have.
+    let changed = changed.attributes(QueueAttributeName::Policy, POLICY_BY_HAND);
+    changed.attributes(QueueAttributeName::DelaySeconds, "900").send().await.unwrap();
+    sqs.untag_queue().queue_url(&urls[2]).tag_keys("route").send().await.unwrap();
 
     let table = run(&stack, &["queues"]).await;
     assert_output(table, false, &["whatsapp-ingress-security: gone", "`ingress restore-queue 'security'`"]);
     let problem = queues_problem(&stack).await.unwrap();
-    for part in
-        ["whatsapp-ingress-security: gone", "-security-dead: gone", "-unrouted: gone", "MaximumMessageSize is 1024"]
-    {
+    for part in [
+        "whatsapp-ingress-security: gone",
+        "-security-dead: gone",
+        "-unrouted: gone",
+        "MaximumMessageSize is 1024",
+        "DelaySeconds is 900, not 0",
+        "Policy has the statement ByHand, unlike the template",
+        "tag route is unset, not messages",
+    ] {
         assert!(problem.contains(part), "{problem}");
     }
     let dry = run(&stack, &["restore-queue", "security"]).await;
