@@ -409,7 +409,7 @@ pub(crate) async fn restore_queue(route: &str, apply: bool, stack: &StackArgumen
     let info = chosen_stack(stack).await?;
     let urls = info.queue_urls().remove(route).ok_or_else(|| CommandError::UnknownRoute(route.to_owned()))?;
     let declared = Declared::of(&info, &info.aws_cli()).await?;
-    if !urls.iter().any(|url| declared::is_declared(&declared, url)) {
+    if !urls.iter().any(|url| declared.queue_at(url).is_some()) {
         return Err(CommandError::OtherStack { route: route.to_owned(), url: urls.join(", ") });
     }
     let plan = declared::plan_restoration(&info, &declared, &urls).await?;

@@ -70,8 +70,9 @@ pub struct Declared {
 
 /// A queue, as a template declares it.
 #[derive(Debug, Clone)]
-pub(crate) struct DeclaredQueue {
+pub struct DeclaredQueue {
     pub(crate) name: String,
+    url: String,
     attributes: BTreeMap<String, String>,
     tags: BTreeMap<String, String>,
     /// Whether the endpoint has no TLS. Statements about TLS are then left out of the comparison.
@@ -120,6 +121,12 @@ impl Declared {
     pub(crate) fn queue(&self, name: &str) -> Option<&DeclaredQueue> {
         self.queues.iter().find(|queue| queue.name == name)
     }
+
+    /// Returns the queue with this URL. A queue of the same name in another account is another queue.
+    #[must_use]
+    pub fn queue_at(&self, url: &str) -> Option<&DeclaredQueue> {
+        self.queues.iter().find(|queue| path(&queue.url) == path(url))
+    }
 }
 
 impl DeclaredQueue {
@@ -138,7 +145,8 @@ impl DeclaredQueue {
         }
         let mut tags = resource.stack_tags.clone();
         tags.extend(pairs(&properties["Tags"], "Key", "Value"));
-        Self { name: queue_name(&resource.physical_id).to_owned(), attributes, tags, without_tls }
+        let url = resource.physical_id.clone();
+        Self { name: queue_name(&url).to_owned(), url, attributes, tags, without_tls }
     }
 
     /// Returns the name of the dead-letter queue.
@@ -262,7 +270,7 @@ pub async fn plan_restoration(
     let mut plan = Vec::new();
     for url in urls {
         let queue = Queue::new(&client, url);
-        let Some(declared_queue) = declared.queue(&queue.name) else { continue };
+        let Some(declared_queue) = declared.queue_at(url) else { continue };
         if let Some(dead) = declared_queue.dead_letter_queue().and_then(|name| declared.queue(&name)) {
             plan.extend(dead.plan(&queue.sibling(&dead.name)).await?);
         }
@@ -288,10 +296,10 @@ pub async fn restore(
     Ok(())
 }
 
-/// Whether the template of the stack declares the queue with this URL.
-#[must_use]
-pub fn is_declared(declared: &Declared, url: &str) -> bool {
-    declared.queue(queue_name(url)).is_some()
+/// Returns account and name of a queue's URL. The host differs, because `AWS_ENDPOINT_URL` may replace it.
+fn path(url: &str) -> Option<(&str, &str)> {
+    let (rest, name) = url.rsplit_once('/')?;
+    Some((queue_name(rest), name))
 }
 
 /// Compares attributes as JSON if they are JSON.
@@ -477,6 +485,8 @@ mod tests {
         );
         assert_eq!(queue.tags.len(), 2);
         assert_eq!((queue.dead_letter_queue().as_deref(), declared.alarm_topics.len()), (Some("a-queue-dead"), 1));
+        assert!(declared.queue_at("http://127.0.0.1:1/1/a-queue").is_some());
+        assert!(declared.queue_at("https://sqs/2/a-queue").is_none(), "a queue of another account");
         let without_tls = Declared::from_resources(&resources, true);
         let policy = &without_tls.queue("a-queue").unwrap().attributes["Policy"];
         assert!(policy.contains("Consume") && !policy.contains("OnlyTls"), "{policy}");

@@ -39,7 +39,7 @@ pub(super) async fn check(stack: &StackInfo) -> [Finding; 2] {
 async fn check_queues(stack: &StackInfo, declared: &Declared, aws: &AwsCli) -> Finding {
     let (mut problems, mut keys, mut count) = (Vec::new(), BTreeSet::new(), 0);
     for routed in StackQueues::of(stack).all {
-        let declared_queue = declared.queue(&routed.queue.name);
+        let declared_queue = declared.queue_at(&routed.queue.url);
         let dead = declared_queue.and_then(|queue| declared.queue(&queue.dead_letter_queue()?));
         let queues = [(routed.queue.clone(), declared_queue), (routed.queue, dead)];
         for (index, (queue, declared_queue)) in queues.into_iter().enumerate() {
