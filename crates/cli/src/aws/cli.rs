@@ -14,7 +14,7 @@ use tokio::{process::Command, time::timeout};
 
 use crate::endpoint_secrets::variable;
 
-/// Longer than the CLI itself takes: three attempts of 25 s each.
+/// Longer than three attempts of one request, which take 25 s each at most. The requests of all pages share it.
 const CALL_TIMEOUT: Duration = Duration::from_mins(2);
 /// Timeouts of one attempt, in seconds. The CLI's default is one minute each.
 const ATTEMPT_TIMEOUTS: [&str; 4] = ["--cli-connect-timeout", "5", "--cli-read-timeout", "20"];
@@ -99,7 +99,7 @@ impl AwsCli {
         if let Some(region) = variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")) {
             return Ok(region);
         }
-        match self.run(&["configure", "get", "region"]).await {
+        match self.run_in_time(&["configure", "get", "region"]).await {
             Ok(region) => String::from_utf8_lossy(&region).split_whitespace().next().map(str::to_owned),
             // The CLI prints no message if the profile sets no region.
             Err(AwsCliError::Failed { message, .. }) if message.is_empty() => None,
@@ -118,7 +118,7 @@ impl AwsCli {
             return Ok(Credentials { access_key_id, secret_access_key, session_token: variable("AWS_SESSION_TOKEN") });
         }
         let arguments = ["configure", "export-credentials", "--format", "process"];
-        match self.run(&arguments).await {
+        match self.run_in_time(&arguments).await {
             Ok(response) => parse(&arguments, &response),
             // Version 1 rejects the unknown subcommand with this text.
             Err(AwsCliError::Failed { message, .. }) if message.contains("nvalid selection") => {
@@ -139,13 +139,20 @@ impl AwsCli {
         query: &str,
     ) -> Result<T, AwsCliError> {
         let options = ["--region", region, "--output", "json", "--query", query];
-        parse(call, &self.run(&[call, &options, &ATTEMPT_TIMEOUTS].concat()).await?)
+        parse(call, &self.run_in_time(&[call, &options, &ATTEMPT_TIMEOUTS].concat()).await?)
     }
 
     /// Copies all files of a folder to S3. `url` ends in `/`.
+    ///
+    /// Has no time limit, because hundreds of MiB may take long over a slow connection. The CLI limits each request.
     pub(crate) async fn copy_folder(&self, folder: &Path, url: &str) -> Result<(), AwsCliError> {
         let folder = folder.to_string_lossy();
         self.run(&["s3", "cp", "--recursive", "--only-show-errors", &folder, url]).await.map(|_| ())
+    }
+
+    async fn run_in_time(&self, arguments: &[&str]) -> Result<Vec<u8>, AwsCliError> {
+        let is_late = |_| Err(AwsCliError::Timeout { call: call_name(arguments) });
+        timeout(CALL_TIMEOUT, self.run(arguments)).await.unwrap_or_else(is_late)
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<Vec<u8>, AwsCliError> {
@@ -164,13 +171,10 @@ impl AwsCli {
                 command.env(name, value)
             };
         }
-        let output = timeout(CALL_TIMEOUT, command.output())
-            .await
-            .map_err(|_| AwsCliError::Timeout { call: call_name(arguments) })?
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => AwsCliError::NotInstalled,
-                _ => AwsCliError::NotStarted(error),
-            })?;
+        let output = command.output().await.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => AwsCliError::NotInstalled,
+            _ => AwsCliError::NotStarted(error),
+        })?;
         if output.status.success() {
             return Ok(output.stdout);
         }
@@ -186,4 +190,25 @@ fn parse<T: DeserializeOwned>(call: &[&str], response: &[u8]) -> Result<T, AwsCl
 /// Returns the service and the operation of a call.
 fn call_name(arguments: &[&str]) -> String {
     arguments[..arguments.len().min(2)].join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    /// The paused clock passes every timeout while the process runs.
+    #[tokio::test(start_paused = true)]
+    async fn copy_has_no_time_limit_but_a_call_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("aws");
+        fs::write(&program, "#!/bin/sh\nsleep 0.2\necho 1\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let aws = AwsCli { program, ..AwsCli::default() };
+
+        assert!(aws.copy_folder(folder.path(), "s3://a-bucket/").await.is_ok());
+        let call = aws.call::<u32>("us-east-1", &["sns", "list-topics"], "x").await;
+        assert!(matches!(call, Err(AwsCliError::Timeout { .. })), "{call:?}");
+    }
 }
