@@ -363,12 +363,12 @@ pub(crate) async fn drop_messages(
     let limits = ScanLimits { max_messages: max_messages(arguments), stop: &stop };
     let scan = run_with_cleanup(queue.drop_messages(filter, &limits), &stop).await?;
     if arguments.stack.json {
-        println!("{}", json!({ "applied": true, "done": scan.is_success(), "scan": scan }));
+        println!("{}", json!({ "applied": true, "done": scan.is_complete(), "scan": scan }));
     } else {
         let kept = scan.received - scan.deleted - scan.not_deleted;
         report::scan(&scan, &format!("{} deleted, {kept} kept", scan.deleted));
     }
-    Ok(scan.is_success())
+    Ok(scan.is_complete())
 }
 
 pub(crate) async fn export(
@@ -386,7 +386,7 @@ pub(crate) async fn export(
     let limits = ScanLimits { max_messages: max_messages(arguments), stop: &stop };
     let aws = info.aws_cli();
     let exported = run_with_cleanup(queue.export(filter, to, delete, &limits, &aws), &stop).await?;
-    let is_success = exported.scan.is_success();
+    let is_success = exported.scan.is_complete();
     if arguments.stack.json {
         println!("{}", json!({ "applied": true, "done": is_success, "export": exported }));
     } else {

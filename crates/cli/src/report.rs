@@ -415,6 +415,7 @@ pub fn transfer(report: &TransferReport) {
         queue_gone,
         rejected,
         not_deleted,
+        blocked,
         stop_reason,
         release_error,
         in_flight,
@@ -441,10 +442,13 @@ pub fn transfer(report: &TransferReport) {
         println!("  {FAILURE}{count} not moved: the queue rejected them{FAILURE:#} ({code})");
     }
     print_count(*in_flight, "in flight: a consumer, or a run that was killed less than a minute ago, received them");
-    print_errors(stop_reason.as_deref(), release_error.as_deref());
+    print_errors(*blocked, stop_reason.as_deref(), release_error.as_deref());
 }
 
-fn print_errors(stop_reason: Option<&str>, release_error: Option<&str>) {
+fn print_errors(blocked: usize, stop_reason: Option<&str>, release_error: Option<&str>) {
+    if blocked > 0 {
+        println!("  {FAILURE}about {blocked} not received{FAILURE:#}: they follow messages of their group that remain");
+    }
     if let Some(reason) = stop_reason {
         println!("  {FAILURE}stopped{FAILURE:#}: {reason}");
     }
@@ -495,7 +499,7 @@ pub fn scan(report: &ScanReport, summary: &str) {
     if report.not_deleted > 0 {
         println!("  {FAILURE}{} not deleted{FAILURE:#}: run the command again", report.not_deleted);
     }
-    print_errors(report.stop_reason.as_deref(), report.release_error.as_deref());
+    print_errors(report.blocked, report.stop_reason.as_deref(), report.release_error.as_deref());
 }
 
 /// Prints the result of a copy.

@@ -206,6 +206,15 @@ impl Queue {
         Err(QueueError::new("release", &messages, reason))
     }
 
+    /// Returns the approximate number of messages that SQS does not return, because a message before them in their group is
+    /// hidden. Call it after the queue was read to its end. On a standard queue it is 0.
+    pub(crate) async fn count_blocked(&self, hidden: usize) -> usize {
+        if hidden == 0 || !self.is_fifo() {
+            return 0;
+        }
+        self.counts().await.map_or(0, |(counts, _)| counts.visible)
+    }
+
     /// Sets the visibility timeout of at most ten received messages, counted from now. An error has the number of messages
     /// without this timeout, and the reason.
     ///

@@ -71,6 +71,8 @@ pub struct ScanReport {
     pub deleted: usize,
     /// Messages that should have been deleted.
     pub not_deleted: usize,
+    /// Messages of a FIFO queue that were not received, because they follow a kept message of their group. Approximate.
+    pub blocked: usize,
     /// The reason why the queue was not read to its end.
     pub stop_reason: Option<String>,
     /// The reason why messages are still hidden, with their number. They become visible when their visibility timeout ends,
@@ -79,7 +81,13 @@ pub struct ScanReport {
 }
 
 impl ScanReport {
-    /// Whether the queue was read to its end, or to the limit of messages, without an error.
+    /// Whether the command looked at every message, up to the limit of messages, without an error.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.is_success() && self.blocked == 0
+    }
+
+    /// Whether there was no error.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.stop_reason.is_none() && self.release_error.is_none() && self.not_deleted == 0
@@ -111,6 +119,9 @@ pub(crate) async fn scan(
         hidden: HashMap::new(),
     };
     scan.report.stop_reason = scan.run(limits, chunk, &mut visit).await.err();
+    if scan.report.stop_reason.is_none() && scan.report.received < limits.max_messages {
+        scan.report.blocked = queue.count_blocked(scan.hidden.len()).await;
+    }
     let hidden: Vec<String> = scan.hidden.into_values().collect();
     scan.report.release_error = queue.release(&hidden).await.err().map(|error| error.to_string());
     scan.report

@@ -102,6 +102,8 @@ pub struct TransferReport {
     pub rejected: BTreeMap<String, usize>,
     /// Messages that were sent but not deleted.
     pub not_deleted: usize,
+    /// Messages of a FIFO queue that were not received, because they follow a skipped message of their group. Approximate.
+    pub blocked: usize,
     /// The reason why the queue was not read to its end.
     pub stop_reason: Option<String>,
     /// The reason why skipped messages are still hidden, with their number. They become visible when their visibility timeout
@@ -122,11 +124,12 @@ enum SkipReason {
 }
 
 impl TransferReport {
-    /// Whether the run had no error. Skipped messages and the limit of messages are not errors.
+    /// Whether the run had no error and looked at every message. The limit of messages is not an error, and neither are skipped
+    /// messages, unless a queue rejects them or is gone.
     #[must_use]
     pub fn is_success(&self) -> bool {
         let has_error = self.stop_reason.is_some() || self.release_error.is_some();
-        !has_error && self.rejected.is_empty() && self.not_deleted == 0 && self.queue_gone == 0
+        !has_error && self.rejected.is_empty() && self.not_deleted + self.queue_gone + self.blocked == 0
     }
 }
 
@@ -159,6 +162,9 @@ impl Transfer {
     ) -> TransferReport {
         let mut pass = Pass::new(self, limits);
         let result = pass.run(stop, &mut progress).await;
+        if result.is_ok() && pass.report.moved < limits.max_messages {
+            pass.report.blocked = self.source.count_blocked(pass.skipped.len()).await;
+        }
         let skipped: Vec<String> = pass.skipped.into_values().collect();
         let mut report = pass.report;
         report.release_error = self.source.release(&skipped).await.err().map(|error| error.to_string());

@@ -220,3 +220,38 @@ async fn rejected_release_of_one_message_is_no_error() {
         sqs.show_all();
     }
 }
+
+/// Starts two queues whose first group has one message too many for a receive, and whose second group has one.
+async fn fifo_queues() -> Sqs {
+    let sqs = Sqs::start(&["unrouted", "calls.fifo", "calls-dead.fifo"]).await;
+    for (group, field) in [("one", "flows"); 10].into_iter().chain([("one", "calls"), ("two", "calls")]) {
+        let attributes = json!({ "field": { "DataType": "String", "StringValue": field } });
+        for queue in ["calls.fifo", "calls-dead.fifo"] {
+            let group = Some(group.to_owned());
+            sqs.put(queue, Stored { attributes: attributes.clone(), group, ..Stored::default() });
+        }
+    }
+    sqs
+}
+
+#[tokio::test]
+async fn messages_behind_kept_ones_are_reported() {
+    const BEHIND: &str = "about 1 not received: they follow messages of their group that remain";
+    let sqs = fifo_queues().await;
+    let folder = folder_of(&sqs.info(&[("*", "unrouted"), ("calls", "calls.fifo")]));
+
+    let peek = ingress(&folder, &["peek", "--queue", "calls"], &[]).await;
+    assert!(peek.status.success() && stdout(&peek).contains(BEHIND), "{peek:?}");
+    for arguments in [
+        &["export", "--queue", "calls", "--to", "copies", "--field", "calls", "--apply"][..],
+        &["drop", "--queue", "calls", "--field", "calls", "--apply"],
+        &["redrive", "--field", "calls", "--apply"],
+    ] {
+        let output = ingress(&folder, arguments, &[]).await;
+        assert!(stdout(&output).contains(BEHIND), "{output:?}");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+    }
+    assert_eq!((sqs.on("calls-dead.fifo").len(), sqs.on("calls.fifo").len()), (11, 12));
+    let all = ingress(&folder, &["export", "--queue", "calls", "--to", "all", "--delete", "--apply"], &[]).await;
+    assert!(all.status.success() && stdout(&all).contains("12 copied, 12 deleted"), "{all:?}");
+}
