@@ -459,14 +459,15 @@ fn print_errors(blocked: usize, stop_reason: Option<&str>, release_error: Option
 
 /// Prints the effect of a receive to standard error, before messages are received.
 pub fn receive_effect(effect: &ReceiveEffect) {
-    let consequence = match (effect.max_receives, effect.is_fifo) {
-        (Some(max), _) => format!("after {max} receives, SQS moves a message to the dead-letter queue"),
-        (None, true) => "this blocks the groups of the messages until the end".to_owned(),
-        (None, false) => {
-            "after three, the age of the oldest message in CloudWatch, and so its alarm, ignores a message".to_owned()
-        }
-    };
-    eprintln!("SQS counts this look as a receive of each message: {consequence}.\n");
+    eprintln!("SQS counts this look as a receive of each message:");
+    if let Some(max) = effect.max_receives {
+        eprintln!("- after {max} receives, SQS moves a message to the dead-letter queue");
+    }
+    if effect.is_fifo {
+        eprintln!("- the command blocks the groups of the messages until its end\n");
+    } else {
+        eprintln!("- after three, ApproximateAgeOfOldestMessage and its alarm ignore a message\n");
+    }
 }
 
 /// Prints the number of messages of each field, kind, reason and day.

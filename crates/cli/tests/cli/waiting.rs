@@ -255,3 +255,25 @@ async fn messages_behind_kept_ones_are_reported() {
     let all = ingress(&folder, &["export", "--queue", "calls", "--to", "all", "--delete", "--apply"], &[]).await;
     assert!(all.status.success() && stdout(&all).contains("12 copied, 12 deleted"), "{all:?}");
 }
+
+#[tokio::test]
+async fn peek_names_all_effects_of_a_receive() {
+    const DEAD_LETTER: &str = "after 5 receives, SQS moves a message to the dead-letter queue";
+    const AGE: &str = "after three, ApproximateAgeOfOldestMessage and its alarm ignore a message";
+    const GROUPS: &str = "the command blocks the groups of the messages until its end";
+    let standard = sqs(&[]).await;
+    let folder = folder_of(&standard.info(&ROUTES));
+    let fifo = fifo_queues().await;
+    let folder_of_fifo = folder_of(&fifo.info(&[("*", "unrouted"), ("calls", "calls.fifo")]));
+    for (folder, queue, expected) in [
+        (&folder, "*", &[AGE][..]),
+        (&folder, "calls", &[DEAD_LETTER, AGE]),
+        (&folder_of_fifo, "calls", &[DEAD_LETTER, GROUPS]),
+        (&folder_of_fifo, "a-stack-calls-dead.fifo", &[GROUPS]),
+    ] {
+        let text = stderr(&ingress(folder, &["peek", "--queue", queue], &[]).await);
+
+        let found: Vec<_> = [DEAD_LETTER, AGE, GROUPS].into_iter().filter(|effect| text.contains(effect)).collect();
+        assert_eq!(found, expected, "{text}");
+    }
+}
