@@ -74,6 +74,8 @@ pub(crate) enum CommandError {
     Resources(#[from] ResourcesError),
     #[error("the stack has no route {0}")]
     UnknownRoute(String),
+    #[error("the route {route} has several queues: name one of {names}")]
+    SeveralQueues { route: String, names: String },
     #[error("{url}, the queue of {route}, belongs to another stack or account, which must restore it")]
     OtherStack { route: String, url: String },
     #[error("cannot listen for signals: {0}")]
@@ -326,6 +328,8 @@ async fn run_moves(moves: &Moves, arguments: &MoveArguments) -> Result<bool, Com
 async fn waiting_queue(arguments: &QueueArguments) -> Result<(StackInfo, WaitingQueue), CommandError> {
     let info = chosen_stack(&arguments.stack).await?;
     let queue = WaitingQueue::find(&info, &arguments.queue);
+    let several = |names: Vec<_>| CommandError::SeveralQueues { route: arguments.queue.clone(), names: names.join(", ") };
+    let queue = queue.map_err(several)?;
     Ok((info, queue))
 }
 

@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use super::{
     backlog::QueueDepth,
     error::QueueError,
-    queue::{Queue, sibling_url, sqs_client},
+    queue::{Queue, queue_name, sibling_url, sqs_client},
     resend::{attribute, system_attribute},
     scan::{Action, Filter, ScanLimits, ScanReport, scan},
 };
@@ -105,14 +105,16 @@ impl FromStr for Destination {
 }
 
 impl WaitingQueue {
-    /// Returns the queue of a route with one queue, or else the queue with this name in the account of the stack.
-    #[must_use]
-    pub fn find(stack: &StackInfo, route_or_name: &str) -> Self {
-        let url = match stack.queue_urls().get(route_or_name).map(Vec::as_slice) {
+    /// Returns the queue of a route, or else the queue with this name in the account of the stack.
+    ///
+    /// A route with several queues is an error, which contains their names.
+    pub fn find(stack: &StackInfo, route_or_name: &str) -> Result<Self, Vec<String>> {
+        let url = match stack.queue_urls().remove(route_or_name).as_deref() {
             Some([url]) => (*url).to_owned(),
-            _ => sibling_url(&stack.routes.catch_all().url, route_or_name),
+            Some(urls) => return Err(urls.iter().map(|url| queue_name(url).to_owned()).collect()),
+            None => sibling_url(&stack.routes.catch_all().url, route_or_name),
         };
-        Self(Queue::new(&sqs_client(stack), &url))
+        Ok(Self(Queue::new(&sqs_client(stack), &url)))
     }
 
     /// Returns the message counts, without receiving a message.

@@ -277,3 +277,16 @@ async fn peek_names_all_effects_of_a_receive() {
         assert_eq!(found, expected, "{text}");
     }
 }
+
+#[tokio::test]
+async fn route_with_several_queues_requires_a_name() {
+    let sqs = sqs(&[]).await;
+    let folder = folder_of(&sqs.info(&[("*", "unrouted"), ("calls", "calls"), ("calls", "archive")]));
+
+    let several = ingress(&folder, &["peek", "--queue", "calls"], &[]).await;
+
+    assert_eq!(several.status.code(), Some(1));
+    let error = stderr(&several);
+    assert!(error.contains("calls has several queues: name one of a-stack-calls, a-stack-archive"), "{error}");
+    assert!(ingress(&folder, &["peek", "--queue", "a-stack-calls"], &[]).await.status.success());
+}
