@@ -302,7 +302,7 @@ async fn run_moves(moves: &Moves, arguments: &MoveArguments) -> Result<bool, Com
         } else {
             report::dry_run(&counts, &arguments.field);
         }
-        return Ok(skipped.is_empty());
+        return Ok(skipped.is_empty() && counts.iter().all(|counts| counts.from.counts.is_some()));
     }
     let stop = AtomicBool::new(false);
     let limits = TransferLimits { rate: arguments.rate, max_messages: arguments.max_messages.unwrap_or(usize::MAX) };

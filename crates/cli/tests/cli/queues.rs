@@ -202,3 +202,15 @@ async fn moves_go_on_past_a_missing_queue() {
     let needed = ingress(&folder, &["reroute", "--field", "messages.messages"], &[]).await;
     assert!(needed.status.success(), "a queue that the move does not need may be missing: {needed:?}");
 }
+
+#[tokio::test]
+async fn dry_run_fails_without_its_source() {
+    let sqs = Sqs::start(&QUEUES).await;
+    let folder = folder_of(&sqs.info(&ROUTES));
+
+    let typo = ingress(&folder, &["redrive", "--field", "calls", "--from", "a-stack-cals"], &[]).await;
+    assert_eq!(typo.status.code(), Some(1));
+    assert!(stdout(&typo).contains("a-stack-cals: gone"), "{typo:?}");
+    sqs.account().queues.remove("a-stack-unrouted");
+    assert_eq!(ingress(&folder, &["reroute", "--field", "calls"], &[]).await.status.code(), Some(1));
+}
