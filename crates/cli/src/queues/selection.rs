@@ -21,10 +21,16 @@ pub struct Field {
     kind: Option<Kind>,
 }
 
-/// The text is empty.
+/// A text that is neither a field nor a kind of a field.
 #[derive(Debug, Error)]
-#[error("the field is empty: name one, such as messages, or one kind of it, such as messages.statuses")]
-pub struct FieldError;
+pub enum FieldError {
+    /// The text has no field.
+    #[error("the field is empty: name one, such as messages, or one kind of it, such as messages.statuses")]
+    Empty,
+    /// The part after the dot is not a kind. No field of Meta contains a dot.
+    #[error("{0} is not a kind: the kinds of a field are {kinds}", kinds = Kind::ALL.map(Kind::name).join(", "))]
+    UnknownKind(String),
+}
 
 /// Selects the messages of a queue to move, and the queues of each.
 #[derive(Debug)]
@@ -113,13 +119,13 @@ impl FromStr for Field {
     type Err = FieldError;
 
     fn from_str(text: &str) -> Result<Self, FieldError> {
-        if text.is_empty() {
-            return Err(FieldError);
-        }
-        let split = text
-            .rsplit_once('.')
-            .and_then(|(name, kind)| Some(Self { name: name.to_owned(), kind: Some(find_kind(kind)?) }));
-        Ok(split.unwrap_or_else(|| Self { name: text.to_owned(), kind: None }))
+        let (name, kind) = match text.split_once('.') {
+            Some((name, kind)) => {
+                (name, Some(find_kind(kind).ok_or_else(|| FieldError::UnknownKind(kind.to_owned()))?))
+            }
+            None => (text, None),
+        };
+        if name.is_empty() { Err(FieldError::Empty) } else { Ok(Self { name: name.to_owned(), kind }) }
     }
 }
 

@@ -214,3 +214,15 @@ async fn dry_run_fails_without_its_source() {
     sqs.account().queues.remove("a-stack-unrouted");
     assert_eq!(ingress(&folder, &["reroute", "--field", "calls"], &[]).await.status.code(), Some(1));
 }
+
+#[tokio::test]
+async fn unknown_kind_is_an_error() {
+    let sqs = Sqs::start(&QUEUES).await;
+    let folder = folder_of(&sqs.info(&ROUTES));
+    for command in ["drop", "redrive", "reroute"] {
+        let output = ingress(&folder, &[command, "--field", "messages.status"], &[]).await;
+        assert_eq!(output.status.code(), Some(2));
+        let expected = "status is not a kind: the kinds of a field are messages, statuses, errors";
+        assert!(stderr(&output).contains(expected), "{output:?}");
+    }
+}

@@ -122,7 +122,7 @@ async fn messages_are_counted_and_moved() {
     let counted = json_in(&dry.0);
     assert_eq!((&counted["applied"], &counted["moves"][0]["from"]["visible"]), (&json!(false), &json!(17)));
     assert_output(run(&stack, &["reroute", "--field", "calls", "--apply"]).await, false, &["calls has no queue"]);
-    assert_output(run(&stack, &["redrive", "--field", "messages.x"]).await, false, &["messages.x has no queue"]);
+    assert_output(run(&stack, &["redrive", "--field", "messages.x"]).await, false, &["x is not a kind"]);
     assert_output(run(&stack, &["redrive", "--field", ""]).await, false, &["the field is empty"]);
 
     let redrive = run(&stack, &["redrive", "--field", "security", "--apply", "--stack", "whatsapp-ingress"]).await;
