@@ -6,7 +6,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{
-    queue::{Queue, is_fifo, sibling_url, sqs_client},
+    queue::{Queue, is_fifo, queue_name, sibling_url, sqs_client},
     selection::{Field, Selection},
     transfer::Transfer,
 };
@@ -18,6 +18,14 @@ pub enum RedriveError {
     /// No route has the field.
     #[error("{0} has no queue: its messages are on the catch-all queue")]
     NoRoute(Field),
+    /// The source is the only queue of the field.
+    #[error("{queue} is the only queue of {field}: there is no queue to move its messages to")]
+    OnlyQueue {
+        /// The name of the queue.
+        queue: String,
+        /// The field.
+        field: Field,
+    },
     /// The key of a FIFO queue's group ids cannot be read from the secret.
     #[error(transparent)]
     StackInfo(#[from] StackInfoError),
@@ -96,7 +104,10 @@ async fn move_by_route(
         Selection::ByRoute { field: field.clone(), routes, from: from.to_owned(), requires_reroutable_reason };
     let targets = selection.targets();
     if targets.is_empty() {
-        return Err(RedriveError::NoRoute(field.clone()));
+        let field = field.clone();
+        let has_route = !field.targets(&stack.routes).is_empty();
+        let queue = queue_name(from).to_owned();
+        return Err(if has_route { RedriveError::OnlyQueue { queue, field } } else { RedriveError::NoRoute(field) });
     }
     let client = sqs_client(stack);
     let (mut gone, mut skipped) = (BTreeSet::new(), Vec::new());

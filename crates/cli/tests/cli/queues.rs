@@ -226,3 +226,15 @@ async fn unknown_kind_is_an_error() {
         assert!(stderr(&output).contains(expected), "{output:?}");
     }
 }
+
+#[tokio::test]
+async fn only_queue_of_a_field_is_no_source() {
+    let sqs = Sqs::start(&QUEUES).await;
+    let folder = folder_of(&sqs.info(&ROUTES));
+
+    let output = ingress(&folder, &["redrive", "--field", "calls", "--from", "a-stack-calls"], &[]).await;
+
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    assert!(error.contains("a-stack-calls is the only queue of calls: there is no queue to move its messages to"), "{error}");
+}

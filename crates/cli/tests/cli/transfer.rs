@@ -642,7 +642,7 @@ async fn replaced_fifo_queue_drains_into_standard_queue() {
     assert!(sqs.on("messages").iter().all(|one| one.group.as_deref() == Some("106540352242922")));
     assert!(sqs.on("messages.fifo").is_empty());
     let itself = redrive::drain(&stack, &field("messages"), "a-stack-messages").await;
-    assert!(matches!(itself, Err(RedriveError::NoRoute(_))), "a queue cannot be drained into itself");
+    assert!(matches!(itself, Err(RedriveError::OnlyQueue { .. })), "a queue cannot be drained into itself");
 }
 
 #[tokio::test]
