@@ -115,8 +115,8 @@ TRANSFER_OPTIONS = --field "$(FIELD)" $(if $(APPLY),--apply) $(if $(RATE),--rate
 	$(if $(STACK),--stack "$(STACK)") $(if $(JSON),--json)
 
 .PHONY: redrive
-redrive: ## shows the dead-letter queue of FIELD=…; APPLY=1 moves its messages back: [STACK=…] [FROM=queue]
-	$(INGRESS) redrive $(TRANSFER_OPTIONS) $(if $(FROM),--from "$(FROM)")
+redrive: ## shows the dead-letter queue of FIELD=…; APPLY=1 moves its messages back: [STACK=…] [FROM=queue [TO=queue]]
+	$(INGRESS) redrive $(TRANSFER_OPTIONS) $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)")
 
 .PHONY: reroute
 reroute: ## APPLY=1 moves the messages of FIELD=… from the catch-all queue to its own queue: [STACK=…]

@@ -198,6 +198,9 @@ pub(crate) enum Command {
         /// Move the messages of this queue, such as a replaced one, instead of dead letters.
         #[arg(long)]
         from: Option<String>,
+        /// Move the messages of --from only to this queue of the field; by default to all queues of their routes.
+        #[arg(long, requires = "from")]
+        to: Option<String>,
     },
     /// Moves messages of a field from the catch-all queue to the field's queue. Moves nothing without --apply.
     #[command(after_help = MOVE_HELP)]

@@ -272,10 +272,10 @@ pub(crate) async fn queues(stack: &StackArguments) -> Result<bool, CommandError>
     Ok(backlogs.all_usable())
 }
 
-pub(crate) async fn redrive(arguments: &MoveArguments, from: Option<&str>) -> Result<bool, CommandError> {
+pub(crate) async fn redrive(arguments: &MoveArguments, from: Option<&str>, to: Option<&str>) -> Result<bool, CommandError> {
     let info = chosen_stack(&arguments.stack).await?;
     let moves = match from {
-        Some(queue) => redrive::drain(&info, &arguments.field, queue).await?,
+        Some(queue) => redrive::drain(&info, &arguments.field, queue, to).await?,
         None => redrive::redrive(&info, &arguments.field).await?,
     };
     run_moves(&moves, arguments).await

@@ -25,7 +25,7 @@ async fn main() -> ExitCode {
         Command::Verify { url, stack, no_stack } => verify(url, &stack, no_stack).await,
         Command::Subscribe(arguments) => subscribe(arguments).await,
         Command::Queues { stack } => queues(&stack).await,
-        Command::Redrive { arguments, from } => redrive(&arguments, from.as_deref()).await,
+        Command::Redrive { arguments, from, to } => redrive(&arguments, from.as_deref(), to.as_deref()).await,
         Command::Reroute { arguments } => reroute(&arguments).await,
         Command::Peek { queue } => peek(&queue).await,
         Command::Drop { queue, filter, apply } => drop_messages(&queue, &filter.into(), apply).await,

@@ -26,6 +26,16 @@ pub enum RedriveError {
         /// The field.
         field: Field,
     },
+    /// The field has no queue of this name.
+    #[error("{queue} is not a queue of {field}: its queues are {queues}")]
+    OtherQueue {
+        /// The name.
+        queue: String,
+        /// The field.
+        field: Field,
+        /// The names of the field's queues.
+        queues: String,
+    },
     /// The key of a FIFO queue's group ids cannot be read from the secret.
     #[error(transparent)]
     StackInfo(#[from] StackInfoError),
@@ -81,12 +91,19 @@ pub async fn redrive(stack: &StackInfo, field: &Field) -> Result<Moves, RedriveE
 /// Prepares to move the messages of a field on the catch-all queue to the queues of their routes, and diverted ones to the queue
 /// that did not store them.
 pub async fn reroute(stack: &StackInfo, field: &Field) -> Result<Moves, RedriveError> {
-    move_by_route(stack, field, catch_all_url(stack), true).await
+    move_by_route(stack, field, catch_all_url(stack), None, true).await
 }
 
-/// Prepares to move the messages of a field on any other queue of the account, such as a replaced one, to the field's queues.
-pub async fn drain(stack: &StackInfo, field: &Field, queue: &str) -> Result<Moves, RedriveError> {
-    move_by_route(stack, field, &sibling_url(catch_all_url(stack), queue), false).await
+/// Prepares to move the messages of a field on any other queue of the account, such as a replaced one, to the queue `to` of the
+/// field, or to all queues of their routes.
+pub async fn drain(stack: &StackInfo, field: &Field, queue: &str, to: Option<&str>) -> Result<Moves, RedriveError> {
+    let targets = field.targets(&stack.routes);
+    let names: Vec<_> = targets.into_iter().map(queue_name).collect();
+    if let Some(to) = to.filter(|to| !names.contains(to)) {
+        let (queue, field) = (to.to_owned(), field.clone());
+        return Err(RedriveError::OtherQueue { queue, field, queues: names.join(", ") });
+    }
+    move_by_route(stack, field, &sibling_url(catch_all_url(stack), queue), to, false).await
 }
 
 fn catch_all_url(stack: &StackInfo) -> &str {
@@ -97,11 +114,16 @@ async fn move_by_route(
     stack: &StackInfo,
     field: &Field,
     from: &str,
+    to: Option<&str>,
     requires_reroutable_reason: bool,
 ) -> Result<Moves, RedriveError> {
-    let routes = stack.routes.clone();
-    let selection =
-        Selection::ByRoute { field: field.clone(), routes, from: from.to_owned(), requires_reroutable_reason };
+    let selection = Selection::ByRoute {
+        field: field.clone(),
+        routes: stack.routes.clone(),
+        from: from.to_owned(),
+        to: to.map(str::to_owned),
+        requires_reroutable_reason,
+    };
     let targets = selection.targets();
     if targets.is_empty() {
         let field = field.clone();

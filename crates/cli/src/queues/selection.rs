@@ -9,7 +9,7 @@ use whatsapp_webhook::{
     routes::{Destination, Queue, Routes},
 };
 
-use super::resend::attribute;
+use super::{queue::queue_name, resend::attribute};
 
 /// The values of `unrouted_reason` of messages that may have a route now.
 const REROUTABLE_REASONS: [&str; 2] = ["no-route", "queue-unavailable"];
@@ -42,6 +42,8 @@ pub(crate) enum Selection {
         field: Field,
         routes: Routes,
         from: String,
+        /// The name of the only queue to move to. `None` means all queues of a message's route.
+        to: Option<String>,
         /// Requires a reason of [`REROUTABLE_REASONS`].
         requires_reroutable_reason: bool,
     },
@@ -55,7 +57,7 @@ impl Selection {
             // A message without the attribute, such as one that an operator sent, belongs to this queue.
             Self::DeadLetters { field: Field { kind: None, .. }, to } if name.is_none() => vec![to],
             Self::DeadLetters { field, to } if field.matches(name, kind) => vec![to],
-            Self::ByRoute { field, routes, from, requires_reroutable_reason } if field.matches(name, kind) => {
+            Self::ByRoute { field, routes, requires_reroutable_reason, .. } if field.matches(name, kind) => {
                 let reason = attribute(message, "unrouted_reason");
                 if *requires_reroutable_reason && !reason.is_some_and(|reason| REROUTABLE_REASONS.contains(&reason)) {
                     return Vec::new();
@@ -67,7 +69,7 @@ impl Selection {
                 let diverted_from = attribute(message, "diverted_from");
                 let own = queues.iter().find(|queue| Some(queue.name.as_str()) == diverted_from);
                 let queues = own.map_or(queues.as_slice(), std::slice::from_ref).iter();
-                queues.map(|queue| queue.url.as_str()).filter(|url| url != from).collect()
+                queues.map(|queue| queue.url.as_str()).filter(|url| self.is_target(url)).collect()
             }
             Self::DeadLetters { .. } | Self::ByRoute { .. } => Vec::new(),
         }
@@ -77,9 +79,16 @@ impl Selection {
     pub(crate) fn targets(&self) -> Vec<&str> {
         match self {
             Self::DeadLetters { to, .. } => vec![to],
-            Self::ByRoute { field, routes, from, .. } => {
-                field.targets(routes).into_iter().filter(|url| url != from).collect()
+            Self::ByRoute { field, routes, .. } => {
+                field.targets(routes).into_iter().filter(|url| self.is_target(url)).collect()
             }
+        }
+    }
+
+    fn is_target(&self, url: &str) -> bool {
+        match self {
+            Self::DeadLetters { to, .. } => to == url,
+            Self::ByRoute { from, to, .. } => from != url && to.as_ref().is_none_or(|to| to == queue_name(url)),
         }
     }
 }

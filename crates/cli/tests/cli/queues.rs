@@ -238,3 +238,20 @@ async fn only_queue_of_a_field_is_no_source() {
     let error = stderr(&output);
     assert!(error.contains("a-stack-calls is the only queue of calls: there is no queue to move its messages to"), "{error}");
 }
+
+#[tokio::test]
+async fn replaced_queue_is_moved_to_its_successor() {
+    let sqs = Sqs::start(&["unrouted", "calls", "archive", "calls-old"]).await;
+    let folder = folder_of(&sqs.info(&[("*", "unrouted"), ("calls", "calls"), ("calls", "archive")]));
+    let attributes = json!({ "field": { "DataType": "String", "StringValue": "calls" } });
+    sqs.put("calls-old", crate::sqs::Stored { attributes, ..crate::sqs::Stored::default() });
+    let redrive = |to: &'static str| ["redrive", "--field", "calls", "--from", "a-stack-calls-old", "--to", to, "--apply"];
+
+    let other = ingress(&folder, &redrive("a-stack-unrouted"), &[]).await;
+    assert_eq!(other.status.code(), Some(1));
+    let expected = "a-stack-unrouted is not a queue of calls: its queues are a-stack-archive, a-stack-calls";
+    assert!(stderr(&other).contains(expected), "{other:?}");
+    let moved = ingress(&folder, &redrive("a-stack-calls"), &[]).await;
+    assert!(moved.status.success() && stdout(&moved).contains("1 moved"), "{moved:?}");
+    assert_eq!((sqs.on("calls").len(), sqs.on("archive").len(), sqs.on("calls-old").len()), (1, 0, 0));
+}

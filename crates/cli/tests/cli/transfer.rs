@@ -635,13 +635,13 @@ async fn replaced_fifo_queue_drains_into_standard_queue() {
         sqs.put("messages.fifo", Stored { group: Some("a-conversation".to_owned()), ..one });
     }
 
-    let report = run(&only(redrive::drain(&stack, &field("messages"), "a-stack-messages.fifo").await.unwrap())).await;
+    let report = run(&only(redrive::drain(&stack, &field("messages"), "a-stack-messages.fifo", None).await.unwrap())).await;
 
     assert_eq!((report.moved, report.is_success()), (15, true), "{report:?}");
     assert_eq!(sqs.events("messages"), numbered("e-", 15));
     assert!(sqs.on("messages").iter().all(|one| one.group.as_deref() == Some("106540352242922")));
     assert!(sqs.on("messages.fifo").is_empty());
-    let itself = redrive::drain(&stack, &field("messages"), "a-stack-messages").await;
+    let itself = redrive::drain(&stack, &field("messages"), "a-stack-messages", None).await;
     assert!(matches!(itself, Err(RedriveError::OnlyQueue { .. })), "a queue cannot be drained into itself");
 }
 
@@ -697,7 +697,7 @@ async fn drain_after_split_moves_only_the_kind() {
     sqs.put("messages", message("written", &[("field", "messages"), ("kind", "messages")]));
     sqs.put("messages", message("read", &[("field", "messages"), ("kind", "statuses")]));
 
-    let report = run(&only(redrive::drain(&stack, &field("messages"), "a-stack-messages").await.unwrap())).await;
+    let report = run(&only(redrive::drain(&stack, &field("messages"), "a-stack-messages", None).await.unwrap())).await;
 
     assert_eq!((report.moved, report.not_selected), (1, 1), "{report:?}");
     assert_eq!(
