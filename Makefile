@@ -122,6 +122,26 @@ redrive: ## shows the dead-letter queue of FIELD=…; APPLY=1 moves its messages
 reroute: ## APPLY=1 moves the messages of FIELD=… from the catch-all queue to its own queue: [STACK=…]
 	$(INGRESS) reroute $(TRANSFER_OPTIONS)
 
+QUEUE_OPTIONS = $(if $(QUEUE),--queue "$(QUEUE)") $(if $(MAX_MESSAGES),--max-messages "$(MAX_MESSAGES)") \
+	$(if $(STACK),--stack "$(STACK)") $(if $(JSON),--json)
+FILTER_OPTIONS = $(if $(FIELD),--field "$(FIELD)") $(if $(REASON),--reason "$(REASON)") $(if $(APPLY),--apply)
+
+.PHONY: peek
+peek: ## counts the messages of the catch-all queue by attributes, which receives each once: [QUEUE=route or name] [STACK=…]
+	$(INGRESS) peek $(QUEUE_OPTIONS)
+
+.PHONY: drop
+drop: ## shows the catch-all queue; APPLY=1 deletes the messages of FIELD=… or with REASON=…: [QUEUE=route or name] [STACK=…]
+	$(INGRESS) drop $(QUEUE_OPTIONS) $(FILTER_OPTIONS)
+
+.PHONY: export
+export: ## shows the catch-all queue; APPLY=1 copies its messages to TO=folder or s3://…: [QUEUE=…] [FIELD=…] [REASON=…] [DELETE=1] [STACK=…]
+	$(INGRESS) export --to "$(TO)" $(QUEUE_OPTIONS) $(FILTER_OPTIONS) $(if $(DELETE),--delete)
+
+.PHONY: restore-queue
+restore-queue: ## compares the queues of ROUTE=… with the template; APPLY=1 makes them equal: [STACK=…] [JSON=1]
+	$(INGRESS) restore-queue "$(ROUTE)" $(if $(APPLY),--apply) $(if $(STACK),--stack "$(STACK)") $(if $(JSON),--json)
+
 .PHONY: sign
 sign: ## updates the signatures of the samples
 	$(INGRESS) sign

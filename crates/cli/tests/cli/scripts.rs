@@ -7,7 +7,7 @@ fn run_make(ingress: &str, arguments: &[&str], app_secret: Option<&str>) -> Stri
     let mut make = Command::new("make");
     make.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap());
     // `make test` sets these for this process.
-    for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "APP_SECRET", "SECRET", "URL", "STACK", "NO_STACK"] {
+    for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "APP_SECRET", "SECRET", "URL", "STACK", "NO_STACK", "FIELD", "QUEUE", "JSON"] {
         make.env_remove(name);
     }
     make.envs(app_secret.map(|secret| ("APP_SECRET", secret)));
@@ -37,6 +37,23 @@ fn verify_passes_no_stack() {
         run_make("echo", &["verify", "URL=https://a.example", "NO_STACK=1"], None),
         "verify --url https://a.example --no-stack"
     );
+}
+
+#[test]
+fn targets_for_messages_pass_their_options() {
+    for (arguments, expected) in [
+        (&["peek", "STACK=s", "JSON=1"][..], "peek --stack s --json"),
+        (&["drop", "FIELD=calls", "REASON=no-route", "APPLY=1"], "drop --field calls --reason no-route --apply"),
+        (
+            &["export", "TO=copies", "QUEUE=calls", "MAX_MESSAGES=5", "DELETE=1", "APPLY=1"],
+            "export --to copies --queue calls --max-messages 5 --apply --delete",
+        ),
+        (&["restore-queue", "ROUTE=*", "APPLY=1"], "restore-queue * --apply"),
+        (&["redrive", "FIELD=calls", "FROM=old", "TO=new"], "redrive --field calls --from old --to new"),
+    ] {
+        let words: Vec<_> = run_make("echo", arguments, None).split_whitespace().map(str::to_owned).collect();
+        assert_eq!(words.join(" "), expected);
+    }
 }
 
 /// Writes a shell script with this name.
