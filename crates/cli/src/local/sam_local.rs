@@ -5,7 +5,7 @@ use std::{
     fs, io,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 use thiserror::Error;
 use tokio::{
+    io::AsyncReadExt,
     net::TcpStream,
     process::{Child, Command},
     time::{sleep, timeout},
@@ -70,7 +71,7 @@ pub struct Invocation {
 pub struct LocalApi {
     /// The endpoint of the API.
     pub endpoint: Endpoint,
-    process: Child,
+    process: SamProcess,
 }
 
 /// A run of `sam local` that failed.
@@ -179,7 +180,7 @@ impl SamLocal {
         let mut command = self.sam_command("invoke");
         command.arg("--event").arg(event);
         let started = Instant::now();
-        let output = timeout(INVOKE_TIMEOUT, command.output())
+        let output = timeout(INVOKE_TIMEOUT, SamProcess::run(command))
             .await
             .map_err(|_| SamError::Timeout("`sam local invoke`"))?
             .map_err(|source| SamError::Io { action: "run `sam local invoke`", source })?;
@@ -209,11 +210,11 @@ impl SamLocal {
         let mut command = self.sam_command("start-api");
         command.args(["--host", "127.0.0.1", "--port", &address.port().to_string(), "--warm-containers", "EAGER"]);
         command.stdout(Stdio::null()).stderr(log);
-        let process = command.spawn().map_err(io("run `sam local start-api`"))?;
+        let process = SamProcess::spawn(command).map_err(io("run `sam local start-api`"))?;
         let mut api = LocalApi { endpoint: Endpoint::new(&format!("http://{address}/webhook"))?, process };
         let deadline = Instant::now() + API_TIMEOUT;
         while TcpStream::connect(address).await.is_err() {
-            if api.process.try_wait().map_err(io("watch `sam local start-api`"))?.is_some() {
+            if api.process.0.try_wait().map_err(io("watch `sam local start-api`"))?.is_some() {
                 return Err(SamError::Exited(path));
             }
             if Instant::now() > deadline {
@@ -227,7 +228,7 @@ impl SamLocal {
     fn sam_command(&self, verb: &str) -> Command {
         let info = &self.stack.info;
         let mut command = Command::new(&self.python);
-        command.current_dir(&self.root).stdin(Stdio::null()).kill_on_drop(true);
+        command.current_dir(&self.root).stdin(Stdio::null());
         command.args(["-m", "samcli", "local", verb]);
         if verb == "invoke" {
             command.arg(FUNCTION);
@@ -251,13 +252,36 @@ impl SamLocal {
     }
 }
 
-impl Drop for LocalApi {
+/// A process of SAM CLI. If it still runs when this is dropped, it is interrupted, so that it removes its containers.
+#[derive(Debug)]
+struct SamProcess(Child);
+
+impl SamProcess {
+    fn spawn(mut command: Command) -> io::Result<Self> {
+        // Ctrl-C in a terminal goes to the whole process group. A second interrupt would end the removal of the containers.
+        command.process_group(0).kill_on_drop(true).spawn().map(Self)
+    }
+
+    /// Runs a command to its end.
+    async fn run(mut command: Command) -> io::Result<Output> {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Self::spawn(command)?;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let pipes = process.0.stdout.take().zip(process.0.stderr.take());
+        let (mut stdout_pipe, mut stderr_pipe) = pipes.expect("both are piped");
+        tokio::try_join!(stdout_pipe.read_to_end(&mut stdout), stderr_pipe.read_to_end(&mut stderr))?;
+        Ok(Output { status: process.0.wait().await?, stdout, stderr })
+    }
+}
+
+impl Drop for SamProcess {
     fn drop(&mut self) {
-        let Some(id) = self.process.id() else { return };
+        // After the process ended, it has no id.
+        let Some(id) = self.0.id() else { return };
         // SIGKILL would leave the containers behind.
         let signal = std::process::Command::new("kill").args(["-INT", &id.to_string()]).status();
         let deadline = Instant::now() + STOP_TIMEOUT;
-        while signal.is_ok() && Instant::now() < deadline && matches!(self.process.try_wait(), Ok(None)) {
+        while signal.is_ok() && Instant::now() < deadline && matches!(self.0.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -290,6 +314,42 @@ fn reported_duration(log: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A shell that needs some time to end after an interrupt, as SAM CLI does to remove its containers.
+    fn shell(folder: &Path) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.current_dir(folder).arg("-c");
+        command.arg("trap 'sleep 0.3; echo > removed; exit' INT; echo > started; while :; do sleep 0.05; done");
+        command
+    }
+
+    #[tokio::test]
+    async fn abandoned_invocation_removes_its_container() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = SamProcess::run(shell(folder.path()));
+        let started = async {
+            while !folder.path().join("started").exists() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+
+        tokio::select! {
+            output = run => panic!("{output:?}"),
+            () = started => (),
+        }
+
+        assert!(folder.path().join("removed").exists());
+    }
+
+    #[tokio::test]
+    async fn output_of_an_invocation_is_read() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo response; echo log >&2; exit 3"]);
+
+        let Output { status, stdout, stderr } = SamProcess::run(command).await.unwrap();
+
+        assert_eq!((status.code(), stdout.as_slice(), stderr.as_slice()), (Some(3), &b"response\n"[..], &b"log\n"[..]));
+    }
 
     #[test]
     fn response_is_parsed_as_api_gateway_does() {
