@@ -3,9 +3,12 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    net::TcpStream,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use whatsapp_webhook::{
@@ -18,6 +21,8 @@ use crate::endpoint_secrets::EndpointSecrets;
 
 /// The file that describes the running local stack to commands in another terminal.
 const RUNNING_STACK_FILE: &str = ".local/running.json";
+/// The local AWS is on this computer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The settings of a stack, and credentials for its queues.
 #[derive(Clone, Deserialize, Serialize)]
@@ -123,7 +128,8 @@ impl StackInfo {
         AwsCli { variables, ..AwsCli::default() }
     }
 
-    /// Reads the description of the local stack that runs in this folder.
+    /// Reads the description of the local stack that runs in this folder. If `make run` was killed, the file remains, but no AWS
+    /// listens at its endpoint: the stack is not running.
     pub fn running(root: &Path) -> Result<Self, StackInfoError> {
         let text = match fs::read(root.join(RUNNING_STACK_FILE)) {
             Ok(text) => text,
@@ -132,7 +138,11 @@ impl StackInfo {
                 return Err(StackInfoError::Io { action: "read the description of the local stack", source });
             }
         };
-        serde_json::from_slice(&text).map_err(StackInfoError::InvalidDescription)
+        let info: Self = serde_json::from_slice(&text).map_err(StackInfoError::InvalidDescription)?;
+        let addresses = Url::parse(&info.aws_endpoint).ok().and_then(|url| url.socket_addrs(|| None).ok());
+        let mut addresses = addresses.unwrap_or_default().into_iter();
+        let is_running = addresses.any(|address| TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).is_ok());
+        if is_running { Ok(info) } else { Err(StackInfoError::NotRunning) }
     }
 
     /// Whether the stack runs on a local AWS of `make run`.
@@ -222,7 +232,7 @@ impl std::fmt::Debug for StackInfo {
 
 impl Drop for RunningStackFile {
     fn drop(&mut self) {
-        // If the file remains, a delivery to the stack fails with a connection error.
+        // If the file remains, `running` ignores it.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -255,3 +255,20 @@ async fn replaced_queue_is_moved_to_its_successor() {
     assert!(moved.status.success() && stdout(&moved).contains("1 moved"), "{moved:?}");
     assert_eq!((sqs.on("calls").len(), sqs.on("archive").len(), sqs.on("calls-old").len()), (1, 0, 0));
 }
+
+#[tokio::test]
+async fn description_of_an_ended_stack_is_ignored() {
+    let sqs = Sqs::start(&QUEUES).await;
+    let info = StackInfo { aws_endpoint: "http://127.0.0.1:1".to_owned(), ..sqs.info(&ROUTES) };
+    let folder = folder_of(&info);
+
+    for (arguments, expected) in [
+        (&["queues"][..], "no stack is named and no local stack is running"),
+        (&["queues", "--local"], "no local stack is running"),
+        (&["deliver", "--body", "/dev/null"], "no local stack is running"),
+    ] {
+        let output = ingress(&folder, arguments, &[]).await;
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(stderr(&output).contains(expected), "{output:?}");
+    }
+}

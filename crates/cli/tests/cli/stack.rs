@@ -1,6 +1,6 @@
 //! Starts and stops stacks whose scripts are a few lines of shell.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, net::TcpListener, path::Path, time::Duration};
 
 use ingress_tools::{
     aws::stack_info::{StackInfo, StackInfoError},
@@ -28,7 +28,9 @@ async fn start(root: &TempDir) -> Result<Stack, StackError> {
 
 #[tokio::test]
 async fn stack_runs_until_it_is_dropped() {
-    let root = root(&[READY, UNTIL_INPUT_ENDS]);
+    let aws = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ready = READY.replace("127.0.0.1:1\",\"region", &format!("{}\",\"region", aws.local_addr().unwrap()));
+    let root = root(&[&ready, UNTIL_INPUT_ENDS]);
     let mut stack = start(&root).await.unwrap();
 
     assert_eq!(stack.secrets().app_secret, "s");
