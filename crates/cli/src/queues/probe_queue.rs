@@ -46,11 +46,13 @@ pub struct SearchResult {
 }
 
 impl ProbeQueue {
-    /// Returns the queue of the field in a stack, if it has one.
-    #[must_use]
-    pub fn of(stack: &StackInfo) -> Option<Self> {
-        let queue_urls = stack.queue_urls();
-        Some(Self(Queue::new(&sqs_client(stack), queue_urls.get(FIELD)?.first()?)))
+    /// Returns the queue of the field in a stack, or the reason why notifications must not be sent.
+    pub fn of(stack: &StackInfo) -> Result<Self, &'static str> {
+        match stack.queue_urls().get(FIELD).map(Vec::as_slice) {
+            Some([url]) => Ok(Self(Queue::new(&sqs_client(stack), url))),
+            Some(_) => Err("the route ingress_verify has several queues, of which each would store the notifications"),
+            None => Err("the stack has no queue for the field ingress_verify"),
+        }
     }
 
     /// Checks that the queue exists. The function would store the notifications on the catch-all queue otherwise.

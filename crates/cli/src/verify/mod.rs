@@ -49,8 +49,9 @@ pub struct Target {
     pub endpoint: Endpoint,
     /// The JSON text of the secret, with verify token and app secrets.
     pub secret: String,
-    /// The queue of the signed notifications. If `None`, all signed notifications are without content, so none is stored.
-    pub probe_queue: Option<ProbeQueue>,
+    /// The queue of the signed notifications, or the reason why all signed notifications are without content, so that none is
+    /// stored.
+    pub probe_queue: Result<ProbeQueue, &'static str>,
     /// The stack whose queues are checked.
     pub stack: Option<StackInfo>,
 }
@@ -87,6 +88,8 @@ const STORED: &str = "stored on its own queue, nothing else";
 const QUEUES: &str = "queues there and as in the template";
 const ALARM_TOPIC: &str = "alarm topic there and subscribed";
 const INTERRUPTED: &str = "interrupted";
+/// The reason why checks that need a stack are skipped.
+pub const NO_STACK: &str = "no stack is named";
 /// All checks, in their order.
 const CHECKS: [&str; 17] = [
     SECRET,
@@ -188,16 +191,19 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
     }
     let [queues, alarm_topic] = match &target.stack {
         Some(stack) => stack::check(stack).await,
-        None => [QUEUES, ALARM_TOPIC].map(|_| skipped("no stack is named")),
+        None => [QUEUES, ALARM_TOPIC].map(|_| skipped(NO_STACK)),
     };
     report(QUEUES, queues);
     report(ALARM_TOPIC, alarm_topic);
 
-    let Some(probe_queue) = &target.probe_queue else {
-        for check in checks_after(ALARM_TOPIC) {
-            report(check, skipped("the stack has no queue for the field ingress_verify"));
+    let probe_queue = match &target.probe_queue {
+        Ok(probe_queue) => probe_queue,
+        Err(reason) => {
+            for check in checks_after(ALARM_TOPIC) {
+                report(check, skipped(reason));
+            }
+            return checks;
         }
-        return checks;
     };
     let unusable = probe_queue.check().await.err().map(|error| error.to_string());
     let reason = if is_accepted { unusable.as_deref() } else { Some("the endpoint accepts no notification") };

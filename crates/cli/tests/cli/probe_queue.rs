@@ -194,14 +194,27 @@ async fn nothing_is_stored_without_a_queue_for_probes() {
     let target = Target {
         endpoint: Endpoint::new(&endpoint.server.uri()).unwrap(),
         secret: endpoint.info().secret,
-        probe_queue: None,
+        probe_queue: Err("a reason"),
         stack: None,
     };
 
     let checks = verify::verify(&target, &AtomicBool::new(false), |_| ()).await;
 
+    let Finding::Skipped { detail } = &checks.last().unwrap().finding else { panic!("{checks:?}") };
+    assert_eq!(detail, "a reason");
     assert!(!checks.iter().any(Check::is_failed), "{checks:?}");
     assert_eq!((endpoint.genuine.load(Ordering::Relaxed), endpoint.left().len()), (1 + ODD_NOTIFICATIONS, 0));
+}
+
+#[tokio::test]
+async fn route_with_several_queues_is_not_used() {
+    let sqs = Sqs::start(&["unrouted", "verify", "copy"]).await;
+    let routes = [("*", "unrouted"), ("ingress_verify", "verify"), ("ingress_verify", "copy")];
+
+    let reason = ProbeQueue::of(&sqs.info(&routes)).unwrap_err();
+
+    assert!(reason.starts_with("the route ingress_verify has several queues"), "{reason}");
+    assert!(ProbeQueue::of(&sqs.info(&routes[..1])).unwrap_err().contains("has no queue"));
 }
 
 /// The function would store the notifications on the catch-all queue, and report them as unrouted.
