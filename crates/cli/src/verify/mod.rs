@@ -142,7 +142,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
         },
     );
 
-    let mut run = Run { target, credentials, stop, id: random(), accepted_bodies: Vec::new(), accepted_forgeries: 0 };
+    let mut run = Run { target, credentials, stop, id: random(), accepted_bodies: Vec::new(), unconfirmed_bodies: Vec::new(), accepted_forgeries: 0 };
     let challenge = format!("{}+<b>\"&%\u{e4}", random());
     let token = run.credentials.verify_token.clone();
     let response = run.request_challenge(&token, &challenge, "").await;
@@ -214,7 +214,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
         Some(reason) if expected == 0 => skipped(reason),
         // Also if no notification was accepted, because accepted forgeries have to be found and deleted.
         _ => match probe_queue.find_and_delete(&run.id, expected).await {
-            Ok(result) => check_storage(&run.accepted_bodies, result),
+            Ok(result) => check_storage(&run.accepted_bodies, &run.unconfirmed_bodies, result),
             Err(error) => Finding::Failed { detail: error.to_string(), diagnosis: diagnosis::of_probe_queue(expected) },
         },
     };
@@ -236,6 +236,8 @@ struct Run<'t> {
     id: String,
     /// The bodies whose response was 200, and which should therefore be stored.
     accepted_bodies: Vec<String>,
+    /// The bodies with another response or none. The function may have stored them, if only its response was lost.
+    unconfirmed_bodies: Vec<String>,
     /// The number of forgeries whose response was 200.
     accepted_forgeries: usize,
 }
@@ -301,10 +303,9 @@ impl Run<'_> {
     async fn deliver(&mut self, app_secret: &str) -> Result<TimedResponse, DeliverError> {
         let body = self.notification();
         let response = self.post(&body, Some(signature::sign(app_secret, body.as_bytes())), &Oddity::NONE).await;
-        // A notification without a response may be stored too. The search finds it by the id of the run.
-        if response.as_ref().is_ok_and(|response| response.status == 200) {
-            self.accepted_bodies.push(body);
-        }
+        let is_accepted = response.as_ref().is_ok_and(|response| response.status == 200);
+        let bodies = if is_accepted { &mut self.accepted_bodies } else { &mut self.unconfirmed_bodies };
+        bodies.push(body);
         response
     }
 
@@ -418,14 +419,15 @@ fn check_status(response: &Result<TimedResponse, DeliverError>, status: u16, kin
     }
 }
 
-fn check_storage(accepted: &[String], result: SearchResult) -> Finding {
+fn check_storage(accepted: &[String], unconfirmed: &[String], result: SearchResult) -> Finding {
     let SearchResult { found, received, not_deleted } = result;
     let mut problems = Vec::new();
     let missing = accepted.iter().filter(|body| !found.iter().any(|message| message.body == **body)).count();
     if missing > 0 {
         problems.push(format!("{missing} of {} not found among {received} messages", accepted.len()));
     }
-    let unexpected = found.iter().filter(|message| !accepted.contains(&message.body)).count();
+    let is_expected = |message: &&ReceivedMessage| [accepted, unconfirmed].iter().any(|list| list.contains(&message.body));
+    let unexpected = found.len() - found.iter().filter(is_expected).count();
     if unexpected > 0 {
         problems.push(format!("{unexpected} unexpected: forged, rejected or with other bytes"));
     }
@@ -440,7 +442,11 @@ fn check_storage(accepted: &[String], result: SearchResult) -> Finding {
         problems.push(format!("{not_deleted} not deleted"));
     }
     if problems.is_empty() {
-        passed(format!("{} of {} found and deleted", found.len(), accepted.len()))
+        let others = match found.len() - accepted.len() {
+            0 => String::new(),
+            count => format!(", {count} more without the response 200"),
+        };
+        passed(format!("{0} of {0} found and deleted{others}", accepted.len()))
     } else {
         Finding::Failed { detail: problems.join("; "), diagnosis: diagnosis::of_probe_queue(accepted.len()) }
     }

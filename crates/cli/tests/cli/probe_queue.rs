@@ -243,6 +243,22 @@ async fn lost_notification_is_reported() {
     assert_eq!(failed(&found[STORED]), "1 of 20 not found among 19 messages");
 }
 
+/// As if API Gateway timed out while the function stored the notification.
+#[tokio::test]
+async fn stored_notification_without_response_is_expected() {
+    let endpoint = TestEndpoint::new(|number, body| match number {
+        12 => Reaction { status: 503, ..correct_reaction(number, body) },
+        _ => correct_reaction(number, body),
+    })
+    .await;
+
+    let found = endpoint.verify().await;
+
+    assert_eq!(failed(&found[LATENCY]), "503, not 200");
+    assert_eq!(passed(&found[STORED]), "3 of 3 found and deleted, 1 more without the response 200");
+    assert!(endpoint.left().is_empty());
+}
+
 #[tokio::test]
 async fn rejected_but_stored_forgeries_are_found() {
     let forgeries = Mutex::new(Vec::new());
