@@ -4,6 +4,7 @@
 //! - [`stack_queues`] lists the queues that the function writes to, and receives their messages.
 //! - [`backlog`] counts the messages of each queue and its dead-letter queue, with the age of the oldest.
 //! - [`waiting`] counts, deletes and copies the messages of one queue, which [`scan`] receives.
+//! - `pass` limits how long a queue is read, and how many messages are hidden meanwhile.
 //! - [`redrive`] prepares moves: [`selection`] selects the messages and their queues, [`transfer`] moves them.
 //! - [`declared`] compares queues with the template, and creates missing ones again.
 //! - [`probe_queue`] finds the messages of one `verify` run on their own queue, and deletes them.
@@ -14,6 +15,7 @@ pub mod error;
 pub mod probe_queue;
 pub mod queue;
 pub mod redrive;
+mod pass;
 mod resend;
 pub mod scan;
 pub mod selection;

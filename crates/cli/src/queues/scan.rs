@@ -1,37 +1,23 @@
 //! Receives each message of a queue once: to count, to copy or to delete it. Those that are kept are hidden until the end.
 
-use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::atomic::AtomicBool, time::Duration};
 
 use aws_sdk_sqs::types::Message;
 use serde::Serialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{
     error::QueueError,
+    pass::{self, MAX_EMPTY_RECEIVES},
     queue::{LONG_POLL, MAX_BATCH, Queue},
     resend::attribute,
     selection::Field,
 };
 
-/// The limits of the time of one scan. Kept messages are hidden until its deadline, so that each is received once.
-const MIN_TIMEOUT: Duration = Duration::from_mins(2);
-const MAX_TIMEOUT: Duration = Duration::from_hours(6);
 /// The assumed minimum of messages per second.
 const MIN_RATE: f64 = 10.0;
 /// Covers the last receive and the release of the messages.
 const RELEASE_TIMEOUT: Duration = Duration::from_mins(1);
-/// SQS allows [120,000 messages in flight](https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html)
-/// on a standard queue, including those of its consumers.
-const MAX_HIDDEN: usize = 50_000;
-/// The queue counts as read to its end after this many consecutive receives without a new message.
-const MAX_EMPTY_RECEIVES: u32 = 3;
-/// The scan stops after this many retries in a row. The interval between them doubles.
-const MAX_RETRIES: u32 = 6;
-const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Selects messages by their attributes.
 #[derive(Debug, Clone, Default)]
@@ -144,12 +130,12 @@ impl Scan<'_> {
     ) -> Result<(), String> {
         let counts = self.queue.counts().await.map_err(|error| error.to_string())?.0;
         self.report.visible_at_start = counts.visible;
-        self.deadline += timeout(counts.visible);
+        self.deadline += pass::timeout(counts.visible, 1.0 / MIN_RATE);
         let mut empty_receives = 0;
         while empty_receives < MAX_EMPTY_RECEIVES && self.report.received < limits.max_messages {
             let mut messages = Vec::new();
             while messages.len() < chunk && empty_receives < MAX_EMPTY_RECEIVES {
-                let result = self.check_limits(limits.stop);
+                let result = pass::check_limits(limits.stop, self.hidden.len(), self.deadline);
                 let max = limits.max_messages.saturating_sub(self.report.received + messages.len());
                 if result.is_err() && messages.is_empty() {
                     return result;
@@ -172,18 +158,6 @@ impl Scan<'_> {
         Ok(())
     }
 
-    fn check_limits(&self, stop: &AtomicBool) -> Result<(), String> {
-        if stop.load(Ordering::Relaxed) {
-            Err("interrupted".to_owned())
-        } else if self.hidden.len() >= MAX_HIDDEN {
-            Err(format!("stopped after {MAX_HIDDEN} messages that remain on the queue"))
-        } else if Instant::now() >= self.deadline {
-            Err("the time limit of one run is reached: run the command again".to_owned())
-        } else {
-            Ok(())
-        }
-    }
-
     /// Receives once. Returns the messages that are new.
     async fn receive(&mut self, max: usize) -> Result<Vec<Message>, QueueError> {
         let visibility_timeout = self.deadline.saturating_duration_since(Instant::now()) + RELEASE_TIMEOUT;
@@ -191,11 +165,8 @@ impl Scan<'_> {
         let messages = loop {
             let max = i32::try_from(max).unwrap_or(MAX_BATCH);
             match self.queue.receive(max, visibility_timeout, LONG_POLL).await {
-                Err(error) if error.is_transient && retries < MAX_RETRIES => {
-                    sleep(RETRY_INTERVAL * 2_u32.pow(retries)).await;
-                    retries += 1;
-                }
-                result => break result?,
+                Err(error) => pass::wait_to_retry(error, &mut retries).await?,
+                Ok(messages) => break messages,
             }
         };
         let mut new = Vec::new();
@@ -231,10 +202,4 @@ impl Scan<'_> {
         }
         Ok(())
     }
-}
-
-/// Returns twice the time that a scan of this many messages should take.
-fn timeout(messages: usize) -> Duration {
-    let messages = u32::try_from(messages).map_or(f64::MAX, f64::from);
-    Duration::try_from_secs_f64(2.0 * messages / MIN_RATE).unwrap_or(MAX_TIMEOUT).clamp(MIN_TIMEOUT, MAX_TIMEOUT)
 }

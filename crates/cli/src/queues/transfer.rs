@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -21,6 +21,7 @@ use whatsapp_webhook::{
 use super::{
     backlog::QueueDepth,
     error::QueueError,
+    pass::{self, MAX_EMPTY_RECEIVES, RETRY_INTERVAL},
     queue::{LONG_POLL, MAX_BATCH, Queue, is_fifo, queue_name},
     resend::{self, MoveContext, attribute, group_id, system_attribute},
     selection::Selection,
@@ -30,20 +31,8 @@ use super::{
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The limit from the receive of a message to its send, so that it is deleted before it is visible again.
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
-/// The limits of the time of one pass. Skipped messages are hidden until its deadline, so that each is received once.
-const MIN_PASS_TIMEOUT: Duration = Duration::from_mins(2);
-const MAX_PASS_TIMEOUT: Duration = Duration::from_hours(6);
 /// The assumed minimum of messages per second that a run receives, even over a slow connection.
 const MIN_RECEIVE_RATE: f64 = 25.0;
-/// The limit of hidden messages of one run. SQS allows
-/// [120,000 messages in flight](https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html)
-/// on a queue, including those of its consumers.
-const MAX_SKIPPED: usize = 50_000;
-/// The queue counts as read to its end after this many consecutive receives without a new message.
-const MAX_EMPTY_RECEIVES: u32 = 3;
-/// The run stops after this many retries in a row. The interval between them doubles.
-const MAX_RETRIES: u32 = 6;
-const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// SQS remembers a deduplication id [for 5 minutes](https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html)
 /// and would drop a dead letter as a duplicate of itself. One more minute covers clocks that differ.
 const DEDUPLICATION_INTERVAL: Duration = Duration::from_mins(6);
@@ -207,26 +196,15 @@ impl<'p> Pass<'p> {
     async fn run(&mut self, stop: &AtomicBool, progress: &mut impl FnMut(&TransferReport)) -> Result<(), String> {
         let counts = self.transfer.source.counts().await;
         self.report.visible_at_start = counts.map_err(|error| error.to_string())?.0.visible;
-        self.deadline += pass_timeout(self.report.visible_at_start, self.limits.rate);
+        let seconds_per_message = 1.0 / MIN_RECEIVE_RATE + 1.0 / f64::from(self.limits.rate);
+        self.deadline += pass::timeout(self.report.visible_at_start, seconds_per_message);
         let (mut empty_receives, mut retries) = (0, 0);
         while empty_receives < MAX_EMPTY_RECEIVES && self.report.moved < self.limits.max_messages {
             sleep_until(self.next_receive).await;
-            if stop.load(Ordering::Relaxed) {
-                return Err("interrupted".to_owned());
-            }
-            if self.skipped.len() >= MAX_SKIPPED {
-                return Err(format!("stopped after {MAX_SKIPPED} messages that are not moved"));
-            }
-            if Instant::now() >= self.deadline {
-                return Err("the time limit of one run is reached: run the command again".to_owned());
-            }
+            pass::check_limits(stop, self.skipped.len(), self.deadline)?;
             match self.receive_and_move().await {
                 Ok(has_new) => (empty_receives, retries) = (if has_new { 0 } else { empty_receives + 1 }, 0),
-                Err(error) if error.is_transient && retries < MAX_RETRIES => {
-                    sleep(RETRY_INTERVAL * 2_u32.pow(retries)).await;
-                    retries += 1;
-                }
-                Err(error) => return Err(error.to_string()),
+                Err(error) => pass::wait_to_retry(error, &mut retries).await.map_err(|error| error.to_string())?,
             }
             progress(&self.report);
         }
@@ -347,6 +325,7 @@ impl<'p> Pass<'p> {
                     }
                 }
             }
+            self.delay_next_receive(sent.len());
             if let Err(error) = self.delete(&sent).await {
                 result = Err(error);
             }
@@ -413,12 +392,15 @@ impl<'p> Pass<'p> {
         ))
     }
 
+    /// Lets the next receive wait until the messages so far comply with the rate.
+    fn delay_next_receive(&mut self, sent: usize) {
+        let interval = Duration::from_secs(1) / self.limits.rate;
+        self.next_receive = self.next_receive.max(Instant::now()) + interval * u32::try_from(sent).unwrap_or(u32::MAX);
+    }
+
     /// Deletes the sent messages. After four failed attempts, returns a permanent error, which ends the run before it
     /// duplicates more messages.
     async fn delete(&mut self, sent: &[Message]) -> Result<(), QueueError> {
-        // The next receive waits until the messages so far comply with the rate.
-        self.next_receive = self.next_receive.max(Instant::now())
-            + Duration::from_secs_f64(to_f64(sent.len()) / f64::from(self.limits.rate));
         let mut remaining: Vec<&Message> = sent.iter().collect();
         let mut failure = None;
         for attempt in 0..4 {
@@ -477,16 +459,6 @@ fn take_batch(messages: Vec<Message>, context: MoveContext<'_>) -> (Vec<Message>
         }
     }
     (batch, rest)
-}
-
-/// Returns twice the time that a pass over this many messages should take.
-fn pass_timeout(messages: usize, rate: u32) -> Duration {
-    let seconds = 2.0 * (to_f64(messages) / MIN_RECEIVE_RATE + to_f64(messages) / f64::from(rate));
-    Duration::from_secs_f64(seconds).clamp(MIN_PASS_TIMEOUT, MAX_PASS_TIMEOUT)
-}
-
-fn to_f64(messages: usize) -> f64 {
-    u32::try_from(messages).map_or(f64::MAX, f64::from)
 }
 
 fn id(message: &Message) -> &str {
