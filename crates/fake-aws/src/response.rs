@@ -27,12 +27,14 @@ impl ServiceResponse {
 
     pub(crate) fn into_http(self, delivery: Delivery) -> Response<ResponseBody> {
         let length = self.body.len();
-        let sent = match delivery {
+        let to_send = match delivery {
             Delivery::Complete => self.body,
             Delivery::Truncated => self.body.slice(..length / 2),
             Delivery::Stalled => Bytes::new(),
         };
-        let body = ResponseBody { length: length as u64, sent: Some(sent), flushed: false, delivery };
+        // An empty body cannot be cut off, so the header announces a byte that is not sent.
+        let announced = if delivery == Delivery::Complete { length } else { length.max(1) };
+        let body = ResponseBody { length: announced as u64, to_send: Some(to_send), flushed: false, delivery };
         let mut response = Response::builder().status(self.status);
         for (name, value) in self.headers {
             response = response.header(name, value);
@@ -68,7 +70,7 @@ impl std::error::Error for ConnectionDroppedError {}
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
     length: u64,
-    sent: Option<Bytes>,
+    to_send: Option<Bytes>,
     flushed: bool,
     delivery: Delivery,
 }
@@ -81,7 +83,7 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ConnectionDroppedError>>> {
-        if let Some(bytes) = self.sent.take().filter(|bytes| !bytes.is_empty()) {
+        if let Some(bytes) = self.to_send.take().filter(|bytes| !bytes.is_empty()) {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
         match self.delivery {
@@ -98,7 +100,7 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.delivery == Delivery::Complete && self.sent.as_ref().is_none_or(Bytes::is_empty)
+        self.delivery == Delivery::Complete && self.to_send.as_ref().is_none_or(Bytes::is_empty)
     }
 
     fn size_hint(&self) -> SizeHint {

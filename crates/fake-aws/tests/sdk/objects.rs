@@ -55,6 +55,11 @@ async fn missing_object_and_faults_have_codes_of_s3() {
     aws.s3().inject_fault(Fault::commit_then_drop(), Frequency::Once);
     assert!(put().await.is_err());
     assert_eq!(bucket.objects().len(), 1);
+    for fault in [Fault::commit_then_truncate(), Fault::commit_then_stall()] {
+        let name = fault.name();
+        aws.s3().inject_fault(fault, Frequency::Once);
+        assert!(put().await.is_err(), "{name}: the response to an upload has no body to cut off");
+    }
     bucket.delete();
     assert_eq!(code(put().await), "NoSuchBucket");
 }
