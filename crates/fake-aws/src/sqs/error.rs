@@ -46,6 +46,10 @@ impl CallError {
         Self::sqs_error("InvalidParameterValueException", "InvalidParameterValue", message)
     }
 
+    pub(super) fn missing_parameter(message: impl Into<String>) -> Self {
+        EntryError::sender_fault("MissingParameter", message).into()
+    }
+
     pub(super) fn queue_does_not_exist() -> Self {
         let message = "The specified queue does not exist.";
         Self::sqs_error("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", message)

@@ -41,16 +41,21 @@ pub(super) fn check_batch(entries: &[Entry], is_fifo: bool) -> Result<(), CallEr
             format!("Batch requests cannot be longer than {MAX_MESSAGE_SIZE} bytes. You have sent {size} bytes.");
         return Err(CallError::batch("BatchRequestTooLong", message));
     }
-    check_fifo(entries, is_fifo)
+    if is_fifo { check_fifo(entries, CallError::invalid_parameter) } else { Ok(()) }
+}
+
+/// Checks the limits whose violation fails a call with a single message.
+pub(super) fn check_single(entries: &[Entry], is_fifo: bool) -> Result<(), CallError> {
+    if is_fifo { check_fifo(entries, CallError::missing_parameter) } else { Ok(()) }
 }
 
 /// Checks that every entry for a FIFO queue has a group id and a deduplication id. One entry without them fails the call.
-pub(super) fn check_fifo(entries: &[Entry], is_fifo: bool) -> Result<(), CallError> {
-    if !is_fifo {
-        return Ok(());
-    }
+///
+/// Without a group id, SQS [responds with `MissingParameter`](https://github.com/aws/aws-sdk-js-v3/issues/5031) to a single message.
+/// No recorded response to a batch is known.
+fn check_fifo(entries: &[Entry], missing_group: impl Fn(&'static str) -> CallError) -> Result<(), CallError> {
     if entries.iter().any(|entry| entry.group_id.is_none()) {
-        return Err(CallError::invalid_parameter("The request must contain the parameter MessageGroupId."));
+        return Err(missing_group("The request must contain the parameter MessageGroupId."));
     }
     if entries.iter().any(|entry| entry.deduplication_id.is_none()) {
         let message = "The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId \

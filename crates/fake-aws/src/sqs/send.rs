@@ -106,7 +106,7 @@ impl SendCall {
 fn check_call(queues: &Mutex<Queues>, queue: &str, entries: &[Entry], is_batch: bool) -> Result<bool, CallError> {
     let queues = lock(queues);
     let is_fifo = queues.get(queue).ok_or_else(CallError::queue_does_not_exist)?.is_fifo;
-    let check = if is_batch { limits::check_batch } else { limits::check_fifo };
+    let check = if is_batch { limits::check_batch } else { limits::check_single };
     check(entries, is_fifo).map(|()| is_fifo)
 }
 

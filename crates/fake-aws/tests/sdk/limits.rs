@@ -75,6 +75,8 @@ async fn entry_without_fifo_ids_fails_the_call() {
     for bad in [no_group, no_id] {
         assert_eq!(code(send(&client, &queue, vec![good.clone(), bad]).await), "InvalidParameterValue");
     }
+    let single = client.send_message().queue_url(queue.url()).message_body("b").message_deduplication_id("d3");
+    assert_eq!(code(single.send().await), "MissingParameter");
     assert!(queue.messages().is_empty());
 }
 
