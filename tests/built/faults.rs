@@ -73,7 +73,7 @@ async fn lost_or_invalid_responses_cost_only_a_copy() {
 async fn permanent_errors_divert_immediately() {
     run(vec![
         (QueueUnavailable, Fault::access_denied()),
-        (QueueUnavailable, Fault::queue_does_not_exist()),
+        (QueueUnavailable, Fault::resource_does_not_exist()),
         (QueueUnavailable, Fault::kms_disabled()),
         (QueueUnavailable, Fault::error(400, "KMS.AccessDeniedException")),
         (QueueUnavailable, Fault::error(403, "InvalidClientTokenId")),

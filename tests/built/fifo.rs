@@ -100,7 +100,7 @@ async fn redelivery_leaves_no_second_copy() {
 async fn fifo_queue_is_diverted_to_a_standard_catch_all() {
     let webhook = start_with_fifo_queue();
     let sent = conversations(30);
-    for fault in [Fault::queue_does_not_exist(), Fault::hang()] {
+    for fault in [Fault::resource_does_not_exist(), Fault::hang()] {
         webhook.reset();
         webhook.queue("messages.fifo").inject_fault(fault, Frequency::Always);
         assert_eq!(webhook.deliver_within(&sent.body, Duration::from_secs(4)).await.status, 200);

@@ -63,7 +63,7 @@ async fn every_queue_of_a_list_gets_every_message() {
 #[tokio::test]
 async fn only_the_failed_queue_of_a_list_is_diverted() {
     let faults = [
-        Fault::queue_does_not_exist(),
+        Fault::resource_does_not_exist(),
         Fault::access_denied(),
         Fault::internal_error(),
         Fault::throttled(),

@@ -197,7 +197,7 @@ async fn first_request_uses_the_connection_of_the_start() {
 async fn sqs_error_at_the_start_is_only_logged() {
     let faults = [
         (Fault::access_denied(), "AccessDenied"),
-        (Fault::queue_does_not_exist(), "NonExistentQueue"),
+        (Fault::resource_does_not_exist(), "NonExistentQueue"),
         (Fault::internal_error(), "InternalFailure (500)"),
         (Fault::drop_connection(), ""),
         (Fault::hang(), "timeout"),

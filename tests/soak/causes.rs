@@ -11,7 +11,7 @@ use fake_aws::{Call, Object, Service};
 const LATE_RESPONSE: Duration = Duration::from_millis(500);
 
 /// Faults that make a queue or bucket unavailable.
-const PERMANENT_FAULTS: [&str; 3] = ["access denied", "queue does not exist", "kms disabled"];
+const PERMANENT_FAULTS: [&str; 3] = ["access denied", "resource does not exist", "kms disabled"];
 
 /// One invocation with a notification.
 ///

@@ -175,7 +175,7 @@ fn inject_faults(aws: &FakeAws) -> Vec<FaultHandle> {
             Fault::unavailable(),
             Fault::throttled(),
             Fault::access_denied(),
-            Fault::queue_does_not_exist(),
+            Fault::resource_does_not_exist(),
             Fault::kms_disabled(),
             Fault::drop_unread(),
             Fault::drop_connection(),

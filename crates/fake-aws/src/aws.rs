@@ -161,7 +161,7 @@ impl FakeAws {
     /// [`Fault::delay_entries`](crate::Fault::delay_entries) has taken effect.
     ///
     /// # Panics
-    /// If the fake has been shut down.
+    /// If the fake has been shut down, which only happens when the last clone is dropped.
     pub async fn wait_for_delayed_commits(&self) {
         let state = Arc::clone(&self.inner.state);
         let all_committed = async move {
@@ -202,7 +202,8 @@ impl FakeAws {
         self.inner.state.calls.in_flight.reset_peak();
     }
 
-    /// Closes every idle connection, as AWS does while an execution environment is frozen.
+    /// Lets every open connection close, as AWS does while an execution environment is frozen. Does not wait until they are closed: a
+    /// busy connection closes after its response.
     pub fn close_idle_connections(&self) {
         self.inner.state.connections.close_idle();
     }

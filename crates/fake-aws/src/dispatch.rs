@@ -89,11 +89,11 @@ impl ParsedCall {
         }
     }
 
-    fn execute(self, state: &State, call: usize, entry_fault: Option<&EntryFault>) -> ServiceResponse {
+    fn execute(self, state: &State, call_number: usize, entry_fault: Option<&EntryFault>) -> ServiceResponse {
         match self {
-            Self::Sqs(send) => send.execute(&state.queues, call, entry_fault),
+            Self::Sqs(send) => send.execute(&state.queues, call_number, entry_fault),
             Self::Secrets(get) => get.execute(&lock(&state.secrets)),
-            Self::S3(object) => object.execute(&mut lock(&state.buckets), call),
+            Self::S3(object) => object.execute(&mut lock(&state.buckets), call_number),
         }
     }
 
@@ -101,15 +101,15 @@ impl ParsedCall {
     async fn execute_delayed(
         self,
         state: &State,
-        call: usize,
+        call_number: usize,
         delayed: Option<&Selection>,
         commit_at: Instant,
     ) -> ServiceResponse {
         match (self, delayed) {
-            (Self::Sqs(send), Some(delayed)) => send.execute_delayed(&state.queues, call, delayed, commit_at).await,
+            (Self::Sqs(send), Some(delayed)) => send.execute_delayed(&state.queues, call_number, delayed, commit_at).await,
             (parsed, _) => {
                 sleep_until(commit_at).await;
-                parsed.execute(state, call, None)
+                parsed.execute(state, call_number, None)
             }
         }
     }
@@ -169,13 +169,13 @@ async fn execute_with_fault(
 /// Executes a delayed call in a separate task. Otherwise hyper would cancel it if the client closed the connection.
 async fn execute_in_background(
     state: &Arc<State>,
-    call: usize,
+    call_number: usize,
     parsed: ParsedCall,
     delayed: Option<Selection>,
     commit_at: Instant,
 ) -> Result<ServiceResponse, ConnectionDroppedError> {
     let commit = DelayedCommit::begin(state);
-    let task = async move { parsed.execute_delayed(&commit.0, call, delayed.as_ref(), commit_at).await };
+    let task = async move { parsed.execute_delayed(&commit.0, call_number, delayed.as_ref(), commit_at).await };
     tokio::spawn(task).await.map_err(|_| ConnectionDroppedError)
 }
 

@@ -46,6 +46,7 @@ pub fn event(method: &str, query: &str, headers: &[(&str, &str)], body: &[u8]) -
             "requestId": REQUEST_ID,
             "routeKey": format!("{method} /webhook"),
             "stage": "$default",
+            // Unlike `timeEpoch`, nothing reads it.
             "time": "12/Feb/2025:00:43:44 +0000",
             "timeEpoch": u64::try_from(milliseconds).unwrap_or_default(),
         },

@@ -100,7 +100,7 @@ impl Fault {
 
     /// Fails the call because the queue, the secret or the bucket does not exist.
     #[must_use]
-    pub fn queue_does_not_exist() -> Self {
+    pub fn resource_does_not_exist() -> Self {
         FaultKind::Fail(ServiceError::ResourceDoesNotExist).into()
     }
 
@@ -159,7 +159,7 @@ impl Fault {
         FaultKind::CommitThenStall.into()
     }
 
-    /// Executes the call and responds with status 200 and a body that is not valid JSON or XML.
+    /// Executes the call and replaces the body of the response with one that is not valid JSON or XML.
     #[must_use]
     pub fn commit_then_garble() -> Self {
         FaultKind::CommitThenGarble.into()
@@ -203,7 +203,7 @@ impl Fault {
             FaultKind::Fail(ServiceError::Unavailable) => "unavailable",
             FaultKind::Fail(ServiceError::Throttled) => "throttled",
             FaultKind::Fail(ServiceError::AccessDenied) => "access denied",
-            FaultKind::Fail(ServiceError::ResourceDoesNotExist) => "queue does not exist",
+            FaultKind::Fail(ServiceError::ResourceDoesNotExist) => "resource does not exist",
             FaultKind::Fail(ServiceError::KmsDisabled) => "kms disabled",
             FaultKind::Fail(ServiceError::Other { .. }) => "error",
             FaultKind::DropUnread => "dropped before the body",

@@ -66,7 +66,7 @@ impl Queue {
         self.with_state(|queue| queue.messages.clone())
     }
 
-    /// Removes and returns all messages. Long runs call this to limit memory.
+    /// Removes and returns all messages. The records of calls and of deduplication ids remain.
     #[must_use]
     pub fn take_messages(&self) -> Vec<Message> {
         self.with_state(|queue| mem::take(&mut queue.messages))

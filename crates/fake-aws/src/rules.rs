@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 /// The calls to which a fault applies.
 ///
 /// A call matches a fault if it goes to the service or queue of the fault. If the fault selects entries, the call must also
-/// contain a selected entry.
+/// contain a selected entry. A call to which a fault applies does not count for the faults injected after it.
 #[non_exhaustive]
 pub enum Frequency {
     /// The next matching call.
@@ -64,7 +64,7 @@ pub struct IncomingCall<'a> {
     pub queue: Option<&'a str>,
     /// The messages in a call to SQS.
     pub entries: &'a [Entry],
-    /// The number of this call among the matching calls of the fault, from 1. It is 0 until a fault matches.
+    /// The number of this call among the matching calls of the fault, from 1.
     pub nth: usize,
 }
 

@@ -65,13 +65,13 @@ impl ObjectCall {
         Ok(Self { bucket: bucket.to_owned(), key: key.to_owned(), upload })
     }
 
-    pub(crate) fn execute(self, buckets: &mut Buckets, call: usize) -> ServiceResponse {
+    pub(crate) fn execute(self, buckets: &mut Buckets, call_number: usize) -> ServiceResponse {
         let Some(bucket) = buckets.get_mut(&self.bucket) else {
             return xml_error(404, "NoSuchBucket", "The specified bucket does not exist");
         };
         if let Some(object) = self.upload {
             let tag = etag(&object.body);
-            bucket.insert(self.key, Object { call, ..object });
+            bucket.insert(self.key, Object { call: call_number, ..object });
             return ServiceResponse::new(200, "application/xml", "")
                 .with_header("etag", tag)
                 .with_header("x-amz-request-id", new_id());

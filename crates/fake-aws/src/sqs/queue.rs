@@ -43,7 +43,7 @@ pub(crate) struct QueueState {
     pub(super) is_fifo: bool,
     pub(crate) maximum_message_size: usize,
     pub(crate) messages: Vec<Message>,
-    /// By deduplication id.
+    /// Time and result of each stored message by its deduplication id, on a FIFO queue only.
     results: HashMap<String, (Instant, StoreResult)>,
     sequence: u64,
 }

@@ -58,7 +58,7 @@ impl SendCall {
     pub(crate) fn execute(
         self,
         queues: &Mutex<Queues>,
-        call: usize,
+        call_number: usize,
         entry_fault: Option<&EntryFault>,
     ) -> ServiceResponse {
         let Self { queue, entries, is_batch } = self;
@@ -66,7 +66,7 @@ impl SendCall {
             check_call(queues, &queue, &entries, is_batch)?;
             let entries = entries.into_iter().enumerate().collect();
             let mut results = SendResults::new(is_batch);
-            results.store(queues, &queue, entries, call, entry_fault)?;
+            results.store(queues, &queue, entries, call_number, entry_fault)?;
             Ok(results.into_response())
         };
         store().unwrap_or_else(|error: CallError| error.to_response())
@@ -76,7 +76,7 @@ impl SendCall {
     pub(crate) async fn execute_delayed(
         self,
         queues: &Mutex<Queues>,
-        call: usize,
+        call_number: usize,
         selection: &Selection,
         commit_at: Instant,
     ) -> ServiceResponse {
@@ -93,9 +93,9 @@ impl SendCall {
                 is_delayed
             });
             let mut results = SendResults::new(is_batch);
-            results.store(queues, &queue, immediate, call, None)?;
+            results.store(queues, &queue, immediate, call_number, None)?;
             sleep_until(commit_at).await;
-            results.store(queues, &queue, delayed, call, None)?;
+            results.store(queues, &queue, delayed, call_number, None)?;
             Ok(results.into_response())
         };
         store.await.unwrap_or_else(|error: CallError| error.to_response())
@@ -128,7 +128,7 @@ impl SendResults {
         queues: &Mutex<Queues>,
         queue: &str,
         entries: Vec<(usize, Entry)>,
-        call: usize,
+        call_number: usize,
         entry_fault: Option<&EntryFault>,
     ) -> Result<(), CallError> {
         let mut queues = lock(queues);
@@ -136,7 +136,7 @@ impl SendResults {
         for (index, entry) in entries {
             let injected = entry_fault.filter(|fault| fault.entries.includes(index, &entry)).map(EntryError::injected);
             match injected.map_or_else(|| limits::check_entry(&entry, queue), Err) {
-                Ok(()) => self.successful.push((index, store_entry(entry, queue, call, self.is_batch))),
+                Ok(()) => self.successful.push((index, store_entry(entry, queue, call_number, self.is_batch))),
                 Err(error) if self.is_batch => self.failed.push((index, error.to_result(&entry.id))),
                 Err(error) => return Err(error.into()),
             }
@@ -157,7 +157,7 @@ impl SendResults {
 }
 
 /// Stores a message and makes its result.
-fn store_entry(entry: Entry, queue: &mut QueueState, call: usize, is_batch: bool) -> Value {
+fn store_entry(entry: Entry, queue: &mut QueueState, call_number: usize, is_batch: bool) -> Value {
     let mut result = json!({ "MD5OfMessageBody": md5_of_body(&entry.body) });
     if !entry.attributes.is_empty() {
         result["MD5OfMessageAttributes"] = json!(md5_of_attributes(&entry.attributes));
@@ -168,7 +168,7 @@ fn store_entry(entry: Entry, queue: &mut QueueState, call: usize, is_batch: bool
     if is_batch {
         result["Id"] = json!(entry.id);
     }
-    let stored = queue.store(entry, call);
+    let stored = queue.store(entry, call_number);
     result["MessageId"] = json!(stored.message_id);
     if let Some(number) = stored.sequence_number {
         result["SequenceNumber"] = json!(number);

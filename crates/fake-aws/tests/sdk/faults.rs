@@ -37,7 +37,7 @@ async fn failed_call_has_code_of_aws_and_stores_nothing() {
         (Fault::unavailable(), "ServiceUnavailable, status 503"),
         (Fault::throttled(), "RequestThrottled, status 400"),
         (Fault::access_denied(), "AccessDenied, status 403"),
-        (Fault::queue_does_not_exist(), "AWS.SimpleQueueService.NonExistentQueue, status 400"),
+        (Fault::resource_does_not_exist(), "AWS.SimpleQueueService.NonExistentQueue, status 400"),
         (Fault::kms_disabled(), "KMS.DisabledException, status 400"),
         (Fault::error(400, "ThrottlingException"), "ThrottlingException, status 400"),
     ];
