@@ -24,7 +24,7 @@ Environment:
   VERIFY_TOKEN  is the verify token of a verification request
 The default is the secret of the local stack or, with --url, that of the samples.";
 
-/// How a command finds its stack. The text is the end of a help text.
+/// Appends to a help text how the command chooses its stack, and which variables it reads.
 macro_rules! with_stack_help {
     ($text:literal) => {
         concat!(
@@ -79,9 +79,10 @@ Environment:
 
 const MOVE_HELP: &str = with_stack_help!(
     "\
-The command receives each message, sends it, and then deletes it. If it is interrupted, no message is lost: at most
-ten are on both queues, with the same event_id. Without --apply, it receives no message and prints the counts. A queue
-that is gone is skipped, and the exit status is 1.
+The command receives each message, sends it, and then deletes it. If it is killed, no message is lost: at most ten are on
+both queues, with the same event_id. Messages that were skipped are then hidden for two minutes to six hours. A message for
+several queues may be on some of them, until the next run sends it to all. Without --apply, the command receives no message
+and prints the counts. A queue that is gone is skipped, and the exit status is 1.
 "
 );
 
@@ -91,7 +92,7 @@ Prints field, kind, reason and day of sending (UTC) with the number of messages.
 
 Receives each message once and makes it visible again at the end. SQS counts each look as a receive: a queue with a
 dead-letter queue moves a message there after too many receives, and on a standard queue the metric
-ApproximateAgeOfOldestMessage, of which alarms are made, ignores a message that was received three times. On a FIFO
+ApproximateAgeOfOldestMessage, on which the alarms are based, ignores a message that was received three times. On a FIFO
 queue, the command blocks each group until its end and counts only the first messages of a group. `ingress queues`
 receives no message.
 "
@@ -108,7 +109,7 @@ interrupted, run it again. Without --apply, it receives no message and prints th
 const EXPORT_HELP: &str = with_stack_help!(
     "\
 Writes each message as JSON, in the form of `aws sqs receive-message`, to TO/QUEUE/MESSAGE-ID.json. The files contain
-what customers write; only your user can read those in a folder. A body that is in S3 is copied as its pointer.
+what customers write. If TO is a folder, only your user can read the files. A body that is in S3 is copied as its pointer.
 
 Receives each message once. Messages that are not deleted are visible again at the end. SQS counts this as a receive,
 see `ingress peek --help`. If the command is interrupted, run it again: it does not copy a message twice to a folder,
@@ -124,7 +125,8 @@ deleted queue again after 60 seconds; the command waits. Queues of other stacks 
 "
 );
 
-/// Signs and delivers samples of Meta's webhooks, and runs the function on this computer.
+/// Verifies a stack, subscribes a Meta app to it, inspects and moves the messages of its queues, delivers samples as Meta does,
+/// and runs the function on this computer.
 ///
 /// Exit status 0: the result is as expected. 1: it is not, or the command failed. 2: invalid arguments.
 #[derive(Debug, Parser)]
@@ -342,8 +344,8 @@ pub(crate) struct SubscribeArguments {
     /// The fields to subscribe to; by default all with a queue.
     #[arg(long, value_delimiter = ',', value_parser = parse_field_name)]
     pub(crate) fields: Option<Vec<String>>,
-    /// Clear overrides of the accounts and their phone numbers that lead elsewhere, or set those of the accounts to the
-    /// callback URL and clear those of the numbers; by default they are kept.
+    /// `clear`: remove overrides of accounts and phone numbers that lead elsewhere. `set`: set the callback URL as each
+    /// account's override, and remove its numbers' overrides that lead elsewhere. By default overrides are kept.
     #[arg(long, requires = "accounts")]
     pub(crate) overrides: Option<OverrideGoal>,
     /// Unsubscribe from all other fields; by default they are kept.

@@ -207,7 +207,8 @@ async fn run_with_cleanup<T>(work: impl Future<Output = T>, stop: &AtomicBool) -
     }
 }
 
-/// Returns the JSON text of the stack's secret, whose members `APP_SECRET` and `VERIFY_TOKEN` of the environment replace.
+/// Returns the JSON text of the stack's secret. The variables `APP_SECRET` and `VERIFY_TOKEN` replace its members `app_secret` and
+/// `verify_token`.
 fn secret(info: Option<&StackInfo>) -> Result<String, CommandError> {
     let members = [("app_secret", "APP_SECRET"), ("verify_token", "VERIFY_TOKEN")];
     let overrides: Vec<_> = members.into_iter().filter_map(|(member, name)| Some((member, variable(name)?))).collect();

@@ -73,9 +73,9 @@ pub(crate) fn summary<'o>(outcomes: impl Iterator<Item = &'o Outcome>) {
 }
 
 /// Prints the image that the function runs in.
-pub(crate) fn image(name: &str, stand_in_because: Option<&str>) {
+pub(crate) fn image(name: &str, stand_in_reason: Option<&str>) {
     println!("{HEADING}image{HEADING:#}  {name}");
-    if let Some(reason) = stand_in_because {
+    if let Some(reason) = stand_in_reason {
         println!("{FAILURE}a stand-in{FAILURE:#}, because AWS's image is not available: {reason}");
     }
 }
@@ -122,10 +122,10 @@ pub fn check(check: &Check) {
         Finding::Failed { detail, .. } => (FAILURE, "failed", detail),
         Finding::Skipped { detail } => (DIMMED, "skipped", detail),
     };
-    println!("{:43}  {style}{word:7}{style:#}  {detail}", check.check);
+    println!("{:48}  {style}{word:7}{style:#}  {detail}", check.name);
     if let Finding::Failed { diagnosis, .. } = &check.finding {
-        println!("{:43}  {FAILURE}cause{FAILURE:#}    {}", "", diagnosis.cause);
-        println!("{:43}  {FAILURE}fix{FAILURE:#}      {}", "", diagnosis.fix);
+        println!("{:48}  {FAILURE}cause{FAILURE:#}    {}", "", diagnosis.cause);
+        println!("{:48}  {FAILURE}fix{FAILURE:#}      {}", "", diagnosis.fix);
     }
 }
 
@@ -202,11 +202,11 @@ fn print_account(plan: &Plan, account: &AccountPlan) {
     println!("subscribed    {style}{state}{style:#}");
     print_override(plan, "override", account.override_callback_uri.as_deref(), account.override_action);
     for number in &account.numbers {
-        let receives = number.receives.as_deref().unwrap_or("none");
-        let is_own = receives == plan.callback_url;
+        let url = number.effective_callback_url.as_deref().unwrap_or("none");
+        let is_own = url == plan.callback_url;
         let style = if is_own { Style::new() } else { FAILURE };
         let note = if is_own { "" } else { ": the stack receives no events about messages of this number" };
-        println!("{HEADING}phone number{HEADING:#}  {}  events go to {style}{receives}{style:#}{note}", number.number);
+        println!("{HEADING}phone number{HEADING:#}  {}  events go to {style}{url}{style:#}{note}", number.number);
         print_override(plan, "  override", number.override_callback_uri.as_deref(), number.override_action);
     }
 }
@@ -272,9 +272,9 @@ pub fn backlogs(backlogs: &Backlogs) {
     match &backlogs.ages_error {
         Some(reason) => println!("\nno ages: {reason}"),
         None if backlogs.has_unknown_age() => println!(
-            "\n-: CloudWatch has no age of the last 15 minutes. Ages are some minutes late, and later for a queue \
-             without activity for hours.\nA local AWS has none. The command receives no message to determine the \
-             age, because a receive counts as an attempt to consume."
+            "\nAn age of - means that CloudWatch has no value from the last 15 minutes. Values arrive some minutes late, and \
+             later still after hours\nwithout activity. A local AWS has none. The command receives no message to determine the \
+             age, because SQS counts each receive."
         ),
         None => (),
     }
@@ -353,8 +353,8 @@ pub fn dry_run(moves: &[MoveCounts], field: &Field) {
             println!("{HEADING}to{HEADING:#}    {}", describe(to));
         }
     }
-    println!("\nno message was received or moved: move those of {field} with --apply (`make ... APPLY=1`)");
-    println!("their number is unknown, because each receive would count as an attempt to consume");
+    println!("\nno message was received or moved: to move the messages of {field}, add --apply (`make ... APPLY=1`)");
+    println!("the command cannot count them in advance, because SQS counts each receive as an attempt to consume");
 }
 
 /// Prints the queues that messages cannot be moved to.
@@ -428,8 +428,11 @@ pub fn transfer(report: &TransferReport) {
             println!("  {count} {text}");
         }
     };
-    print_count(*claim_checks, "of them have their body in S3; the object keeps the key of its first route");
-    print_count(*not_selected, "not moved: they do not match the field or the reason");
+    print_count(*claim_checks, "of them have their body in S3; the object is not renamed: its key still names the original route");
+    print_count(
+        *not_selected,
+        "not moved: another field, or (reroute only) an unrouted_reason other than no-route and queue-unavailable",
+    );
     print_count(*arrived_during_run, "not moved: they arrived during the run; run the command again");
     print_count(*too_recent, "not moved: SQS may still drop them as duplicates; run the command again in 6 minutes");
     print_count(
@@ -441,7 +444,7 @@ pub fn transfer(report: &TransferReport) {
     for (code, count) in rejected {
         println!("  {FAILURE}{count} not moved: the queue rejected them{FAILURE:#} ({code})");
     }
-    print_count(*in_flight, "in flight: a consumer, or a run that was killed less than a minute ago, received them");
+    print_count(*in_flight, "in flight: a consumer received them, or a run that was killed up to six hours ago");
     print_errors(*blocked, stop_reason.as_deref(), release_error.as_deref());
 }
 

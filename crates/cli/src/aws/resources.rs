@@ -15,8 +15,8 @@ use super::{
 };
 
 const NESTED_STACK: &str = "AWS::CloudFormation::Stack";
-/// The types that are read, each with the only property that is resolved. An empty name means all properties. Other
-/// properties of alarms and stacks may use functions that are not supported.
+/// Each resource type with the property to resolve (empty: all). Only one is resolved of alarms and nested stacks, because others may
+/// use unsupported functions.
 const TYPES: [(&str, &str); 4] = [
     ("AWS::SQS::Queue", ""),
     ("AWS::SQS::QueuePolicy", ""),

@@ -66,10 +66,10 @@ pub enum StackInfoError {
     /// No stack runs on this computer.
     #[error("no local stack is running: start one with `make run`, or name a URL or a stack")]
     NotRunning,
-    /// No stack is named, and none runs on this computer.
+    /// No stack is named or saved, and the command uses no local stack.
     #[error(
-        "no stack is named and no local stack is running: name one with --stack or the variable STACK, or run the command \
-         in the folder of the samconfig.toml that `sam deploy --guided` wrote; `make run` starts a local stack"
+        "no stack is named, and no local stack is used: name one with --stack or the variable STACK, or run the command in \
+         the folder of the samconfig.toml that `sam deploy --guided` wrote; `make run` starts a local stack, which --local uses"
     )]
     NoStack,
     /// A local stack runs, but the environment leads elsewhere.

@@ -61,6 +61,7 @@ impl LocalRun {
     /// Receives each message once, compares it with the sample, and releases it at the end.
     pub async fn deploy_and_deliver(root: &Path, events: &Path, python: &Path) -> Result<Self, RunError> {
         let mut samples = Sample::load_all(events)?;
+        // Verification requests first and rejected samples last, as in the README's table.
         samples.sort_by_key(|sample| (sample.method != "GET", sample.signer() != Signer::Meta));
         let stack = Stack::start(root, python).await?;
         let mut local = Self {

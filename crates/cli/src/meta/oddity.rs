@@ -79,10 +79,10 @@ pub(crate) const CHALLENGE_QUERIES: Oddities =
 
 /// If a proxy appends its scheme to the header instead of replacing the value, the header has several schemes.
 pub(crate) const FORWARDED: Oddities = Oddities {
-    check: "duplicate x-forwarded-proto accepted",
+    check: "x-forwarded-proto with two schemes accepted",
     all: &[Oddity::of_header("x-forwarded-proto: https,http", &[("x-forwarded-proto", b"https,http")])],
     fix: "have the proxies in front of the API replace x-forwarded-proto instead of appending to it",
 };
 
-/// The oddities that are sent with signed notifications.
-pub(crate) const SIGNED: [Oddities; 3] = [HEADERS, QUERIES, FORWARDED];
+/// The oddities of notifications.
+pub(crate) const OF_NOTIFICATIONS: [Oddities; 3] = [HEADERS, QUERIES, FORWARDED];

@@ -1,7 +1,7 @@
 //! Moves messages from one queue to others: receives each, sends it, and deletes it only after SQS stored it.
 //!
-//! A run that is interrupted between any two calls therefore loses nothing. At most ten messages are on both queues,
-//! with the same `event_id`, and some are hidden for half a minute.
+//! A run that is killed between any two calls therefore loses nothing. At most ten messages were sent but not deleted: they are on
+//! both queues, with the same `event_id`. Skipped messages are hidden until the deadline of the pass, received ones for half a minute.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -27,7 +27,8 @@ use super::{
     selection::Selection,
 };
 
-/// Covers sending and deleting the messages of one receive. If the process is killed, they reappear after this time.
+/// Covers sending and deleting the messages of one receive. If the process is killed, those that were not skipped are visible after
+/// this time.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The limit from the receive of a message to its send, so that it is deleted before it is visible again.
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
@@ -276,7 +277,7 @@ impl<'p> Pass<'p> {
             }
         }
         let until_deadline = self.deadline.saturating_duration_since(Instant::now()) + VISIBILITY_TIMEOUT;
-        // If the call fails, the messages are received again and hidden then.
+        // If the call fails, the messages are received again and hidden by the next call.
         let _ = self.transfer.source.change_visibility(&receipts, until_deadline).await;
     }
 
@@ -347,7 +348,7 @@ impl<'p> Pass<'p> {
 
     /// Sends a batch to one queue after the other. A message that one queue did not store is not sent to the next one.
     ///
-    /// A queue that stored a message gets no second copy in this run if another queue did not store it.
+    /// If another queue did not store a message, it is sent again in this run, but not to the queues that have it.
     async fn send_to_all(
         &mut self,
         targets: &[&'p str],

@@ -18,7 +18,7 @@ pub const OBJECT: &str = "whatsapp_business_account";
 
 /// Long, because Meta sends the verification request before it responds.
 const TIMEOUT: Duration = Duration::from_mins(1);
-/// The limit of pages of one list, against a list without an end.
+/// The limit of pages of one list, in case the cursors never end.
 const MAX_PAGES: usize = 100;
 
 /// The id of an app or an account, which consists of digits.

@@ -29,7 +29,7 @@ pub struct Goal {
     pub fields: Option<Vec<String>>,
     /// Whether to unsubscribe from all other fields.
     pub replace: bool,
-    /// What to do about overrides of accounts and phone numbers that lead elsewhere. `None` means to keep them.
+    /// The goal for overrides of accounts and phone numbers. `None` means to keep them.
     pub overrides: Option<OverrideGoal>,
     /// The queues of each field with a queue.
     pub queues_by_field: BTreeMap<String, Vec<String>>,
@@ -101,16 +101,17 @@ pub struct NumberPlan {
     pub override_callback_uri: Option<String>,
     /// The action for this override.
     pub override_action: OverrideAction,
-    /// The URL that Meta sends the number's events about messages to now: that of the number, the account or the app.
-    pub receives: Option<String>,
+    /// The URL for the number's events about messages: that of the number, the account or the app. Meta sends none while the account
+    /// is not subscribed.
+    pub effective_callback_url: Option<String>,
 }
 
-/// What to do about overrides that lead elsewhere.
+/// The goal for overrides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum OverrideGoal {
-    /// Remove them, so that the app's callback URL applies.
+    /// Remove the overrides that lead elsewhere, so that the app's callback URL applies.
     Clear,
-    /// Set the callback URL as the override of each account, and remove those of its phone numbers.
+    /// Set the callback URL as the override of each account, and remove its phone numbers' overrides that lead elsewhere.
     Set,
 }
 
@@ -192,7 +193,7 @@ impl Goal {
             NumberPlan {
                 number: id,
                 override_action: if is_removed { OverrideAction::Clear } else { OverrideAction::Keep },
-                receives: of_number.as_deref().or(of_account.as_deref()).or(app_url).map(str::to_owned),
+                effective_callback_url: of_number.as_deref().or(of_account.as_deref()).or(app_url).map(str::to_owned),
                 override_callback_uri: of_number,
             }
         });
@@ -278,7 +279,8 @@ impl Plan {
         subscribed("messages").is_some() && subscribed(STANDBY).is_none_or(|field| field.queues.is_empty())
     }
 
-    /// Applies the plan. Subscribes the app before its accounts, because an account sends only the fields of the app.
+    /// Applies the plan. Subscribes the app before its accounts, because Meta sends an account's events only for
+    /// fields to which the app is subscribed.
     pub async fn apply(&self, graph: &Graph, tokens: &Tokens, verify_token: &str) -> Result<(), GraphError> {
         if !self.is_app_done() {
             let belongs = |field: &&FieldPlan| field.action.is_subscribed();

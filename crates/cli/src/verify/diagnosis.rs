@@ -31,12 +31,10 @@ const UNREADABLE_EVENT: (&str, &str) = (
 
 /// Diagnoses an unexpected status.
 ///
-/// Only the function's response to a verification request has a body. A body therefore shows that something else responded.
+/// Of the function's responses, only the one to a verification request has a body. Any other response with a body comes from another
+/// server.
 pub(crate) fn of_status(status: u16, has_body: bool, kind: RequestKind) -> Diagnosis {
     let (cause, fix) = match (status, kind) {
-        (200, RequestKind::Challenge | RequestKind::Signed | RequestKind::Odd(_)) => {
-            ("the body of the response is not the challenge", "find out which server responds")
-        }
         (200, RequestKind::WrongToken) => (
             "the server that responds does not compare the verify token",
             "do not connect Meta to it, because anybody could claim the URL; find out which server responds",
@@ -174,8 +172,8 @@ pub(crate) fn of_probe_queue(sent: usize) -> Diagnosis {
     diagnosis(
         cause,
         &format!(
-            "name the stack of the URL; `ingress drop --field ingress_verify` deletes up to {sent} messages that are on \
-             the catch-all queue"
+            "name the stack of the URL; `ingress drop --field ingress_verify --apply` deletes up to {sent} messages that \
+             are on the catch-all queue"
         ),
     )
 }

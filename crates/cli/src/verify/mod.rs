@@ -60,7 +60,8 @@ pub struct Target {
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
     /// The name of the check.
-    pub check: &'static str,
+    #[serde(rename = "check")]
+    pub name: &'static str,
     /// The finding.
     #[serde(flatten)]
     pub finding: Finding,
@@ -84,9 +85,9 @@ const RESERIALISED: &str = "re-serialised notification rejected";
 const UNSIGNED: &str = "unsigned notification rejected";
 const ACCEPTED: &str = "signed notification accepted";
 const LATENCY: &str = "latency within Meta's limits";
-const STORED: &str = "stored on its own queue, nothing else";
-const QUEUES: &str = "queues there and as in the template";
-const ALARM_TOPIC: &str = "alarm topic there and subscribed";
+const STORED: &str = "accepted notifications stored, rejected ones not";
+const QUEUES: &str = "queues exist and match the template";
+const ALARM_TOPIC: &str = "alarm topic exists and has a subscription";
 const INTERRUPTED: &str = "interrupted";
 /// The reason why checks that need a stack are skipped.
 pub const NO_STACK: &str = "no stack is named";
@@ -116,8 +117,8 @@ const CHECKS: [&str; 17] = [
 /// When `stop` is set, it sends no more signed notifications, and deletes the messages of those that it sent.
 pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut(&Check)) -> Vec<Check> {
     let mut checks = Vec::new();
-    let mut report = |check, finding| {
-        let check = Check { check, finding };
+    let mut report = |name, finding| {
+        let check = Check { name, finding };
         on_check(&check);
         checks.push(check);
     };
@@ -181,7 +182,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
     let finding = run.check_acceptance().await;
     let is_accepted = matches!(finding, Finding::Passed { .. });
     report(ACCEPTED, finding);
-    for oddities in oddity::SIGNED {
+    for oddities in oddity::OF_NOTIFICATIONS {
         let finding = if is_accepted {
             run.check_odd_notifications(&oddities).await
         } else {

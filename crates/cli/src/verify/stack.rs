@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Checks that the queues of all routes are there and as in the template, and that the alarm topic is.
+/// Checks that the queues of all routes exist and match the template, and that the alarm topic exists and has a subscription.
 pub(super) async fn check(stack: &StackInfo) -> [Finding; 2] {
     let aws = stack.aws_cli();
     match Declared::of(stack, &aws).await {
@@ -68,7 +68,7 @@ async fn check_queues(stack: &StackInfo, declared: &Declared, aws: &AwsCli) -> F
         }
     }
     if problems.is_empty() {
-        passed(format!("{count} queues with their dead-letter queues"))
+        passed(format!("{count} queues, dead-letter queues included"))
     } else {
         Finding::Failed { detail: problems.join("; "), diagnosis: diagnosis::of_queues() }
     }

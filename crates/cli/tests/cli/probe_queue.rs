@@ -36,13 +36,13 @@ const SENT: usize = 1 + ODD_NOTIFICATIONS + LATENCY_SAMPLES;
 
 const ACCEPTED: &str = "signed notification accepted";
 const LATENCY: &str = "latency within Meta's limits";
-const STORED: &str = "stored on its own queue, nothing else";
+const STORED: &str = "accepted notifications stored, rejected ones not";
 
 const ODD_CHECKS: [&str; 4] = [
     "challenge with an unusual query answered",
     "unusual header accepted",
     "unusual query accepted",
-    "duplicate x-forwarded-proto accepted",
+    "x-forwarded-proto with two schemes accepted",
 ];
 
 /// Returns the reaction to a notification by its number and its body.
@@ -136,7 +136,7 @@ impl TestEndpoint {
             stack: None,
         };
         let checks = verify::verify(&target, &AtomicBool::new(false), |_| ()).await.into_iter();
-        checks.map(|Check { check, finding }| (check, finding)).collect()
+        checks.map(|Check { name, finding }| (name, finding)).collect()
     }
 
     fn left(&self) -> Vec<Stored> {

@@ -146,7 +146,7 @@ async fn stack_name_comes_from_option_variable_or_samconfig() {
     let variable = [&keys[..], &[("STACK", "of-variable")]].concat();
 
     let none = stderr(&ingress(&folder, &["queues"], &keys).await);
-    assert!(none.contains("no stack is named and no local stack is running: name one with --stack"), "{none}");
+    assert!(none.contains("no stack is named, and no local stack is used: name one with --stack"), "{none}");
     ingress(&folder, &["queues", "--stack", "of-option"], &variable).await;
     fs::write(folder.path().join("samconfig.toml"), "[default.deploy.parameters]\nstack_name = \"saved\"").unwrap();
     ingress(&folder, &["queues"], &variable).await;
@@ -263,7 +263,7 @@ async fn description_of_an_ended_stack_is_ignored() {
     let folder = folder_of(&info);
 
     for (arguments, expected) in [
-        (&["queues"][..], "no stack is named and no local stack is running"),
+        (&["queues"][..], "no stack is named, and no local stack is used"),
         (&["queues", "--local"], "no local stack is running"),
         (&["deliver", "--body", "/dev/null"], "no local stack is running"),
     ] {

@@ -114,7 +114,7 @@ async fn checks_without_a_stack_pass() {
     let (checks, holds) = verify(&server.uri(), &[]).await;
 
     assert!(holds);
-    assert_eq!(checks["stored on its own queue, nothing else"]["detail"], "no stack is named");
+    assert_eq!(checks["accepted notifications stored, rejected ones not"]["detail"], "no stack is named");
     let skipped = checks.values().filter(|check| check["result"] == "skipped").count();
     assert_eq!(
         (checks.len(), skipped),

@@ -75,7 +75,7 @@ fn assert_not_passed(found: &[(String, String)], expected: &[(&str, &str)]) {
 }
 
 const PLAIN: (&str, &str) = ("certificate trusted, TLS 1.2 or later", "plain HTTP on this computer");
-const NO_TOPIC: (&str, &str) = ("alarm topic there and subscribed", "the stack has none");
+const NO_TOPIC: (&str, &str) = ("alarm topic exists and has a subscription", "the stack has none");
 
 #[tokio::test]
 async fn deployed_stack_is_verified() {
@@ -99,10 +99,10 @@ async fn deployed_stack_is_verified() {
             ("signed notification accepted", "another app secret"),
             ("unusual header accepted", no_notification),
             ("unusual query accepted", no_notification),
-            ("duplicate x-forwarded-proto accepted", no_notification),
+            ("x-forwarded-proto with two schemes accepted", no_notification),
             NO_TOPIC,
             ("latency within Meta's limits", no_notification),
-            ("stored on its own queue, nothing else", no_notification),
+            ("accepted notifications stored, rejected ones not", no_notification),
         ],
     );
     let wrong = failed_checks(&stack, &[], &[("VERIFY_TOKEN", "another")]).await;

@@ -12,7 +12,7 @@ use crate::{
     root,
 };
 
-const QUEUES_CHECK: &str = "queues there and as in the template";
+const QUEUES_CHECK: &str = "queues exist and match the template";
 
 const POLICY_BY_HAND: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Sid":"ByHand","Effect":"Allow","Principal":"*","Action":"sqs:*","Resource":"*"}]}"#;
