@@ -10,7 +10,7 @@ use ingress_tools::{
         stack_info::{StackInfo, StackInfoError},
     },
     meta::deliver::Endpoint,
-    queues::{scan::Filter, selection::Field, waiting::Destination},
+    queues::{scan::Filter, selection::Field, inspect::ExportDestination},
     subscribe::{
         OverrideGoal,
         graph::{GRAPH_URL, Id},
@@ -236,7 +236,7 @@ pub(crate) enum Command {
         filter: OptionalFilterArguments,
         /// The folder, or a URL such as `s3://bucket/prefix`.
         #[arg(long)]
-        to: Destination,
+        to: ExportDestination,
         /// Delete each message after it was copied.
         #[arg(long)]
         delete: bool,

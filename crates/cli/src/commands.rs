@@ -32,7 +32,7 @@ use ingress_tools::{
         redrive::{self, Moves, RedriveError},
         scan::{Filter, ScanLimits},
         transfer::{TransferLimits, TransferReport},
-        waiting::{Destination, WaitingQueue},
+        inspect::{ExportDestination, InspectedQueue},
     },
     report,
     subscribe::graph::{Graph, GraphError},
@@ -325,10 +325,10 @@ async fn run_moves(moves: &Moves, arguments: &MoveArguments) -> Result<bool, Com
     Ok(is_success)
 }
 
-/// Describes the stack of a command about one queue, and prints it.
-async fn waiting_queue(arguments: &QueueArguments) -> Result<(StackInfo, WaitingQueue), CommandError> {
+/// Describes and prints the stack of a command about one queue, and finds the queue.
+async fn find_inspected_queue(arguments: &QueueArguments) -> Result<(StackInfo, InspectedQueue), CommandError> {
     let info = chosen_stack(&arguments.stack).await?;
-    let queue = WaitingQueue::find(&info, &arguments.queue);
+    let queue = InspectedQueue::find(&info, &arguments.queue);
     let several = |names: Vec<_>| CommandError::SeveralQueues { route: arguments.queue.clone(), names: names.join(", ") };
     let queue = queue.map_err(several)?;
     Ok((info, queue))
@@ -339,7 +339,7 @@ fn max_messages(arguments: &QueueArguments) -> usize {
 }
 
 pub(crate) async fn peek(arguments: &QueueArguments) -> Result<bool, CommandError> {
-    let (_, queue) = waiting_queue(arguments).await?;
+    let (_, queue) = find_inspected_queue(arguments).await?;
     let effect = queue.receive_effect().await?;
     report::receive_effect(&effect);
     let stop = AtomicBool::new(false);
@@ -348,7 +348,7 @@ pub(crate) async fn peek(arguments: &QueueArguments) -> Result<bool, CommandErro
     if arguments.stack.json {
         println!("{}", json!({ "groups": counts, "scan": scan, "effect": effect }));
     } else {
-        report::group_counts(&counts);
+        report::category_counts(&counts);
         let state = if scan.release_error.is_none() { " and visible again" } else { "" };
         report::scan(&scan, &format!("{} received{state}", scan.received));
     }
@@ -360,7 +360,7 @@ pub(crate) async fn drop_messages(
     filter: &Filter,
     apply: bool,
 ) -> Result<bool, CommandError> {
-    let (_, queue) = waiting_queue(arguments).await?;
+    let (_, queue) = find_inspected_queue(arguments).await?;
     if !apply {
         return Ok(print_dry_run(&queue.depth().await, arguments.stack.json));
     }
@@ -379,11 +379,11 @@ pub(crate) async fn drop_messages(
 pub(crate) async fn export(
     arguments: &QueueArguments,
     filter: &Filter,
-    to: &Destination,
+    to: &ExportDestination,
     delete: bool,
     apply: bool,
 ) -> Result<bool, CommandError> {
-    let (info, queue) = waiting_queue(arguments).await?;
+    let (info, queue) = find_inspected_queue(arguments).await?;
     if !apply {
         return Ok(print_dry_run(&queue.depth().await, arguments.stack.json));
     }

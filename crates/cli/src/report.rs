@@ -21,7 +21,7 @@ use crate::{
         selection::Field,
         stack_queues::StackQueues,
         transfer::{MoveCounts, TransferReport},
-        waiting::{ExportReport, GroupCount, ReceiveEffect},
+        inspect::{ExportReport, CategoryCount, ReceiveEffect},
     },
     subscribe::{AccountPlan, FieldAction, OverrideAction, Plan, STANDBY},
     verify::{Check, Finding},
@@ -474,23 +474,23 @@ pub fn receive_effect(effect: &ReceiveEffect) {
 }
 
 /// Prints the number of messages of each field, kind, reason and day.
-pub fn group_counts(counts: &[GroupCount]) {
-    let width = |text: fn(&GroupCount) -> Option<&String>, heading: &str| {
+pub fn category_counts(counts: &[CategoryCount]) {
+    let width = |text: fn(&CategoryCount) -> Option<&String>, heading: &str| {
         counts.iter().filter_map(text).map(String::len).chain([heading.len()]).max().unwrap_or_default()
     };
-    let field_width = width(|count| count.group.field.as_ref(), "field");
-    let kind_width = width(|count| count.group.kind.as_ref(), "kind");
-    let reason_width = width(|count| count.group.reason.as_ref(), "reason");
+    let field_width = width(|count| count.category.field.as_ref(), "field");
+    let kind_width = width(|count| count.category.kind.as_ref(), "kind");
+    let reason_width = width(|count| count.category.reason.as_ref(), "reason");
     println!(
         "{HEADING}{:field_width$}  {:kind_width$}  {:reason_width$}  sent        messages  received{HEADING:#}",
         "field", "kind", "reason"
     );
-    for GroupCount { group, count, max_receive_count } in counts {
+    for CategoryCount { category, count, max_receive_count } in counts {
         let [field, kind, reason] =
-            [&group.field, &group.kind, &group.reason].map(|text| text.as_deref().unwrap_or("-"));
+            [&category.field, &category.kind, &category.reason].map(|text| text.as_deref().unwrap_or("-"));
         println!(
             "{field:field_width$}  {kind:kind_width$}  {reason:reason_width$}  {:10}  {count:>8}  up to {max_receive_count}",
-            group.sent
+            category.sent
         );
     }
     println!();

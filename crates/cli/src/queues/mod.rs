@@ -3,7 +3,7 @@
 //! - [`queue`] calls SQS for one queue.
 //! - [`stack_queues`] lists the queues that the function writes to, and receives their messages.
 //! - [`backlog`] counts the messages of each queue and its dead-letter queue, with the age of the oldest.
-//! - [`waiting`] counts, deletes and copies the messages of one queue, which [`scan`] receives.
+//! - [`inspect`] counts, deletes and copies the messages of one queue, which [`scan`] receives.
 //! - `pass` limits how long a queue is read, and how many messages are hidden meanwhile.
 //! - [`redrive`] prepares moves: [`selection`] selects the messages and their queues, [`transfer`] moves them.
 //! - [`declared`] compares queues with the template, and creates missing ones again.
@@ -12,6 +12,7 @@
 pub mod backlog;
 pub mod declared;
 pub mod error;
+pub mod inspect;
 pub mod probe_queue;
 pub mod queue;
 pub mod redrive;
@@ -21,4 +22,4 @@ pub mod scan;
 pub mod selection;
 pub mod stack_queues;
 pub mod transfer;
-pub mod waiting;
+

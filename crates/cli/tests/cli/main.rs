@@ -12,4 +12,4 @@ mod stack;
 mod subscribe;
 mod transfer;
 mod verify;
-mod waiting;
+mod inspect;

@@ -26,13 +26,14 @@ use super::{
 };
 use crate::aws::{cli::AwsCli, stack_info::StackInfo};
 
-/// The messages of one receive, and of one copy to S3, which is a process of its own.
+/// Messages per visit.
 const CHUNK: usize = 10;
+/// Larger, because each upload starts a process of `aws s3 cp`.
 const S3_CHUNK: usize = 200;
 
-/// A queue of a stack's account.
+/// A queue of a stack's account, whose messages are counted, deleted or copied.
 #[derive(Debug)]
-pub struct WaitingQueue(Queue);
+pub struct InspectedQueue(Queue);
 
 /// The effect of a receive on the messages of a queue.
 #[derive(Debug, Serialize)]
@@ -43,9 +44,9 @@ pub struct ReceiveEffect {
     pub is_fifo: bool,
 }
 
-/// The attributes by which messages are counted.
+/// The attributes by which messages are counted. Unlike the groups of a FIFO queue, they are of the function.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct MessageGroup {
+pub struct MessageCategory {
     /// The field.
     pub field: Option<String>,
     /// The kind.
@@ -58,10 +59,10 @@ pub struct MessageGroup {
 
 /// The number of messages with the same attributes.
 #[derive(Debug, Serialize)]
-pub struct GroupCount {
+pub struct CategoryCount {
     /// The attributes.
     #[serde(flatten)]
-    pub group: MessageGroup,
+    pub category: MessageCategory,
     /// The number of messages.
     pub count: usize,
     /// The highest number of receives of one of them, this one included.
@@ -70,7 +71,7 @@ pub struct GroupCount {
 
 /// Where messages are copied to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
+pub enum ExportDestination {
     /// A folder, with a file for each message.
     Folder(PathBuf),
     /// A URL such as `s3://bucket/prefix`, with an object for each message.
@@ -91,7 +92,7 @@ pub struct ExportReport {
     pub not_selected: usize,
 }
 
-impl FromStr for Destination {
+impl FromStr for ExportDestination {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -104,7 +105,7 @@ impl FromStr for Destination {
     }
 }
 
-impl WaitingQueue {
+impl InspectedQueue {
     /// Returns the queue of a route, or else the queue with this name in the account of the stack.
     ///
     /// A route with several queues is an error, which contains their names.
@@ -129,12 +130,12 @@ impl WaitingQueue {
     }
 
     /// Counts the messages by their attributes. Bodies are dropped unread.
-    pub async fn peek(&self, limits: &ScanLimits<'_>) -> (Vec<GroupCount>, ScanReport) {
-        let mut counts = BTreeMap::<MessageGroup, (usize, u64)>::new();
+    pub async fn peek(&self, limits: &ScanLimits<'_>) -> (Vec<CategoryCount>, ScanReport) {
+        let mut counts = BTreeMap::<MessageCategory, (usize, u64)>::new();
         let report = scan(&self.0, limits, CHUNK, async |messages| {
             for message in messages {
                 let receives = system_attribute(message, &MessageSystemAttributeName::ApproximateReceiveCount);
-                let (count, max) = counts.entry(MessageGroup::of(message)).or_default();
+                let (count, max) = counts.entry(MessageCategory::of(message)).or_default();
                 *count += 1;
                 *max = (*max).max(receives.and_then(|receives| receives.parse().ok()).unwrap_or_default());
             }
@@ -143,7 +144,7 @@ impl WaitingQueue {
         let report = report.await;
         let counts = counts.into_iter();
         (
-            counts.map(|(group, (count, max_receive_count))| GroupCount { group, count, max_receive_count }).collect(),
+            counts.map(|(category, (count, max_receive_count))| CategoryCount { category, count, max_receive_count }).collect(),
             report,
         )
     }
@@ -161,19 +162,19 @@ impl WaitingQueue {
     pub async fn export(
         &self,
         filter: &Filter,
-        to: &Destination,
+        to: &ExportDestination,
         delete: bool,
         limits: &ScanLimits<'_>,
         aws: &AwsCli,
     ) -> ExportReport {
         let (mut copied, mut copied_before, mut not_selected) = (0, 0, 0);
-        let chunk = if matches!(to, Destination::S3(_)) { S3_CHUNK } else { CHUNK };
+        let chunk = if matches!(to, ExportDestination::S3(_)) { S3_CHUNK } else { CHUNK };
         let scan = scan(&self.0, limits, chunk, async |messages| {
             let selected: Vec<_> = messages.iter().filter(|message| filter.matches(message)).collect();
             not_selected += messages.len() - selected.len();
             let new = match to {
-                Destination::Folder(folder) => write_all(&folder.join(&self.0.name), &selected),
-                Destination::S3(url) => copy_to_s3(aws, &format!("{url}/{}/", self.0.name), &selected).await,
+                ExportDestination::Folder(folder) => write_all(&folder.join(&self.0.name), &selected),
+                ExportDestination::S3(url) => copy_to_s3(aws, &format!("{url}/{}/", self.0.name), &selected).await,
             };
             let new = new?;
             copied += new;
@@ -186,7 +187,7 @@ impl WaitingQueue {
     }
 }
 
-impl MessageGroup {
+impl MessageCategory {
     fn of(message: &Message) -> Self {
         let text = |name| attribute(message, name).map(str::to_owned);
         let sent = system_attribute(message, &MessageSystemAttributeName::SentTimestamp);
@@ -241,7 +242,7 @@ async fn copy_to_s3(aws: &AwsCli, url: &str, messages: &[&Message]) -> Result<us
     result.map(|()| messages.len())
 }
 
-/// A message id is a UUID. Another id, as of another implementation of SQS, must not lead out of the folder.
+/// Returns the file name. Replaces all other characters, so that an id that is not a UUID cannot contain a path.
 fn file_name(message: &Message) -> String {
     let id = message.message_id.as_deref().unwrap_or_default();
     let id: String = id.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '-' }).collect();
