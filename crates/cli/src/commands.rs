@@ -28,7 +28,7 @@ use ingress_tools::{
         backlog::{Backlogs, QueueDepth},
         declared::{self, Declared},
         error::QueueError,
-        probe_queue::ProbeQueue,
+        verify_queue::VerifyQueue,
         redrive::{self, Moves, RedriveError},
         scan::{Filter, ScanLimits},
         transfer::{TransferLimits, TransferReport},
@@ -175,8 +175,8 @@ pub(crate) async fn verify(url: Option<String>, stack: &StackArguments, no_stack
     }
     let secret = secret(info.as_ref())?;
     let url = url.or(info.as_ref().map(|info| info.callback_url.clone())).unwrap_or_default();
-    let probe_queue = info.as_ref().ok_or(verify::NO_STACK).and_then(ProbeQueue::of);
-    let target = Target { endpoint: Endpoint::new(&url)?, secret, probe_queue, stack: info };
+    let verify_queue = info.as_ref().ok_or(verify::NO_STACK).and_then(VerifyQueue::of);
+    let target = Target { endpoint: Endpoint::new(&url)?, secret, verify_queue, stack: info };
     let stop = AtomicBool::new(false);
     let passed = |checks: &[Check]| !stop.load(Ordering::Relaxed) && !checks.iter().any(Check::is_failed);
     let checks = if stack.json {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use whatsapp_webhook::{
     credentials::{AppCredentials, CredentialsError},
-    routes::{Queue, Routes},
+    routes::{Queue as RouteQueue, Routes},
 };
 
 use super::cli::{AwsCli, AwsCliError};
@@ -171,7 +171,7 @@ impl StackInfo {
     /// Returns the URLs of each route's queues.
     #[must_use]
     pub fn queue_urls(&self) -> BTreeMap<&str, Vec<&str>> {
-        let urls = |(route, queues)| (route, Iterator::map(queues, |queue: &'_ Queue| queue.url.as_str()).collect());
+        let urls = |(route, queues)| (route, Iterator::map(queues, |queue: &'_ RouteQueue| queue.url.as_str()).collect());
         self.routes.iter().map(urls).collect()
     }
 

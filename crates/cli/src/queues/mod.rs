@@ -7,19 +7,18 @@
 //! - `pass` limits how long a queue is read, and how many messages are hidden meanwhile.
 //! - [`redrive`] prepares moves: [`selection`] selects the messages and their queues, [`transfer`] moves them.
 //! - [`declared`] compares queues with the template, and creates missing ones again.
-//! - [`probe_queue`] finds the messages of one `verify` run on their own queue, and deletes them.
+//! - [`verify_queue`] finds the messages of one `verify` run on their own queue, and deletes them.
 
 pub mod backlog;
 pub mod declared;
 pub mod error;
 pub mod inspect;
-pub mod probe_queue;
+mod pass;
 pub mod queue;
 pub mod redrive;
-mod pass;
 mod resend;
 pub mod scan;
 pub mod selection;
 pub mod stack_queues;
 pub mod transfer;
-
+pub mod verify_queue;

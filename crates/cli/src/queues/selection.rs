@@ -6,7 +6,7 @@ use aws_sdk_sqs::types::Message;
 use thiserror::Error;
 use whatsapp_webhook::{
     notification::Kind,
-    routes::{Destination, Queue, Routes},
+    routes::{Destination, Queue as RouteQueue, Routes},
 };
 
 use super::{queue::queue_name, resend::attribute};
@@ -94,7 +94,7 @@ impl Selection {
 }
 
 /// Finds the queues of a change as the function does, but returns none instead of the catch-all queue if no route matches.
-fn find_queues<'r>(routes: &'r Routes, field: &str, kind: Option<Kind>, ids: [Option<&str>; 2]) -> Vec<&'r Queue> {
+fn find_queues<'r>(routes: &'r Routes, field: &str, kind: Option<Kind>, ids: [Option<&str>; 2]) -> Vec<&'r RouteQueue> {
     let Destination { queue_indices, route } = routes.find_by(field, kind, || ids.map(|id| id.map(Cow::Borrowed)));
     route.map_or_else(Vec::new, |_| routes.queues_at(queue_indices).collect())
 }

@@ -9,7 +9,7 @@ use whatsapp_webhook::{credentials::AppCredentials, routes::CATCH_ALL};
 
 use crate::{
     aws::stack_info::StackInfo,
-    queues::probe_queue::FIELD,
+    queues::verify_queue::VERIFY_FIELD,
     subscribe::graph::{Callback, Graph, GraphError, Id, OBJECT, PhoneNumber, SubscribedApp, Subscription, Token},
 };
 
@@ -142,7 +142,7 @@ impl Goal {
     pub fn queues_by_field(stack: &StackInfo) -> BTreeMap<String, Vec<String>> {
         let prefix = format!("{}-", stack.stack);
         let mut queues_by_field = BTreeMap::<_, Vec<_>>::new();
-        for (route, queues) in stack.routes.iter().filter(|(route, _)| ![CATCH_ALL, FIELD].contains(route)) {
+        for (route, queues) in stack.routes.iter().filter(|(route, _)| ![CATCH_ALL, VERIFY_FIELD].contains(route)) {
             let field = route.split(['.', '@']).next().unwrap_or(route);
             let names = queues.map(|queue| queue.name.strip_prefix(&prefix).unwrap_or(&queue.name).to_owned());
             queues_by_field.entry(field.to_owned()).or_default().extend(names);

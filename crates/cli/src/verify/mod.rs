@@ -24,7 +24,7 @@ use crate::{
         oddity::{self, Oddities, Oddity},
     },
     queues::{
-        probe_queue::{FIELD, ProbeQueue, SearchResult},
+        verify_queue::{VERIFY_FIELD, VerifyQueue, SearchResult},
         stack_queues::ReceivedMessage,
     },
     verify::diagnosis::RequestKind,
@@ -51,7 +51,7 @@ pub struct Target {
     pub secret: String,
     /// The queue of the signed notifications, or the reason why all signed notifications are without content, so that none is
     /// stored.
-    pub probe_queue: Result<ProbeQueue, &'static str>,
+    pub verify_queue: Result<VerifyQueue, &'static str>,
     /// The stack whose queues are checked.
     pub stack: Option<StackInfo>,
 }
@@ -197,8 +197,8 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
     report(QUEUES, queues);
     report(ALARM_TOPIC, alarm_topic);
 
-    let probe_queue = match &target.probe_queue {
-        Ok(probe_queue) => probe_queue,
+    let verify_queue = match &target.verify_queue {
+        Ok(verify_queue) => verify_queue,
         Err(reason) => {
             for check in checks_after(ALARM_TOPIC) {
                 report(check, skipped(reason));
@@ -206,7 +206,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
             return checks;
         }
     };
-    let unusable = probe_queue.check().await.err().map(|error| error.to_string());
+    let unusable = verify_queue.check().await.err().map(|error| error.to_string());
     let reason = if is_accepted { unusable.as_deref() } else { Some("the endpoint accepts no notification") };
     let latency = if let Some(reason) = reason { skipped(reason) } else { run.check_latency().await };
     report(LATENCY, if run.is_stopped() { skipped(INTERRUPTED) } else { latency });
@@ -214,7 +214,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
     let finding = match reason {
         Some(reason) if expected == 0 => skipped(reason),
         // Also if no notification was accepted, because accepted forgeries have to be found and deleted.
-        _ => match probe_queue.find_and_delete(&run.id, expected).await {
+        _ => match verify_queue.find_and_delete(&run.id, expected).await {
             Ok(result) => check_storage(&run.accepted_bodies, &run.unconfirmed_bodies, result),
             Err(error) => Finding::Failed { detail: error.to_string(), diagnosis: diagnosis::of_probe_queue(expected) },
         },
@@ -284,7 +284,7 @@ impl Run<'_> {
     fn notification(&self) -> String {
         let (run, id) = (&self.id, random());
         format!(
-            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"0","changes":[{{"value":{{"run":"{run}","id":"{id}","text":"\u00e4 \/"}},"field":"{FIELD}"}}]}}]}}"#
+            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"0","changes":[{{"value":{{"run":"{run}","id":"{id}","text":"\u00e4 \/"}},"field":"{VERIFY_FIELD}"}}]}}]}}"#
         )
     }
 
@@ -300,7 +300,7 @@ impl Run<'_> {
         self.post("", Some(signature::sign(app_secret, b"")), oddity).await
     }
 
-    /// Sends a signed notification of [`FIELD`].
+    /// Sends a signed notification of [`VERIFY_FIELD`].
     async fn deliver(&mut self, app_secret: &str) -> Result<TimedResponse, DeliverError> {
         let body = self.notification();
         let response = self.post(&body, Some(signature::sign(app_secret, body.as_bytes())), &Oddity::NONE).await;
@@ -433,8 +433,8 @@ fn check_storage(accepted: &[String], unconfirmed: &[String], result: SearchResu
         problems.push(format!("{unexpected} unexpected: forged, rejected or with other bytes"));
     }
     let attribute = |message: &ReceivedMessage, name: &str| message.attributes.get(name).cloned();
-    if found.iter().any(|message| attribute(message, "field").as_deref() != Some(FIELD)) {
-        problems.push(format!("the attribute field is not {FIELD}"));
+    if found.iter().any(|message| attribute(message, "field").as_deref() != Some(VERIFY_FIELD)) {
+        problems.push(format!("the attribute field is not {VERIFY_FIELD}"));
     }
     if let Some(reason) = found.iter().find_map(|message| attribute(message, "unrouted_reason")) {
         problems.push(format!("the attribute unrouted_reason is {reason}"));

@@ -4,7 +4,7 @@
 mod aws;
 mod deliver;
 mod events;
-mod probe_queue;
+mod inspect;
 mod queues;
 mod scripts;
 mod sqs;
@@ -12,4 +12,4 @@ mod stack;
 mod subscribe;
 mod transfer;
 mod verify;
-mod inspect;
+mod verify_queue;

@@ -14,7 +14,7 @@ use std::{
 use ingress_tools::{
     aws::stack_info::StackInfo,
     meta::deliver::Endpoint,
-    queues::probe_queue::ProbeQueue,
+    queues::verify_queue::VerifyQueue,
     verify::{self, Check, Finding, LATENCY_SAMPLES, ODD_NOTIFICATIONS, Target},
 };
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ fn message_with(body: &str, attributes: &[(&str, &str)]) -> Stored {
     Stored { body: body.to_owned(), attributes: attributes.into(), ..Stored::default() }
 }
 
-/// An endpoint and the queue of the probes.
+/// An endpoint and the queue of `verify`.
 struct TestEndpoint {
     server: MockServer,
     sqs: Arc<Sqs>,
@@ -132,7 +132,7 @@ impl TestEndpoint {
         let target = Target {
             endpoint: Endpoint::new(&self.server.uri()).unwrap(),
             secret: json!({ "verify_token": VERIFY_TOKEN, "app_secret": secrets }).to_string(),
-            probe_queue: ProbeQueue::of(&self.info()),
+            verify_queue: VerifyQueue::of(&self.info()),
             stack: None,
         };
         let checks = verify::verify(&target, &AtomicBool::new(false), |_| ()).await.into_iter();
@@ -189,12 +189,12 @@ fn put_other(endpoint: &TestEndpoint, index: usize, sent: u64) {
 }
 
 #[tokio::test]
-async fn nothing_is_stored_without_a_queue_for_probes() {
+async fn nothing_is_stored_without_a_verify_queue() {
     let endpoint = TestEndpoint::new(correct_reaction).await;
     let target = Target {
         endpoint: Endpoint::new(&endpoint.server.uri()).unwrap(),
         secret: endpoint.info().secret,
-        probe_queue: Err("a reason"),
+        verify_queue: Err("a reason"),
         stack: None,
     };
 
@@ -211,10 +211,10 @@ async fn route_with_several_queues_is_not_used() {
     let sqs = Sqs::start(&["unrouted", "verify", "copy"]).await;
     let routes = [("*", "unrouted"), ("ingress_verify", "verify"), ("ingress_verify", "copy")];
 
-    let reason = ProbeQueue::of(&sqs.info(&routes)).unwrap_err();
+    let reason = VerifyQueue::of(&sqs.info(&routes)).unwrap_err();
 
     assert!(reason.starts_with("the route ingress_verify has several queues"), "{reason}");
-    assert!(ProbeQueue::of(&sqs.info(&routes[..1])).unwrap_err().contains("has no queue"));
+    assert!(VerifyQueue::of(&sqs.info(&routes[..1])).unwrap_err().contains("has no queue"));
 }
 
 /// The function would store the notifications on the catch-all queue, and report them as unrouted.
@@ -399,7 +399,7 @@ async fn unreachable_queue_is_reported_with_root_cause() {
     let endpoint = TestEndpoint::new(correct_reaction).await;
     let unreachable = StackInfo { aws_endpoint: "http://127.0.0.1:1".to_owned(), ..endpoint.info() };
 
-    let error = ProbeQueue::of(&unreachable).unwrap().find_and_delete("a marker", 1).await.unwrap_err();
+    let error = VerifyQueue::of(&unreachable).unwrap().find_and_delete("a marker", 1).await.unwrap_err();
 
     assert_eq!(error.to_string(), "cannot receive from a-stack-verify: Connection refused (os error 111)");
 }

@@ -17,22 +17,22 @@ use super::{
 use crate::aws::stack_info::StackInfo;
 
 /// The route of the queue, and the field of the notifications that `verify` sends.
-pub const FIELD: &str = "ingress_verify";
+pub const VERIFY_FIELD: &str = "ingress_verify";
 
 const SEARCH_TIMEOUT: Duration = Duration::from_mins(1);
 /// Longer than [`SEARCH_TIMEOUT`], so a search receives no message twice. If the process is killed, messages reappear after
 /// this time.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(90);
-/// Messages of a run that was killed are deleted by a later one.
+/// A message older than this belongs to a killed run. The next run deletes it.
 const MAX_RUN_TIME: Duration = Duration::from_mins(10);
 /// The queue counts as empty after this many consecutive empty receive calls.
 const MAX_EMPTY_RECEIVES: usize = 2;
 /// Receives after all expected messages were found, to find messages that should not have been stored.
 const EXTRA_RECEIVES: usize = 2;
 
-/// The queue of the field [`FIELD`].
+/// The queue of the field [`VERIFY_FIELD`].
 #[derive(Debug)]
-pub struct ProbeQueue(Queue);
+pub struct VerifyQueue(Queue);
 
 /// The result of a search.
 #[derive(Debug, Default)]
@@ -45,10 +45,10 @@ pub struct SearchResult {
     pub not_deleted: usize,
 }
 
-impl ProbeQueue {
+impl VerifyQueue {
     /// Returns the queue of the field in a stack, or the reason why notifications must not be sent.
     pub fn of(stack: &StackInfo) -> Result<Self, &'static str> {
-        match stack.queue_urls().get(FIELD).map(Vec::as_slice) {
+        match stack.queue_urls().get(VERIFY_FIELD).map(Vec::as_slice) {
             Some([url]) => Ok(Self(Queue::new(&sqs_client(stack), url))),
             Some(_) => Err("the route ingress_verify has several queues, of which each would store the notifications"),
             None => Err("the stack has no queue for the field ingress_verify"),
