@@ -251,11 +251,11 @@ pub fn backlogs(backlogs: &Backlogs) {
             |count: fn(&Counts) -> usize| depth.counts.as_ref().map_or("-".to_owned(), |c| count(c).to_string());
         let dead_letters = match &backlog.dead_letter_queue {
             None => "-".to_owned(),
-            Some(QueueDepth { state: QueueState::There, counts: Some(counts), .. }) => counts.total().to_string(),
+            Some(QueueDepth { state: QueueState::Usable, counts: Some(counts), .. }) => counts.total().to_string(),
             Some(depth) => depth.state.to_string(),
         };
         let style = if matches!(dead_letters.as_str(), "-" | "0") { Style::new() } else { FAILURE };
-        let state_style = if depth.state == QueueState::There { Style::new() } else { FAILURE };
+        let state_style = if depth.state == QueueState::Usable { Style::new() } else { FAILURE };
         println!(
             "{:width$}  {state_style}{:13}{state_style:#}  {:>7}  {:>9}  {:>7}  {:>8}  {style}{dead_letters:>12}{style:#}  {:>8}  {}",
             depth.queue,
@@ -289,7 +289,7 @@ fn unusable_queues(backlogs: &Backlogs) {
     for (depth, routes) in depths.filter_map(|(depth, routes)| Some((depth?, routes))) {
         let route = routes.first().map_or("", String::as_str);
         let fix = match &depth.state {
-            QueueState::There => continue,
+            QueueState::Usable => continue,
             QueueState::Gone => format!("`ingress restore-queue '{route}'` creates it again"),
             QueueState::AccessDenied => "these credentials lack sqs:GetQueueAttributes for it".to_owned(),
             QueueState::KeyDisabled(key) => format!("enable the key, or cancel its deletion: {key}"),

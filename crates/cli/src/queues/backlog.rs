@@ -124,7 +124,7 @@ impl Backlogs {
     /// Whether every queue and dead-letter queue of the routes can be used.
     #[must_use]
     pub fn all_usable(&self) -> bool {
-        self.queues.iter().flat_map(Backlog::depths).all(|depth| depth.state == QueueState::There)
+        self.queues.iter().flat_map(Backlog::depths).all(|depth| depth.state == QueueState::Usable)
     }
 
     /// Whether the age of a queue with messages is unknown.
@@ -150,7 +150,7 @@ async fn read_depth(queue: &Queue) -> (QueueDepth, Option<String>, Option<String
 impl QueueDepth {
     /// Creates the depth of a queue without an age.
     pub(crate) fn new(queue: &Queue, counts: Result<Counts, &QueueError>) -> Self {
-        let state = counts.map_or_else(QueueState::of_error, |_| QueueState::There);
+        let state = counts.map_or_else(QueueState::of_error, |_| QueueState::Usable);
         Self { queue: queue.name.clone(), state, counts: counts.ok(), oldest_seconds: None }
     }
 

@@ -54,7 +54,7 @@ pub struct Counts {
 #[serde(tag = "state", content = "state_reason", rename_all = "snake_case")]
 pub enum QueueState {
     /// The queue exists, and its key, if it has one, is enabled.
-    There,
+    Usable,
     /// The queue does not exist.
     Gone,
     /// The caller lacks the permission to read the queue's attributes.
@@ -81,7 +81,7 @@ impl QueueState {
 impl Display for QueueState {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.pad(match self {
-            Self::There => "there",
+            Self::Usable => "usable",
             Self::Gone => "gone",
             Self::AccessDenied => "access denied",
             Self::KeyDisabled(_) => "key disabled",

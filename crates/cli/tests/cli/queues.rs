@@ -60,7 +60,7 @@ async fn missing_queue_is_a_row_of_the_table() {
     let folder = folder_of(&sqs.info(&ROUTES));
     let all = ingress(&folder, &["queues"], &[]).await;
     assert!(all.status.success(), "{all:?}");
-    assert_eq!(row(&stdout(&all), "calls"), "a-stack-calls there 0 0 0 - 0 - calls");
+    assert_eq!(row(&stdout(&all), "calls"), "a-stack-calls usable 0 0 0 - 0 - calls");
 
     sqs.account().queues.remove("a-stack-calls");
     sqs.account().queues.remove("a-stack-flows-dead");
@@ -69,8 +69,8 @@ async fn missing_queue_is_a_row_of_the_table() {
     assert_eq!(output.status.code(), Some(1));
     let table = stdout(&output);
     assert_eq!(row(&table, "calls"), "a-stack-calls gone - - - - 0 - calls");
-    assert_eq!(row(&table, "flows"), "a-stack-flows there 0 0 0 - gone - flows");
-    assert_eq!(row(&table, "unrouted"), "a-stack-unrouted there 0 0 0 - - - *");
+    assert_eq!(row(&table, "flows"), "a-stack-flows usable 0 0 0 - gone - flows");
+    assert_eq!(row(&table, "unrouted"), "a-stack-unrouted usable 0 0 0 - - - *");
     assert!(table.contains("`ingress restore-queue 'calls'`"), "{table}");
     assert!(!table.contains("other queues"), "the dead-letter queue of a missing queue is known: {table}");
 }
@@ -89,7 +89,7 @@ async fn denied_queue_has_a_state() {
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut states: Vec<_> = json["queues"].as_array().unwrap().iter().map(|queue| &queue["state"]).collect();
     states.sort_by_key(ToString::to_string);
-    assert_eq!(states, ["access_denied", "there", "there"]);
+    assert_eq!(states, ["access_denied", "usable", "usable"]);
     assert!(stderr(&output).contains("account 123456789012  region us-east-1  stack a-stack"), "{output:?}");
 }
 
@@ -108,7 +108,7 @@ echo '[]'; exit"#;
 
     let states: Vec<_> = backlogs.queues.iter().map(|backlog| backlog.depth.state.clone()).collect();
     let disabled = QueueState::KeyDisabled("key-of-a-stack-calls is PendingDeletion".to_owned());
-    assert_eq!(states, [disabled, QueueState::There, QueueState::There]);
+    assert_eq!(states, [disabled, QueueState::Usable, QueueState::Usable]);
     assert_eq!((backlogs.all_usable(), backlogs.keys_error), (false, None));
 }
 

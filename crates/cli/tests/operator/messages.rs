@@ -107,11 +107,11 @@ async fn messages_are_counted_and_moved() {
     let line = |name: &str| lines.iter().find(|line| line.first() == Some(&name)).unwrap().clone();
     assert_eq!(
         line("whatsapp-ingress-security"),
-        ["whatsapp-ingress-security", "there", "3", "0", "0", "-", "14", "-", "security"]
+        ["whatsapp-ingress-security", "usable", "3", "0", "0", "-", "14", "-", "security"]
     );
     assert_eq!(
         line("whatsapp-ingress-unrouted"),
-        ["whatsapp-ingress-unrouted", "there", "17", "0", "0", "-", "-", "-", "*"]
+        ["whatsapp-ingress-unrouted", "usable", "17", "0", "0", "-", "-", "-", "*"]
     );
     assert_ages(&stack).await;
     assert_other_queues(&stack, &sqs).await;
