@@ -402,7 +402,7 @@ impl StackArguments {
         }
         match StackChoice::find(Path::new("."), self.stack.as_deref())? {
             StackChoice::Local(info) => Ok(*info),
-            StackChoice::Deployed(name) => StackInfo::deployed(&AwsCli::default(), &name).await,
+            StackChoice::Deployed(name) => StackInfo::describe_deployed(&AwsCli::default(), &name).await,
         }
     }
 
@@ -418,7 +418,7 @@ impl StackArguments {
         if self.local {
             return StackInfo::running(Path::new("."));
         }
-        let name = StackChoice::deployed(Path::new("."), self.stack.as_deref())?;
-        StackInfo::deployed(&AwsCli::default(), &name).await
+        let name = StackChoice::deployed_stack_name(Path::new("."), self.stack.as_deref())?;
+        StackInfo::describe_deployed(&AwsCli::default(), &name).await
     }
 }

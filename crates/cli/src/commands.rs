@@ -26,7 +26,7 @@ use ingress_tools::{
     },
     queues::{
         backlog::{Backlogs, QueueDepth},
-        declared::{self, Declared},
+        declared::{self, DeclaredResources},
         error::QueueError,
         verify_queue::VerifyQueue,
         redrive::{self, Moves, RedriveError},
@@ -413,7 +413,7 @@ fn print_dry_run(depth: &QueueDepth, is_json: bool) -> bool {
 pub(crate) async fn restore_queue(route: &str, apply: bool, stack: &StackArguments) -> Result<bool, CommandError> {
     let info = chosen_stack(stack).await?;
     let urls = info.queue_urls().remove(route).ok_or_else(|| CommandError::UnknownRoute(route.to_owned()))?;
-    let declared = Declared::of(&info, &info.aws_cli()).await?;
+    let declared = DeclaredResources::of(&info, &info.aws_cli()).await?;
     if !urls.iter().any(|url| declared.queue_at(url).is_some()) {
         return Err(CommandError::OtherStack { route: route.to_owned(), url: urls.join(", ") });
     }

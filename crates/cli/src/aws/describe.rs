@@ -13,7 +13,7 @@ use crate::endpoint_secrets::variable;
 
 impl StackInfo {
     /// Describes a stack with the credentials, profile and region of the environment.
-    pub async fn deployed(aws: &AwsCli, stack: &str) -> Result<Self, StackInfoError> {
+    pub async fn describe_deployed(aws: &AwsCli, stack: &str) -> Result<Self, StackInfoError> {
         let region = aws.region().await?;
         let Credentials { access_key_id, secret_access_key, session_token } = aws.credentials().await?;
         let call = ["cloudformation", "describe-stacks", "--stack-name", stack];

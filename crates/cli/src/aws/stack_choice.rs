@@ -26,23 +26,23 @@ impl StackChoice {
     /// Chooses the stack that `name` or the variable `STACK` names, else the local stack that runs in `root`, else that of the
     /// samconfig.toml in `root`.
     ///
-    /// A local stack is an error if the environment leads elsewhere, because the caller may mean a deployed stack.
+    /// Returns an error if a local stack runs but the environment leads elsewhere, because the caller may mean a deployed stack.
     pub fn find(root: &Path, name: Option<&str>) -> Result<Self, StackInfoError> {
         if let Some(name) = name.map(str::to_owned).or_else(|| variable("STACK")) {
             return Ok(Self::Deployed(name));
         }
         match StackInfo::running(root) {
-            Ok(local) => match find_variable_elsewhere(&local) {
+            Ok(local) => match find_conflicting_variable(&local) {
                 Some(variable) => Err(StackInfoError::AmbiguousStack(variable)),
                 None => Ok(Self::Local(Box::new(local))),
             },
-            Err(StackInfoError::NotRunning) => Ok(Self::Deployed(Self::deployed(root, None)?)),
+            Err(StackInfoError::NotRunning) => Ok(Self::Deployed(Self::deployed_stack_name(root, None)?)),
             Err(error) => Err(error),
         }
     }
 
     /// Returns the name of a deployed stack: the named one, else that of the samconfig.toml in `root`.
-    pub fn deployed(root: &Path, name: Option<&str>) -> Result<String, StackInfoError> {
+    pub fn deployed_stack_name(root: &Path, name: Option<&str>) -> Result<String, StackInfoError> {
         match name.map(str::to_owned).or_else(|| variable("STACK")) {
             Some(name) => Ok(name),
             None => sam_stack_name(root)?.ok_or(StackInfoError::NoStack),
@@ -51,7 +51,7 @@ impl StackChoice {
 }
 
 /// Returns the variable of the environment that leads elsewhere than to the local stack.
-fn find_variable_elsewhere(local: &StackInfo) -> Option<&'static str> {
+fn find_conflicting_variable(local: &StackInfo) -> Option<&'static str> {
     let is_other = |url: &str| url.trim_end_matches('/') != local.aws_endpoint.trim_end_matches('/');
     match ENDPOINT_VARIABLES.into_iter().find_map(|name| Some((name, variable(name)?))) {
         Some((name, url)) => is_other(&url).then_some(name),

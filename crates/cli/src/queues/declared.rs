@@ -61,7 +61,7 @@ const CREATE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The queues and alarm topics of a stack, as its templates declare them.
 #[derive(Debug)]
-pub struct Declared {
+pub struct DeclaredResources {
     /// The queues, with the dead-letter queues.
     pub(crate) queues: Vec<DeclaredQueue>,
     /// The ARNs of the topics that alarms are sent to.
@@ -90,7 +90,7 @@ pub struct Restoration {
     pub differences: Vec<String>,
 }
 
-impl Declared {
+impl DeclaredResources {
     /// Reads the templates of a stack and its nested stacks.
     pub async fn of(stack: &StackInfo, aws: &AwsCli) -> Result<Self, ResourcesError> {
         let resources = resources::read(aws, &stack.region, &stack.stack).await?;
@@ -263,7 +263,7 @@ impl DeclaredQueue {
 /// Queues that the template does not declare are left out.
 pub async fn plan_restoration(
     stack: &StackInfo,
-    declared: &Declared,
+    declared: &DeclaredResources,
     urls: &[&str],
 ) -> Result<Vec<Restoration>, QueueError> {
     let client = sqs_client(stack);
@@ -282,7 +282,7 @@ pub async fn plan_restoration(
 /// Applies a plan of [`plan_restoration`]. Calls `on_wait` while SQS does not accept a name yet.
 pub async fn restore(
     stack: &StackInfo,
-    declared: &Declared,
+    declared: &DeclaredResources,
     plan: &[Restoration],
     mut on_wait: impl FnMut(&str),
 ) -> Result<(), QueueError> {
@@ -432,7 +432,7 @@ mod tests {
             (Policy, policy),
         ]);
 
-        let declared = Declared::from_resources(&[queue], false);
+        let declared = DeclaredResources::from_resources(&[queue], false);
         let queue = declared.queue("a-queue").unwrap();
         assert_eq!(queue.attribute_differences(&defaults), [""; 0]);
         assert_eq!(
@@ -472,7 +472,7 @@ mod tests {
             resource("AWS::CloudWatch::Alarm", "", json!({ "AlarmActions": ["arn:aws:sns:r:1:t"] })),
         ];
 
-        let declared = Declared::from_resources(&resources, false);
+        let declared = DeclaredResources::from_resources(&resources, false);
         let queue = declared.queue("a-queue").unwrap();
 
         assert_eq!(
@@ -487,7 +487,7 @@ mod tests {
         assert_eq!((queue.dead_letter_queue().as_deref(), declared.alarm_topics.len()), (Some("a-queue-dead"), 1));
         assert!(declared.queue_at("http://127.0.0.1:1/1/a-queue").is_some());
         assert!(declared.queue_at("https://sqs/2/a-queue").is_none(), "a queue of another account");
-        let without_tls = Declared::from_resources(&resources, true);
+        let without_tls = DeclaredResources::from_resources(&resources, true);
         let policy = &without_tls.queue("a-queue").unwrap().attributes["Policy"];
         assert!(policy.contains("Consume") && !policy.contains("OnlyTls"), "{policy}");
     }

@@ -14,7 +14,7 @@ use crate::{
         stack_info::StackInfo,
     },
     queues::{
-        declared::Declared,
+        declared::DeclaredResources,
         error::QueueError,
         queue::{Queue, QueueState},
         stack_queues::StackQueues,
@@ -24,7 +24,7 @@ use crate::{
 /// Checks that the queues of all routes exist and match the template, and that the alarm topic exists and has a subscription.
 pub(super) async fn check(stack: &StackInfo) -> [Finding; 2] {
     let aws = stack.aws_cli();
-    match Declared::of(stack, &aws).await {
+    match DeclaredResources::of(stack, &aws).await {
         Ok(declared) => [check_queues(stack, &declared, &aws).await, check_topics(&declared, &aws).await],
         Err(ResourcesError::Aws(AwsCliError::NotInstalled)) if stack.is_local() => {
             ["queues", "topics"].map(|_| skipped("the AWS CLI, which reads the template, is not installed"))
@@ -36,7 +36,7 @@ pub(super) async fn check(stack: &StackInfo) -> [Finding; 2] {
     }
 }
 
-async fn check_queues(stack: &StackInfo, declared: &Declared, aws: &AwsCli) -> Finding {
+async fn check_queues(stack: &StackInfo, declared: &DeclaredResources, aws: &AwsCli) -> Finding {
     let (mut problems, mut keys, mut count) = (Vec::new(), BTreeSet::new(), 0);
     for routed in StackQueues::of(stack).all {
         let declared_queue = declared.queue_at(&routed.queue.url);
@@ -81,7 +81,7 @@ fn describe(queue: &Queue, error: &QueueError) -> String {
     }
 }
 
-async fn check_topics(declared: &Declared, aws: &AwsCli) -> Finding {
+async fn check_topics(declared: &DeclaredResources, aws: &AwsCli) -> Finding {
     if declared.alarm_topics.is_empty() {
         return skipped("the stack has none: its alarms are only shown in CloudWatch");
     }
