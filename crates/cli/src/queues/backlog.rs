@@ -21,7 +21,7 @@ use crate::aws::{
 /// The maximum page size of SQS.
 const MAX_LISTED: i32 = 1000;
 
-/// The messages of one queue.
+/// The message counts and the state of one queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct QueueDepth {
     /// The queue's name.
@@ -36,7 +36,7 @@ pub struct QueueDepth {
     pub oldest_seconds: Option<u64>,
 }
 
-/// The messages of a queue and of its dead-letter queue.
+/// The message counts and the states of a queue and of its dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Backlog {
     /// The routes that lead to the queue.
@@ -63,7 +63,7 @@ pub struct OtherQueue {
     pub counts: Option<Counts>,
 }
 
-/// The messages of all queues of a stack.
+/// The message counts and the states of all queues of a stack.
 #[derive(Debug, Serialize)]
 pub struct Backlogs {
     /// The name of the stack.

@@ -55,7 +55,7 @@ pub struct ScanReport {
     pub received: usize,
     /// Messages that were deleted.
     pub deleted: usize,
-    /// Messages that should have been deleted.
+    /// Messages that SQS failed to delete.
     pub not_deleted: usize,
     /// Messages of a FIFO queue that were not received, because they follow a kept message of their group. Approximate.
     pub blocked: usize,
@@ -91,7 +91,8 @@ impl Filter {
 /// Receives each message of a queue once, and passes new messages to `visit`, at most `chunk` at a time. `visit` returns
 /// the action for each of them, or the reason why the scan cannot go on.
 ///
-/// Kept messages are visible again at the end. If the process is killed, they are after their visibility timeout.
+/// Kept messages are visible again at the end. If the process is killed, they become visible when their visibility timeout ends, after
+/// up to six hours.
 pub(crate) async fn scan(
     queue: &Queue,
     limits: &ScanLimits<'_>,
