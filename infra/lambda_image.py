@@ -39,7 +39,7 @@ def main() -> None:
         remove_stand_in(built)
     else:
         make_stand_in(built)
-    print(json.dumps({"image": base if pull_error is None else built, "stand_in_because": pull_error}))
+    print(json.dumps({"image": base if pull_error is None else built, "stand_in_reason": pull_error}))
 
 
 def docker(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:

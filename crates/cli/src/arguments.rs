@@ -10,7 +10,7 @@ use ingress_tools::{
         stack_info::{StackInfo, StackInfoError},
     },
     meta::deliver::Endpoint,
-    queues::{scan::Filter, selection::Field, inspect::ExportDestination},
+    queues::{inspect::ExportDestination, scan::Filter, selection::Field},
     subscribe::{
         OverrideGoal,
         graph::{GRAPH_URL, Id},

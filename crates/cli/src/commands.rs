@@ -28,11 +28,11 @@ use ingress_tools::{
         backlog::{Backlogs, QueueDepth},
         declared::{self, DeclaredResources},
         error::QueueError,
-        verify_queue::VerifyQueue,
+        inspect::{ExportDestination, InspectedQueue},
         redrive::{self, Moves, RedriveError},
         scan::{Filter, ScanLimits},
         transfer::{TransferLimits, TransferReport},
-        inspect::{ExportDestination, InspectedQueue},
+        verify_queue::VerifyQueue,
     },
     report,
     subscribe::graph::{Graph, GraphError},
@@ -273,7 +273,11 @@ pub(crate) async fn queues(stack: &StackArguments) -> Result<bool, CommandError>
     Ok(backlogs.all_usable())
 }
 
-pub(crate) async fn redrive(arguments: &MoveArguments, from: Option<&str>, to: Option<&str>) -> Result<bool, CommandError> {
+pub(crate) async fn redrive(
+    arguments: &MoveArguments,
+    from: Option<&str>,
+    to: Option<&str>,
+) -> Result<bool, CommandError> {
     let info = chosen_stack(&arguments.stack).await?;
     let moves = match from {
         Some(queue) => redrive::drain(&info, &arguments.field, queue, to).await?,
@@ -329,7 +333,8 @@ async fn run_moves(moves: &Moves, arguments: &MoveArguments) -> Result<bool, Com
 async fn find_inspected_queue(arguments: &QueueArguments) -> Result<(StackInfo, InspectedQueue), CommandError> {
     let info = chosen_stack(&arguments.stack).await?;
     let queue = InspectedQueue::find(&info, &arguments.queue);
-    let several = |names: Vec<_>| CommandError::SeveralQueues { route: arguments.queue.clone(), names: names.join(", ") };
+    let several =
+        |names: Vec<_>| CommandError::SeveralQueues { route: arguments.queue.clone(), names: names.join(", ") };
     let queue = queue.map_err(several)?;
     Ok((info, queue))
 }

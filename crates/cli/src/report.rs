@@ -15,13 +15,13 @@ use crate::{
     queues::{
         backlog::{Backlogs, OtherQueue, QueueDepth},
         declared::Restoration,
+        inspect::{CategoryCount, ExportReport, ReceiveEffect},
         queue::{Counts, QueueState},
         redrive::SkippedQueue,
         scan::ScanReport,
         selection::Field,
         stack_queues::StackQueues,
         transfer::{MoveCounts, TransferReport},
-        inspect::{ExportReport, CategoryCount, ReceiveEffect},
     },
     subscribe::{AccountPlan, FieldAction, OverrideAction, Plan, STANDBY},
     verify::{Check, Finding},
@@ -428,7 +428,10 @@ pub fn transfer(report: &TransferReport) {
             println!("  {count} {text}");
         }
     };
-    print_count(*claim_checks, "of them have their body in S3; the object is not renamed: its key still names the original route");
+    print_count(
+        *claim_checks,
+        "of them have their body in S3; the object is not renamed: its key still names the original route",
+    );
     print_count(
         *not_selected,
         "not moved: another field, or (reroute only) an unrouted_reason other than no-route and queue-unavailable",

@@ -106,7 +106,9 @@ impl ParsedCall {
         commit_at: Instant,
     ) -> ServiceResponse {
         match (self, delayed) {
-            (Self::Sqs(send), Some(delayed)) => send.execute_delayed(&state.queues, call_number, delayed, commit_at).await,
+            (Self::Sqs(send), Some(delayed)) => {
+                send.execute_delayed(&state.queues, call_number, delayed, commit_at).await
+            }
             (parsed, _) => {
                 sleep_until(commit_at).await;
                 parsed.execute(state, call_number, None)

@@ -171,7 +171,8 @@ impl StackInfo {
     /// Returns the URLs of each route's queues.
     #[must_use]
     pub fn queue_urls(&self) -> BTreeMap<&str, Vec<&str>> {
-        let urls = |(route, queues)| (route, Iterator::map(queues, |queue: &'_ RouteQueue| queue.url.as_str()).collect());
+        let urls =
+            |(route, queues)| (route, Iterator::map(queues, |queue: &'_ RouteQueue| queue.url.as_str()).collect());
         self.routes.iter().map(urls).collect()
     }
 

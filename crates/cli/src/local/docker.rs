@@ -22,7 +22,7 @@ pub struct Image {
     /// The name and tag of the image.
     pub image: String,
     /// The reason why it is not AWS's own image.
-    pub stand_in_because: Option<String>,
+    pub stand_in_reason: Option<String>,
 }
 
 /// Containers that cannot be started.

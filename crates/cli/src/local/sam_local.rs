@@ -158,7 +158,7 @@ impl SamLocal {
 
     /// Runs the function on each sample in a new container, and prints a table of the results.
     pub async fn invoke_all(&mut self, samples: &[Sample]) -> Result<Vec<Invocation>, SamError> {
-        report::image(&self.image.image, self.image.stand_in_because.as_deref());
+        report::image(&self.image.image, self.image.stand_in_reason.as_deref());
         let table = report::DeliveryTable::start(samples.iter().map(|sample| sample.name.as_str()));
         let mut invocations = Vec::new();
         for sample in samples {
@@ -237,7 +237,7 @@ impl SamLocal {
         // SAM CLI passes only the variables of the template to the function.
         command.args(["--parameter-overrides", &format!("AwsEndpointUrl={}", self.container_endpoint)]);
         command.args(["--add-host", &format!("{HOST_NAME}:{HOST_GATEWAY}")]);
-        if self.image.stand_in_because.is_some() {
+        if self.image.stand_in_reason.is_some() {
             command.arg("--skip-pull-image");
         }
         // With these, SAM CLI reads the account id from the local AWS.

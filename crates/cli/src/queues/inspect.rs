@@ -144,7 +144,9 @@ impl InspectedQueue {
         let report = report.await;
         let counts = counts.into_iter();
         (
-            counts.map(|(category, (count, max_receive_count))| CategoryCount { category, count, max_receive_count }).collect(),
+            counts
+                .map(|(category, (count, max_receive_count))| CategoryCount { category, count, max_receive_count })
+                .collect(),
             report,
         )
     }

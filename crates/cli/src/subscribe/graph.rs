@@ -185,6 +185,12 @@ pub enum GraphError {
         /// The meaning of the code, and a fix.
         advice: &'static str,
     },
+    /// A list has no end.
+    #[error("{call}: the list has more than {MAX_PAGES} pages")]
+    TooManyPages {
+        /// Method and path.
+        call: String,
+    },
     /// The response is not one of a Graph API.
     #[error("{call}: unexpected response (status {status})")]
     UnexpectedResponse {
@@ -300,10 +306,10 @@ impl Graph {
             items.extend(page.data);
             match page.paging {
                 Some(Paging { cursors: Some(Cursors { after: Some(next) }), next: Some(_) }) => after = next,
-                _ => break,
+                _ => return Ok(items),
             }
         }
-        Ok(items)
+        Err(GraphError::TooManyPages { call: format!("GET /{path}") })
     }
 
     /// Subscribes the app of the token to the events of an account.

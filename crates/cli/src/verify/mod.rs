@@ -24,8 +24,8 @@ use crate::{
         oddity::{self, Oddities, Oddity},
     },
     queues::{
-        verify_queue::{VERIFY_FIELD, VerifyQueue, SearchResult},
         stack_queues::ReceivedMessage,
+        verify_queue::{SearchResult, VERIFY_FIELD, VerifyQueue},
     },
     verify::diagnosis::RequestKind,
 };
@@ -143,7 +143,15 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
         },
     );
 
-    let mut run = Run { target, credentials, stop, id: random(), accepted_bodies: Vec::new(), unconfirmed_bodies: Vec::new(), accepted_forgeries: 0 };
+    let mut run = Run {
+        target,
+        credentials,
+        stop,
+        id: random(),
+        accepted_bodies: Vec::new(),
+        unconfirmed_bodies: Vec::new(),
+        accepted_forgeries: 0,
+    };
     let challenge = format!("{}+<b>\"&%\u{e4}", random());
     let token = run.credentials.verify_token.clone();
     let response = run.request_challenge(&token, &challenge, "").await;
@@ -427,7 +435,8 @@ fn check_storage(accepted: &[String], unconfirmed: &[String], result: SearchResu
     if missing > 0 {
         problems.push(format!("{missing} of {} not found among {received} messages", accepted.len()));
     }
-    let is_expected = |message: &&ReceivedMessage| [accepted, unconfirmed].iter().any(|list| list.contains(&message.body));
+    let is_expected =
+        |message: &&ReceivedMessage| [accepted, unconfirmed].iter().any(|list| list.contains(&message.body));
     let unexpected = found.len() - found.iter().filter(is_expected).count();
     if unexpected > 0 {
         problems.push(format!("{unexpected} unexpected: forged, rejected or with other bytes"));

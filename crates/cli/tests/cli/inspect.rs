@@ -184,7 +184,8 @@ async fn second_interrupt_ends_the_release() {
 async fn failed_release_is_reported() {
     let sqs = sqs(&[("flows", "no-route", 25)]).await;
     let folder = folder_of(&sqs.info(&ROUTES));
-    for arguments in [&["peek"][..], &["export", "--to", "copies", "--apply"], &["drop", "--field", "calls", "--apply"]] {
+    for arguments in [&["peek"][..], &["export", "--to", "copies", "--apply"], &["drop", "--field", "calls", "--apply"]]
+    {
         let mut releases = 0;
         sqs.script(move |_, call, _| {
             releases += usize::from(call == "ChangeMessageVisibilityBatch");

@@ -236,7 +236,10 @@ async fn only_queue_of_a_field_is_no_source() {
 
     assert_eq!(output.status.code(), Some(1));
     let error = stderr(&output);
-    assert!(error.contains("a-stack-calls is the only queue of calls: there is no queue to move its messages to"), "{error}");
+    assert!(
+        error.contains("a-stack-calls is the only queue of calls: there is no queue to move its messages to"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -245,7 +248,8 @@ async fn replaced_queue_is_moved_to_its_successor() {
     let folder = folder_of(&sqs.info(&[("*", "unrouted"), ("calls", "calls"), ("calls", "archive")]));
     let attributes = json!({ "field": { "DataType": "String", "StringValue": "calls" } });
     sqs.put("calls-old", crate::sqs::Stored { attributes, ..crate::sqs::Stored::default() });
-    let redrive = |to: &'static str| ["redrive", "--field", "calls", "--from", "a-stack-calls-old", "--to", to, "--apply"];
+    let redrive =
+        |to: &'static str| ["redrive", "--field", "calls", "--from", "a-stack-calls-old", "--to", to, "--apply"];
 
     let other = ingress(&folder, &redrive("a-stack-unrouted"), &[]).await;
     assert_eq!(other.status.code(), Some(1));

@@ -7,7 +7,19 @@ fn run_make(ingress: &str, arguments: &[&str], app_secret: Option<&str>) -> Stri
     let mut make = Command::new("make");
     make.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap());
     // `make test` sets these for this process.
-    for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "APP_SECRET", "SECRET", "URL", "STACK", "NO_STACK", "FIELD", "QUEUE", "JSON"] {
+    for name in [
+        "MAKEFLAGS",
+        "MFLAGS",
+        "MAKELEVEL",
+        "APP_SECRET",
+        "SECRET",
+        "URL",
+        "STACK",
+        "NO_STACK",
+        "FIELD",
+        "QUEUE",
+        "JSON",
+    ] {
         make.env_remove(name);
     }
     make.envs(app_secret.map(|secret| ("APP_SECRET", secret)));

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use ingress_tools::subscribe::graph::{Graph, Token};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -271,4 +272,16 @@ async fn fields_without_a_queue_and_standby_are_named() {
     let (json, _) = subscribe_account(Levels { fields, ..overridden() }, &["--fields", "security", "--json"]).await;
     let json: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
     assert_eq!((&json["fields_without_queue"], &json["lacks_standby"]), (&json!([]), &json!(false)));
+}
+
+#[tokio::test]
+async fn list_without_an_end_is_an_error() {
+    let server = MockServer::start().await;
+    let page = json!({ "data": [], "paging": { "cursors": { "after": "Mg" }, "next": "https://example.com" } });
+    Mock::given(any()).respond_with(ResponseTemplate::new(200).set_body_json(page)).mount(&server).await;
+    let (graph, account) = (Graph::new(&server.uri()).unwrap(), "1".parse().unwrap());
+
+    let error = graph.phone_numbers(&account, &Token::of_user("a-token", "a-secret")).await.unwrap_err();
+
+    assert_eq!(error.to_string(), "GET /1/phone_numbers: the list has more than 100 pages");
 }

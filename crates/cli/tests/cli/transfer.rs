@@ -635,7 +635,8 @@ async fn replaced_fifo_queue_drains_into_standard_queue() {
         sqs.put("messages.fifo", Stored { group: Some("a-conversation".to_owned()), ..one });
     }
 
-    let report = run(&only(redrive::drain(&stack, &field("messages"), "a-stack-messages.fifo", None).await.unwrap())).await;
+    let report =
+        run(&only(redrive::drain(&stack, &field("messages"), "a-stack-messages.fifo", None).await.unwrap())).await;
 
     assert_eq!((report.moved, report.is_success()), (15, true), "{report:?}");
     assert_eq!(sqs.events("messages"), numbered("e-", 15));

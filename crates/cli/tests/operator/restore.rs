@@ -14,8 +14,7 @@ use crate::{
 
 const QUEUES_CHECK: &str = "queues exist and match the template";
 
-const POLICY_BY_HAND: &str =
-    r#"{"Version":"2012-10-17","Statement":[{"Sid":"ByHand","Effect":"Allow","Principal":"*","Action":"sqs:*","Resource":"*"}]}"#;
+const POLICY_BY_HAND: &str = r#"{"Version":"2012-10-17","Statement":[{"Sid":"ByHand","Effect":"Allow","Principal":"*","Action":"sqs:*","Resource":"*"}]}"#;
 
 /// Returns the attributes that a template sets, as JSON if they are JSON, and the tags.
 async fn settings(client: &Client, url: &str) -> (HashMap<String, Value>, HashMap<String, String>) {
