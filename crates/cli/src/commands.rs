@@ -351,7 +351,7 @@ pub(crate) async fn peek(arguments: &QueueArguments) -> Result<bool, CommandErro
     let limits = ScanLimits { max_messages: max_messages(arguments), stop: &stop };
     let (counts, scan) = run_with_cleanup(queue.peek(&limits), &stop).await?;
     if arguments.stack.json {
-        println!("{}", json!({ "groups": counts, "scan": scan, "effect": effect }));
+        println!("{}", json!({ "categories": counts, "scan": scan, "effect": effect }));
     } else {
         report::category_counts(&counts);
         let state = if scan.release_error.is_none() { " and visible again" } else { "" };

@@ -166,7 +166,7 @@ pub(crate) fn of_latency() -> Diagnosis {
     )
 }
 
-pub(crate) fn of_probe_queue(sent: usize) -> Diagnosis {
+pub(crate) fn of_verify_queue(sent: usize) -> Diagnosis {
     let cause = "the credentials do not permit ReceiveMessage, another program reads the queue of ingress_verify, the \
                  function could not use it, or the URL belongs to another stack";
     diagnosis(

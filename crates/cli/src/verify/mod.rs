@@ -224,7 +224,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
         // Also if no notification was accepted, because accepted forgeries have to be found and deleted.
         _ => match verify_queue.find_and_delete(&run.id, expected).await {
             Ok(result) => check_storage(&run.accepted_bodies, &run.unconfirmed_bodies, result),
-            Err(error) => Finding::Failed { detail: error.to_string(), diagnosis: diagnosis::of_probe_queue(expected) },
+            Err(error) => Finding::Failed { detail: error.to_string(), diagnosis: diagnosis::of_verify_queue(expected) },
         },
     };
     report(STORED, finding);
@@ -458,7 +458,7 @@ fn check_storage(accepted: &[String], unconfirmed: &[String], result: SearchResu
         };
         passed(format!("{0} of {0} found and deleted{others}", accepted.len()))
     } else {
-        Finding::Failed { detail: problems.join("; "), diagnosis: diagnosis::of_probe_queue(accepted.len()) }
+        Finding::Failed { detail: problems.join("; "), diagnosis: diagnosis::of_verify_queue(accepted.len()) }
     }
 }
 
