@@ -133,15 +133,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
             return checks;
         }
     };
-    report(
-        SECRET,
-        if credentials.has_usual_app_secrets() {
-            passed("app_secret is 32 hexadecimal digits")
-        } else {
-            let detail = "app_secret in the secret is not 32 hexadecimal digits".to_owned();
-            Finding::Failed { detail, diagnosis: diagnosis::of_app_secret() }
-        },
-    );
+    report(SECRET, check_app_secrets(&credentials));
 
     let mut run = Run {
         target,
@@ -222,10 +214,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
     let finding = match reason {
         Some(reason) if expected == 0 => skipped(reason),
         // Also if no notification was accepted, because accepted forgeries have to be found and deleted.
-        _ => match verify_queue.find_and_delete(&run.id, expected).await {
-            Ok(result) => check_storage(&run.accepted_bodies, &run.unconfirmed_bodies, result),
-            Err(error) => Finding::Failed { detail: error.to_string(), diagnosis: diagnosis::of_verify_queue(expected) },
-        },
+        _ => run.check_storage(verify_queue, expected).await,
     };
     report(STORED, finding);
     checks
@@ -364,6 +353,15 @@ impl Run<'_> {
         }
     }
 
+    async fn check_storage(&self, verify_queue: &VerifyQueue, expected: usize) -> Finding {
+        match verify_queue.find_and_delete(&self.id, expected).await {
+            Ok(result) => check_storage(&self.accepted_bodies, &self.unconfirmed_bodies, result),
+            Err(error) => {
+                Finding::Failed { detail: error.to_string(), diagnosis: diagnosis::of_verify_queue(expected) }
+            }
+        }
+    }
+
     async fn check_odd_challenges(&self) -> Finding {
         let oddities = &oddity::CHALLENGE_QUERIES;
         let mut findings = Vec::new();
@@ -386,6 +384,15 @@ impl Run<'_> {
             findings.push(check_status(&response, 200, RequestKind::Odd(oddities.fix)));
         }
         merge(oddities, findings)
+    }
+}
+
+fn check_app_secrets(credentials: &AppCredentials) -> Finding {
+    if credentials.has_usual_app_secrets() {
+        passed("app_secret is 32 hexadecimal digits")
+    } else {
+        let detail = "app_secret in the secret is not 32 hexadecimal digits".to_owned();
+        Finding::Failed { detail, diagnosis: diagnosis::of_app_secret() }
     }
 }
 
