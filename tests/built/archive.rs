@@ -163,7 +163,7 @@ fn faults() -> [(Fault, bool); 8] {
     [
         (Fault::access_denied(), true),
         (Fault::kms_disabled(), true),
-        (Fault::queue_does_not_exist(), true),
+        (Fault::resource_does_not_exist(), true),
         (Fault::error(301, "PermanentRedirect"), true),
         (Fault::internal_error(), false),
         (Fault::throttled(), false),
