@@ -1,11 +1,15 @@
-//! S3's [`PutObject`](https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html), the only operation that the
-//! function needs.
+//! The operations of S3 that the function and the command line need: [`PutObject`](https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html),
+//! and for the command line alone [`GetObject`](https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html),
+//! [`ListObjectsV2`](https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html) and
+//! [`DeleteObject`](https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObject.html).
 //!
 //! The request is signed and sent by the same crates as those of the AWS SDK. The SDK's own client for S3 has 110
 //! operations: it would add a fifth to the build time of the function and an eighth to its binary.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
-use std::time::SystemTime;
+mod list;
+
+use std::{fmt::Debug, time::SystemTime};
 
 use aws_credential_types::{Credentials, provider::ProvideCredentials as _};
 use aws_sigv4::{
@@ -32,10 +36,18 @@ use http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
+pub use list::{ListObjects, ListedObject, ObjectPage};
+
 /// The characters of an object key that are percent-encoded: all but the unreserved ones and `/`. The signature covers the encoded path.
 ///
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+const ESCAPED: &AsciiSet = &ESCAPED_IN_QUERY.remove(b'/');
+
+/// The characters of a parameter that are percent-encoded: all but the unreserved ones.
+const ESCAPED_IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// The error of a call. Its metadata has the code of S3's error, but not the message, which can quote data.
+pub type S3Error = SdkError<ErrorMetadata, HttpResponse>;
 
 /// An object to be stored.
 #[derive(Debug)]
@@ -58,17 +70,88 @@ impl PutObject<'_> {
     /// S3 checks the body against its SHA-256 digest. It requires the digest as a checksum too if the bucket has Object Lock.
     ///
     /// Outside Lambda, where credentials come from a profile or an instance, each request resolves them anew.
-    pub async fn send(self, aws: &SdkConfig) -> Result<(), SdkError<ErrorMetadata, HttpResponse>> {
+    pub async fn send(self, aws: &SdkConfig) -> Result<(), S3Error> {
+        let Self { bucket, key, content_type, body, owner } = self;
+        let checksum = BASE64.encode(Sha256::digest(&body));
+        let headers = vec![("content-type", content_type), ("x-amz-checksum-sha256", &checksum)];
+        let request = Request { method: "PUT", bucket, key, query: String::new(), headers, body, owner };
+        request.send(aws, "PutObject", |_| Ok(())).await
+    }
+}
+
+/// An object to be read.
+#[derive(Debug, Clone, Copy)]
+pub struct GetObject<'o> {
+    /// The name of the bucket.
+    pub bucket: &'o str,
+    /// The key, not percent-encoded.
+    pub key: &'o str,
+    /// The account that must own the bucket.
+    pub owner: Option<&'o str>,
+}
+
+impl GetObject<'_> {
+    /// Sends the request once, without a time limit. Returns the content.
+    pub async fn send(self, aws: &SdkConfig) -> Result<Bytes, S3Error> {
+        let Self { bucket, key, owner } = self;
+        Request::new("GET", bucket, key, owner).send(aws, "GetObject", |body| Ok(Bytes::copy_from_slice(body))).await
+    }
+}
+
+/// An object to be deleted.
+#[derive(Debug, Clone, Copy)]
+pub struct DeleteObject<'o> {
+    /// The name of the bucket.
+    pub bucket: &'o str,
+    /// The key, not percent-encoded.
+    pub key: &'o str,
+    /// The account that must own the bucket.
+    pub owner: Option<&'o str>,
+}
+
+impl DeleteObject<'_> {
+    /// Sends the request once, without a time limit. Succeeds too if the object does not exist.
+    pub async fn send(self, aws: &SdkConfig) -> Result<(), S3Error> {
+        let Self { bucket, key, owner } = self;
+        Request::new("DELETE", bucket, key, owner).send(aws, "DeleteObject", |_| Ok(())).await
+    }
+}
+
+/// A request to S3, before it is signed.
+struct Request<'r> {
+    method: &'static str,
+    bucket: &'r str,
+    /// Empty for a request about the bucket.
+    key: &'r str,
+    /// The parameters, percent-encoded.
+    query: String,
+    headers: Vec<(&'static str, &'r str)>,
+    body: Bytes,
+    owner: Option<&'r str>,
+}
+
+impl<'r> Request<'r> {
+    const fn new(method: &'static str, bucket: &'r str, key: &'r str, owner: Option<&'r str>) -> Self {
+        Self { method, bucket, key, query: String::new(), headers: Vec::new(), body: Bytes::new(), owner }
+    }
+
+    /// Signs and sends the request once. `read` reads the body of a successful response.
+    async fn send<T: Debug + Send + Sync + 'static>(
+        self,
+        aws: &SdkConfig,
+        operation: &'static str,
+        read: fn(&[u8]) -> Result<T, BoxError>,
+    ) -> Result<T, S3Error> {
         let (endpoint, path) = self.location(aws).map_err(SdkError::construction_failure)?;
         let credentials = aws.credentials_provider().ok_or_else(|| SdkError::construction_failure("no credentials"))?;
         let credentials = credentials.provide_credentials().await;
         let credentials = credentials.map_err(|error| SdkError::dispatch_failure(ConnectorError::io(error.into())))?;
-        let request = self.request(aws, credentials, &endpoint, path, SystemTime::now());
+        let request = self.sign(aws, credentials, &endpoint, path, SystemTime::now());
         let request = request.map_err(SdkError::construction_failure)?;
         let http_client = aws.http_client().ok_or_else(|| SdkError::construction_failure("no HTTP client"))?;
         Operation::builder()
             .service_name("S3")
-            .operation_name("PutObject")
+            .operation_name(operation)
             .http_client(http_client)
             .endpoint_url(&endpoint)
             .no_auth()
@@ -76,32 +159,33 @@ impl PutObject<'_> {
             .timeout_config(TimeoutConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .serializer(Ok::<HttpRequest, BoxError>)
-            .deserializer(read_response)
+            .deserializer(move |response: &HttpResponse| read_response(response, read))
             .build()
             .invoke(request)
             .await
     }
 
-    /// The endpoint of the bucket and the path of the object.
+    /// The endpoint of the bucket, and the path of the object with the parameters.
     ///
     /// A bucket whose name contains a dot does not match S3's certificate, and a local endpoint cannot resolve a host
     /// name that begins with the bucket: both get the bucket in the path.
     /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html>
     fn location(&self, aws: &SdkConfig) -> Result<(String, String), BoxError> {
-        let Self { bucket, key, .. } = self;
+        let Self { bucket, key, query, .. } = self;
         let key = utf8_percent_encode(key, ESCAPED);
+        let query = if query.is_empty() { String::new() } else { format!("?{query}") };
         if let Some(endpoint) = configured_endpoint(aws)? {
-            return Ok((endpoint, format!("/{bucket}/{key}")));
+            return Ok((endpoint, format!("/{bucket}/{key}{query}")));
         }
         let host = host(aws)?;
         Ok(if bucket.contains('.') {
-            (format!("https://{host}"), format!("/{bucket}/{key}"))
+            (format!("https://{host}"), format!("/{bucket}/{key}{query}"))
         } else {
-            (format!("https://{bucket}.{host}"), format!("/{key}"))
+            (format!("https://{bucket}.{host}"), format!("/{key}{query}"))
         })
     }
 
-    fn request(
+    fn sign(
         self,
         aws: &SdkConfig,
         credentials: Credentials,
@@ -109,12 +193,9 @@ impl PutObject<'_> {
         path: String,
         now: SystemTime,
     ) -> Result<HttpRequest, BoxError> {
-        let Self { body, content_type, owner, .. } = self;
-        let digest = Sha256::digest(&body);
-        let checksum = BASE64.encode(digest);
+        let Self { method, headers, body, owner, .. } = self;
         let owner = owner.map(|owner| ("x-amz-expected-bucket-owner", owner));
-        let headers =
-            || [("content-type", content_type), ("x-amz-checksum-sha256", &checksum)].into_iter().chain(owner);
+        let headers = || headers.iter().copied().chain(owner);
         let credentials = credentials.into();
         let mut settings = SigningSettings::default();
         settings.percent_encoding_mode = PercentEncodingMode::Single;
@@ -129,11 +210,12 @@ impl PutObject<'_> {
             .build()?
             .into();
         let uri = format!("{endpoint}{path}");
-        let signable = SignableRequest::new("PUT", &uri, headers(), SignableBody::Precomputed(hex::encode(digest)))?;
+        let digest = hex::encode(Sha256::digest(&body));
+        let signable = SignableRequest::new(method, &uri, headers(), SignableBody::Precomputed(digest))?;
         let (signature, _) = sign(signable, &parameters)?.into_parts();
 
         let mut request = HttpRequest::new(SdkBody::from(body.clone()));
-        request.set_method("PUT")?;
+        request.set_method(method)?;
         request.set_uri(path)?;
         for (name, value) in headers().chain(signature.headers()) {
             request.headers_mut().try_insert(name.to_owned(), value.to_owned())?;
@@ -174,12 +256,16 @@ fn host(aws: &SdkConfig) -> Result<String, &'static str> {
     Ok(format!("s3{fips}{dual_stack}.{region}.{suffix}"))
 }
 
-fn read_response(response: &HttpResponse) -> Result<(), OrchestratorError<ErrorMetadata>> {
+fn read_response<T>(
+    response: &HttpResponse,
+    read: fn(&[u8]) -> Result<T, BoxError>,
+) -> Result<T, OrchestratorError<ErrorMetadata>> {
+    let body = response.body().bytes().unwrap_or_default();
     if response.status().is_success() {
-        return Ok(());
+        return read(body).map_err(OrchestratorError::other);
     }
     // The message can quote data, so only the code is read.
-    let text = response.body().bytes().map(String::from_utf8_lossy).unwrap_or_default();
+    let text = String::from_utf8_lossy(body);
     let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
     let mut error = ErrorMetadata::builder();
     if let Some(code) = code {
@@ -196,9 +282,24 @@ mod tests {
 
     use super::*;
 
-    fn object<'o>(bucket: &'o str, key: &'o str) -> PutObject<'o> {
-        let body = Bytes::from_static(br#"{"a":1}"#);
-        PutObject { bucket, key, content_type: "application/json", body, owner: Some("123456789012") }
+    const ARCHIVED: &str = "archive/2026/01/02/03/20260102T030405.678Z-JKJaXmPLvHcESHA=";
+
+    fn object<'o>(bucket: &'o str, key: &'o str) -> Request<'o> {
+        Request::new("GET", bucket, key, Some("123456789012"))
+    }
+
+    fn signed(request: Request<'_>) -> HttpRequest {
+        let credentials = Credentials::new(
+            "AKIDEXAMPLE",
+            "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
+            Some("a-session-token".to_owned()),
+            None,
+            "test",
+        );
+        let aws = SdkConfig::builder().region(Region::new("eu-central-1")).build();
+        let (endpoint, path) = request.location(&aws).unwrap();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
+        request.sign(&aws, credentials, &endpoint, path, now).unwrap()
     }
 
     fn url(bucket: &str, aws: &SdkConfig) -> String {
@@ -209,19 +310,11 @@ mod tests {
     /// Signature and digest are those of botocore's `S3SigV4Auth` for the same request.
     #[test]
     fn signature_equals_that_of_botocore() {
-        let credentials = Credentials::new(
-            "AKIDEXAMPLE",
-            "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
-            Some("a-session-token".to_owned()),
-            None,
-            "test",
-        );
-        let aws = SdkConfig::builder().region(Region::new("eu-central-1")).build();
-        let put = object("payloads", "messages.statuses/2026-01-02/caf\u{e9} + %~a_b-c");
-        let (endpoint, path) = put.location(&aws).unwrap();
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
-
-        let request = put.request(&aws, credentials, &endpoint, path, now).unwrap();
+        let key = "messages.statuses/2026-01-02/caf\u{e9} + %~a_b-c";
+        let body = Bytes::from_static(br#"{"a":1}"#);
+        let checksum = BASE64.encode(Sha256::digest(&body));
+        let headers = vec![("content-type", "application/json"), ("x-amz-checksum-sha256", checksum.as_str())];
+        let request = signed(Request { method: "PUT", headers, body, ..object("payloads", key) });
 
         assert_eq!(request.uri(), "/messages.statuses/2026-01-02/caf%C3%A9%20%2B%20%25~a_b-c");
         let header = |name| request.headers().get(name).unwrap();
@@ -237,6 +330,41 @@ mod tests {
              x-amz-expected-bucket-owner;x-amz-security-token, \
              Signature=9bc4b290da62be6273bcc57689ebc0587b1e77e6e5712c50edfba39ea5433910"
         );
+    }
+
+    /// The signatures are those of botocore's `S3SigV4Auth` for the same requests.
+    #[test]
+    fn signature_covers_method_and_parameters() {
+        let list = ListObjects {
+            bucket: "archive",
+            prefix: "archive/2026/01/",
+            start_after: Some("archive/2026/01/02/03/20260102T030405.678Z-a+b &c=\u{e9}"),
+            owner: Some("123456789012"),
+        };
+        let delete = Request { method: "DELETE", ..object("archive", ARCHIVED) };
+        for (request, uri, signature) in [
+            (
+                list.request(),
+                "/?list-type=2&prefix=archive%2F2026%2F01%2F&start-after=\
+                 archive%2F2026%2F01%2F02%2F03%2F20260102T030405.678Z-a%2Bb%20%26c%3D%C3%A9",
+                "89b505aff0ba841f3971a6685cdc3f6c4f917589a3c01aed4e677409d6c293b4",
+            ),
+            (
+                object("archive", ARCHIVED),
+                "/archive/2026/01/02/03/20260102T030405.678Z-JKJaXmPLvHcESHA%3D",
+                "5a20cc9ce6de229ac1368764d60efe499b298857b78912ea6adf617226c0bbcf",
+            ),
+            (
+                delete,
+                "/archive/2026/01/02/03/20260102T030405.678Z-JKJaXmPLvHcESHA%3D",
+                "c53478c55c636841155af483d738f1a70e602c8a555608d4aa24312775f8d934",
+            ),
+        ] {
+            let request = signed(request);
+            assert_eq!(request.uri(), uri);
+            let authorization = request.headers().get("authorization").unwrap();
+            assert!(authorization.ends_with(&format!("Signature={signature}")), "{uri}: {authorization}");
+        }
     }
 
     #[test]
