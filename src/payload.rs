@@ -8,12 +8,9 @@ use aws_sdk_sqs::{
 use bytes::Bytes;
 use signed_s3::PutObject;
 use thiserror::Error;
-use whatsapp_webhook::aws_error::is_expired_credentials;
+use whatsapp_webhook::{aws_error::is_expired_credentials, message::object_key};
 
 use crate::aws::{error_code, error_reason};
-
-/// The key prefix of objects without a route.
-const UNROUTED: &str = "unrouted";
 
 /// The bucket for bodies over SQS's limit.
 #[derive(Debug)]
@@ -55,15 +52,11 @@ impl Payloads {
         self.bucket.as_deref().ok_or(PayloadError::NoBucket)
     }
 
-    /// A key that no other object has, with the route as its prefix.
-    ///
-    /// A consumer's library deletes the object together with its message. Two messages must therefore never share an
-    /// object, not even two copies of one message.
+    /// A key that no other object has, see [`object_key`].
     #[must_use]
     pub fn key(route: Option<&str>, event_id: &str) -> String {
         let now = DateTime::from(std::time::SystemTime::now()).fmt(DateTimeFormat::DateTime).unwrap_or_default();
-        let date = now.split('T').next().unwrap_or_default();
-        format!("{}/{date}/{event_id}-{:016x}", route.unwrap_or(UNROUTED), fastrand::u64(..))
+        object_key(route, now.split('T').next().unwrap_or_default(), event_id, fastrand::u64(..))
     }
 
     /// Stores a body with one request, without a timeout and without retries. If this returns `Ok`, the body is durable.

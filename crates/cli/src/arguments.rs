@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use ingress_tools::{
+    archive::{self, person::PersonId, time::Time},
     aws::{
         cli::AwsCli,
         stack_choice::StackChoice,
@@ -122,6 +123,46 @@ const RESTORE_HELP: &str = with_stack_help!(
 Compares the queue and its dead-letter queue with the template that CloudFormation processed, and with --apply creates
 a missing one or changes attributes, policy and tags. Messages of a deleted queue are lost. SQS accepts the name of a
 deleted queue again after 60 seconds; the command waits. Queues of other stacks and accounts are not changed.
+"
+);
+
+const ARCHIVE_HELP: &str = with_stack_help!(
+    "\
+A notification is selected if it was received in the time, and if one of its changes has the route, the contact and the event
+id. --from and --to narrow the keys that the command lists. For the other options it reads each notification of this time:
+S3 charges a request for each. Exit status 1: nothing was found to show, or a notification that was shown or verified is not
+authentic.
+
+Environment:
+  APP_SECRET                   a further app secret, such as one that Secrets Manager no longer has
+"
+);
+
+const REPLAY_HELP: &str = with_stack_help!(
+    "\
+To queues, the command sends the selected changes as the function would: with the same body, attributes and event_id, and the
+attribute `replayed` with the time at which the replay began. To the callback URL, it posts each whole notification that has
+a selected change; the function stores all its changes, and archives it once more.
+
+A notification that is not authentic is never replayed; the exit status is then 1. If a run is interrupted or killed, the
+same command goes on after the last notification that was replayed completely: a file in XDG_STATE_HOME or ~/.local/state
+remembers it. At most the messages of one batch or of one notification are sent twice, with the same event_id.
+
+Environment:
+  APP_SECRET                   a further app secret, such as one that Secrets Manager no longer has
+"
+);
+
+const ERASE_HELP: &str = with_stack_help!(
+    "\
+Deletes notifications about this person alone. From others it removes the person's messages, receipts and contacts, signs the
+rest with the current app secret of the stack, and marks it as rewritten. Every value counts that is the number or the id.
+Text is not searched: a message of someone else that mentions the number remains. If the command is interrupted, run it again.
+
+Exit status 1: an object remains as it is, because it is not authentic. It is listed.
+
+Environment:
+  APP_SECRET                   a further app secret, such as one that Secrets Manager no longer has
 "
 );
 
@@ -255,6 +296,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         stack: StackArguments,
     },
+    /// Lists, verifies, replays and erases archived notifications.
+    #[command(subcommand)]
+    Archive(ArchiveCommand),
     /// Runs the function in Docker with `sam local invoke`, on queues and a secret of a local AWS.
     SamLocal {
         /// The samples, such as events/messages-text.json; by default all of events/.
@@ -263,6 +307,127 @@ pub(crate) enum Command {
         #[arg(long, default_value = ".venv/bin/python")]
         python: PathBuf,
     },
+}
+
+/// A command about the archive.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ArchiveCommand {
+    /// Lists notifications with time, request id, size, changes and signature. Prints no content.
+    #[command(after_help = ARCHIVE_HELP)]
+    List {
+        #[command(flatten)]
+        selection: SelectionArguments,
+        #[command(flatten)]
+        stack: StackArguments,
+    },
+    /// Prints the body of the first selected notification: what customers write. No other command prints content.
+    #[command(after_help = ARCHIVE_HELP)]
+    Show {
+        #[command(flatten)]
+        selection: SelectionArguments,
+        #[command(flatten)]
+        stack: StackArguments,
+    },
+    /// Checks each notification's signature with the app secrets of the stack, older ones included.
+    #[command(after_help = ARCHIVE_HELP)]
+    Verify {
+        #[command(flatten)]
+        selection: SelectionArguments,
+        #[command(flatten)]
+        stack: StackArguments,
+    },
+    /// Sends notifications to the callback URL or to queues again. Sends nothing without --apply.
+    #[command(after_help = REPLAY_HELP)]
+    Replay {
+        #[command(flatten)]
+        destination: DestinationArguments,
+        #[command(flatten)]
+        selection: SelectionArguments,
+        /// Send; by default only count.
+        #[arg(long)]
+        apply: bool,
+        /// The maximum number of messages, or of requests to the callback URL, per second.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        rate: u32,
+        /// Begin anew instead of after the last notification of an interrupted run.
+        #[arg(long)]
+        restart: bool,
+        #[command(flatten)]
+        stack: StackArguments,
+    },
+    /// Erases a person from the archive. Changes nothing without --apply.
+    #[command(after_help = ERASE_HELP)]
+    Erase {
+        /// A phone number with its country code, or a user id. Repeat it for further ids of the same person.
+        #[arg(long = "contact", required = true)]
+        contacts: Vec<PersonId>,
+        /// The earliest time of receipt in UTC.
+        #[arg(long)]
+        from: Option<Time>,
+        /// The time of receipt in UTC before which notifications are selected.
+        #[arg(long)]
+        to: Option<Time>,
+        /// Erase; by default only count.
+        #[arg(long)]
+        apply: bool,
+        #[command(flatten)]
+        stack: StackArguments,
+    },
+}
+
+/// The notifications that a command selects; by default all.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SelectionArguments {
+    /// The earliest time of receipt in UTC, such as 2026-01-02 or 2026-01-02T03:04.
+    #[arg(long)]
+    from: Option<Time>,
+    /// The time of receipt in UTC before which notifications are selected.
+    #[arg(long)]
+    to: Option<Time>,
+    /// API Gateway's id of the request: the attribute `request_id`.
+    #[arg(long)]
+    request_id: Option<String>,
+    /// The route of a change, such as messages.statuses or '*', by the current routes.
+    #[arg(long)]
+    route: Option<String>,
+    /// A person in a change: a phone number with its country code, or a user id. Repeat it for further ids of this person.
+    #[arg(long = "contact")]
+    contacts: Vec<PersonId>,
+    /// The event id of a change.
+    #[arg(long)]
+    event_id: Option<String>,
+    /// The maximum number of notifications.
+    #[arg(long)]
+    limit: Option<usize>,
+}
+
+impl From<SelectionArguments> for archive::selection::Selection {
+    fn from(arguments: SelectionArguments) -> Self {
+        let SelectionArguments { from, to, request_id, route, contacts, event_id, limit } = arguments;
+        let person = (!contacts.is_empty()).then(|| contacts.into_iter().collect());
+        Self { from, to, request_id, route, person, event_id, limit }
+    }
+}
+
+/// Where a replay leads.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct DestinationArguments {
+    /// Post the original requests to the callback URL of the stack.
+    #[arg(long)]
+    to_endpoint: bool,
+    /// Send the changes of this route to all its queues.
+    #[arg(long, value_name = "ROUTE", conflicts_with = "route")]
+    to_queue: Option<String>,
+    /// Send the selected changes to the queue with this name or URL.
+    #[arg(long)]
+    queue: Option<String>,
+}
+
+impl From<DestinationArguments> for archive::replay::Destination {
+    fn from(DestinationArguments { to_queue, queue, .. }: DestinationArguments) -> Self {
+        to_queue.map(Self::Route).or(queue.map(Self::Queue)).unwrap_or(Self::Endpoint)
+    }
 }
 
 /// The arguments of a move.

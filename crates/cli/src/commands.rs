@@ -9,6 +9,7 @@ use std::{
 
 use anstream::{eprintln, println};
 use ingress_tools::{
+    archive::error::ArchiveError,
     aws::{
         resources::ResourcesError,
         stack_info::{StackInfo, StackInfoError},
@@ -72,12 +73,16 @@ pub(crate) enum CommandError {
     Redrive(#[from] RedriveError),
     #[error(transparent)]
     Resources(#[from] ResourcesError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     #[error("the stack has no route {0}")]
     UnknownRoute(String),
     #[error("the route {route} has several queues: name one of {names}")]
     SeveralQueues { route: String, names: String },
     #[error("{url}, the queue of {route}, belongs to another stack or account, which must restore it")]
     OtherStack { route: String, url: String },
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("interrupted")]
@@ -158,7 +163,7 @@ pub(crate) async fn run(once: bool, events: &Path, python: &Path) -> Result<bool
 }
 
 /// Describes the stack of a command, and prints its account, region and name.
-async fn chosen_stack(stack: &StackArguments) -> Result<StackInfo, CommandError> {
+pub(crate) async fn chosen_stack(stack: &StackArguments) -> Result<StackInfo, CommandError> {
     let info = stack.info().await?;
     report::stack(&info, stack.json);
     Ok(info)

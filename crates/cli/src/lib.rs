@@ -6,6 +6,7 @@
 //! - [`endpoint_secrets`] holds the app secret and the verify token of an endpoint.
 //! - [`aws`] describes a stack, local or deployed.
 //! - [`queues`] counts, receives and moves the messages of a stack.
+//! - [`archive`] lists, verifies, replays and erases archived notifications.
 //! - [`verify`] checks an endpoint with genuine and forged requests.
 //! - [`subscribe`] compares and changes the subscriptions of a Meta app.
 //! - [`local`] runs the function on this computer.
@@ -13,6 +14,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod archive;
 pub mod aws;
 pub mod endpoint_secrets;
 mod error;

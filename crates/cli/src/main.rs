@@ -1,5 +1,6 @@
 //! The command line: parses the arguments, runs the command, and exits with its result.
 
+mod archive_commands;
 mod arguments;
 mod commands;
 
@@ -33,6 +34,7 @@ async fn main() -> ExitCode {
             export(&queue, &filter.into(), &to, delete, apply).await
         }
         Command::RestoreQueue { route, apply, stack } => restore_queue(&route, apply, &stack).await,
+        Command::Archive(command) => archive_commands::run(command).await,
         Command::SamLocal { events, python } => tokio::select! {
             result = sam_local(&events, &python) => result,
             signal = wait_for_signal() => signal.and(Err(CommandError::Interrupted)),

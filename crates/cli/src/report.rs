@@ -364,7 +364,7 @@ pub fn skipped_queues(skipped: &[SkippedQueue]) {
     }
 }
 
-/// The progress of a move: a line that is updated on a terminal, or a new line every 10 seconds elsewhere.
+/// The progress of a command: a line that is updated on a terminal, or a new line every 10 seconds elsewhere.
 #[derive(Debug)]
 pub struct Progress {
     is_terminal: bool,
@@ -378,15 +378,20 @@ impl Progress {
         Self { is_terminal: stderr().is_terminal(), last_update: None }
     }
 
-    /// Prints the progress, unless the last update was too recent.
+    /// Prints the progress of a move, unless the last update was too recent.
     pub fn update(&mut self, report: &TransferReport) {
+        let TransferReport { from, visible_at_start, moved, not_selected, .. } = report;
+        self.print(|| format!("{from}: {moved} moved, {not_selected} not selected, of about {visible_at_start}"));
+    }
+
+    /// Prints a line, unless the last one was too recent.
+    pub fn print(&mut self, line: impl FnOnce() -> String) {
         let interval = if self.is_terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
         if self.last_update.is_some_and(|last| last.elapsed() < interval) {
             return;
         }
         self.last_update = Some(Instant::now());
-        let TransferReport { from, visible_at_start, moved, not_selected, .. } = report;
-        let line = format!("{from}: {moved} moved, {not_selected} not selected, of about {visible_at_start}");
+        let line = line();
         if self.is_terminal {
             eprint!("\r\x1b[2K{DIMMED}{line}{DIMMED:#}");
         } else {

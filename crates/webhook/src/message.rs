@@ -32,6 +32,10 @@ pub const MAX_QUEUE_NAME_BYTES: usize = 80;
 
 const UNROUTED_REASON: &str = "unrouted_reason";
 const DIVERTED_FROM: &str = "diverted_from";
+const REPLAYED: &str = "replayed";
+
+/// The key prefix of objects without a route.
+const UNROUTED_PREFIX: &str = "unrouted";
 
 /// The reason why a message is on the catch-all queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,6 +223,18 @@ impl Message {
         body
     }
 
+    /// Marks a message that was built from an archived notification. `time` is the time of the replay in UTC, in the form
+    /// `2026-01-02T03:04:05Z`.
+    ///
+    /// SQS would drop the message from a FIFO queue if it stored the original less than five minutes ago. Therefore the
+    /// deduplication id is a hash that includes the time of the replay. Two copies of one replay still have the same id.
+    #[must_use]
+    pub fn replayed(mut self, time: &str) -> Self {
+        self.attributes.push((REPLAYED, text_attribute(time)));
+        self.deduplication_id = self.deduplication_id.map(|id| hash_of([&id, REPLAYED, time]));
+        self
+    }
+
     /// The size of the message in bytes as SQS counts it: the body, and the name, type and value of each attribute.
     ///
     /// It always includes the attributes of a diverted message, so that the message still fits after it was diverted.
@@ -250,8 +266,21 @@ const MAX_DIVERTED_FROM_BYTES: usize = DIVERTED_FROM.len() + TEXT_TYPE.len() + M
 /// If several queues do not store a change, a message is diverted for each of them, all with the same event id. With equal
 /// deduplication ids, a FIFO catch-all queue would store only one of them.
 fn deduplication_id(event_id: &str, diverted_from: Option<&str>) -> String {
-    let Some(queue) = diverted_from else { return event_id.to_owned() };
-    hex::encode(Sha256::new().chain_update(event_id).chain_update(queue).finalize())
+    diverted_from.map_or_else(|| event_id.to_owned(), |queue| hash_of([event_id, queue]))
+}
+
+fn hash_of<const N: usize>(texts: [&str; N]) -> String {
+    hex::encode(texts.into_iter().fold(Sha256::new(), Sha256::chain_update).finalize())
+}
+
+/// The key of the object with a body that is too large for SQS, under the prefix of its route. `None`: no route matches. `date`
+/// has the form `2026-01-02`.
+///
+/// A consumer's library deletes the object together with its message. Two messages must therefore never share an object, not
+/// even two copies of the same message: `random` differs for each.
+#[must_use]
+pub fn object_key(route: Option<&str>, date: &str, event_id: &str, random: u64) -> String {
+    format!("{}/{date}/{event_id}-{random:016x}", route.unwrap_or(UNROUTED_PREFIX))
 }
 
 /// The consumers' idempotency key, as 64 hexadecimal digits. A change has the same event id in every notification that

@@ -184,11 +184,16 @@ impl StackInfo {
 
     /// Returns the function's key of conversation group ids. The function's `SECRET_ID` is the output `SecretArn`.
     pub(crate) fn group_key(&self) -> Result<String, StackInfoError> {
-        let secret_id = self.outputs.get("SecretArn").ok_or_else(|| StackInfoError::OtherTemplate {
-            stack: self.stack.clone(),
-            missing: "the output SecretArn".to_owned(),
-        })?;
+        let secret_id = self.output("SecretArn")?;
         Ok(self.credentials()?.group_key(secret_id).to_owned())
+    }
+
+    /// Returns an output that every stack of this template has.
+    pub(crate) fn output(&self, name: &str) -> Result<&str, StackInfoError> {
+        self.outputs.get(name).map(String::as_str).ok_or_else(|| StackInfoError::OtherTemplate {
+            stack: self.stack.clone(),
+            missing: format!("the output {name}"),
+        })
     }
 
     /// Writes the description for commands in another terminal.

@@ -273,3 +273,45 @@ fn raw_form_has_all_bytes_and_few_attributes() {
     assert_eq!(diverted.attributes[..2], message.attributes);
     assert_eq!(diverted.attributes[2..], [("diverted_from", text_attribute("in-a"))]);
 }
+
+#[test]
+fn replayed_message_differs_in_one_attribute() {
+    let body = br#"{"entry":[{"id":"10","changes":[{"field":"messages","value":{"messages":[{"from":"1"}]}}]}]}"#;
+    for fifo in [false, true] {
+        let original = message_of(body, fifo);
+        let mut replayed = original.clone().replayed("2026-01-02T03:04:05Z");
+        assert_eq!(replayed.attributes.pop(), Some(("replayed", text_attribute("2026-01-02T03:04:05Z"))));
+        replayed.deduplication_id.clone_from(&original.deduplication_id);
+        assert_eq!(replayed, original);
+    }
+}
+
+#[test]
+fn replay_is_not_deduplicated_with_the_original() {
+    let original = message_of(b"{}", true);
+    let id = |time: &str| original.clone().replayed(time).deduplication_id.unwrap();
+    let first = id("2026-01-02T03:04:05Z");
+    assert_ne!(Some(&first), original.deduplication_id.as_ref());
+    assert_ne!(first, id("2026-01-02T03:04:06Z"));
+    assert_eq!(first, id("2026-01-02T03:04:05Z"), "a copy of the same replay is dropped");
+    assert!(first.len() <= 128 && first.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    assert_eq!(message_of(b"{}", false).replayed("2026-01-02T03:04:05Z").deduplication_id, None);
+}
+
+/// SQS accepts ten attributes.
+#[test]
+fn replayed_pointer_has_at_most_ten_attributes() {
+    let body = br#"{"entry":[{"id":"10","changes":[{"field":"new","value":{"metadata":{"phone_number_id":"20"},"errors":[{}]}}]}]}"#;
+    let fragments = split(body);
+    for reason in [UnroutedReason::NoRoute, UnroutedReason::QueueUnavailable { queue: "a" }] {
+        let mut message = Message::new(&fragments[0], "e", REQUEST, Some(reason), false).replayed("t");
+        message.replace_body_with_pointer("bucket", "key");
+        assert!(message.attributes.len() <= 10, "{:?}", message.attributes);
+    }
+}
+
+#[test]
+fn object_key_has_route_date_and_event() {
+    assert_eq!(object_key(Some("messages"), "2026-01-02", "e", 26), "messages/2026-01-02/e-000000000000001a");
+    assert_eq!(object_key(None, "2026-01-02", "e", u64::MAX), "unrouted/2026-01-02/e-ffffffffffffffff");
+}

@@ -1,0 +1,145 @@
+//! Prints the results of the commands about the archive.
+
+use anstream::{eprintln, println};
+use anstyle::{AnsiColor, Style};
+
+use super::{
+    erase::EraseReport,
+    list::{Row, Verification},
+    notification::{Archived, SignatureState},
+    replay::ReplayReport,
+};
+
+const SUCCESS: Style = AnsiColor::Green.on_default();
+const FAILURE: Style = AnsiColor::Red.on_default().bold();
+const HEADING: Style = Style::new().bold();
+/// Longer lists of keys are not printed to their end.
+const MAX_KEYS: usize = 20;
+
+/// Prints the heading of the rows.
+pub fn heading() {
+    println!("{HEADING}{:24}  {:36}  {:>9}  {:22}  changes{HEADING:#}", "received", "request id", "bytes", "signature");
+}
+
+/// Prints a notification without its content.
+pub fn row(row: &Row) {
+    let Row { key, received, request_id, bytes, changes, signature, .. } = row;
+    let style = style(*signature);
+    let Some(((received, request_id), bytes)) = received.as_ref().zip(request_id.as_ref()).zip(*bytes) else {
+        println!("{style}{}{style:#}  {key}", signature.text());
+        return;
+    };
+    let changes: Vec<_> = changes.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    println!(
+        "{received:24}  {request_id:36}  {bytes:>9}  {style}{:22}{style:#}  {}",
+        signature.text(),
+        changes.join(", ")
+    );
+}
+
+/// Prints the end of a list.
+pub fn list_end(count: usize) {
+    println!("\n{count} notifications; `ingress archive show` prints the body of one");
+}
+
+/// Prints the facts about a notification to standard error, because its body goes to standard output.
+pub fn facts(archived: &Archived) {
+    let (signature, style) = (archived.signature(), style(archived.signature()));
+    eprintln!("{}: {style}{}{style:#}", archived.key, signature.text());
+    if let Some(rewritten) = archived.content.as_ref().and_then(|content| content.receipt.rewritten.as_deref()) {
+        eprintln!("a person was erased from it at {}", rewritten.escape_debug());
+    }
+}
+
+/// Prints the result of a verification.
+pub fn verification(verification: &Verification, older_secrets: usize) {
+    for (signature, count) in &verification.counts {
+        let style = style(*signature);
+        println!("{style}{count:>9}  {}{style:#}", signature.text());
+    }
+    if verification.counts.is_empty() {
+        println!("no notification is selected");
+    }
+    keys(&verification.failed);
+    println!("\nchecked with the app secrets of the function and {older_secrets} older ones");
+    if !verification.is_success() {
+        println!(
+            "A notification that only a removed app secret signed does not verify either: set APP_SECRET to this secret."
+        );
+    }
+}
+
+/// Prints the result of a replay. `target` names the destination.
+pub fn replay(report: &ReplayReport, target: &str, applied: bool) {
+    let ReplayReport { notifications, sent, claim_checks, not_authentic, older_secret, rejected, .. } = report;
+    let style = if report.is_success() { SUCCESS } else { FAILURE };
+    if let Some(key) = &report.resumed_after {
+        println!("an earlier run was interrupted: continued after {key}; --restart begins anew");
+    }
+    let text = if applied { "replayed" } else { "to replay" };
+    println!(
+        "{HEADING}{target}{HEADING:#}: {style}{notifications} notifications {text}, {sent} sent{style:#}",
+        sent = noun(*sent)
+    );
+    if *claim_checks > 0 {
+        println!("  {claim_checks} of the messages have their body in S3");
+    }
+    if *older_secret > 0 {
+        println!(
+            "  {FAILURE}{older_secret} not replayed{FAILURE:#}: the function no longer accepts the app secret that signed them; use --to-queue"
+        );
+    }
+    for (code, count) in rejected {
+        println!("  {FAILURE}{count} not stored: the queue rejected them{FAILURE:#} ({code})");
+    }
+    if !not_authentic.is_empty() {
+        println!("  {FAILURE}{} not replayed: not authentic{FAILURE:#}", not_authentic.len());
+        keys(not_authentic);
+    }
+    if let (Some(reason), Some(file)) = (&report.stop_reason, &report.state_file) {
+        println!("  {FAILURE}stopped{FAILURE:#}: {reason}");
+        let last_key = report.last_key.as_deref().unwrap_or("the beginning");
+        println!("  the same command goes on after {last_key} ({})", file.display());
+    }
+    if !applied {
+        println!("\nnothing was sent: replay with --apply");
+    }
+}
+
+fn noun(messages: usize) -> String {
+    if messages == 1 { "1 message".to_owned() } else { format!("{messages} messages") }
+}
+
+/// Prints the result of an erasure.
+pub fn erasure(report: &EraseReport, applied: bool) {
+    let EraseReport { deleted, rewritten, other_ids, not_erased } = report;
+    let style = if report.is_success() { SUCCESS } else { FAILURE };
+    let [delete, rewrite] = if applied { ["deleted", "rewritten"] } else { ["to delete", "to rewrite"] };
+    println!("{style}{deleted} notifications {delete}, {rewritten} {rewrite}{style:#}");
+    if !other_ids.is_empty() {
+        println!(
+            "the archive also names this person {}: repeat the command with `--contact` for each",
+            other_ids.join(", ")
+        );
+    }
+    if !not_erased.is_empty() {
+        println!("{FAILURE}{} unchanged{FAILURE:#}: look at them, and delete them with `aws s3 rm`", not_erased.len());
+        keys(not_erased);
+    }
+    if !applied {
+        println!("\nnothing was changed: erase with --apply");
+    }
+}
+
+fn keys(keys: &[(String, SignatureState)]) {
+    for (key, signature) in keys.iter().take(MAX_KEYS) {
+        println!("  {FAILURE}{}{FAILURE:#}  {key}", signature.text());
+    }
+    if keys.len() > MAX_KEYS {
+        println!("  … and {} more; --json prints all", keys.len() - MAX_KEYS);
+    }
+}
+
+const fn style(signature: SignatureState) -> Style {
+    if signature.is_authentic() { SUCCESS } else { FAILURE }
+}

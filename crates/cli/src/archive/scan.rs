@@ -1,0 +1,90 @@
+//! Passes each selected notification of the archive to a command, in the order of their keys, and so of their times.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::try_join_all;
+use signed_s3::ObjectPage;
+use whatsapp_webhook::routes::Routes;
+
+use super::{
+    app_secrets::AppSecrets, bucket::Buckets, error::ArchiveError, notification::Archived, selection::Selection,
+};
+
+/// Objects that are read at the same time. Each can have megabytes.
+const PARALLEL_READS: usize = 16;
+
+/// The archive of a stack, and what is needed to read it.
+#[derive(Debug)]
+pub struct Archive {
+    /// The buckets of the stack.
+    pub buckets: Buckets,
+    /// All app secrets that may have signed a notification.
+    pub secrets: AppSecrets,
+    /// The current routes of the stack.
+    pub routes: Routes,
+}
+
+/// Where a scan begins and when it ends.
+#[derive(Debug, Clone, Copy)]
+pub struct ScanRange<'r> {
+    /// Only keys after this one.
+    pub after: Option<&'r str>,
+    /// The maximum number of notifications.
+    pub limit: usize,
+    /// Ends the scan with [`ArchiveError::Interrupted`] when it is set.
+    pub stop: &'r AtomicBool,
+}
+
+impl Archive {
+    /// Passes each selected notification to `visit`. An object that cannot be read is always selected by its changes, because
+    /// they are unknown.
+    pub async fn scan(
+        &self,
+        selection: &Selection,
+        range: ScanRange<'_>,
+        mut visit: impl AsyncFnMut(Archived) -> Result<(), ArchiveError>,
+    ) -> Result<(), ArchiveError> {
+        let prefix = selection.prefix();
+        let mut after = selection.start_after().into_iter().chain(range.after.map(str::to_owned)).max();
+        let mut found = 0;
+        loop {
+            let ObjectPage { objects, is_truncated } = self.buckets.list(&prefix, after.as_deref()).await?;
+            let is_last = !is_truncated || objects.last().is_none_or(|last| selection.is_after_end(&last.key));
+            after = objects.last().map(|last| last.key.clone());
+            let keys = objects.into_iter().map(|object| object.key).filter(|key| selection.matches_key(key));
+            let keys: Vec<String> = keys.take_while(|key| !selection.is_after_end(key)).collect();
+            for keys in keys.chunks(PARALLEL_READS) {
+                if range.stop.load(Ordering::Relaxed) {
+                    return Err(ArchiveError::Interrupted);
+                }
+                for archived in try_join_all(keys.iter().map(|key| self.read(key))).await? {
+                    // An object that is gone meanwhile has expired.
+                    let Some(archived) = archived.filter(|archived| self.is_selected(archived, selection)) else {
+                        continue;
+                    };
+                    if found == range.limit {
+                        return Ok(());
+                    }
+                    if range.stop.load(Ordering::Relaxed) {
+                        return Err(ArchiveError::Interrupted);
+                    }
+                    found += 1;
+                    visit(archived).await?;
+                }
+            }
+            if is_last || found == range.limit {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<Archived>, ArchiveError> {
+        let object = self.buckets.get(key).await?;
+        Ok(object.map(|object| Archived::read(key.to_owned(), &object, &self.secrets)))
+    }
+
+    fn is_selected(&self, archived: &Archived, selection: &Selection) -> bool {
+        let Some(content) = archived.content.as_ref().filter(|_| selection.has_filter()) else { return true };
+        !selection.fragments(&content.body, &self.routes).is_empty()
+    }
+}

@@ -1,0 +1,197 @@
+//! Sends messages to the queues of a replay: in batches, in order, and below a rate.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use aws_sdk_sqs::types::{
+    MessageAttributeValue, MessageSystemAttributeNameForSends, MessageSystemAttributeValue,
+    SendMessageBatchRequestEntry, SendMessageBatchResultEntry,
+};
+use tokio::time::{Instant, sleep, sleep_until};
+use whatsapp_webhook::{
+    aws_error::{ErrorClass, classify, entry_results},
+    message::{MAX_MESSAGE_BYTES, Message},
+};
+
+use super::error::ArchiveError;
+use crate::queues::{
+    error::QueueError,
+    queue::{MAX_BATCH, Queue},
+};
+
+/// The run stops after this many retries of a batch. The interval between them doubles.
+const MAX_RETRIES: u32 = 6;
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Sends messages below a rate.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    rate: u32,
+    next_call: Instant,
+    /// The messages that a queue stored.
+    pub(crate) sent: usize,
+    /// The messages that a queue rejects, by SQS's code.
+    pub(crate) rejected: BTreeMap<String, usize>,
+}
+
+impl Sender {
+    pub(crate) fn new(rate: u32) -> Self {
+        Self { rate, next_call: Instant::now(), sent: 0, rejected: BTreeMap::new() }
+    }
+
+    /// Waits until the rate allows a call, and counts its messages.
+    pub(crate) async fn wait(&mut self, messages: usize) {
+        sleep_until(self.next_call).await;
+        let messages = u32::try_from(messages).map_or(f64::MAX, f64::from);
+        let interval = Duration::try_from_secs_f64(messages / f64::from(self.rate)).unwrap_or(Duration::MAX);
+        self.next_call = Instant::now() + interval;
+    }
+
+    /// Sends messages in order until the queue stored or rejected each of them.
+    ///
+    /// A batch for a FIFO queue has one message of each group, so that none overtakes one that is not stored.
+    pub(crate) async fn send_all(
+        &mut self,
+        queue: &Queue,
+        mut messages: Vec<Message>,
+        stop: &AtomicBool,
+    ) -> Result<(), ArchiveError> {
+        let mut retries = 0;
+        while !messages.is_empty() {
+            if stop.load(Ordering::Relaxed) {
+                return Err(ArchiveError::Interrupted);
+            }
+            let (batch, rest) = take_batch(messages, queue.is_fifo());
+            self.wait(batch.len()).await;
+            let (unsent, error) = self.send(queue, batch).await?;
+            messages = unsent;
+            messages.extend(rest);
+            retries = if error.is_some() { retries + 1 } else { 0 };
+            if let Some(error) = error {
+                if retries > MAX_RETRIES {
+                    return Err(error.into());
+                }
+                sleep(RETRY_INTERVAL * 2_u32.pow(retries - 1)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a batch once. Returns the messages to send again, and the transient error.
+    async fn send(
+        &mut self,
+        queue: &Queue,
+        batch: Vec<Message>,
+    ) -> Result<(Vec<Message>, Option<QueueError>), QueueError> {
+        let entries = batch.iter().enumerate().map(|(id, message)| entry(id, message)).collect();
+        let call = queue.client.send_message_batch().queue_url(&queue.url).set_entries(Some(entries));
+        let response = match call.send().await.map_err(QueueError::from_sdk("send to", &queue.name)) {
+            Err(error) if error.is_transient => return Ok((batch, Some(error))),
+            response => response?,
+        };
+        let missing = (ErrorClass::Transient, "the response of SQS has no result for a message".to_owned());
+        let failed = response
+            .failed()
+            .iter()
+            .map(|entry| (entry.id(), (classify(entry.code(), entry.sender_fault()), entry.code().to_owned())));
+        let successful = response.successful().iter().map(SendMessageBatchResultEntry::id);
+        let results = entry_results(batch.len(), missing, failed, successful);
+        let (mut unsent, mut transient) = (Vec::new(), None);
+        for (message, result) in batch.into_iter().zip(results) {
+            match result {
+                Ok(()) => self.sent += 1,
+                Err((ErrorClass::Rejected, code)) => *self.rejected.entry(code).or_default() += 1,
+                Err((ErrorClass::QueueUnavailable, code)) => {
+                    return Err(QueueError::new("send to", &queue.name, code).into_permanent());
+                }
+                Err((ErrorClass::Transient, code)) => {
+                    transient = Some(QueueError::new("send to", &queue.name, code));
+                    unsent.push(message);
+                }
+            }
+        }
+        Ok((unsent, transient))
+    }
+}
+
+/// Splits off the messages of one batch, for a FIFO queue at most one of each group. Returns the batch and the rest.
+fn take_batch(messages: Vec<Message>, is_fifo: bool) -> (Vec<Message>, Vec<Message>) {
+    let (mut batch, mut rest): (Vec<Message>, Vec<Message>) = (Vec::new(), Vec::new());
+    let (mut bytes, mut groups) = (0, HashSet::new());
+    let max = usize::try_from(MAX_BATCH).unwrap_or(1);
+    for message in messages {
+        let size = message.size();
+        let is_first_of_group = !is_fifo || groups.insert(message.group_id.clone());
+        let has_room = batch.len() < max && (batch.is_empty() || bytes + size <= MAX_MESSAGE_BYTES);
+        if is_first_of_group && has_room {
+            bytes += size;
+            batch.push(message);
+        } else {
+            rest.push(message);
+        }
+    }
+    (batch, rest)
+}
+
+fn entry(id: usize, message: &Message) -> SendMessageBatchRequestEntry {
+    let attributes = message.attributes.iter().map(|(name, value)| {
+        let attribute = MessageAttributeValue::builder().data_type(value.data_type()).string_value(value.text());
+        ((*name).to_owned(), attribute.build().expect("has a data type"))
+    });
+    let trace = message.trace.as_ref().map(|trace| {
+        let value = MessageSystemAttributeValue::builder().data_type("String").string_value(trace).build();
+        HashMap::from([(MessageSystemAttributeNameForSends::AwsTraceHeader, value.expect("has a data type"))])
+    });
+    SendMessageBatchRequestEntry::builder()
+        .id(id.to_string())
+        .message_body(&message.body)
+        .set_message_attributes(Some(attributes.collect()))
+        .set_message_system_attributes(trace)
+        .message_group_id(&message.group_id)
+        .set_message_deduplication_id(message.deduplication_id.clone())
+        .build()
+        .expect("has an id and a body")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(group_id: &str, bytes: usize) -> Message {
+        Message {
+            body: "x".repeat(bytes),
+            attributes: Vec::new(),
+            group_id: group_id.to_owned(),
+            deduplication_id: None,
+            trace: None,
+        }
+    }
+
+    fn batches(mut messages: Vec<Message>, is_fifo: bool) -> Vec<String> {
+        let mut batches = Vec::new();
+        while !messages.is_empty() {
+            let (batch, rest) = take_batch(messages, is_fifo);
+            batches.push(batch.iter().map(|message| message.group_id.as_str()).collect());
+            messages = rest;
+        }
+        batches
+    }
+
+    #[test]
+    fn batch_has_one_message_of_each_fifo_group() {
+        let messages = || ["a", "b", "a", "c", "b", "a"].map(|group| message(group, 1)).to_vec();
+        assert_eq!(batches(messages(), true), ["abc", "ab", "a"]);
+        assert_eq!(batches(messages(), false), ["abacba"]);
+    }
+
+    #[test]
+    fn batch_keeps_the_limits_of_sqs() {
+        assert_eq!(batches(vec![message("a", 1); 21], false), ["a".repeat(10), "a".repeat(10), "a".to_owned()]);
+        let half = MAX_MESSAGE_BYTES / 2;
+        assert_eq!(batches(vec![message("a", half); 3], false), ["a", "a", "a"]);
+        assert_eq!(batches(vec![message("a", half - 1000); 3], false), ["aa", "a"]);
+    }
+}

@@ -1,0 +1,128 @@
+//! Remembers how far a replay got, in a file, so that the next run goes on there even if the process was killed.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{error::ArchiveError, time::Time};
+use crate::endpoint_secrets::variable;
+
+const FOLDER: &str = "whatsapp-ingress";
+
+/// How far a replay got. It contains no data about people: the selection is in the name of the file as a hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// When the replay began: the value of the attribute `replayed`, and the end of the selection if it has none.
+    pub(crate) started: String,
+    /// The key of the last notification that was replayed completely.
+    pub(crate) last_key: Option<String>,
+    /// The number of notifications that were replayed, or skipped because they are not authentic.
+    pub(crate) notifications: usize,
+}
+
+/// The file of one selection and destination.
+#[derive(Debug)]
+pub(crate) struct StateFile {
+    path: PathBuf,
+}
+
+impl StateFile {
+    /// Returns the file of a replay that these texts identify.
+    pub(crate) fn of(identity: &impl Serialize) -> Result<Self, ArchiveError> {
+        let home = || variable("HOME").map(|home| Path::new(&home).join(".local/state"));
+        let folder = variable("XDG_STATE_HOME").map(PathBuf::from).or_else(home).ok_or(ArchiveError::NoStateFolder)?;
+        Ok(Self::in_folder(&folder.join(FOLDER), identity))
+    }
+
+    fn in_folder(folder: &Path, identity: &impl Serialize) -> Self {
+        let identity = serde_json::to_vec(identity).expect("strings and numbers are JSON");
+        let hash = hex::encode(&Sha256::digest(identity)[..8]);
+        Self { path: folder.join(format!("replay-{hash}.json")) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the state of a replay that was interrupted. `None` if there is none.
+    pub(crate) fn read(&self) -> Result<Option<State>, ArchiveError> {
+        let text = match fs::read(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(ArchiveError::state("read", &self.path))?,
+        };
+        let state: Option<State> = serde_json::from_slice(&text).ok();
+        let state = state.filter(|state| state.started.parse::<Time>().is_ok());
+        state.map(Some).ok_or_else(|| ArchiveError::State {
+            action: "use",
+            path: self.path.clone(),
+            reason: "it is not the state of a replay; --restart replaces it".to_owned(),
+        })
+    }
+
+    /// Replaces the state at once, so that a killed process leaves the old or the new one.
+    pub(crate) fn write(&self, state: &State) -> Result<(), ArchiveError> {
+        let text = serde_json::to_vec(state).expect("strings and numbers are JSON");
+        let new = self.path.with_extension("new");
+        let written = || {
+            self.path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(&text)?;
+            fs::rename(&new, &self.path)
+        };
+        written().map_err(ArchiveError::state("write", &self.path))
+    }
+
+    /// Deletes the file, because the replay is complete.
+    pub(crate) fn delete(&self) -> Result<(), ArchiveError> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            deleted => deleted.map_err(ArchiveError::state("delete", &self.path)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn state_is_that_of_its_selection() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("new");
+        let [file, other] = ["a", "b"].map(|identity| StateFile::in_folder(&folder, &identity));
+        let state = State {
+            started: Time::now().as_str().to_owned(),
+            last_key: Some("archive/x".to_owned()),
+            notifications: 3,
+        };
+        assert_eq!(file.read().unwrap(), None);
+        file.write(&state).unwrap();
+        file.write(&State { notifications: 4, ..state.clone() }).unwrap();
+
+        assert_eq!(file.read().unwrap(), Some(State { notifications: 4, ..state }));
+        assert_eq!(other.read().unwrap(), None);
+        assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        file.delete().unwrap();
+        file.delete().unwrap();
+        assert_eq!(file.read().unwrap(), None);
+    }
+
+    #[test]
+    fn damaged_state_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::in_folder(folder.path(), &"a");
+        for text in ["", "{}", r#"{"started":"soon","last_key":null,"notifications":1}"#] {
+            fs::write(file.path(), text).unwrap();
+            assert!(file.read().unwrap_err().to_string().contains("--restart"), "{text}");
+        }
+    }
+}

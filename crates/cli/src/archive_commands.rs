@@ -1,0 +1,176 @@
+//! The commands about the archive. Each returns whether the result is as expected.
+
+use std::io::{self, Write as _};
+
+use anstream::{eprintln, println};
+use ingress_tools::{
+    archive::{
+        app_secrets::AppSecrets,
+        bucket::Buckets,
+        erase, list,
+        person::Person,
+        print,
+        replay::{Destination, Replay},
+        scan::Archive,
+        selection::Selection,
+    },
+    aws::stack_info::StackInfo,
+    report::{self, Progress},
+};
+use serde_json::json;
+
+use crate::{
+    arguments::{ArchiveCommand, StackArguments},
+    commands::{CommandError, chosen_stack, stop_at_signal},
+};
+
+pub(crate) async fn run(command: ArchiveCommand) -> Result<bool, CommandError> {
+    match command {
+        ArchiveCommand::List { selection, stack } => list_all(selection.into(), &stack).await,
+        ArchiveCommand::Show { selection, stack } => show(selection.into(), &stack).await,
+        ArchiveCommand::Verify { selection, stack } => verify(selection.into(), &stack).await,
+        ArchiveCommand::Replay { destination, selection, apply, rate, restart, stack } => {
+            replay(&destination.into(), selection.into(), Sending { apply, rate, restart }, &stack).await
+        }
+        ArchiveCommand::Erase { contacts, from, to, apply, stack } => {
+            let selection = Selection { from, to, ..Selection::default() };
+            erase_person(&contacts.into_iter().collect(), &selection, apply, &stack).await
+        }
+    }
+}
+
+/// How a replay sends.
+struct Sending {
+    apply: bool,
+    rate: u32,
+    restart: bool,
+}
+
+/// Describes the archive of a stack.
+async fn archive_of(info: &StackInfo) -> Result<Archive, CommandError> {
+    let aws = info.aws_cli();
+    let buckets = Buckets::of(info, &aws).await?;
+    Ok(Archive { buckets, secrets: AppSecrets::of(info, &aws).await?, routes: info.routes.clone() })
+}
+
+async fn list_all(selection: Selection, stack: &StackArguments) -> Result<bool, CommandError> {
+    let info = chosen_stack(stack).await?;
+    let archive = archive_of(&info).await?;
+    let selection = selection.with_route_of(&archive.routes)?;
+    let mut count = 0;
+    if !stack.json {
+        print::heading();
+    }
+    // One JSON text a line, because an archive can have millions of notifications.
+    let print_row = |row: list::Row| {
+        count += 1;
+        if stack.json { println!("{}", json!(row)) } else { print::row(&row) }
+    };
+    list::list(&archive, &selection, &stop_at_signal(), print_row).await?;
+    if !stack.json {
+        print::list_end(count);
+    }
+    Ok(true)
+}
+
+async fn show(selection: Selection, stack: &StackArguments) -> Result<bool, CommandError> {
+    let info = stack.info().await?;
+    report::stack(&info, true);
+    let archive = archive_of(&info).await?;
+    let selection = selection.with_route_of(&archive.routes)?;
+    let Some(archived) = list::find(&archive, &selection, &stop_at_signal()).await? else {
+        eprintln!("no notification is selected");
+        return Ok(false);
+    };
+    print::facts(&archived);
+    let Some(content) = &archived.content else { return Ok(false) };
+    if stack.json {
+        let body = std::str::from_utf8(&content.body).ok();
+        println!("{}", json!({ "key": archived.key, "receipt": content.receipt, "body": body }));
+    } else {
+        // The bytes as they are, so that their signature can be checked with other tools.
+        let mut output = io::stdout().lock();
+        output.write_all(&content.body).and_then(|()| output.flush()).map_err(CommandError::Output)?;
+    }
+    Ok(content.signature.is_authentic())
+}
+
+async fn verify(selection: Selection, stack: &StackArguments) -> Result<bool, CommandError> {
+    let info = chosen_stack(stack).await?;
+    let archive = archive_of(&info).await?;
+    let selection = selection.with_route_of(&archive.routes)?;
+    let mut progress = Progress::start();
+    let show = |verification: &list::Verification| {
+        let count = || verification.counts.values().sum::<usize>();
+        progress.print(|| format!("{} checked, {} not authentic", count(), verification.failed.len()));
+    };
+    let result = list::verify(&archive, &selection, &stop_at_signal(), show).await;
+    progress.clear();
+    let verification = result?;
+    if stack.json {
+        println!("{}", json!({ "passed": verification.is_success(), "verification": verification }));
+    } else {
+        print::verification(&verification, archive.secrets.older_count());
+    }
+    Ok(verification.is_success())
+}
+
+async fn replay(
+    destination: &Destination,
+    selection: Selection,
+    sending: Sending,
+    stack: &StackArguments,
+) -> Result<bool, CommandError> {
+    let info = chosen_stack(stack).await?;
+    let archive = archive_of(&info).await?;
+    let prepared = Replay::prepare(&archive, &info, selection, destination)?;
+    let target = match destination {
+        Destination::Endpoint => info.callback_url.clone(),
+        _ => prepared.queue_names().collect::<Vec<_>>().join(", "),
+    };
+    let stop = stop_at_signal();
+    let report = if sending.apply {
+        let mut progress = Progress::start();
+        let show = |report: &ingress_tools::archive::replay::ReplayReport| {
+            let last = report.last_key.as_deref().unwrap_or("the beginning");
+            progress.print(|| format!("{} notifications, after {last}", report.notifications));
+        };
+        let result = prepared.run(sending.rate, sending.restart, &stop, show).await;
+        progress.clear();
+        result?
+    } else {
+        prepared.count(&stop).await?
+    };
+    if stack.json {
+        println!(
+            "{}",
+            json!({ "applied": sending.apply, "done": report.is_success(), "target": target, "replay": report })
+        );
+    } else {
+        print::replay(&report, &target, sending.apply);
+    }
+    Ok(report.is_success())
+}
+
+async fn erase_person(
+    person: &Person,
+    selection: &Selection,
+    apply: bool,
+    stack: &StackArguments,
+) -> Result<bool, CommandError> {
+    let info = chosen_stack(stack).await?;
+    let archive = archive_of(&info).await?;
+    let mut progress = Progress::start();
+    let show = |report: &erase::EraseReport| {
+        progress.print(|| format!("{} to delete, {} to rewrite", report.deleted, report.rewritten));
+    };
+    let result = erase::erase(&archive, selection, person, apply, &stop_at_signal(), show).await;
+    progress.clear();
+    let report = result?;
+    if stack.json {
+        println!("{}", json!({ "applied": apply, "done": report.is_success(), "erasure": report }));
+    } else {
+        print::erasure(&report, apply);
+    }
+    Ok(report.is_success())
+}
