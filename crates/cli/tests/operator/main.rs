@@ -1,6 +1,7 @@
 //! The commands for a deployed stack, tested against a stack on the local AWS.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod archive;
 mod graph;
 mod messages;
 mod restore;
