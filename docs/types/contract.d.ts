@@ -63,6 +63,10 @@ export interface Attributes {
    */
   encoding?: "base64";
   /**
+   * When the operator sent the message again from the archive, in UTC.
+   */
+  replayed?: string;
+  /**
    * The size in bytes of a body in S3.
    */
   ExtendedPayloadSize?: string;

@@ -19,6 +19,7 @@ class Attributes(TypedDict):
     unrouted_reason: NotRequired[Literal["no-route", "no-field", "not-json", "not-a-notification", "queue-unavailable"]]
     diverted_from: NotRequired[str]
     encoding: NotRequired[Literal["base64"]]
+    replayed: NotRequired[str]
     ExtendedPayloadSize: NotRequired[str]
 
 

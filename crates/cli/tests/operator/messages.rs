@@ -69,7 +69,7 @@ async fn receive_and_delete(client: &Client, url: &str) -> Vec<(String, Option<S
     }
 }
 
-async fn depth(client: &Client, url: &str) -> usize {
+pub(crate) async fn depth(client: &Client, url: &str) -> usize {
     const COUNT: QueueAttributeName = QueueAttributeName::ApproximateNumberOfMessages;
     let response = client.get_queue_attributes().queue_url(url).attribute_names(COUNT).send().await.unwrap();
     response.attributes.unwrap()[&COUNT].parse().unwrap()
