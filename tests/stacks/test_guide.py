@@ -6,7 +6,10 @@ starts it and deploys.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gzip
+import hmac
 import json
 import os
 import re
@@ -34,6 +37,8 @@ POLICIES = local_stack.REPOSITORY / "docs/policies"
 ROOT = Person(local_stack.ROOT_KEY, local_stack.ROOT_KEY)
 INGRESS = local_stack.REPOSITORY / "target/debug/ingress"
 WORDS = "what a customer wrote"
+# A name with the beginning that CloudFormation gives the bucket of the archive.
+ARCHIVE = f"{STACK}-archive-1a2b"
 # `ingress queues` reports such a queue, and its exit status is 1.
 GONE = f"{STACK}-security: gone"
 
@@ -338,6 +343,27 @@ def leave_queues(operator: Operator) -> None:
         operator.client("sqs").create_queue(QueueName=f"{STACK}-{name}")
 
 
+def fill_archive(operator: Operator) -> None:
+    """Gives the function an archive with notifications of two people, as it stores them."""
+    s3, functions, name = operator.client("s3"), operator.client("lambda"), operator.stack["FunctionName"]
+    secret = operator.client("secretsmanager").get_secret_value(SecretId=operator.stack["SecretArn"])["SecretString"]
+    app_secret = json.loads(secret)["app_secret"]
+    key = (app_secret if isinstance(app_secret, str) else app_secret[0]).encode()
+    variables = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    variables["ARCHIVE_BUCKET"] = ARCHIVE
+    with contextlib.suppress(s3.exceptions.BucketAlreadyOwnedByYou):
+        s3.create_bucket(Bucket=ARCHIVE)
+    functions.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
+    for minute, sender in enumerate(("447700900317", "447700900318")):
+        value = {"messages": [{"id": "wamid.1", "from": sender, "text": {"body": WORDS}}]}
+        body = json.dumps({"entry": [{"id": "1", "changes": [{"field": "messages", "value": value}]}]}).encode()
+        signature = "sha256=" + hmac.new(key, body, "sha256").hexdigest()
+        receipt = {"received": f"2026-01-02T03:0{minute}:00.000Z", "request_id": "a", "signature": signature}
+        time = receipt["received"].replace("-", "").replace(":", "")
+        content = gzip.compress(json.dumps(receipt).encode() + b"\n" + body)
+        s3.put_object(Bucket=ARCHIVE, Key=f"archive/2026/01/02/03/{time}-a", Body=content)
+
+
 def empty_queues(operator: Operator) -> None:
     sqs = operator.client("sqs")
     for url in sqs.list_queues(QueueNamePrefix=STACK)["QueueUrls"]:
@@ -357,6 +383,8 @@ BEFORE_SECTION: dict[str, Callable[[Operator], None]] = {
     "Adding a field": add_field,
     "Adding a field that was removed before": leave_queues,
     "A team's queue is lost": lose_queue,
+    "Replaying from the archive": fill_archive,
+    "Erasing a person from the archive": fill_archive,
     "A secret or a key is scheduled for deletion": delete_secret,
     "Leaving": empty_queues,
 }
@@ -377,6 +405,17 @@ def is_dropped(operator: Operator, outputs: dict[str, str]) -> None:
     assert operator.count("unrouted") == 0
     [copy] = (operator.project / f"catch-all/{STACK}-unrouted").iterdir()
     assert WORDS in copy.read_text()
+
+
+def is_replayed(operator: Operator, outputs: dict[str, str]) -> None:
+    request = {"QueueUrl": operator.url("messages"), "MaxNumberOfMessages": 10, "MessageAttributeNames": ["replayed"]}
+    messages = operator.client("sqs").receive_message(**request)["Messages"]
+    assert len([message for message in messages if "replayed" in message.get("MessageAttributes", {})]) == 2
+
+
+def is_erased(operator: Operator, outputs: dict[str, str]) -> None:
+    [left] = operator.client("s3").list_objects_v2(Bucket=ARCHIVE)["Contents"]
+    assert left["Key"] == "archive/2026/01/02/03/20260102T030100.000Z-a"
 
 
 def has_retention(operator: Operator, outputs: dict[str, str]) -> None:
@@ -431,6 +470,8 @@ AFTER_SECTION: dict[str, Callable[[Operator, dict[str, str]], None]] = {
     "Rotating the app secret": is_rotated,
     "Adding a field": has_field,
     "A team's queue is lost": is_rerouted,
+    "Replaying from the archive": is_replayed,
+    "Erasing a person from the archive": is_erased,
     "Protecting the stack": is_protected,
 }
 
