@@ -13,6 +13,7 @@ use ingress_tools::{
         replay::{Destination, Replay},
         scan::Archive,
         selection::Selection,
+        state,
     },
     aws::stack_info::StackInfo,
     report::{self, Progress},
@@ -123,7 +124,7 @@ async fn replay(
 ) -> Result<bool, CommandError> {
     let info = chosen_stack(stack).await?;
     let archive = archive_of(&info).await?;
-    let prepared = Replay::prepare(&archive, &info, selection, destination)?;
+    let prepared = Replay::prepare(&archive, &info, selection, destination, &state::folder()?)?;
     let target = match destination {
         Destination::Endpoint => info.callback_url.clone(),
         _ => prepared.queue_names().collect::<Vec<_>>().join(", "),

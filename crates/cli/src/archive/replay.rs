@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -113,18 +113,19 @@ impl ReplayReport {
 }
 
 impl<'s> Replay<'s> {
-    /// Determines the queues of a replay. Calls nothing.
+    /// Determines the queues of a replay. Calls nothing. `state_folder` is for the file that remembers how far it got.
     pub fn prepare(
         archive: &'s Archive,
         stack: &'s StackInfo,
         selection: Selection,
         destination: &Destination,
+        state_folder: &Path,
     ) -> Result<Self, ArchiveError> {
         let bucket = archive.buckets.archive();
         let (client, catch_all) = (sqs_client(stack), &stack.routes.catch_all().url);
         let identity =
             Identity { region: &stack.region, stack: &stack.stack, bucket, selection: selection.id(), destination };
-        let state_file = StateFile::of(&identity)?;
+        let state_file = StateFile::in_folder(state_folder, &identity);
         let (selection, queues) = match destination {
             Destination::Endpoint => (selection, Vec::new()),
             Destination::Route(route) => {

@@ -32,15 +32,16 @@ pub(crate) struct StateFile {
     path: PathBuf,
 }
 
+/// Returns the folder for the state of replays, which need not exist.
+pub fn folder() -> Result<PathBuf, ArchiveError> {
+    let home = || variable("HOME").map(|home| Path::new(&home).join(".local/state"));
+    let folder = variable("XDG_STATE_HOME").map(PathBuf::from).or_else(home).ok_or(ArchiveError::NoStateFolder)?;
+    Ok(folder.join(FOLDER))
+}
+
 impl StateFile {
     /// Returns the file of a replay that these texts identify.
-    pub(crate) fn of(identity: &impl Serialize) -> Result<Self, ArchiveError> {
-        let home = || variable("HOME").map(|home| Path::new(&home).join(".local/state"));
-        let folder = variable("XDG_STATE_HOME").map(PathBuf::from).or_else(home).ok_or(ArchiveError::NoStateFolder)?;
-        Ok(Self::in_folder(&folder.join(FOLDER), identity))
-    }
-
-    fn in_folder(folder: &Path, identity: &impl Serialize) -> Self {
+    pub(crate) fn in_folder(folder: &Path, identity: &impl Serialize) -> Self {
         let identity = serde_json::to_vec(identity).expect("strings and numbers are JSON");
         let hash = hex::encode(&Sha256::digest(identity)[..8]);
         Self { path: folder.join(format!("replay-{hash}.json")) }

@@ -1,6 +1,7 @@
 //! The command line against scripted endpoints and a scripted SQS. Nothing is deployed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod archive;
 mod aws;
 mod deliver;
 mod events;

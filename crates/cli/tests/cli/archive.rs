@@ -1,0 +1,377 @@
+//! Replays and erases notifications with a minimal S3 and a scripted SQS that fails in various ways.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+};
+
+use ingress_tools::{
+    archive::{
+        app_secrets::AppSecrets,
+        bucket::Buckets,
+        erase::erase,
+        error::ArchiveError,
+        list,
+        notification::{Archived, SignatureState, encode},
+        replay::{Destination, Replay, ReplayReport},
+        scan::Archive,
+        selection::Selection,
+    },
+    aws::stack_info::StackInfo,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use whatsapp_webhook::{
+    archive::Receipt,
+    message::{Message, RequestContext, event_id},
+    notification::split,
+    signature,
+};
+use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
+
+use crate::sqs::{Fault, SECRET_ARN, Sqs, Stored, text};
+
+const ROUTES: [(&str, &str); 4] =
+    [("*", "unrouted"), ("messages", "messages.fifo"), ("messages", "copies"), ("security", "security")];
+const QUEUES: [&str; 4] = ["unrouted", "messages.fifo", "copies", "security"];
+const TRACE: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1";
+static NOT_STOPPED: AtomicBool = AtomicBool::new(false);
+
+type Objects = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+
+/// A bucket with notifications, and queues. S3 lists two keys a page.
+struct Fixture {
+    sqs: Sqs,
+    info: StackInfo,
+    archive: Archive,
+    objects: Objects,
+    state: TempDir,
+    _s3: MockServer,
+}
+
+impl Fixture {
+    async fn start() -> Self {
+        let (sqs, s3, objects) = (Sqs::start(&QUEUES).await, MockServer::start().await, Objects::default());
+        let shared = Arc::clone(&objects);
+        Mock::given(any()).respond_with(move |request: &Request| respond(&shared, request)).mount(&s3).await;
+        let info = sqs.info(&ROUTES);
+        // The endpoint of a local stack is that of all services.
+        let local = StackInfo { aws_endpoint: s3.uri(), log: Some("a.log".into()), ..sqs.info(&ROUTES) };
+        let archive = Archive {
+            buckets: Buckets::new(&local, "archive".to_owned(), Some("payloads".to_owned())),
+            secrets: AppSecrets::new(vec!["an-app-secret".to_owned()], vec!["an-older-one".to_owned()]),
+            routes: info.routes.clone(),
+        };
+        Self { sqs, info, archive, objects, state: tempfile::tempdir().unwrap(), _s3: s3 }
+    }
+
+    /// Archives a notification, one a second.
+    fn put(&self, body: &Value) -> String {
+        self.put_signed(body.to_string().as_bytes(), "an-app-secret")
+    }
+
+    fn put_signed(&self, body: &[u8], app_secret: &str) -> String {
+        let mut objects = self.objects.lock().unwrap();
+        let receipt = Receipt {
+            received: format!("2026-01-02T03:04:{:02}.000Z", objects.len()),
+            request_id: format!("request-{}", objects.len()),
+            trace: Some(TRACE.to_owned()),
+            signature: signature::sign(app_secret, body),
+            rewritten: None,
+        };
+        let key = receipt.key().unwrap();
+        objects.insert(format!("archive/{key}"), encode(&receipt, body));
+        key
+    }
+
+    fn object(&self, key: &str) -> Option<Archived> {
+        let object = self.objects.lock().unwrap().get(&format!("archive/{key}"))?.clone();
+        Some(Archived::read(key.to_owned(), &object, &self.archive.secrets))
+    }
+
+    async fn replay(&self, destination: &Destination, selection: Selection) -> ReplayReport {
+        self.prepare(destination, selection).run(1_000_000, false, &NOT_STOPPED, |_| ()).await.unwrap()
+    }
+
+    fn prepare(&self, destination: &Destination, selection: Selection) -> Replay<'_> {
+        Replay::prepare(&self.archive, &self.info, selection, destination, self.state.path()).unwrap()
+    }
+}
+
+/// Answers as S3 does, with the bucket in the path.
+fn respond(objects: &Objects, request: &Request) -> ResponseTemplate {
+    let mut objects = objects.lock().unwrap();
+    assert!(request.headers.contains_key("authorization"));
+    let path = request.url.path().trim_start_matches('/').replace("%3D", "=");
+    let parameter =
+        |name: &str| request.url.query_pairs().find(|(of, _)| of == name).map(|(_, value)| value.into_owned());
+    match request.method.as_str() {
+        "GET" if request.url.query().is_some() => {
+            let prefix = format!("{path}{}", parameter("prefix").unwrap());
+            let after = parameter("start-after").map(|key| format!("{path}{key}")).unwrap_or_default();
+            let mut keys = objects.keys().filter(|key| key.starts_with(&prefix) && **key > after);
+            let contents: String = keys.by_ref().take(2).map(|key| contents(&key[path.len()..])).collect();
+            let is_truncated = keys.next().is_some();
+            let xml =
+                format!("<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{contents}</ListBucketResult>");
+            ResponseTemplate::new(200).set_body_string(xml)
+        }
+        "GET" => objects.get(&path).map_or_else(
+            || ResponseTemplate::new(404).set_body_string("<Error><Code>NoSuchKey</Code></Error>"),
+            |object| ResponseTemplate::new(200).set_body_bytes(object.clone()),
+        ),
+        "PUT" => {
+            objects.insert(path, request.body.clone());
+            ResponseTemplate::new(200)
+        }
+        _ => {
+            objects.remove(&path);
+            ResponseTemplate::new(204)
+        }
+    }
+}
+
+fn contents(key: &str) -> String {
+    format!("<Contents><Key>{key}</Key><Size>1</Size></Contents>")
+}
+
+fn change(field: &str, value: &Value) -> Value {
+    json!({ "object": "whatsapp_business_account", "entry": [{ "id": "10", "changes": [{ "field": field, "value": value }] }] })
+}
+
+fn message(from: &str, words: &str) -> Value {
+    let metadata = json!({ "display_phone_number": "15550100100", "phone_number_id": "20" });
+    change("messages", &json!({ "metadata": metadata, "messages": [{ "from": from, "text": { "body": words } }] }))
+}
+
+fn route(route: &str) -> Destination {
+    Destination::Route(route.to_owned())
+}
+
+fn bodies(messages: &[Stored]) -> Vec<Value> {
+    messages.iter().map(|message| serde_json::from_str(&message.body).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn replayed_message_is_that_of_the_function() {
+    let fixture = Fixture::start().await;
+    let notification = message("15550100123", "hi");
+    fixture.put(&notification);
+    let body = notification.to_string();
+    let fragments = split(body.as_bytes());
+    let request = RequestContext { request_id: "request-0", group_key: SECRET_ARN, trace: Some(TRACE) };
+
+    let report = fixture.replay(&route("messages"), Selection::default()).await;
+
+    assert_eq!((report.sent, report.is_success()), (2, true), "{report:?}");
+    for (queue, is_fifo) in [("messages.fifo", true), ("copies", false)] {
+        let [found] = fixture.sqs.on(queue).try_into().unwrap();
+        let expected = Message::new(&fragments[0], &event_id(&fragments[0]), request, None, is_fifo);
+        assert_eq!((&found.body, found.group, found.trace), (&expected.body, Some(expected.group_id), expected.trace));
+        let mut attributes = found.attributes;
+        let replayed = attributes.as_object_mut().unwrap().remove("replayed").unwrap();
+        assert_eq!(replayed["StringValue"].as_str().unwrap().len(), "2026-01-02T03:04:05Z".len());
+        let expected = expected.attributes.iter().map(|(name, value)| {
+            ((*name).to_owned(), json!({ "DataType": value.data_type(), "StringValue": value.text() }))
+        });
+        assert_eq!(attributes, Value::from(expected.collect::<serde_json::Map<_, _>>()));
+    }
+    assert!(fixture.sqs.on("unrouted").is_empty() && fixture.sqs.on("security").is_empty());
+}
+
+#[tokio::test]
+async fn fifo_replay_keeps_order_and_is_not_dropped() {
+    let fixture = Fixture::start().await;
+    let notifications: Vec<_> = (0..13).map(|number| message("15550100123", &format!("{number}"))).collect();
+    for notification in &notifications {
+        fixture.put(notification);
+    }
+    let fifo = Destination::Queue("a-stack-messages.fifo".to_owned());
+
+    fixture.replay(&fifo, Selection::default()).await;
+    assert_eq!(bodies(&fixture.sqs.on("messages.fifo")), notifications);
+
+    // Another replay has another time, in seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    fixture.replay(&fifo, Selection::default()).await;
+    assert_eq!(bodies(&fixture.sqs.on("messages.fifo")), [&notifications[..], &notifications].concat());
+}
+
+#[tokio::test]
+async fn stopped_replay_goes_on_with_the_same_time() {
+    let fixture = Fixture::start().await;
+    for number in 0..35 {
+        fixture.put(&message("15550100123", &format!("{number}")));
+    }
+    let mut sends = 0;
+    fixture.sqs.script(move |_, _, entries| {
+        sends += 1;
+        // Within the second notification batch: one queue stored it, the other one did not.
+        (sends == 14 && !entries.is_empty()).then_some(Fault::Error(403, "AccessDenied"))
+    });
+
+    let stopped = fixture.replay(&route("messages"), Selection::default()).await;
+
+    assert!(stopped.stop_reason.as_ref().unwrap().contains("AccessDenied") && !stopped.is_success(), "{stopped:?}");
+    let state = std::fs::read_to_string(stopped.state_file.unwrap()).unwrap();
+    assert!(!state.contains("1555"), "{state}");
+    fixture.sqs.clear_script();
+    let dry = fixture.prepare(&route("messages"), Selection::default()).count(&NOT_STOPPED).await.unwrap();
+    assert_eq!(dry.resumed_after, stopped.last_key);
+    let rest = fixture.replay(&route("messages"), Selection::default()).await;
+
+    assert!(rest.is_success() && rest.resumed_after.is_some(), "{rest:?}");
+    // The FIFO queue drops the copies, because both runs have the same time.
+    assert_eq!(fixture.sqs.on("messages.fifo").len(), 35);
+    assert!((35..=45).contains(&fixture.sqs.on("copies").len()));
+    let mut events = fixture.sqs.events("copies");
+    events.sort();
+    events.dedup();
+    assert_eq!(events.len(), 35);
+    let all = [fixture.sqs.on("copies"), fixture.sqs.on("messages.fifo")].concat();
+    assert!(all.iter().all(|one| text(&one.attributes, "replayed") == text(&all[0].attributes, "replayed")));
+    assert!(is_empty(fixture.state.path()), "a complete replay leaves no state");
+}
+
+fn is_empty(folder: &Path) -> bool {
+    std::fs::read_dir(folder).unwrap().next().is_none()
+}
+
+#[tokio::test]
+async fn rejected_message_is_counted() {
+    let fixture = Fixture::start().await;
+    for number in 0..3 {
+        fixture.put(&change("security", &json!({ "number": number })));
+    }
+    fixture.sqs.script(|_, _, _| Some(Fault::Rejected(vec![1], "InvalidMessageContents", true)));
+
+    let report = fixture.replay(&route("security"), Selection::default()).await;
+
+    assert_eq!((report.sent, report.rejected["InvalidMessageContents"], report.is_success()), (2, 1, false));
+    assert_eq!(fixture.sqs.on("security").len(), 2);
+}
+
+#[tokio::test]
+async fn transient_error_is_retried() {
+    let fixture = Fixture::start().await;
+    for number in 0..3 {
+        fixture.put(&change("security", &json!({ "number": number })));
+    }
+    let mut faults = [
+        Fault::Error(503, "ServiceUnavailable"),
+        Fault::Rejected(vec![0, 2], "InternalError", false),
+        Fault::Omitted(vec![1]),
+    ]
+    .into_iter();
+    fixture.sqs.script(move |_, _, _| faults.next());
+
+    let report = fixture.replay(&route("security"), Selection::default()).await;
+
+    assert_eq!((report.sent, report.is_success()), (3, true), "{report:?}");
+    let mut numbers: Vec<_> = bodies(&fixture.sqs.on("security"))
+        .iter()
+        .map(|body| body["entry"][0]["changes"][0]["value"].to_string())
+        .collect();
+    numbers.sort();
+    assert_eq!(numbers.len(), 3);
+    numbers.dedup();
+    assert_eq!(numbers.len(), 3);
+}
+
+#[tokio::test]
+async fn large_body_gets_an_object_of_its_own() {
+    let fixture = Fixture::start().await;
+    let notification = message("15550100123", &"x".repeat(1_100_000));
+    fixture.put(&notification);
+
+    let report = fixture.replay(&route("messages"), Selection::default()).await;
+
+    assert_eq!((report.sent, report.claim_checks), (2, 2), "{report:?}");
+    let mut keys = Vec::new();
+    for queue in ["messages.fifo", "copies"] {
+        let [found] = fixture.sqs.on(queue).try_into().unwrap();
+        assert_eq!(text(&found.attributes, "ExtendedPayloadSize"), notification.to_string().len().to_string());
+        assert_ne!(text(&found.attributes, "replayed"), "");
+        let pointer: Value = serde_json::from_str(&found.body).unwrap();
+        assert_eq!(pointer[1]["s3BucketName"], "payloads");
+        keys.push(pointer[1]["s3Key"].as_str().unwrap().to_owned());
+        let objects = fixture.objects.lock().unwrap();
+        assert_eq!(objects[&format!("payloads/{}", keys.last().unwrap())], notification.to_string().into_bytes());
+    }
+    assert!(keys[0] != keys[1] && keys[0].starts_with("messages/2"), "{keys:?}");
+}
+
+#[tokio::test]
+async fn only_authentic_notifications_are_replayed() {
+    let fixture = Fixture::start().await;
+    let body = change("security", &json!({ "number": 1 })).to_string();
+    let forged = fixture.put_signed(body.as_bytes(), "another");
+    fixture.put_signed(body.as_bytes(), "an-older-one");
+    let unreadable = "archive/2026/01/02/03/20260102T030459.000Z-x".to_owned();
+    fixture.objects.lock().unwrap().insert(format!("archive/{unreadable}"), b"{}".to_vec());
+
+    let report = fixture.replay(&route("security"), Selection::default()).await;
+
+    let failed = vec![(forged.clone(), SignatureState::Mismatch), (unreadable, SignatureState::Unreadable)];
+    assert_eq!((report.sent, &report.not_authentic, report.is_success()), (1, &failed, false));
+    let verified = list::verify(&fixture.archive, &Selection::default(), &NOT_STOPPED, |_| ()).await.unwrap();
+    assert_eq!((&verified.failed, verified.counts[&SignatureState::VerifiedByOlderSecret]), (&failed, 1));
+    // The function would reject the older secret.
+    let older = Selection { request_id: Some("request-1".to_owned()), ..Selection::default() };
+    let report = fixture.replay(&Destination::Endpoint, older).await;
+    assert_eq!((report.older_secret, report.sent, report.is_success()), (1, 0, false));
+}
+
+#[tokio::test]
+async fn unreachable_callback_url_stops_the_replay() {
+    let fixture = Fixture::start().await;
+    fixture.put(&change("security", &json!({})));
+    let server = MockServer::start().await;
+    Mock::given(any()).respond_with(ResponseTemplate::new(401)).mount(&server).await;
+    let info = StackInfo { callback_url: server.uri(), ..fixture.sqs.info(&ROUTES) };
+    let prepared =
+        Replay::prepare(&fixture.archive, &info, Selection::default(), &Destination::Endpoint, fixture.state.path());
+
+    let report = prepared.unwrap().run(1_000_000, false, &NOT_STOPPED, |_| ()).await.unwrap();
+
+    assert!(report.stop_reason.unwrap().contains("answered 401"));
+    let [request] = server.received_requests().await.unwrap().try_into().unwrap();
+    let body = change("security", &json!({})).to_string();
+    assert_eq!(request.body, body.as_bytes());
+    assert_eq!(request.headers["x-hub-signature-256"], signature::sign("an-app-secret", body.as_bytes()));
+}
+
+#[tokio::test]
+async fn forged_notification_is_not_rewritten() {
+    let fixture = Fixture::start().await;
+    let two = json!({ "entry": [{ "changes": [
+        message("15550100123", "a")["entry"][0]["changes"][0], message("15550100124", "b")["entry"][0]["changes"][0],
+    ] }] });
+    let forged = fixture.put_signed(two.to_string().as_bytes(), "another");
+    let shared = fixture.put(&two);
+    let own = fixture.put(&message("15550100123", "a"));
+    let others = fixture.put(&message("15550100124", "b"));
+    let before = fixture.objects.lock().unwrap().clone();
+    let person = "+1 555 010 0123".parse().ok().into_iter().collect();
+
+    let report = erase(&fixture.archive, &Selection::default(), &person, true, &NOT_STOPPED, |_| ()).await.unwrap();
+
+    assert_eq!((report.deleted, report.rewritten), (1, 1));
+    assert_eq!(report.not_erased, [(forged.clone(), SignatureState::Mismatch)]);
+    assert!(fixture.object(&own).is_none());
+    assert_eq!(fixture.object(&shared).unwrap().signature(), SignatureState::Rewritten);
+    let after = fixture.objects.lock().unwrap().clone();
+    for key in [&forged, &others] {
+        let key = format!("archive/{key}");
+        assert_eq!(after[&key], before[&key]);
+    }
+}
+
+#[tokio::test]
+async fn unknown_route_is_an_error() {
+    let fixture = Fixture::start().await;
+    let unknown =
+        Replay::prepare(&fixture.archive, &fixture.info, Selection::default(), &route("nowhere"), fixture.state.path());
+    assert!(matches!(unknown, Err(ArchiveError::UnknownRoute(_))));
+}
