@@ -7,7 +7,7 @@ use aws_smithy_xml::decode::{Document, ScopedDecoder, try_data};
 use aws_types::SdkConfig;
 use percent_encoding::utf8_percent_encode;
 
-use crate::{ESCAPED_IN_QUERY, Request, S3Error};
+use crate::request::{ESCAPED_IN_QUERY, Request, S3Error};
 
 /// The keys to be listed.
 #[derive(Debug, Clone, Copy)]

@@ -156,6 +156,6 @@ fn is_transient(error: &S3Error) -> bool {
     let code = error.code().unwrap_or_default();
     error.raw_response().is_none_or(|response| {
         let status = response.status().as_u16();
-        status >= 500 || status < 300 || matches!(status, 307 | 408 | 409 | 429) || code.contains("Timeout")
+        !(300..500).contains(&status) || matches!(status, 307 | 408 | 409 | 429) || code.contains("Timeout")
     })
 }

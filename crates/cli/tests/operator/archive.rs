@@ -172,7 +172,7 @@ impl Consumed {
 
     /// The message without what differs in a replay.
     fn original(mut self) -> Self {
-        NOT_REPLAYED.iter().for_each(|name| drop(self.attributes.remove(*name)));
+        self.attributes.retain(|name, _| !NOT_REPLAYED.contains(&name.as_str()));
         self
     }
 }
