@@ -1,6 +1,9 @@
 //! The commands about the archive. Each returns whether the result is as expected.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    sync::atomic::AtomicBool,
+};
 
 use anstream::{eprintln, println};
 use ingress_tools::{
@@ -22,7 +25,7 @@ use serde_json::json;
 
 use crate::{
     arguments::{ArchiveCommand, StackArguments},
-    commands::{CommandError, chosen_stack, stop_at_signal},
+    commands::{CommandError, chosen_stack, run_with_cleanup},
 };
 
 pub(crate) async fn run(command: ArchiveCommand) -> Result<bool, CommandError> {
@@ -67,7 +70,8 @@ async fn list_all(selection: Selection, stack: &StackArguments) -> Result<bool, 
         count += 1;
         if stack.json { println!("{}", json!(row)) } else { print::row(&row) }
     };
-    list::list(&archive, &selection, &stop_at_signal(), print_row).await?;
+    let stop = AtomicBool::new(false);
+    run_with_cleanup(list::list(&archive, &selection, &stop, print_row), &stop).await??;
     if !stack.json {
         print::list_end(count);
     }
@@ -79,7 +83,8 @@ async fn show(selection: Selection, stack: &StackArguments) -> Result<bool, Comm
     report::stack(&info, true);
     let archive = archive_of(&info).await?;
     let selection = selection.with_route_of(&archive.routes)?;
-    let Some(archived) = list::find(&archive, &selection, &stop_at_signal()).await? else {
+    let stop = AtomicBool::new(false);
+    let Some(archived) = run_with_cleanup(list::find(&archive, &selection, &stop), &stop).await?? else {
         eprintln!("no notification is selected");
         return Ok(false);
     };
@@ -105,9 +110,10 @@ async fn verify(selection: Selection, stack: &StackArguments) -> Result<bool, Co
         let count = || verification.counts.values().sum::<usize>();
         progress.print(|| format!("{} checked, {} not authentic", count(), verification.failed.len()));
     };
-    let result = list::verify(&archive, &selection, &stop_at_signal(), show).await;
+    let stop = AtomicBool::new(false);
+    let result = run_with_cleanup(list::verify(&archive, &selection, &stop, show), &stop).await;
     progress.clear();
-    let verification = result?;
+    let verification = result??;
     if stack.json {
         println!("{}", json!({ "passed": verification.is_success(), "verification": verification }));
     } else {
@@ -129,18 +135,19 @@ async fn replay(
         Destination::Endpoint => info.callback_url.clone(),
         _ => prepared.queue_names().collect::<Vec<_>>().join(", "),
     };
-    let stop = stop_at_signal();
+    let stop = AtomicBool::new(false);
     let report = if sending.apply {
         let mut progress = Progress::start();
         let show = |report: &ingress_tools::archive::replay::ReplayReport| {
             let last = report.last_key.as_deref().unwrap_or("the beginning");
             progress.print(|| format!("{} notifications, after {last}", report.notifications));
         };
-        let result = prepared.run(sending.rate, sending.restart, &stop, show).await;
+        let run = Box::pin(prepared.run(sending.rate, sending.restart, &stop, show));
+        let result = run_with_cleanup(run, &stop).await;
         progress.clear();
-        result?
+        result??
     } else {
-        prepared.count(&stop).await?
+        run_with_cleanup(prepared.count(&stop), &stop).await??
     };
     if stack.json {
         println!(
@@ -165,9 +172,11 @@ async fn erase_person(
     let show = |report: &erase::EraseReport| {
         progress.print(|| format!("{} to delete, {} to rewrite", report.deleted, report.rewritten));
     };
-    let result = erase::erase(&archive, selection, person, apply, &stop_at_signal(), show).await;
+    let stop = AtomicBool::new(false);
+    let erasure = erase::erase(&archive, selection, person, apply, &stop, show);
+    let result = run_with_cleanup(erasure, &stop).await;
     progress.clear();
-    let report = result?;
+    let report = result??;
     if stack.json {
         println!("{}", json!({ "applied": apply, "done": report.is_success(), "erasure": report }));
     } else {

@@ -198,7 +198,7 @@ pub(crate) async fn verify(url: Option<String>, stack: &StackArguments, no_stack
 }
 
 /// Runs a future that cleans up when `stop` is set. The first signal sets it, the second ends the future at once.
-async fn run_with_cleanup<T>(work: impl Future<Output = T>, stop: &AtomicBool) -> Result<T, CommandError> {
+pub(crate) async fn run_with_cleanup<T>(work: impl Future<Output = T>, stop: &AtomicBool) -> Result<T, CommandError> {
     let mut work = pin!(work);
     tokio::select! {
         result = &mut work => return Ok(result),
