@@ -209,7 +209,10 @@ fn has_node() -> bool {
 async fn rust_poller_handles_messages_and_large_bodies() {
     let deployed = Deployed::new().await;
     deployed.deliver(poller_samples()).await;
-    let poller = deployed.start(&mut Command::new(poller()));
+    let done = root().join(".local/consumers/rust-poller-done");
+    fs::create_dir_all(done.parent().unwrap()).unwrap();
+    let _ = fs::remove_file(&done);
+    let poller = deployed.start(Command::new(poller()).env("HANDLED_FILE", &done));
     let handled = poller.lines(9);
     let handled = handled.iter().map(|line| (line.split(' ').nth(3).unwrap(), line.split(": ").nth(1).unwrap()));
     assert_eq!(
@@ -250,7 +253,18 @@ async fn node_poller_handles_messages_and_large_bodies() {
     }
     let deployed = Deployed::new().await;
     deployed.deliver(poller_samples()).await;
-    let poller = deployed.start(Command::new("node").arg(root().join("examples/node-poller/poller.js")));
+    let table = python()
+        .args(["-c", "import boto3, local_queues; local_queues.create_table(boto3.client('dynamodb'), 'node-poller')"])
+        .env("PYTHONPATH", root().join("examples"))
+        .envs(deployed.environment())
+        .status()
+        .unwrap();
+    assert!(table.success());
+    // A copy of an item that is in work comes back after the visibility timeout, in seconds.
+    let mut poller = Command::new("node");
+    poller.arg(root().join("examples/node-poller/poller.js"));
+    poller.envs([("HANDLED_TABLE", "node-poller"), ("VISIBILITY_TIMEOUT", "15")]);
+    let poller = deployed.start(&mut poller);
     let handled: Vec<Value> = poller.lines(9).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     let what = |line: &Value| {
         let what = ["type", "status", "title"].iter().find_map(|name| line.get(name)).unwrap();

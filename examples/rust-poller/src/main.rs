@@ -1,6 +1,6 @@
 //! Polls a queue of messages and receipts: works on each item once, then deletes the message. One that fails comes back.
 
-use std::{collections::HashSet, env, io::Write as _, time::Duration};
+use std::{env, io::Write as _, path::Path, time::Duration};
 
 use aws_config::BehaviorVersion;
 use aws_sdk_sqs::types::Message as Received;
@@ -9,9 +9,11 @@ use serde_json::{Value, from_value};
 
 mod claim_check;
 mod failure;
+mod handled;
 mod notification;
 
 use failure::{Failure, describe};
+use handled::Handled;
 use notification::{Content, Error, Message, Receipt, items};
 
 /// After a call that failed, which the SDK has tried three times.
@@ -20,10 +22,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
     let queue_url = env::var("QUEUE_URL").map_err(|_| "QUEUE_URL is not set")?;
+    let handled_file = env::var("HANDLED_FILE").map_err(|_| "HANDLED_FILE is not set")?;
     let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
     let sqs = aws_sdk_sqs::Client::new(&aws);
     let s3 = claim_check::client(&aws);
-    let mut handled = Handled::default();
+    let mut handled = Handled::open(Path::new(&handled_file)).map_err(|error| format!("{handled_file}: {error}"))?;
     let mut end = std::pin::pin!(end());
     loop {
         let receive = sqs.receive_message().queue_url(&queue_url).message_attribute_names("All");
@@ -74,28 +77,6 @@ async fn handle(s3: &aws_sdk_s3::Client, message: &Received, handled: &mut Handl
         }
     }
     result
-}
-
-/// The keys of the last items that were handled. This poller works on one item at a time; several of them need a table
-/// instead, with conditional writes as in `../python-lambda`.
-#[derive(Default)]
-struct Handled {
-    recent: HashSet<String>,
-    older: HashSet<String>,
-}
-
-impl Handled {
-    fn once(&mut self, key: String, work: impl FnOnce(&str) -> Result<(), Failure>) -> Result<(), Failure> {
-        if self.recent.contains(&key) || self.older.contains(&key) {
-            return Ok(());
-        }
-        work(&key)?;
-        self.recent.insert(key);
-        if self.recent.len() > 100_000 {
-            self.older = std::mem::take(&mut self.recent);
-        }
-        Ok(())
-    }
 }
 
 /// The place for your own code; copies have the same key.
