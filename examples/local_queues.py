@@ -3,8 +3,8 @@
     pip install ministack boto3
     python local_queues.py [--stack whatsapp-ingress] [FILE...]
 
-Without files it sends every message of the folder. It prints the environment variables of a consumer and the URL of each
-queue. With AWS_ENDPOINT_URL it uses the local AWS that runs there, and ends.
+Without files it sends every message of the folder. It creates the table of handled items, and prints the environment variables of
+a consumer and the URL of each queue. With AWS_ENDPOINT_URL it uses the local AWS that runs there, and ends.
 """
 
 from __future__ import annotations
@@ -46,13 +46,15 @@ def main() -> None:
     try:
         if not endpoint:
             endpoint, server = start_aws()
-        for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint}).items():
+        table = f"{arguments.stack}-handled"
+        for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint, "HANDLED_TABLE": table}).items():
             print(f"export {name}={value}")
         config = Config(proxies={}, s3={"addressing_style": "path"})
-        sqs, s3 = (
+        sqs, s3, dynamodb = (
             boto3.Session("test", "test", region_name="us-east-1").client(name, endpoint_url=endpoint, config=config)
-            for name in ("sqs", "s3")
+            for name in ("sqs", "s3", "dynamodb")
         )
+        create_table(dynamodb, table)
         urls = {route: create_queue(sqs, f"{arguments.stack}-{route}") for route in [*FIELDS, "unrouted"]}
         s3.create_bucket(Bucket=BUCKET)
         for file in arguments.files or sorted(MESSAGES.glob("*.json")):
@@ -87,16 +89,26 @@ def start_aws() -> tuple[str, subprocess.Popen[bytes]]:
 
 
 def create_queue(sqs: Any, name: str) -> str:
-    """Creates a queue as the template does. The queue of changes without a route has no dead-letter queue."""
+    """Creates a queue as the template does. The catch-all queue has no dead-letter queue."""
     attributes = {"VisibilityTimeout": "180", "MessageRetentionPeriod": str(14 * DAY)}
-    if name.endswith("-unrouted"):
-        attributes = {"MessageRetentionPeriod": str(14 * DAY)}
-    else:
+    if not name.endswith("-unrouted"):
         dead = sqs.create_queue(QueueName=f"{name}-dead", Attributes={"MessageRetentionPeriod": str(14 * DAY)})
         found = sqs.get_queue_attributes(QueueUrl=dead["QueueUrl"], AttributeNames=["QueueArn"])
         policy = {"deadLetterTargetArn": found["Attributes"]["QueueArn"], "maxReceiveCount": 5}
         attributes["RedrivePolicy"] = json.dumps(policy)
     return str(sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
+
+
+def create_table(dynamodb: Any, name: str) -> None:
+    """Creates a table of handled items as in docs/contract.md, if it does not exist."""
+    key: dict[str, Any] = {"AttributeName": "id"}
+    with suppress(dynamodb.exceptions.ResourceInUseException):
+        dynamodb.create_table(
+            TableName=name,
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[key | {"AttributeType": "S"}],
+            KeySchema=[key | {"KeyType": "HASH"}],
+        )
 
 
 def send(sqs: Any, s3: Any, urls: dict[str, str], message: dict[str, Any]) -> None:

@@ -52,8 +52,8 @@ def attributes_of(message: dict[str, Any]) -> dict[str, str]:
     return {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
 
 
-# The items that are handled or in work, by keys that copies share. Several readers need a table instead, with conditional
-# writes as in ../python-lambda.
+# The items that are done, by keys that copies share. This reader works on one item at a time. Several readers need a table
+# with claims instead, as in ../python-lambda.
 handled: dict[str, None] = {}
 
 
@@ -61,8 +61,9 @@ def handle(body: str, attributes: dict[str, str]) -> None:
     text = base64.b64decode(body, validate=True) if attributes.get("encoding") == "base64" else body
     change = json.loads(text)["entry"][0]["changes"][0]
     # All three lists, whatever the attribute `kind`: it names only the first that is not empty.
-    lists = {kind: change["value"].get(kind) or [] for kind in ("messages", "statuses", "errors")}
-    if change["field"] != "messages" or not any(lists.values()):
+    lists = {kind: change["value"].get(kind) for kind in ("messages", "statuses", "errors")}
+    lists = {kind: items for kind, items in lists.items() if isinstance(items, list)}
+    if change.get("field") != "messages" or not any(lists.values()):
         raise ValueError("neither a message nor a receipt nor an error")
     failures = []
     for kind, items in lists.items():
@@ -70,13 +71,12 @@ def handle(body: str, attributes: dict[str, str]) -> None:
             key = f"{attributes['event_id']} {kind} {position}"
             if key in handled:
                 continue
-            # The mark comes first; it is taken back if the work fails.
-            handled[key] = None
             try:
                 work(kind, content, key)
             except Exception as error:
-                del handled[key]
                 failures.append(error)
+            else:
+                handled[key] = None
     while len(handled) > 100_000:
         del handled[next(iter(handled))]
     # An item that fails does not hold up the others. They are skipped when the message comes back.

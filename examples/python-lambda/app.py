@@ -18,17 +18,18 @@ from aws_lambda_powertools.utilities.idempotency import (
 )
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# Meta sends again for 7 days, and a copy may lie on the queue for 4.
-COPIES_COME_FOR = 11 * 24 * 3600
+# Meta retries for 7 days, and a queue keeps a message for 14 days.
+MAX_COPY_AGE_SECONDS = 21 * 24 * 3600
 
 logger = Logger()
 s3 = boto3.client("s3")
 processor = BatchProcessor(event_type=EventType.SQS)
 handled = DynamoDBPersistenceLayer(table_name=os.environ["HANDLED_TABLE"])
-by_key = IdempotencyConfig(event_key_jmespath="key", expires_after_seconds=COPIES_COME_FOR)
+by_key = IdempotencyConfig(event_key_jmespath="key", expires_after_seconds=MAX_COPY_AGE_SECONDS)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> Any:
+    # A claim ends when the invocation must end. Without the context, it would end with the record, after 21 days.
     by_key.register_lambda_context(context)
     return process_partial_response(event=event, record_handler=on_record, processor=processor, context=context)
 
@@ -37,8 +38,9 @@ def on_record(record: SQSRecord) -> None:
     attributes = {name: attribute.string_value or "" for name, attribute in record.message_attributes.items()}
     change = json.loads(body_of(record, attributes))["entry"][0]["changes"][0]
     # All three lists, whatever the attribute `kind`: it names only the first that is not empty.
-    lists = {kind: change["value"].get(kind) or [] for kind in ("messages", "statuses", "errors")}
-    if change["field"] != "messages" or not any(lists.values()):
+    lists = {kind: change["value"].get(kind) for kind in ("messages", "statuses", "errors")}
+    lists = {kind: items for kind, items in lists.items() if isinstance(items, list)}
+    if change.get("field") != "messages" or not any(lists.values()):
         # SQS deletes messages that are not reported as failed. This one becomes a dead letter, and its alarm goes off.
         raise ValueError("neither a message nor a receipt nor an error")
     failures = []
@@ -63,7 +65,9 @@ def body_of(record: SQSRecord, attributes: dict[str, str]) -> str | bytes:
     return base64.b64decode(body, validate=True) if attributes.get("encoding") == "base64" else body
 
 
-# Marks the key by a conditional write before the work. If the work fails, the mark is taken back.
+# Claims the key by a conditional write before the work, until the time limit of the invocation. Stores that the item is done
+# after the work. If the work fails, it deletes the claim. If another invocation has the claim, it raises an exception, so the
+# message comes back.
 @idempotent_function(data_keyword_argument="item", persistence_store=handled, config=by_key)
 def once(item: dict[str, Any]) -> None:
     work(item["kind"], item["content"], item["key"])

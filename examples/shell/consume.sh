@@ -27,6 +27,12 @@ main() {
     failed=0
     while receive; do
         event_id=$(attribute event_id)
+        if [ -z "$event_id" ]; then
+            # Different messages without an id would be one.
+            echo "not handled: no event_id" >&2
+            failed=1
+            continue
+        fi
         if ! grep -qx "$event_id" "$done_file"; then
             if ! { fetch && work; }; then
                 echo "not handled: $event_id" >&2

@@ -18,6 +18,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+import generate_contract
 import local_queues
 from expanded import CATCH_ALL, expand
 
@@ -110,6 +111,7 @@ def test_script_creates_the_queues_of_the_template(aws: Environment) -> None:
         name = url.rpartition("/")[2]
         [queue] = [queue for queue in queues.values() if queue["QueueName"] == name]
         assert attributes["MessageRetentionPeriod"] == str(queue["MessageRetentionPeriod"]), name
+        assert attributes["VisibilityTimeout"] == str(generate_contract.VISIBILITY_TIMEOUT), name
         if "RedrivePolicy" in attributes:
             policy = json.loads(attributes["RedrivePolicy"])
             assert int(policy["maxReceiveCount"]) == queue["RedrivePolicy"]["maxReceiveCount"]
@@ -119,24 +121,40 @@ def test_script_creates_the_queues_of_the_template(aws: Environment) -> None:
     assert len(urls) == len(found) + 1
 
 
-def poll(aws: Environment, url: str, items: int, not_deleted: int) -> set[str]:
-    """Runs the poller until it has handled the items and deleted their messages; returns the keys of the items."""
+# Seconds. The node-poller claims an item for a third of it.
+VISIBILITY_TIMEOUT = 6
+
+# Kills the node-poller when its work begins, which is after the claim.
+KILLED_AT_WORK = """data:text/javascript,
+let items = 0;
+const log = console.log;
+console.log = (line) => { if (++items === 2) process.kill(process.pid, "SIGKILL"); log(line); };
+"""
+
+
+def node_poller(aws: Environment, url: str, *options: str) -> subprocess.Popen[str]:
     if not shutil.which("node"):
         pytest.skip("Node.js is not installed")
     poller = EXAMPLES / "node-poller/poller.js"
     assert poller.is_file(), "run `make consumers` first"
-    with subprocess.Popen(
-        ["node", str(poller)], env=aws | {"QUEUE_URL": url}, stdout=subprocess.PIPE, text=True
-    ) as process:
+    table = f"{url.rpartition('/')[2].partition('-')[0]}-handled"
+    environment = aws | {"QUEUE_URL": url, "HANDLED_TABLE": table, "VISIBILITY_TIMEOUT": str(VISIBILITY_TIMEOUT)}
+    return subprocess.Popen(["node", *options, str(poller)], env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def poll(aws: Environment, url: str, items: int, not_deleted: int) -> set[str]:
+    """Runs the poller until it has handled the items and deleted their messages; returns the keys of the items."""
+    dead_letters = client(aws, "sqs").get_queue_url(QueueName=f"{url.rpartition('/')[2]}-dead")["QueueUrl"]
+    with node_poller(aws, url) as process:
         # A poller that hangs ends, and the test fails.
         watchdog = threading.Timer(120, process.kill)
         watchdog.start()
         try:
             assert process.stdout
             keys = [json.loads(process.stdout.readline())["key"] for _ in range(items)]
-            while depth(aws, url) != (0, not_deleted):
+            while (remaining := sum(depth(aws, url)) + sum(depth(aws, dead_letters))) != not_deleted:
                 assert process.poll() is None
-                assert sum(depth(aws, url)) >= not_deleted, "it deleted what it did not handle"
+                assert remaining > not_deleted, "it deleted what it did not handle"
                 time.sleep(0.2)
             process.kill()
             assert process.stdout.read() == ""
@@ -156,6 +174,23 @@ def test_node_poller_handles_every_item_once(aws: Environment, tmp_path: Path) -
 def test_node_poller_handles_every_receipt(aws: Environment) -> None:
     url = sent(aws, "receipts", "statuses-200", "statuses-delivered")["messages-statuses"]
     assert len(poll(aws, url, 201, not_deleted=0)) == 201
+
+
+def test_node_poller_handles_items_of_killed_one(aws: Environment) -> None:
+    url = sent(aws, "killed", "messages-three")["messages"]
+    with node_poller(aws, url, "--import", KILLED_AT_WORK) as process:
+        output, _ = process.communicate(timeout=60)
+    assert (process.returncode, len(output.splitlines())) == (-signal.SIGKILL, 1)
+    assert sum(depth(aws, url)) == 1
+    assert {key.split()[2] for key in poll(aws, url, 2, not_deleted=0)} == {"1", "2"}
+
+
+def test_node_poller_fails_without_event_id(aws: Environment) -> None:
+    url = sent(aws, "ids", "messages-errors")["messages"]
+    [text] = json.loads((MESSAGES / "messages-text.json").read_text())["Messages"]
+    for _ in range(2):
+        client(aws, "sqs").send_message(QueueUrl=url, MessageBody=text["Body"])
+    assert len(poll(aws, url, 1, not_deleted=2)) == 1
 
 
 def with_failing_item(folder: Path) -> Path:
@@ -201,12 +236,6 @@ def test_shell_script_handles_every_change_once(aws: Environment, tmp_path: Path
 # Handles events and prints for each the keys that were worked on and the ids of the failed messages.
 DRIVER = """
 import json, os, sys
-import boto3
-boto3.client("dynamodb").create_table(
-    TableName=os.environ["HANDLED_TABLE"], BillingMode="PAY_PER_REQUEST",
-    AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-    KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-)
 import app
 class Context:
     function_name, aws_request_id = "consumer", "1"
@@ -215,12 +244,18 @@ class Context:
 worked, work = [], app.work
 def watched(kind, content, key):
     if key in failing: raise RuntimeError(key)
+    if key in killing: os._exit(9)
     work(kind, content, key)
     worked.append(key)
 app.work = watched
-for failing, event in json.load(sys.stdin):
+killing, events = json.load(sys.stdin)
+for failing, event in events:
     worked.clear()
-    failures = app.handler(event, Context())["batchItemFailures"]
+    try:
+        failures = app.handler(event, Context())["batchItemFailures"]
+    except Exception:
+        # With every message failed, Powertools raises an exception, and Lambda deletes no message.
+        failures = [{"itemIdentifier": record["messageId"]} for record in event["Records"]]
     print("RESULT", json.dumps([worked, [failure["itemIdentifier"] for failure in failures]]))
 """
 
@@ -231,16 +266,19 @@ def records(*files: str) -> Records:
     return [each for file in files for each in json.loads((MESSAGES / f"lambda/{file}.json").read_text())["Records"]]
 
 
-def handle(aws: Environment, table: str, *events: tuple[list[str], Records]) -> list[tuple[list[str], list[str]]]:
-    """The keys and the ids of failed messages for each event, which has keys whose work fails."""
+def handle(
+    aws: Environment, table: str, *events: tuple[list[str], Records], killing: str | None = None
+) -> list[tuple[list[str], list[str]]]:
+    """The keys and the ids of failed messages for each event, which has keys whose work fails. `killing` ends the process."""
     assert LAMBDA.is_dir(), "run `make consumers` first"
+    local_queues.create_table(client(aws, "dynamodb"), table)
     ended = subprocess.run(
         [sys.executable, "-c", DRIVER],
-        input=json.dumps([(failing, {"Records": records}) for failing, records in events]),
+        input=json.dumps([[killing], [(failing, {"Records": records}) for failing, records in events]]),
         env=aws | {"PYTHONPATH": str(LAMBDA), "HANDLED_TABLE": table, "POWERTOOLS_LOG_LEVEL": "ERROR"},
         check=False, capture_output=True, text=True,
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == (9 if killing else 0), ended.stderr
     lines = [line.removeprefix("RESULT ") for line in ended.stdout.splitlines() if line.startswith("RESULT ")]
     return [(keys, failures) for keys, failures in map(json.loads, lines)]
 
@@ -272,3 +310,23 @@ def test_lambda_handles_copies_of_a_batch_once(aws: Environment) -> None:
     assert len(records("copies")) == 2
     [(keys, failures)] = handle(aws, "copies", ([], records("copies")))
     assert (len(keys), failures) == (1, [])
+
+
+def test_lambda_handles_item_of_killed_invocation(aws: Environment) -> None:
+    batch = records("messages-three")
+    event_id = batch[0]["messageAttributes"]["event_id"]["stringValue"]
+    key = f"{event_id} messages 1"
+    handle(aws, "killed", ([], batch), killing=key)
+
+    [(keys, failures)] = handle(aws, "killed", ([], batch))
+    assert keys == [f"{event_id} messages 2"], "the first is done, and the invocation that was killed has the claim"
+    assert failures == [batch[0]["messageId"]], "the message is not deleted"
+
+    # The time until the claim ends has passed.
+    dynamodb = client(aws, "dynamodb")
+    [item] = [each for each in dynamodb.scan(TableName="killed")["Items"] if each["status"]["S"] == "INPROGRESS"]
+    claimed_until = int(item["in_progress_expiration"]["N"])
+    assert time.time() * 1000 < claimed_until < (time.time() + generate_contract.VISIBILITY_TIMEOUT) * 1000
+    item["in_progress_expiration"]["N"] = str(int(time.time() * 1000) - 1)
+    dynamodb.put_item(TableName="killed", Item=item)
+    assert handle(aws, "killed", ([], batch)) == [([key], [])]
