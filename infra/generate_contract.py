@@ -69,6 +69,15 @@ def types_schema() -> dict[str, Any]:
     }
 
 
+def types_header(mark: str) -> str:
+    lines = (
+        "Generated from message.schema.json by `make contract`.",
+        "The types describe what Meta documents. The function checks only the attributes, `entry` and `changes`, and on the queue of a",
+        "route that `field` is a text. Check the type of every other member before you use it: `value` can be null, a list or a text.",
+    )
+    return "".join(f"{mark} {line}\n" for line in lines)
+
+
 def python_types() -> str:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "message.schema.json"), Path(folder, "contract.py")
@@ -91,7 +100,7 @@ def python_types() -> str:
             target,
         ]
         subprocess.run(ruff, check=True)
-        return f"# Generated from message.schema.json by `make contract`.\n{after_comments(target.read_text(), '#')}"
+        return types_header("#") + after_comments(target.read_text(), "#")
 
 
 def typescript_types() -> str:
@@ -99,7 +108,7 @@ def typescript_types() -> str:
     done = subprocess.run(command, check=True, capture_output=True, input=json.dumps(types_schema()), text=True)
     lines = [line for line in done.stdout.splitlines() if "via the `definition`" not in line]
     text = "\n".join(line for line in lines if "This interface was referenced by" not in line)
-    return f"// Generated from message.schema.json by `make contract`.\n\n{text.strip()}\n".replace(" *\n */", " */")
+    return f"{types_header('//')}\n{text.strip()}\n".replace(" *\n */", " */")
 
 
 def after_comments(text: str, mark: str) -> str:
@@ -237,7 +246,8 @@ def assistants_page() -> str:
         "# For assistants that write consumers\n\n"
         "Cut from [the contract](contract.md) by `make contract`: the parts that a consumer's code depends on. Write code that follows "
         "each rule of the quick start. Test it with the files of [examples/messages](../examples/messages/): every item of every file is "
-        "handled once, and `messages-without-kind` is not deleted. For a strict check use [message.schema.json](message.schema.json), "
+        "handled once, and `messages-without-kind` is not deleted unless the whole change is stored. "
+        "End the consumer in the middle of an item, and start it again: the item is handled. For a strict check use [message.schema.json](message.schema.json), "
         f"for types [types/](types/).\n\n{contents}" + sections
     )
 

@@ -1,4 +1,6 @@
 # Generated from message.schema.json by `make contract`.
+# The types describe what Meta documents. The function checks only the attributes, `entry` and `changes`, and on the queue of a
+# route that `field` is a text. Check the type of every other member before you use it: `value` can be null, a list or a text.
 
 from __future__ import annotations
 

@@ -22,11 +22,10 @@ def schema(name: str = "message") -> Json:
     return value
 
 
-def code(language: str) -> str:
-    """The code of the quick start in this language."""
-    found = re.search(rf"```{language}\n(.*?)```\n", page(), re.DOTALL)
-    assert found, language
-    return found[1]
+def code(language: str, position: int = 0) -> str:
+    """A block of code of the quick start in this language."""
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```\n", page(), re.DOTALL)
+    return blocks[position]
 
 
 def examples() -> dict[str, tuple[dict[str, str], str]]:
