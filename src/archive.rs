@@ -1,4 +1,5 @@
-//! The archive: each signed notification as received, as one object in S3, beside its messages on the queues.
+//! The archive: each signed notification with a nonempty body as received, as one object in S3, beside its messages on the
+//! queues.
 
 use std::{
     io::Write as _,
@@ -18,7 +19,7 @@ use tokio::{
     task::yield_now,
     time::{Instant, timeout_at},
 };
-use whatsapp_webhook::archive::Receipt;
+use whatsapp_webhook::archive::ArchiveHeader;
 
 use crate::{
     metrics::Metric,
@@ -29,7 +30,8 @@ use crate::{
 /// An answer waits this long for the archive after the changes are stored, unless the archive is required.
 ///
 /// S3 takes 100 to 200 ms for a small object, so there is time for a retry. The answer still leaves within the second that Meta
-/// allows, and an outage of S3 keeps each execution environment busy for half a second more per notification, not for ten.
+/// allows, and an outage of S3 keeps each execution environment busy for half a second more per notification
+/// instead of the whole storage time.
 ///
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html>
 const MAX_WAIT: Duration = Duration::from_millis(500);
@@ -56,9 +58,8 @@ impl Archive {
 
     /// Does some work, and concurrently archives a notification with this signature.
     ///
-    /// Returns the result of the work, and an error if the archive is required and did not store the notification. Otherwise
-    /// it only counts and logs the error, and ends at the latest `MAX_WAIT` after the work. An object that was abandoned may
-    /// be in the archive nevertheless.
+    /// Counts and logs each error. Returns it only if the archive is required. If not, ends at the latest `MAX_WAIT` after the
+    /// work. An object that was abandoned may be in the archive nevertheless.
     pub async fn store_alongside<T>(
         &self,
         work: impl Future<Output = T>,
@@ -88,15 +89,15 @@ impl Archive {
     }
 
     async fn store(&self, body: &[u8], signature: &str, context: StoreContext<'_>) -> Result<(), PayloadError> {
-        let receipt = Receipt {
+        let header = ArchiveHeader {
             received: format_time(SystemTime::now()),
             request_id: context.request.request_id.to_owned(),
             trace: context.request.trace.map(ToOwned::to_owned),
             signature: signature.to_owned(),
             rewritten: None,
         };
-        let key = receipt.key().map_err(|error| PayloadError::Rejected(error.to_string()))?;
-        let body = Bytes::from(compress(&receipt, body).await);
+        let key = header.key().map_err(|error| PayloadError::Rejected(error.to_string()))?;
+        let body = Bytes::from(compress(&header, body).await);
         let (bucket, owner) = (&*self.bucket, self.owner.as_deref());
         let put = || {
             put(&self.aws, PutObject { bucket, key: &key, content_type: "application/gzip", body: body.clone(), owner })
@@ -111,7 +112,7 @@ fn no_answer() -> PayloadError {
     PayloadError::Transient("no answer in time".to_owned())
 }
 
-/// The time in the form of [`Receipt::received`].
+/// The time in the form of [`ArchiveHeader::received`].
 fn format_time(time: SystemTime) -> String {
     let time = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let seconds = DateTime::from_secs(time.as_secs().try_into().unwrap_or_default());
@@ -119,10 +120,10 @@ fn format_time(time: SystemTime) -> String {
     format!("{}.{:03}Z", seconds.trim_end_matches('Z'), time.subsec_millis())
 }
 
-/// Compresses the content of an object. The calls that began before get the thread first.
-async fn compress(receipt: &Receipt, body: &[u8]) -> Vec<u8> {
+/// Compresses the content of an object. Yields before each chunk, so that calls that are under way proceed.
+async fn compress(header: &ArchiveHeader, body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    for chunk in iter::once(&*receipt.encode(&[])).chain(body.chunks(CHUNK_BYTES)) {
+    for chunk in iter::once(&*header.encode(&[])).chain(body.chunks(CHUNK_BYTES)) {
         yield_now().await;
         encoder.write_all(chunk).expect("a vector takes all bytes");
     }
@@ -147,8 +148,8 @@ mod tests {
 
     const TIME: Duration = Duration::from_secs(9);
 
-    fn receipt() -> Receipt {
-        Receipt {
+    fn header() -> ArchiveHeader {
+        ArchiveHeader {
             received: format_time(SystemTime::now()),
             request_id: "request".into(),
             trace: None,
@@ -197,27 +198,27 @@ mod tests {
     }
 
     #[test]
-    fn time_has_the_form_of_a_receipt() {
+    fn time_has_the_form_of_a_header() {
         for (millis, text) in [(0, "1970-01-01T00:00:00.000Z"), (1_767_323_045_070, "2026-01-02T03:04:05.070Z")] {
             let received = format_time(SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
             assert_eq!(received, text);
-            assert!(Receipt { received, ..receipt() }.key().is_ok());
+            assert!(ArchiveHeader { received, ..header() }.key().is_ok());
         }
     }
 
     #[tokio::test]
     async fn compressed_body_comes_back() {
         for body in [Vec::new(), b"\n\xff".to_vec(), (0..750_000_u32).flat_map(u32::to_le_bytes).collect()] {
-            let (receipt, mut object) = (receipt(), Vec::new());
-            GzDecoder::new(&*compress(&receipt, &body).await).read_to_end(&mut object).unwrap();
-            assert!(object == receipt.encode(&body), "{} bytes", body.len());
+            let (header, mut object) = (header(), Vec::new());
+            GzDecoder::new(&*compress(&header, &body).await).read_to_end(&mut object).unwrap();
+            assert!(object == header.encode(&body), "{} bytes", body.len());
         }
     }
 
     #[tokio::test]
     async fn compression_gives_way_after_each_chunk() {
-        let (receipt, body) = (receipt(), vec![0; 3 * CHUNK_BYTES]);
-        let mut compression = pin!(compress(&receipt, &body));
+        let (header, body) = (header(), vec![0; 3 * CHUNK_BYTES]);
+        let mut compression = pin!(compress(&header, &body));
         for _ in 0..4 {
             assert!(poll!(&mut compression).is_pending());
         }

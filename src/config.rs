@@ -141,10 +141,7 @@ mod tests {
             (&[("QUEUE_URLS", QUEUES), ("SECRET_ID", " ")], "SECRET_ID is empty"),
             (&[("SECRET_ID", "s")], "QUEUE_URLS is not set"),
             (&[("SECRET_ID", "s"), ("QUEUE_URLS", "")], "QUEUE_URLS is empty"),
-            (
-                &[("SECRET_ID", "s"), ("QUEUE_URLS", "{}")],
-                "QUEUE_URLS has no route `*`, the queue of everything without a route of its own",
-            ),
+            (&[("SECRET_ID", "s"), ("QUEUE_URLS", "{}")], "QUEUE_URLS has no route `*` for the catch-all queue"),
             (
                 &[("SECRET_ID", "s"), ("QUEUE_URLS", "x")],
                 "QUEUE_URLS is not a JSON object of routes: expected value at line 1 column 1",

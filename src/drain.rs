@@ -1,4 +1,4 @@
-//! Waits until the process may end: when no request is under way that would lose its answer.
+//! Waits until the process can end without losing the answer of a request.
 //!
 //! The process ends if AWS no longer accepts the credentials of the execution environment. Lambda then starts a new environment,
 //! with new credentials.
@@ -43,7 +43,7 @@ impl Drain {
         RequestGuard(&self.state)
     }
 
-    /// Stops the worker that awaits this, because it never returns. [`Self::finished`] then waits for the other workers.
+    /// Never returns, which stops the worker that awaits it. [`Self::finished`] then waits for the other workers.
     pub async fn stop_worker(&self) {
         self.state.send_modify(|state| state.stopped_workers += 1);
         std::future::pending::<()>().await;

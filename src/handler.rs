@@ -95,8 +95,8 @@ enum RequestError {
     UndecodableBody,
     #[error("client certificate not allowed")]
     ClientCertificate,
-    #[error("credentials expired")]
-    ExpiredCredentials,
+    #[error("AWS credentials expired")]
+    ExpiredAwsCredentials,
     #[error("{} of {} not stored, {} diverted", .0.not_stored, .0.messages, .0.diverted)]
     NotStored(StoreReport),
     #[error("stored, but not archived")]
@@ -114,7 +114,7 @@ impl RequestError {
             }
             Self::Signature(_) => StatusCode::UNAUTHORIZED,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NotStored(_) | Self::NotArchived | Self::ExpiredCredentials => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotStored(_) | Self::NotArchived | Self::ExpiredAwsCredentials => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -148,7 +148,7 @@ impl Ingress {
         Self { secrets, queues, archive: None, log, client_cn: None, must_restart: AtomicBool::new(false) }
     }
 
-    /// Archives every signed notification. `None` archives nothing.
+    /// Archives every signed notification with a nonempty body. `None` archives nothing.
     #[must_use]
     pub fn with_archive(self, archive: Option<Archive>) -> Self {
         Self { archive, ..self }
@@ -190,8 +190,8 @@ impl Ingress {
             };
             if let Err(error) = &result {
                 error.count(&metrics);
-                if matches!(error, RequestError::ExpiredCredentials) {
-                    tracing::error!("credentials expired, the execution environment ends after this response");
+                if matches!(error, RequestError::ExpiredAwsCredentials) {
+                    tracing::error!("AWS credentials expired, the execution environment ends after this response");
                     self.must_restart.store(true, Relaxed);
                 }
             }
@@ -239,8 +239,8 @@ impl Ingress {
         let body = exchange.request.body.as_deref().ok_or(RequestError::UndecodableBody)?;
         if let Err(error) = self.verify(body, exchange).await {
             // Meta may have signed with a new app secret that this execution environment cannot read.
-            let is_inconclusive = error == SignatureError::Mismatch && self.secrets.has_expired_credentials();
-            return Err(if is_inconclusive { RequestError::ExpiredCredentials } else { error.into() });
+            let is_inconclusive = error == SignatureError::Mismatch && self.secrets.has_expired_aws_credentials();
+            return Err(if is_inconclusive { RequestError::ExpiredAwsCredentials } else { error.into() });
         }
         metrics.count(Metric::Notifications, 1);
         let started = Instant::now();
@@ -273,14 +273,14 @@ impl Ingress {
         metrics.count(Metric::NotStored, stored.not_stored);
         metrics.count(Metric::Unrouted, stored.unrouted);
         // If at least one message was stored, the credentials are still valid.
-        if stored.has_expired_credentials && stored.not_stored == stored.messages {
-            return Err(RequestError::ExpiredCredentials);
+        if stored.has_expired_aws_credentials && stored.not_stored == stored.messages {
+            return Err(RequestError::ExpiredAwsCredentials);
         }
         if stored.not_stored > 0 {
             return Err(RequestError::NotStored(stored));
         }
         archived.map(|()| Accepted::Stored).map_err(|error| match error {
-            PayloadError::ExpiredCredentials(_) => RequestError::ExpiredCredentials,
+            PayloadError::ExpiredAwsCredentials(_) => RequestError::ExpiredAwsCredentials,
             _ => RequestError::NotArchived,
         })
     }
@@ -319,6 +319,7 @@ impl Ingress {
             Ok(Accepted::Stored) => (Level::INFO, "stored"),
             Ok(Accepted::Challenge(_)) => (Level::INFO, "challenge answered"),
             Ok(Accepted::Empty) => (Level::WARN, "empty notification"),
+            Err(RequestError::NotArchived) => (Level::ERROR, "not archived"),
             Err(_) if status.is_server_error() => (Level::ERROR, "not stored"),
             Err(_) => (Level::WARN, "rejected"),
         };

@@ -78,7 +78,7 @@ async fn serve(ingress: Arc<Ingress>, max_concurrency: usize) -> Result<(), Erro
     });
     select! {
         result = Runtime::new(handler).layer(drain_layer).run_concurrent() => result,
-        () = drain.finished() => Err(Error::from("credentials expired")),
+        () = drain.finished() => Err(Error::from("AWS credentials expired")),
         never = ingress.keep_secrets_fresh() => match never {},
     }
 }

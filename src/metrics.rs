@@ -97,7 +97,7 @@ metrics! {
     SignatureMismatches,
     /// Time from a verified signature until storing ended, including waits for the archive and for the secret.
     StoreTime,
-    /// Messages that were stored.
+    /// Messages that were stored, including diverted messages.
     Stored,
     /// Fragments without a route; also by reason.
     Unrouted,
@@ -149,7 +149,7 @@ impl Metrics {
         self.add(metric.name().into(), more);
     }
 
-    /// Adds to the count of one route or reason, a value of [`Metric::breakdown`].
+    /// Adds to the count of one route or reason: a value of the property that [`Metric::breakdown`] returns.
     ///
     /// A value that is too long for a name, or has other characters than visible ASCII, is not counted.
     pub fn count_value(&self, metric: Metric, value: &str, more: usize) {

@@ -33,7 +33,7 @@ pub enum PayloadError {
     Transient(String),
     /// S3 no longer accepts the credentials.
     #[error("S3: {0}")]
-    ExpiredCredentials(String),
+    ExpiredAwsCredentials(String),
 }
 
 impl Payloads {
@@ -83,7 +83,7 @@ pub(crate) async fn put(aws: &SdkConfig, object: PutObject<'_>) -> Result<(), Pa
     // is not known everywhere yet with 307. A bucket in another region always gets 301.
     let is_transient = matches!(status, 307 | 408 | 409 | 429) || code.contains("Timeout") || code.contains("Throttl");
     Err(if is_expired_credentials(code) {
-        PayloadError::ExpiredCredentials(reason)
+        PayloadError::ExpiredAwsCredentials(reason)
     } else if (300..500).contains(&status) && !is_transient {
         PayloadError::Rejected(reason)
     } else {

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use whatsapp_webhook::{
-    message::{MAX_MESSAGE_BYTES, UnroutedReason},
+    message::{CatchAllReason, MAX_MESSAGE_BYTES},
     notification::Fragment,
     routes::{Queue, Routes},
 };
@@ -36,24 +36,23 @@ mod send_error;
 mod sender;
 use budget::Budget;
 pub use context::StoreContext;
-use item::{Encoding, Item};
+use item::{Item, MessageForm};
 use send_error::SendError;
 pub(crate) use sender::put_until_deadline;
 use sender::{MAX_ENTRIES, QueueLimits, QueueSender, Target, UnansweredBatch, Unconfirmed, failed_entries};
 
 /// How many batches an execution environment has under way at a time. Each batch needs a connection.
 ///
-/// This is a target, not a strict limit. Each queue of a request may have one batch under way. Second calls and diversions do
-/// not count. A batch that waited too long for the budget is sent without it.
+/// This is a target, not a strict limit. Each queue of a request always gets at least one, even if this exceeds
+/// the target. Second calls and diversions do not count. A batch that waited too long for the budget is sent without it.
 ///
 /// Meta's largest notification, with 1000 changes, needs 100 batches.
 const MAX_BATCHES_UNDER_WAY: usize = 32;
 
 /// How many bytes of messages an execution environment has under way at a time, to limit its memory.
 ///
-/// This is a target, not a strict limit. The requests of an environment that serves several at a time share it as a
-/// [`Budget`]. A single request divides it by its largest fragment, although a batch may have several fragments, see
-/// [`max_batches_under_way`].
+/// This is a target, not a strict limit. A request with more bytes has fewer batches under way, see [`max_batches_under_way`].
+/// The requests of an environment that serves several at a time also share the target as a [`Budget`].
 const MAX_BYTES_UNDER_WAY: usize = 12 << 20;
 
 /// How long the start of the function waits for the response to a probe.
@@ -83,7 +82,7 @@ pub struct StoreReport {
     /// The number of messages that are not stored.
     pub not_stored: usize,
     /// Whether at least one message is not stored because AWS no longer accepts the credentials.
-    pub has_expired_credentials: bool,
+    pub has_expired_aws_credentials: bool,
 }
 
 impl Queues {
@@ -123,7 +122,8 @@ impl Queues {
     /// Items are diverted to the catch-all queue in these cases:
     ///
     /// - Their queue is unavailable or rejects them.
-    /// - Their queue fails, or does not respond, for half of the time.
+    /// - Their queue has a transient error after half of the time.
+    /// - Their batch has no response after half of the time that was left at its start.
     /// - Their queue is too slow to store all of them in time.
     ///
     /// The other queues do not wait for such a queue. No call is abandoned before the deadline while it may still succeed.
@@ -143,7 +143,7 @@ impl Queues {
                 *by_route.entry(route).or_default() += 1;
             } else {
                 report.unrouted += 1;
-                *by_reason.entry(UnroutedReason::of_fragment(fragment).name()).or_default() += 1;
+                *by_reason.entry(CatchAllReason::of_fragment(fragment).name()).or_default() += 1;
             }
             report.messages += destination.queue_indices.len();
             for index in destination.queue_indices {
@@ -169,7 +169,7 @@ impl Queues {
         reports.into_iter().fold(report, |sum, report| StoreReport {
             diverted: sum.diverted + report.diverted,
             not_stored: sum.not_stored + report.not_stored,
-            has_expired_credentials: sum.has_expired_credentials || report.has_expired_credentials,
+            has_expired_aws_credentials: sum.has_expired_aws_credentials || report.has_expired_aws_credentials,
             ..sum
         })
     }
@@ -337,18 +337,18 @@ impl Queues {
         let target = self.target(queue, store_context, limits);
         let mut failed = send_all(target, items).await;
         let mut not_stored = Vec::new();
-        for (encoding, log_message) in [
-            (Encoding::RawBase64, "messages rejected, sending their bodies to the catch-all queue as base64"),
-            (Encoding::RawBase64InS3, "messages rejected as base64, storing their bodies in S3"),
+        for (form, log_message) in [
+            (MessageForm::Raw, "messages rejected, sending their bodies to the catch-all queue as base64"),
+            (MessageForm::RawInS3, "messages rejected as base64, storing their bodies in S3"),
         ] {
-            if failed.is_empty() || (encoding == Encoding::RawBase64InS3 && self.payloads.bucket().is_err()) {
+            if failed.is_empty() || (form == MessageForm::RawInS3 && self.payloads.bucket().is_err()) {
                 break;
             }
             let (rejected, others): (Vec<_>, Vec<_>) =
                 failed.into_iter().partition(|(_, error)| matches!(error, SendError::EntryRejected(_)));
             log_errors(log_message, queue, &rejected);
             not_stored.extend(others);
-            let items: Vec<_> = rejected.into_iter().map(|(item, _)| item.with_encoding(encoding)).collect();
+            let items: Vec<_> = rejected.into_iter().map(|(item, _)| item.with_form(form)).collect();
             failed = send_all(target, items).await;
         }
         not_stored.extend(failed);
@@ -402,11 +402,11 @@ async fn send_all<'p>(target: Target<'_>, items: Vec<Item<'p>>) -> Vec<(Item<'p>
 
 impl StoreReport {
     fn of(diverted: usize, not_stored: &[(Item<'_>, SendError)]) -> Self {
-        let is_expired = |(_, error): &(Item<'_>, SendError)| matches!(error, SendError::ExpiredCredentials(_));
+        let is_expired = |(_, error): &(Item<'_>, SendError)| matches!(error, SendError::ExpiredAwsCredentials(_));
         Self {
             diverted,
             not_stored: not_stored.len(),
-            has_expired_credentials: not_stored.iter().any(is_expired),
+            has_expired_aws_credentials: not_stored.iter().any(is_expired),
             ..Self::default()
         }
     }
@@ -422,7 +422,8 @@ fn needed_batches(items: &[Item<'_>], queue: &Queue) -> usize {
 
 /// The number of batches of a request that may be under way at a time.
 ///
-/// If all fragments together have more than [`MAX_BYTES_UNDER_WAY`], large fragments reduce the number.
+/// If all fragments together have more than [`MAX_BYTES_UNDER_WAY`], the number is this maximum divided by the size of the largest
+/// fragment. It counts a batch as one fragment, although a batch may have several.
 fn max_batches_under_way<'i>(items: impl Iterator<Item = &'i Item<'i>>) -> usize {
     let sizes = items.map(|item| item.fragment.size());
     let (total, largest) = sizes.fold((0, 1), |(total, largest), size| (total + size, size.max(largest)));

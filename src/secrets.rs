@@ -27,7 +27,7 @@ use crate::{
     metrics::{Metric, Metrics},
 };
 
-/// The app credentials are old this long after they were read. [`SecretCache`] then reads the secret again.
+/// The age from which app credentials are old. [`SecretCache`] then reads the secret again.
 const MAX_AGE: Duration = Duration::from_mins(5);
 
 /// The interval between a failed refresh and the next one, so that retries do not prolong an outage.
@@ -39,9 +39,9 @@ const MISMATCH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The limits of a refresh by a request.
 struct RefreshBackoff {
-    /// How long the request's answer waits for the refresh after the work is done.
-    answer_wait: Duration,
-    /// The interval until the next refresh if this one is abandoned, because it did not end within `answer_wait`.
+    /// How long a refresh may take from the start of the work, before the answer stops waiting.
+    refresh_timeout: Duration,
+    /// The interval until the next refresh if this one is abandoned, because it did not end within `refresh_timeout`.
     next_interval: Duration,
 }
 
@@ -50,15 +50,16 @@ struct RefreshBackoff {
 /// A refresh usually takes longer than storing, so after the first abandoned refresh the answer has to wait for it. In an outage
 /// of Secrets Manager, the growing intervals limit the number of answers that wait.
 const REFRESH_BACKOFF: [RefreshBackoff; 4] = [
-    RefreshBackoff { answer_wait: Duration::ZERO, next_interval: Duration::ZERO },
-    RefreshBackoff { answer_wait: Duration::from_millis(250), next_interval: FAILURE_INTERVAL },
-    RefreshBackoff { answer_wait: Duration::from_millis(500), next_interval: FAILURE_INTERVAL },
-    RefreshBackoff { answer_wait: Duration::from_secs(1), next_interval: MAX_AGE },
+    RefreshBackoff { refresh_timeout: Duration::ZERO, next_interval: Duration::ZERO },
+    RefreshBackoff { refresh_timeout: Duration::from_millis(250), next_interval: FAILURE_INTERVAL },
+    RefreshBackoff { refresh_timeout: Duration::from_millis(500), next_interval: FAILURE_INTERVAL },
+    RefreshBackoff { refresh_timeout: Duration::from_secs(1), next_interval: MAX_AGE },
 ];
 
 /// Caches the app credentials, and reads them again when they are old or do not match.
 ///
-/// If the environment serves one request at a time, the requests read old credentials again, see [`Self::refresh_alongside`].
+/// If the environment serves one request at a time, requests refresh credentials that are old, see
+/// [`Self::refresh_alongside`].
 /// Otherwise a task does this, see [`Self::keep_fresh`].
 #[derive(Debug)]
 pub struct SecretCache {
@@ -68,7 +69,7 @@ pub struct SecretCache {
     /// Locked while the secret is read, so that one read serves all waiting requests.
     read_lock: Mutex<ReadState>,
     /// Whether the last read failed because AWS no longer accepts the credentials of the execution environment.
-    has_expired_credentials: AtomicBool,
+    has_expired_aws_credentials: AtomicBool,
     /// The metrics of [`Self::keep_fresh`]. `None` if requests refresh the secret.
     background_metrics: Option<Metrics>,
 }
@@ -107,7 +108,7 @@ pub enum SecretsError {
     Unreadable(String),
     /// AWS no longer accepts the credentials of this execution environment.
     #[error("the secret of SECRET_ID cannot be read: {0}")]
-    ExpiredCredentials(String),
+    ExpiredAwsCredentials(String),
     /// The value cannot be used.
     #[error(transparent)]
     Unusable(#[from] CredentialsError),
@@ -129,7 +130,7 @@ impl SecretCache {
             secret_id,
             current,
             read_lock: Mutex::default(),
-            has_expired_credentials: AtomicBool::new(false),
+            has_expired_aws_credentials: AtomicBool::new(false),
             background_metrics: None,
         })
     }
@@ -164,8 +165,8 @@ impl SecretCache {
 
     /// Whether AWS no longer accepts the credentials of this execution environment.
     #[must_use]
-    pub fn has_expired_credentials(&self) -> bool {
-        self.has_expired_credentials.load(Relaxed)
+    pub fn has_expired_aws_credentials(&self) -> bool {
+        self.has_expired_aws_credentials.load(Relaxed)
     }
 
     /// The app credentials to verify a request with.
@@ -203,13 +204,13 @@ impl SecretCache {
         if self.background_metrics.is_some() {
             return work.await;
         }
-        let wait = self.answer_wait();
-        let refresh_deadline = deadline.min(Instant::now() + wait);
+        let refresh_timeout = self.refresh_timeout();
+        let refresh_deadline = deadline.min(Instant::now() + refresh_timeout);
         let (mut work, mut refresh) = (pin!(work), pin!(self.refresh(metrics)));
         select! {
             biased;
             result = &mut work => {
-                if timeout_at(refresh_deadline, refresh).await.is_err() && !wait.is_zero() {
+                if timeout_at(refresh_deadline, refresh).await.is_err() && !refresh_timeout.is_zero() {
                     report_timeout(metrics);
                 }
                 result
@@ -218,10 +219,10 @@ impl SecretCache {
         }
     }
 
-    /// How long the answer of this request may wait for a refresh.
-    fn answer_wait(&self) -> Duration {
+    /// How long a refresh may take from now, before the answer of this request stops waiting.
+    fn refresh_timeout(&self) -> Duration {
         let current = self.current();
-        if current.is_old() { current.backoff().answer_wait } else { Duration::ZERO }
+        if current.is_old() { current.backoff().refresh_timeout } else { Duration::ZERO }
     }
 
     /// Reads the secret again if it is old. If that fails, the old credentials stay in use.
@@ -275,7 +276,7 @@ impl SecretCache {
 
     async fn read_again(&self, metrics: &Metrics) {
         let fetched = fetch(&self.client, &self.secret_id).await;
-        self.has_expired_credentials.store(matches!(fetched, Err(SecretsError::ExpiredCredentials(_))), Relaxed);
+        self.has_expired_aws_credentials.store(matches!(fetched, Err(SecretsError::ExpiredAwsCredentials(_))), Relaxed);
         let mut current = self.current_mut();
         current.abandoned_refreshes = 0;
         match fetched {
@@ -311,7 +312,7 @@ async fn fetch(client: &Client, secret_id: &str) -> Result<AppCredentials, Secre
     let answer = client.get_secret_value().secret_id(secret_id).send().await;
     let answer = answer.map_err(|error| {
         let is_expired = error_code(&error).is_some_and(|(_, code)| is_expired_credentials(code));
-        let to_error = if is_expired { SecretsError::ExpiredCredentials } else { SecretsError::Unreadable };
+        let to_error = if is_expired { SecretsError::ExpiredAwsCredentials } else { SecretsError::Unreadable };
         to_error(error_reason(&error))
     })?;
     Ok(AppCredentials::parse(answer.secret_string().ok_or(CredentialsError::NotAnObject)?)?)

@@ -11,9 +11,9 @@ use oracle::{Fragment as Expected, fragments, is_json, scalar};
 use sha2::{Digest, Sha256};
 use whatsapp_ingress_fuzz::{
     message::{
-        Attribute, Message, RequestContext,
-        UnroutedReason::{self, QueueUnavailable},
-        event_id,
+        Attribute,
+        CatchAllReason::{self, QueueUnavailable},
+        Message, RequestContext, event_id,
     },
     notification::{Fragment, Kind, split},
     plan,
@@ -46,13 +46,13 @@ fn check(body: &[u8]) {
         assert_equals_oracle(fragment, expected, body);
         assert_unchanged_by_second_split(fragment);
         let id = event_id(fragment);
-        for (unrouted, fifo) in [
+        for (reason, fifo) in [
             (None, true),
-            (Some(UnroutedReason::of_fragment(fragment)), false),
+            (Some(CatchAllReason::of_fragment(fragment)), false),
             (Some(QueueUnavailable { queue: QUEUE }), false),
         ] {
-            let message = Message::new(fragment, &id, REQUEST, unrouted, fifo);
-            assert_attributes(&message, fragment, expected, unrouted);
+            let message = Message::new(fragment, &id, REQUEST, reason, fifo);
+            assert_attributes(&message, fragment, expected, reason);
             assert_allowed_by_sqs(message, fifo);
         }
         for diverted_from in [None, Some(QUEUE)] {
@@ -78,14 +78,14 @@ fn assert_equals_oracle(fragment: &Fragment<'_>, expected: &Expected, body: &[u8
             let found = Expected::Change(oracle::Change {
                 text: change.json.parts().concat(),
                 inner: change.json.element().to_owned(),
-                entry_id: change.entry_id.map(ToOwned::to_owned),
-                entry_time: change.entry_time.map(ToOwned::to_owned),
+                entry_id: change.entry_id_json.map(ToOwned::to_owned),
+                entry_time: change.entry_time_json.map(ToOwned::to_owned),
                 field: change.field.as_deref().map(ToOwned::to_owned),
                 kind: change.kind.map(Kind::name),
                 phone_number_id: change.phone_number_id.as_deref().map(ToOwned::to_owned),
             });
             assert_eq!(found, *expected);
-            let parts = [change.entry_id, change.entry_time, Some(change.json.element())];
+            let parts = [change.entry_id_json, change.entry_time_json, Some(change.json.element())];
             hashed.extend(parts.map(|part| part.unwrap_or_default().as_bytes().to_vec()));
             assert_eq!(change.json.len(), bytes(fragment).len());
         }
@@ -124,7 +124,7 @@ fn assert_attributes(
     message: &Message,
     fragment: &Fragment<'_>,
     expected: &Expected,
-    unrouted: Option<UnroutedReason<'_>>,
+    reason: Option<CatchAllReason<'_>>,
 ) {
     let attribute = |key: &str| {
         message.attributes.iter().find(|(name, _)| *name == key).map(|(_, value)| match value {
@@ -157,8 +157,8 @@ fn assert_attributes(
     }
     assert_eq!(attribute("event_id"), Some(&*event_id(fragment)));
     assert_eq!(attribute("request_id"), Some("request"));
-    assert_eq!(attribute("unrouted_reason"), unrouted.map(UnroutedReason::name));
-    let is_diverted = matches!(unrouted, Some(QueueUnavailable { .. }));
+    assert_eq!(attribute("unrouted_reason"), reason.map(CatchAllReason::name));
+    let is_diverted = matches!(reason, Some(QueueUnavailable { .. }));
     assert_eq!(attribute("diverted_from"), is_diverted.then_some(QUEUE));
 }
 

@@ -4,16 +4,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Mutex as FairMutex, Notify};
 
-/// A share may take a further batch while it holds less than this many times the free part of the budget.
+/// A share may take a batch while `held < ratio * free`, in batches and in bytes.
 ///
-/// A single share therefore gets three quarters of the budget. With a higher factor, a share whose queue does not respond would
+/// A single share therefore gets three quarters of the budget. With a higher ratio, a share whose queue does not respond would
 /// leave less for the other shares.
-const MAX_SHARE_OF_FREE: usize = 3;
+const MAX_HELD_TO_FREE_RATIO: usize = 3;
 
 /// The limits of an execution environment.
 ///
 /// Shares that need many batches get equal parts, and a part of the budget remains free for the next share, see
-/// [`MAX_SHARE_OF_FREE`].
+/// [`MAX_HELD_TO_FREE_RATIO`].
 #[derive(Debug)]
 pub(super) struct Budget {
     max: Usage,
@@ -80,7 +80,7 @@ impl Share {
         let (mut all, mut own) = (lock(&self.budget.used), lock(&self.used));
         let max = self.budget.max;
         let is_first = own.batches == 0;
-        let max_of_share = |max: usize, used: usize| max.saturating_sub(used).saturating_mul(MAX_SHARE_OF_FREE);
+        let max_of_share = |max: usize, used: usize| max.saturating_sub(used).saturating_mul(MAX_HELD_TO_FREE_RATIO);
         let allows_batch = own.batches < max_of_share(max.batches, all.batches);
         let allows_bytes = own.bytes < max_of_share(max.bytes, all.bytes);
         (is_first || (allows_batch && allows_bytes)).then(|| {

@@ -157,7 +157,7 @@ fn call_error(error: &SdkError<SendMessageBatchError>) -> SendError {
     let reason = error_reason(error);
     let Some((status, code)) = error_code(error) else { return SendError::Transient(reason) };
     if is_expired_credentials(code) {
-        return SendError::ExpiredCredentials(reason);
+        return SendError::ExpiredAwsCredentials(reason);
     }
     // A response of 200 that cannot be parsed is a transient error, although SQS may have stored the messages.
     let is_sender_fault = (400..500).contains(&status) && status != 429;

@@ -7,7 +7,7 @@ use whatsapp_webhook::message::RequestContext;
 
 use crate::metrics::Metrics;
 
-/// No call starts with less time left until the deadline. If a call succeeded after the answer 503, it would leave a duplicate.
+/// A call starts only if at least this much time is left. If a call succeeded after the answer 503, it would leave a duplicate.
 const MIN_CALL_TIME: Duration = Duration::from_millis(200);
 
 /// The values of a request that storing needs.

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use whatsapp_webhook::{
-    message::{DEFAULT_GROUP_ID, MAX_MESSAGE_BYTES, Message, RequestContext, UnroutedReason, event_id, group_id},
+    message::{CatchAllReason, DEFAULT_GROUP_ID, MAX_MESSAGE_BYTES, Message, RequestContext, event_id, group_id},
     notification::Fragment,
     routes::Queue,
 };
@@ -15,23 +15,23 @@ pub(super) struct Item<'p> {
     event_id: &'p OnceLock<String>,
     /// The route of the fragment, also after a diversion. `None` if no route matches.
     pub(super) route: Option<&'p str>,
-    unrouted_reason: Option<UnroutedReason<'p>>,
+    catch_all_reason: Option<CatchAllReason<'p>>,
     /// `None` until the message is needed.
     message: Option<Message>,
     /// Whether the item is sent in a batch of its own, because SQS rejected a batch without naming an entry.
     pub(super) is_isolated: bool,
-    encoding: Encoding,
+    form: MessageForm,
 }
 
 /// The form of a message. Each one is the fallback for the previous one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(super) enum MessageForm {
     /// The usual form of the contract.
-    Contract,
+    Usual,
     /// The raw form of the contract, in which SQS can reject only the size.
-    RawBase64,
+    Raw,
     /// The raw form with its body in S3, because the size limit of a queue can be lower than that of SQS.
-    RawBase64InS3,
+    RawInS3,
 }
 
 impl<'p> Item<'p> {
@@ -40,25 +40,25 @@ impl<'p> Item<'p> {
             fragment,
             event_id,
             route,
-            unrouted_reason: route.is_none().then(|| UnroutedReason::of_fragment(fragment)),
+            catch_all_reason: route.is_none().then(|| CatchAllReason::of_fragment(fragment)),
             message: None,
             is_isolated: false,
-            encoding: Encoding::Contract,
+            form: MessageForm::Usual,
         }
     }
 
     /// Returns a new item for the catch-all queue with the same fragment, because `queue` did not store it.
     pub(super) fn copy_for_catch_all(&self, queue: &'p Queue) -> Self {
-        let unrouted_reason = Some(UnroutedReason::QueueUnavailable { queue: &queue.name });
-        Self { unrouted_reason, ..Self::new(self.fragment, self.event_id, self.route) }
+        let catch_all_reason = Some(CatchAllReason::QueueUnavailable { queue: &queue.name });
+        Self { catch_all_reason, ..Self::new(self.fragment, self.event_id, self.route) }
     }
 
     pub(super) fn isolated(self) -> Self {
         Self { is_isolated: true, ..self }
     }
 
-    pub(super) fn with_encoding(self, encoding: Encoding) -> Self {
-        Self { encoding, message: None, is_isolated: false, ..self }
+    pub(super) fn with_form(self, form: MessageForm) -> Self {
+        Self { form, message: None, is_isolated: false, ..self }
     }
 
     pub(super) fn event_id(&self) -> &str {
@@ -67,7 +67,7 @@ impl<'p> Item<'p> {
 
     /// The message group id on a FIFO queue.
     pub(super) fn group_id(&self, request: RequestContext<'_>) -> String {
-        if self.encoding == Encoding::Contract {
+        if self.form == MessageForm::Usual {
             group_id(self.fragment, request, true)
         } else {
             DEFAULT_GROUP_ID.to_owned()
@@ -76,7 +76,7 @@ impl<'p> Item<'p> {
 
     /// Whether the body is stored in S3 and the message has a pointer to it. `size` is the size of the message in bytes.
     pub(super) fn is_claim_check(&self, size: usize) -> bool {
-        self.encoding == Encoding::RawBase64InS3 || size > MAX_MESSAGE_BYTES
+        self.form == MessageForm::RawInS3 || size > MAX_MESSAGE_BYTES
     }
 
     /// The message, built on first use.
@@ -93,10 +93,10 @@ impl<'p> Item<'p> {
     }
 
     fn build(&self, request: RequestContext<'_>, fifo: bool) -> Message {
-        if self.encoding == Encoding::Contract {
-            Message::new(self.fragment, self.event_id(), request, self.unrouted_reason, fifo)
+        if self.form == MessageForm::Usual {
+            Message::new(self.fragment, self.event_id(), request, self.catch_all_reason, fifo)
         } else {
-            let diverted_from = self.unrouted_reason.and_then(UnroutedReason::diverted_from);
+            let diverted_from = self.catch_all_reason.and_then(CatchAllReason::diverted_from);
             Message::raw_base64(self.fragment, self.event_id(), diverted_from, fifo)
         }
     }

@@ -12,7 +12,7 @@ pub(super) enum SendError {
     /// The queue can store no message.
     QueueUnavailable(String),
     /// AWS no longer accepts the credentials of this execution environment.
-    ExpiredCredentials(String),
+    ExpiredAwsCredentials(String),
     /// The same call may succeed later: throttling, an error of SQS itself, or no answer.
     Transient(String),
     /// S3 did not store the body of a claim check.
@@ -26,7 +26,7 @@ impl SendError {
             Self::EntryRejected(text)
             | Self::BatchRejected(text)
             | Self::QueueUnavailable(text)
-            | Self::ExpiredCredentials(text)
+            | Self::ExpiredAwsCredentials(text)
             | Self::Transient(text)
             | Self::PayloadNotStored(text) => text,
         }
@@ -50,7 +50,7 @@ impl From<PayloadError> for SendError {
     fn from(error: PayloadError) -> Self {
         let reason = error.to_string();
         match error {
-            PayloadError::ExpiredCredentials(_) => Self::ExpiredCredentials(reason),
+            PayloadError::ExpiredAwsCredentials(_) => Self::ExpiredAwsCredentials(reason),
             _ => Self::PayloadNotStored(reason),
         }
     }

@@ -40,8 +40,8 @@ use crate::{
 /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>
 pub(super) const MAX_ENTRIES: usize = 10;
 
-/// The sender gives up on the queue after this many isolated messages were rejected and no message was stored.
-const MAX_ISOLATED_REJECTIONS: usize = 20;
+/// The sender gives up on the queue after SQS rejected this many single-message batches and stored no message.
+const MAX_SINGLE_MESSAGE_REJECTIONS: usize = 20;
 
 /// A queue that is too slow for its items gets no further batch when the time that is left is shorter than this margin plus
 /// twice the last latency.
@@ -68,7 +68,8 @@ const MAX_BACKOFF: Duration = Duration::from_millis(800);
 /// Sends the items of one request to one queue.
 pub(super) struct QueueSender<'s, 'p> {
     target: Target<'s>,
-    /// When the sender gives up on a queue that fails each time. If nothing can be diverted, this is the end of the storage time.
+    /// Half of the storage time, or its end if nothing can be diverted. If a retry would start later, the sender gives up on the
+    /// queue instead. It also gives up if SQS rejects a single-message batch later. Earlier batches may be stored.
     give_up_deadline: Instant,
     /// Set when the sender gives up on the queue: the error of all further items.
     gave_up: OnceLock<SendError>,
@@ -78,8 +79,8 @@ pub(super) struct QueueSender<'s, 'p> {
     finished_attempts: AtomicUsize,
     /// How long the last finished attempt took, in milliseconds. Attempts with an upload do not count.
     last_latency: AtomicU64,
-    /// The number of isolated messages that SQS rejected.
-    isolated_rejections: AtomicUsize,
+    /// The number of single-message batches that SQS rejected.
+    single_message_rejections: AtomicUsize,
     unconfirmed_sender: UnboundedSender<Unconfirmed<'s, 'p>>,
 }
 
@@ -116,7 +117,7 @@ pub(super) enum Unconfirmed<'s, 'p> {
     Unanswered(UnansweredBatch<'s, 'p>),
 }
 
-/// A batch without a response when it has to be diverted.
+/// A batch that had no response at its divert deadline.
 pub(super) struct UnansweredBatch<'s, 'p> {
     pub(super) items: Vec<Item<'p>>,
     /// All calls for the batch, which are still under way.
@@ -152,7 +153,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
             has_stored: AtomicBool::default(),
             finished_attempts: AtomicUsize::default(),
             last_latency: AtomicU64::default(),
-            isolated_rejections: AtomicUsize::default(),
+            single_message_rejections: AtomicUsize::default(),
             unconfirmed_sender,
         }
     }
@@ -191,7 +192,8 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                     return self
                         .fail_rest(shard, &SendError::Transient("too slow for the time that is left".to_owned()));
                 }
-                // If items can be diverted, a new batch and its retries together get half of the time that is left.
+                // If items can be diverted, a batch and its retries together wait at most half of the time that is left for a
+                // response. No retry starts after `give_up_deadline`, which may be earlier.
                 (batch_divert_deadline, last_error) = (self.target.next_divert_deadline(), None);
                 self.next_batch(shard)
             } else {
@@ -223,7 +225,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                         store_context.metrics.count(Metric::QueueRetries, 1);
                         isolated.push(item.isolated());
                     }
-                    SendError::Transient(_) | SendError::QueueUnavailable(_) | SendError::ExpiredCredentials(_) => {
+                    SendError::Transient(_) | SendError::QueueUnavailable(_) | SendError::ExpiredAwsCredentials(_) => {
                         let _ = self.gave_up.set(error.clone());
                         self.fail(item, error);
                     }
@@ -378,8 +380,8 @@ impl<'s, 'p> QueueSender<'s, 'p> {
             return fail_all(items, &SendError::BatchRejected(reason));
         }
         let error = SendError::EntryRejected(reason);
-        let rejections = self.isolated_rejections.fetch_add(1, Relaxed) + 1;
-        let is_queue_at_fault = rejections >= MAX_ISOLATED_REJECTIONS && !self.has_stored.load(Relaxed);
+        let rejections = self.single_message_rejections.fetch_add(1, Relaxed) + 1;
+        let is_queue_at_fault = rejections >= MAX_SINGLE_MESSAGE_REJECTIONS && !self.has_stored.load(Relaxed);
         if is_queue_at_fault || Instant::now() >= self.give_up_deadline {
             let _ = self.gave_up.set(error.clone());
         }
@@ -397,7 +399,7 @@ impl<'s> Target<'s> {
     /// Sends a batch, and a second time if the first call has no response although the queue responds to a probe.
     ///
     /// The probe is an empty batch on another connection, which stores nothing. If SQS is slow for every call, it is slow for
-    /// the probe too, so that it does not get a second copy of the batch.
+    /// the probe too, so the queue does not get a second copy of the batch.
     fn send_with_second_call(self, batch: Batch, progress: &Arc<Progress>) -> BoxFuture<'s, BatchResult> {
         let (store_context, progress, entries) = (self.store_context, Arc::clone(progress), batch.entries());
         async move {
@@ -420,7 +422,7 @@ impl<'s> Target<'s> {
                 send().await
             };
             let result = first_success(first, second, &progress.has_second_call, is_stored).await;
-            progress.complete(result, entries)
+            progress.with_stored_entries(result, entries)
         }
         .boxed()
     }
@@ -499,7 +501,7 @@ impl Progress {
     }
 
     /// Changes a result so that each entry that any of the calls stored is `Ok`.
-    fn complete(&self, result: BatchResult, entries: usize) -> BatchResult {
+    fn with_stored_entries(&self, result: BatchResult, entries: usize) -> BatchResult {
         let stored = lock(&self.stored);
         if stored.is_empty() || is_stored(&result) {
             return result;
@@ -514,7 +516,7 @@ impl Progress {
 
     /// The result of a batch if its calls are still under way at the end of its time.
     pub(super) fn unanswered_result(&self, entries: usize) -> BatchResult {
-        self.complete(Err(self.unanswered_error()), entries)
+        self.with_stored_entries(Err(self.unanswered_error()), entries)
     }
 
     /// The error of the entries that are not stored at the end of the batch's time.

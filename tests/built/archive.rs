@@ -11,7 +11,7 @@ use flate2::read::GzDecoder;
 use futures_util::future::join_all;
 use ingress_tools::meta::samples::{self, Sample, Signer};
 use serde_json::{Value, json};
-use whatsapp_webhook::{archive::Receipt, signature};
+use whatsapp_webhook::{archive::ArchiveHeader, signature};
 
 use crate::{
     log_line,
@@ -30,16 +30,16 @@ fn start(variables: &[(&str, &str)]) -> (Webhook, Bucket) {
 }
 
 /// Decodes the objects, and checks their keys and that a signature with `app_secret` verifies.
-fn archived(bucket: &Bucket, app_secret: &str) -> Vec<(Receipt, Vec<u8>)> {
+fn archived(bucket: &Bucket, app_secret: &str) -> Vec<(ArchiveHeader, Vec<u8>)> {
     let decode = |(key, object): (String, fake_aws::Object)| {
         assert_eq!(object.content_type.as_deref(), Some("application/gzip"));
         let mut content = Vec::new();
         GzDecoder::new(&*object.body).read_to_end(&mut content).unwrap();
-        let (receipt, body) = Receipt::decode(&content).unwrap();
-        assert_eq!(receipt.key().unwrap(), key);
-        assert_eq!(receipt.rewritten, None);
-        signature::verify([app_secret], body, Some(receipt.signature.as_bytes())).unwrap();
-        (receipt, body.to_vec())
+        let (header, body) = ArchiveHeader::decode(&content).unwrap();
+        assert_eq!(header.key().unwrap(), key);
+        assert_eq!(header.rewritten, None);
+        signature::verify([app_secret], body, Some(header.signature.as_bytes())).unwrap();
+        (header, body.to_vec())
     };
     bucket.objects().into_iter().map(decode).collect()
 }
@@ -77,7 +77,7 @@ async fn every_signed_sample_is_archived_as_received() {
     }
     assert!(sent.len() > 20, "{}", sent.len());
     let mut archived: Vec<_> =
-        archived(&bucket, samples::APP_SECRET).into_iter().map(|(receipt, body)| (receipt.request_id, body)).collect();
+        archived(&bucket, samples::APP_SECRET).into_iter().map(|(header, body)| (header.request_id, body)).collect();
     archived.sort_by_key(|(id, _)| sent.iter().position(|(sent, _)| sent == id));
     assert_eq!(archived, sent);
 }
@@ -136,9 +136,9 @@ async fn receipt_has_the_trace_and_no_other_header() {
     webhook.function.set_trace_header(trace);
     let body = Notification::of(&["messages"]).body;
     assert_eq!(webhook.deliver(&body).await.status, 200);
-    let (receipt, _) = archived(&bucket, APP_SECRET).remove(0);
-    assert_eq!((receipt.request_id.as_str(), receipt.trace.as_deref()), (REQUEST_ID, Some(trace)));
-    let line = String::from_utf8(receipt.encode(b"")).unwrap();
+    let (header, _) = archived(&bucket, APP_SECRET).remove(0);
+    assert_eq!((header.request_id.as_str(), header.trace.as_deref()), (REQUEST_ID, Some(trace)));
+    let line = String::from_utf8(header.encode(b"")).unwrap();
     assert!(!line.contains("facebookexternalua") && !line.contains("192.0.2.44"), "{line}");
 }
 
@@ -253,7 +253,8 @@ async fn required_archive_that_fails_leads_to_503() {
         let sent = Notification::of(&["messages"]);
         let response = webhook.deliver_within(&sent.body, Duration::from_secs(5)).await;
         assert_eq!((response.status, webhook.copies(&sent)), (503, vec![vec![Own]]), "{}", fault.name());
-        assert!(webhook.function.wait_for_log_line("stored, but not archived", LAMBDA_TIMEOUT).await.is_some());
+        let line = webhook.function.wait_for_log_line("stored, but not archived", LAMBDA_TIMEOUT).await.unwrap();
+        assert!(line.contains(r#""message":"not archived""#), "{line}");
         handle.clear();
         // Meta sends it again.
         assert_eq!(webhook.deliver(&sent.body).await.status, 200, "{}", fault.name());
@@ -290,7 +291,7 @@ async fn expired_credentials_end_a_process_that_must_archive() {
         assert_eq!((webhook.deliver(&sent.body).await.status, webhook.copies(&sent)), (status, vec![vec![Own]]));
         assert_eq!(bucket.objects().len(), 0);
         assert_eq!(webhook.aws.calls().iter().filter(|call| call.service == S3).count(), 1);
-        let line = webhook.function.wait_for_log_line("credentials expired, the", Duration::from_millis(300)).await;
+        let line = webhook.function.wait_for_log_line("AWS credentials expired, the", Duration::from_millis(300)).await;
         assert_eq!(line.is_some(), status == 503);
     }
 }
@@ -311,7 +312,7 @@ async fn concurrent_requests_have_an_object_each() {
     .await;
     assert!(responses.iter().all(|response| response.status == 200));
     let mut archived: Vec<_> =
-        archived(&bucket, APP_SECRET).into_iter().map(|(receipt, body)| (receipt.request_id, body)).collect();
+        archived(&bucket, APP_SECRET).into_iter().map(|(header, body)| (header.request_id, body)).collect();
     archived.sort();
     let expected: Vec<_> = sent
         .iter()

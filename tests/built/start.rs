@@ -44,7 +44,7 @@ async fn invalid_setting_is_reported_before_any_call() {
         (vec![("SECRET_ID", SECRET_ID), ("QUEUE_URLS", r#"{"messages":"m"}"#)], "QUEUE_URLS has no route `*`"),
         (
             vec![("SECRET_ID", SECRET_ID), ("QUEUE_URLS", r#"{"*":"unrouted"}"#)],
-            "QUEUE_URLS has no queue's URL or name as the value of `*`",
+            "QUEUE_URLS has a name for the route `*`, which must be a URL",
         ),
         (
             vec![("SECRET_ID", SECRET_ID), ("QUEUE_URLS", r#"{"*":"https://sqs/1/q","messages@x":"m"}"#)],

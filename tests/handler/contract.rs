@@ -14,7 +14,7 @@ use ingress_tools::meta::{
 use serde_json::{Value, json};
 use whatsapp_ingress::payload::Payloads;
 use whatsapp_webhook::{
-    message::{Attribute, Message, RequestContext, UnroutedReason, event_id},
+    message::{Attribute, CatchAllReason, Message, RequestContext, event_id},
     notification::{Fragment, split},
 };
 
@@ -87,7 +87,7 @@ fn claim_checks(sample: &Sample) -> Vec<Message> {
     let request = RequestContext { request_id, trace: None, group_key: VERIFY_TOKEN };
     let reason = |fragment: &Fragment<'_>| {
         let is_routed = matches!(fragment, Fragment::Change(change) if change.field.is_some());
-        (!is_routed).then(|| UnroutedReason::of_fragment(fragment))
+        (!is_routed).then(|| CatchAllReason::of_fragment(fragment))
     };
     let mut all = Vec::new();
     for fragment in &split(&sample.body) {

@@ -92,7 +92,7 @@ async fn show(selection: Selection, stack: &StackArguments) -> Result<bool, Comm
     let Some(content) = &archived.content else { return Ok(false) };
     if stack.json {
         let body = std::str::from_utf8(&content.body).ok();
-        println!("{}", json!({ "key": archived.key, "receipt": content.receipt, "body": body }));
+        println!("{}", json!({ "key": archived.key, "receipt": content.header, "body": body }));
     } else {
         // The bytes as they are, so that their signature can be checked with other tools.
         let mut output = io::stdout().lock();

@@ -38,7 +38,8 @@ pub struct PutObject<'o> {
 impl PutObject<'_> {
     /// Sends the request once, without a time limit. If this returns `Ok`, the object is durable.
     ///
-    /// S3 checks the body against its SHA-256 digest. It requires the digest as a checksum too if the bucket has Object Lock.
+    /// S3 verifies the body with `x-amz-content-sha256`. For a bucket with Object Lock it also requires `x-amz-checksum-sha256`,
+    /// the same digest.
     ///
     /// Outside Lambda, where credentials come from a profile or an instance, each request resolves them anew.
     pub async fn send(self, aws: &SdkConfig) -> Result<(), S3Error> {

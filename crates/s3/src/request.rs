@@ -87,8 +87,8 @@ impl<'r> Request<'r> {
 
     /// The endpoint of the bucket, and the path of the object with the parameters.
     ///
-    /// A bucket whose name contains a dot does not match S3's certificate, and a local endpoint cannot resolve a host
-    /// name that begins with the bucket: both get the bucket in the path.
+    /// The path contains the bucket in two cases. S3's certificate does not match a bucket name with a dot. A configured endpoint,
+    /// such as a local AWS, may not resolve a host name that begins with the bucket.
     /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html>
     fn location(&self, aws: &SdkConfig) -> Result<(String, String), BoxError> {
         let Self { bucket, key, query, .. } = self;

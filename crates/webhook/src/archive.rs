@@ -1,6 +1,6 @@
-//! The form of an archived notification: one line of JSON, the receipt, and then the body as received.
+//! The form of an archived notification: one line of JSON, the header, and then the body as received.
 //!
-//! The receipt has the signature, with which the body can be verified again. The object in S3 is compressed with gzip, so that
+//! The header has the signature, with which the body can be verified again. The object in S3 is compressed with gzip, so that
 //! `zcat` prints both.
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ pub const PREFIX: &str = "archive/";
 
 /// The data of a request that the archive keeps in addition to the body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipt {
+pub struct ArchiveHeader {
     /// The time of receipt in UTC, in the form `2026-01-02T03:04:05.678Z`.
     pub received: String,
     /// API Gateway's id of the request.
@@ -21,8 +21,8 @@ pub struct Receipt {
     pub trace: Option<String>,
     /// The value of the header [`signature::HEADER`](crate::signature::HEADER).
     pub signature: String,
-    /// The time when a person's data was erased from the body, in the form of `received`. The body is then no longer as received,
-    /// and the signature is the operator's.
+    /// The time when a person's data was erased from the body, in the form of `received`. The command line then changed the body
+    /// and signed it with the current app secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewritten: Option<String>,
 }
@@ -32,7 +32,7 @@ pub struct Receipt {
 #[error("not an archived notification")]
 pub struct ArchiveError;
 
-impl Receipt {
+impl ArchiveHeader {
     /// The key of the notification's object, `archive/<yyyy>/<mm>/<dd>/<hh>/<time>-<request id>`. Keys of one hour sort by time.
     ///
     /// Characters of the request id that are neither alphanumeric nor `-`, `_` or `=` become `_`.
@@ -71,15 +71,15 @@ impl Receipt {
         object
     }
 
-    /// Splits the content of an object, after decompression, into receipt and body.
+    /// Splits the content of an object, after decompression, into header and body.
     ///
     /// # Errors
     ///
-    /// If the first line is not a receipt.
+    /// If the first line is not a header.
     pub fn decode(object: &[u8]) -> Result<(Self, &[u8]), ArchiveError> {
         let end = memchr::memchr(b'\n', object).ok_or(ArchiveError)?;
-        let receipt = serde_json::from_slice(&object[..end]).map_err(|_| ArchiveError)?;
-        Ok((receipt, &object[end + 1..]))
+        let header = serde_json::from_slice(&object[..end]).map_err(|_| ArchiveError)?;
+        Ok((header, &object[end + 1..]))
     }
 }
 
@@ -87,8 +87,8 @@ impl Receipt {
 mod tests {
     use super::*;
 
-    fn receipt() -> Receipt {
-        Receipt {
+    fn header() -> ArchiveHeader {
+        ArchiveHeader {
             received: "2026-01-02T03:04:05.678Z".into(),
             request_id: "JKJaXmPLvHcESHA=".into(),
             trace: None,
@@ -99,33 +99,33 @@ mod tests {
 
     #[test]
     fn key_has_hour_time_and_request_id() {
-        assert_eq!(receipt().key().unwrap(), "archive/2026/01/02/03/20260102T030405.678Z-JKJaXmPLvHcESHA=");
-        let unusual = Receipt { request_id: "../a b/\u{e9}".into(), ..receipt() };
+        assert_eq!(header().key().unwrap(), "archive/2026/01/02/03/20260102T030405.678Z-JKJaXmPLvHcESHA=");
+        let unusual = ArchiveHeader { request_id: "../a b/\u{e9}".into(), ..header() };
         assert_eq!(unusual.key().unwrap(), "archive/2026/01/02/03/20260102T030405.678Z-___a_b__");
     }
 
     #[test]
     fn time_of_another_form_has_no_key() {
         for received in ["", "2026-01-02T03:04:05Z", "2026-01-02 03:04:05.678Z", "2026-01-02T03:04:0\u{e9}.678Z"] {
-            assert!(Receipt { received: received.into(), ..receipt() }.key().is_err(), "{received}");
+            assert!(ArchiveHeader { received: received.into(), ..header() }.key().is_err(), "{received}");
         }
     }
 
     #[test]
     fn every_body_is_decoded_unchanged() {
-        let full = Receipt { trace: Some("Root=1".into()), rewritten: Some("later\n".into()), ..receipt() };
+        let full = ArchiveHeader { trace: Some("Root=1".into()), rewritten: Some("later\n".into()), ..header() };
         for body in [&b""[..], b"{}", b"\n\n{\"a\":\n1}\r\n", b"\0\xff", b"{\"received\":\"x\"}\n"] {
-            for receipt in [receipt(), full.clone()] {
-                let object = receipt.encode(body);
-                assert_eq!(Receipt::decode(&object).unwrap(), (receipt, body));
+            for header in [header(), full.clone()] {
+                let object = header.encode(body);
+                assert_eq!(ArchiveHeader::decode(&object).unwrap(), (header, body));
             }
         }
     }
 
     #[test]
-    fn object_without_a_receipt_is_rejected() {
+    fn object_without_a_header_is_rejected() {
         for object in [&b""[..], b"{}", b"{}\n", b"\n{}", br#"{"received":1}"#, b"[]\n{}", b"\xff\n"] {
-            assert!(Receipt::decode(object).is_err());
+            assert!(ArchiveHeader::decode(object).is_err());
         }
     }
 }

@@ -1,5 +1,4 @@
-//! Classifies the error codes of AWS services: those of SQS for calls and for entries of a batch, and the codes of all services
-//! for expired credentials.
+//! Classifies SQS's error codes, for calls and for batch entries. Detects the codes for expired credentials of all services.
 
 /// The class of an error of SQS, by the reaction that it requires of the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

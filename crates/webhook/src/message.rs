@@ -39,10 +39,10 @@ const UNROUTED_PREFIX: &str = "unrouted";
 
 /// The reason why a message is on the catch-all queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UnroutedReason<'q> {
+pub enum CatchAllReason<'q> {
     /// No route matches the change.
     NoRoute,
-    /// The change has no field.
+    /// The change has no usable field: none, an empty one, or one that is not a string.
     NoField,
     /// The body is not JSON, or not UTF-8.
     NotJson,
@@ -55,7 +55,7 @@ pub enum UnroutedReason<'q> {
     },
 }
 
-impl<'q> UnroutedReason<'q> {
+impl<'q> CatchAllReason<'q> {
     /// The value of the attribute `unrouted_reason`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -92,7 +92,8 @@ pub struct RequestContext<'r> {
     /// API Gateway's id of the request.
     pub request_id: &'r str,
     /// The HMAC key of conversation group ids, see [`AppCredentials::group_key`](crate::credentials::AppCredentials::group_key).
-    /// Without a key, anyone could find the phone number of an id by computing the ids of all phone numbers.
+    /// It is confidential only if the secret has the member `group_key`. The default is the secret's id. With a known key, anyone
+    /// who has a group id could find its phone number by hashing all phone numbers.
     pub group_key: &'r str,
     /// The X-Ray tracing header, if the trace of the request is sampled.
     pub trace: Option<&'r str>,
@@ -154,8 +155,8 @@ impl Attribute {
 impl Message {
     /// Builds the message of a fragment in the form of the contract.
     ///
-    /// `unrouted` is the reason why the message goes to the catch-all queue, or `None` on a queue of its route. `fifo` is
-    /// whether the queue is a FIFO queue.
+    /// `reason` is why the message goes to the catch-all queue, or `None` on a queue of its route. `fifo` is whether the queue
+    /// is a FIFO queue.
     ///
     /// Every message has the attribute `event_id`, and a body whose characters SQS accepts. A value that SQS would reject as
     /// an attribute or as a group id is omitted.
@@ -164,10 +165,10 @@ impl Message {
         fragment: &Fragment<'_>,
         event_id: &str,
         request: RequestContext<'_>,
-        unrouted: Option<UnroutedReason<'_>>,
+        reason: Option<CatchAllReason<'_>>,
         fifo: bool,
     ) -> Self {
-        let diverted_from = unrouted.and_then(UnroutedReason::diverted_from);
+        let diverted_from = reason.and_then(CatchAllReason::diverted_from);
         let (body, encoding) = body(fragment);
         // SQS accepts ten attributes. A change has at most eight, and `replace_body_with_pointer` adds one.
         let mut attributes = Vec::with_capacity(9);
@@ -176,13 +177,13 @@ impl Message {
         };
         if let Fragment::Change(change) = fragment {
             add("field", change.field.as_deref());
-            add("entry_id", change.entry_id_text().as_deref());
+            add("entry_id", change.entry_id().as_deref());
             add("kind", change.kind.map(crate::notification::Kind::name));
             add("phone_number_id", change.phone_number_id.as_deref());
         }
         add("event_id", Some(event_id));
         add("request_id", Some(request.request_id));
-        add(UNROUTED_REASON, unrouted.map(UnroutedReason::name));
+        add(UNROUTED_REASON, reason.map(CatchAllReason::name));
         add(DIVERTED_FROM, diverted_from);
         add("encoding", encoding);
         Self {
@@ -235,9 +236,9 @@ impl Message {
         self
     }
 
-    /// The size of the message in bytes as SQS counts it: the body, and the name, type and value of each attribute.
+    /// An upper bound of the size in bytes that SQS counts: the body, and the name, type and value of each attribute.
     ///
-    /// It always includes the attributes of a diverted message, so that the message still fits after it was diverted.
+    /// It always includes the attributes of a diverted message, because the message must still fit after a diversion.
     #[must_use]
     pub fn size(&self) -> usize {
         // `unrouted_reason` counts with the value of this message or of a diverted one, whichever is longer.
@@ -256,7 +257,7 @@ impl Message {
 
 /// The size of the attribute `unrouted_reason` of a diverted message.
 const DIVERTED_REASON_BYTES: usize =
-    UNROUTED_REASON.len() + TEXT_TYPE.len() + UnroutedReason::QueueUnavailable { queue: "" }.name().len();
+    UNROUTED_REASON.len() + TEXT_TYPE.len() + CatchAllReason::QueueUnavailable { queue: "" }.name().len();
 
 /// The maximum size of the attribute `diverted_from`.
 const MAX_DIVERTED_FROM_BYTES: usize = DIVERTED_FROM.len() + TEXT_TYPE.len() + MAX_QUEUE_NAME_BYTES;
@@ -302,7 +303,7 @@ pub fn event_id(fragment: &Fragment<'_>) -> String {
     };
     match fragment {
         Fragment::Change(change) => {
-            for text in [change.entry_id, change.entry_time, Some(change.json.element())] {
+            for text in [change.entry_id_json, change.entry_time_json, Some(change.json.element())] {
                 update(&[text.unwrap_or_default().as_bytes()]);
             }
         }
@@ -312,7 +313,10 @@ pub fn event_id(fragment: &Fragment<'_>) -> String {
     hex::encode(hash.finalize())
 }
 
-/// The message group id. On a FIFO queue it identifies the conversation, on a standard queue the phone number or the account.
+/// The message group id. On a FIFO queue it is a hash of the conversation.
+///
+/// A change without a conversation, and every change on a standard queue, has the first of these that SQS accepts: the phone
+/// number id, the entry id, `-`. Other fragments have `-`.
 #[must_use]
 pub fn group_id(fragment: &Fragment<'_>, request: RequestContext<'_>, fifo: bool) -> String {
     let Fragment::Change(change) = fragment else { return DEFAULT_GROUP_ID.to_owned() };
@@ -320,7 +324,7 @@ pub fn group_id(fragment: &Fragment<'_>, request: RequestContext<'_>, fifo: bool
     if let Some(conversation) = fifo.then(|| change.conversation()).flatten() {
         return conversation_group_id(request.group_key, number.unwrap_or_default(), &conversation);
     }
-    let entry_id = change.entry_id_text();
+    let entry_id = change.entry_id();
     let group = [number, entry_id.as_deref()].into_iter().flatten().find(|group| is_group_id(group));
     group.unwrap_or(DEFAULT_GROUP_ID).to_owned()
 }

@@ -42,9 +42,9 @@ pub struct Change<'b> {
     /// The change in its entry and its envelope.
     pub json: EnvelopedJson<'b>,
     /// The entry's id, as JSON text.
-    pub entry_id: Option<&'b str>,
+    pub entry_id_json: Option<&'b str>,
     /// The entry's time, as JSON text.
-    pub entry_time: Option<&'b str>,
+    pub entry_time_json: Option<&'b str>,
     /// The decoded text of the field. `None` if the field is missing, empty or not a string.
     pub field: Option<Cow<'b, str>>,
     /// The first kind, in the order of [`Kind::ALL`], whose array in the value is not empty.
@@ -55,8 +55,8 @@ pub struct Change<'b> {
     metadata: Option<&'b RawValue>,
     /// The array `contacts` of the value, or of its `standby`.
     contacts: Option<&'b RawValue>,
-    /// The first nonempty array of [`ITEM_ARRAYS`] in the value, or in its `standby`.
-    items: Option<&'b RawValue>,
+    /// The first nonempty array of [`CONVERSATION_ARRAYS`] in the value, or in its `standby`.
+    conversation_array: Option<&'b RawValue>,
 }
 
 /// The kind of a change, which tells apart the changes that Meta sends under the field `messages`.
@@ -88,10 +88,10 @@ impl Kind {
 /// A part of a body, with the text of its envelope and entry around it. Together they are a notification with this part only.
 #[derive(Debug, Clone, Copy)]
 pub struct EnvelopedJson<'b> {
-    /// The beginnings of the envelope and of the entry.
+    /// The beginnings of the envelope and of the entry. If the body has one entry, the second one may include both.
     before: [&'b str; 2],
     element: &'b str,
-    /// The ends of the entry and of the envelope.
+    /// The ends of the entry and of the envelope. If the body has one entry, the first one may include both.
     after: [&'b str; 2],
 }
 
@@ -209,10 +209,10 @@ fn split_changes<'b>([before, after]: [&'b str; 2], entry: Entry<'b>, fragments:
 struct Entry<'b> {
     id: Option<&'b str>,
     time: Option<&'b str>,
-    /// The text before the first change.
+    /// The text before the first change, see [`Entry::new`].
     before: &'b str,
     changes: Vec<&'b RawValue>,
-    /// The text after the last change.
+    /// The text after the last change, see [`Entry::new`].
     after: &'b str,
 }
 
@@ -231,7 +231,7 @@ impl<'b> Entry<'b> {
         Self::new(entry, found)
     }
 
-    /// `text` contains the entry: it is the entry itself, or the body if the entry is its only one.
+    /// `text` is the entry, or the whole body if it has one entry. In that case `before` and `after` include the envelope.
     fn new(text: &'b str, entry: CommonEntry<'b>) -> Option<Self> {
         let CommonEntry { id: OptionalJson(id), time: OptionalJson(time), changes: Elements(changes) } = entry;
         let (before, changes, after) = surrounding_text(text, changes)?;
@@ -241,53 +241,56 @@ impl<'b> Entry<'b> {
 
 impl<'b> Change<'b> {
     /// Reads a change. `None` if its `field` or its `value` is a duplicate.
-    fn read(json: EnvelopedJson<'b>, entry_id: Option<&'b str>, entry_time: Option<&'b str>) -> Option<Self> {
-        let (field, [metadata, standby, errors, contacts, item_arrays @ ..]) =
+    fn read(json: EnvelopedJson<'b>, entry_id_json: Option<&'b str>, entry_time_json: Option<&'b str>) -> Option<Self> {
+        let (field, [metadata, standby, errors, contacts, conversation_arrays @ ..]) =
             if let Some(CommonChange { field, value }) = parse_common_shape(json.element) {
                 (Some(field), value.0)
             } else {
                 let [field, value] = members(json.element, ["field", "value"]).unwrap_or_default();
                 (field.reject_duplicate().ok()?, unique_members(value.reject_duplicate().ok()?, VALUE_MEMBERS))
             };
-        let [messages, statuses, ..] = item_arrays;
+        let [messages, statuses, ..] = conversation_arrays;
         let kinds = Kind::ALL.into_iter().zip([messages, statuses, errors]);
         let kind = kinds.into_iter().find(|(_, array)| array.is_some_and(is_nonempty_array));
-        let (mut contacts, mut items) = (contacts, first_nonempty(item_arrays));
-        if items.is_none() && standby.is_some() {
+        let (mut contacts, mut conversation_array) = (contacts, first_nonempty(conversation_arrays));
+        if conversation_array.is_none() && standby.is_some() {
             // While Meta Business Agent handles the chat, contacts and messages are in the object `standby` of the value.
             let [standby_contacts, standby_arrays @ ..] = unique_members(standby, STANDBY_MEMBERS);
-            (contacts, items) = (standby_contacts, first_nonempty(standby_arrays));
+            (contacts, conversation_array) = (standby_contacts, first_nonempty(standby_arrays));
         }
         let [phone_number_id] = unique_members(metadata, ["phone_number_id"]);
         Some(Self {
             json,
-            entry_id,
-            entry_time,
+            entry_id_json,
+            entry_time_json,
             field: field.and_then(string).filter(|field| !field.is_empty()),
             kind: kind.map(|(kind, _)| kind),
             phone_number_id: phone_number_id.and_then(string_or_number),
             metadata,
             contacts,
-            items,
+            conversation_array,
         })
     }
 
-    /// The time of the change in seconds since 1970: the time of its entry, or else the timestamp of its first item.
+    /// The time of the change in seconds since 1970: the time of its entry, or else the timestamp of the first element of
+    /// its conversation array.
     #[must_use]
     pub fn time(&self) -> Option<u64> {
         let seconds = |json: &str| json.trim_matches('"').parse().ok();
-        self.entry_time.and_then(seconds).or_else(|| seconds(find_in_first_element(self.items?, "timestamp")?.get()))
+        self.entry_time_json
+            .and_then(seconds)
+            .or_else(|| seconds(find_in_first_element(self.conversation_array?, "timestamp")?.get()))
     }
 
     /// The entry's id: the text of a string, or a number as Meta wrote it. `None` for an empty string and for any other JSON.
     #[must_use]
-    pub fn entry_id_text(&self) -> Option<Cow<'b, str>> {
-        string_or_number(serde_json::from_str(self.entry_id?).ok()?)
+    pub fn entry_id(&self) -> Option<Cow<'b, str>> {
+        string_or_number(serde_json::from_str(self.entry_id_json?).ok()?)
     }
 
-    /// The conversation of the first item of this change: the id of a group chat, or else the id of a person.
+    /// The conversation of the first element of the conversation array: the id of a group chat, or else the id of a person.
     ///
-    /// A person's id is the business-scoped user id, because Meta hides the phone number of some people. If the item has no
+    /// A person's id is the business-scoped user id, because Meta hides the phone number of some people. If the element has no
     /// user id, it is the phone number. A message about a changed user id belongs to the conversation of the new id, so that
     /// it is stored before the first message from that id.
     ///
@@ -296,7 +299,7 @@ impl<'b> Change<'b> {
     pub fn conversation(&self) -> Option<Cow<'b, str>> {
         let [group_id, recipient_type, recipient_id, to, from, wa_id, user_ids @ .., system] =
             unique_members_of_first_element(
-                self.items,
+                self.conversation_array,
                 [
                     "group_id",
                     "recipient_type",
@@ -366,20 +369,20 @@ struct CommonChange<'b> {
     value: ValueMembers<'b>,
 }
 
-/// The members of a value that are read. The last ones are [`ITEM_ARRAYS`].
-const VALUE_MEMBERS: [&str; 4 + ITEM_ARRAYS.len()] = {
-    let [messages, statuses, echoes, calls, groups, preferences] = ITEM_ARRAYS;
+/// The members of a value that are read. The last ones are [`CONVERSATION_ARRAYS`].
+const VALUE_MEMBERS: [&str; 4 + CONVERSATION_ARRAYS.len()] = {
+    let [messages, statuses, echoes, calls, groups, preferences] = CONVERSATION_ARRAYS;
     ["metadata", "standby", Kind::Errors.name(), "contacts", messages, statuses, echoes, calls, groups, preferences]
 };
 
-/// The members of the object `standby` that are read. The last ones are [`ITEM_ARRAYS`].
-const STANDBY_MEMBERS: [&str; 1 + ITEM_ARRAYS.len()] = {
-    let [messages, statuses, echoes, calls, groups, preferences] = ITEM_ARRAYS;
+/// The members of the object `standby` that are read. The last ones are [`CONVERSATION_ARRAYS`].
+const STANDBY_MEMBERS: [&str; 1 + CONVERSATION_ARRAYS.len()] = {
+    let [messages, statuses, echoes, calls, groups, preferences] = CONVERSATION_ARRAYS;
     ["contacts", messages, statuses, echoes, calls, groups, preferences]
 };
 
-/// The arrays of a value whose items belong to a conversation.
-const ITEM_ARRAYS: [&str; 6] =
+/// The arrays of a value whose elements belong to a conversation.
+const CONVERSATION_ARRAYS: [&str; 6] =
     [Kind::Messages.name(), Kind::Statuses.name(), "message_echoes", "calls", "groups", "user_preferences"];
 
 /// The members of a value, in the order of [`VALUE_MEMBERS`]. An absent or duplicate member is `None`.

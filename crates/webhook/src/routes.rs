@@ -45,7 +45,7 @@ const FIFO_SUFFIX: &str = ".fifo";
 pub struct Destination<'r> {
     /// The indices of the queues in [`Routes::queues`], at least one.
     pub queue_indices: &'r [usize],
-    /// The route. `None` if no route matches, so that the fragment goes to the catch-all queue.
+    /// The route. `None` if no route matches. The fragment then goes to the catch-all queue.
     pub route: Option<&'r str>,
 }
 
@@ -96,7 +96,7 @@ pub enum RoutesError {
     #[error("is not a JSON object of routes: {0}")]
     NotAnObject(String),
     /// There is no catch-all route.
-    #[error("has no route `*`, the queue of everything without a route of its own")]
+    #[error("has no route `*` for the catch-all queue")]
     NoCatchAll,
     /// The catch-all route has several queues.
     #[error("has several queues for the route `*`, which must have one")]
@@ -115,8 +115,11 @@ pub enum RoutesError {
          be narrowed with @ and a phone number id or entry id of digits"
     )]
     InvalidRoute(String),
-    /// The value of a route is neither a queue nor a list of queues, or the catch-all queue is not a URL.
-    #[error("has no queue's URL or name as the value of `{0}`")]
+    /// The catch-all queue is a name.
+    #[error("has a name for the route `*`, which must be a URL")]
+    CatchAllIsName,
+    /// The value of a route is neither a queue nor a list of queues.
+    #[error("has a value for `{0}` that is neither the URL nor the name of a queue")]
     InvalidQueue(String),
     /// The value of a route is an empty list.
     #[error("has an empty list as the value of `{0}`")]
@@ -149,6 +152,9 @@ impl Routes {
         let (_, catch_all) = catch_alls.next().ok_or(RoutesError::NoCatchAll)?;
         if catch_alls.next().is_some() {
             return Err(RoutesError::SeveralCatchAlls);
+        }
+        if is_queue_name(catch_all) {
+            return Err(RoutesError::CatchAllIsName);
         }
         let (url_prefix, _) = split_url(catch_all).ok_or_else(|| RoutesError::InvalidQueue(CATCH_ALL.to_owned()))?;
 
@@ -235,8 +241,8 @@ impl Routes {
         indices.iter().map(|index| &self.queues[*index])
     }
 
-    /// Finds the queues of a fragment. A fragment that is not a change, or a change without a field, belongs on the catch-all
-    /// queue.
+    /// Finds the queues of a fragment. A fragment that is not a change, or a change without a usable field, belongs on the
+    /// catch-all queue.
     #[must_use]
     pub fn find(&self, fragment: &Fragment<'_>) -> Destination<'_> {
         let Fragment::Change(change) = fragment else { return self.unrouted() };
@@ -286,7 +292,7 @@ impl Routes {
 
 /// The phone number id and the entry id of a change.
 fn ids<'c>(change: &'c Change<'_>) -> [Option<Cow<'c, str>>; 2] {
-    [change.phone_number_id.as_deref().map(Cow::Borrowed), change.entry_id_text()]
+    [change.phone_number_id.as_deref().map(Cow::Borrowed), change.entry_id()]
 }
 
 /// The parts of a route.
@@ -641,7 +647,8 @@ mod tests {
     #[test]
     fn catch_all_must_be_one_url() {
         assert_eq!(Routes::parse("{}"), Err(RoutesError::NoCatchAll));
-        assert_eq!(Routes::parse(r#"{"*":"bare-name"}"#), Err(RoutesError::InvalidQueue("*".into())));
+        assert_eq!(Routes::parse(r#"{"*":"bare-name"}"#), Err(RoutesError::CatchAllIsName));
+        assert_eq!(Routes::parse(r#"{"*":"no name"}"#), Err(RoutesError::InvalidQueue("*".into())));
         assert_eq!(Routes::parse(r#"{"*":5}"#), Err(RoutesError::InvalidQueue("*".into())));
         assert_eq!(Routes::parse(r#"{"*":[]}"#), Err(RoutesError::NoQueue("*".into())));
         assert_eq!(routes(r#","*":"x""#), Err(RoutesError::SeveralCatchAlls));

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use serde::Serialize;
-use whatsapp_webhook::{archive::Receipt, notification::split};
+use whatsapp_webhook::{archive::ArchiveHeader, notification::split};
 
 use super::{
     error::ArchiveError,
@@ -86,5 +86,5 @@ pub async fn erase(
 fn rewritten(archive: &Archive, content: Content, body: &[u8]) -> Bytes {
     let signature = archive.secrets.sign(body);
     let rewritten = Some(Time::now().as_str().to_owned());
-    encode(&Receipt { signature, rewritten, ..content.receipt }, body).into()
+    encode(&ArchiveHeader { signature, rewritten, ..content.header }, body).into()
 }

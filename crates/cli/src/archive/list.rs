@@ -44,11 +44,11 @@ impl Row {
         let signature = archived.signature();
         let content = archived.content.as_ref();
         Self {
-            received: content.map(|content| printable(&content.receipt.received)),
-            request_id: content.map(|content| printable(&content.receipt.request_id)),
+            received: content.map(|content| printable(&content.header.received)),
+            request_id: content.map(|content| printable(&content.header.request_id)),
             bytes: content.map(|content| content.body.len()),
             changes: content.map(super::notification::Content::changes).unwrap_or_default(),
-            rewritten: content.and_then(|content| content.receipt.rewritten.as_deref().map(printable)),
+            rewritten: content.and_then(|content| content.header.rewritten.as_deref().map(printable)),
             signature,
             key: archived.key,
         }

@@ -8,7 +8,7 @@ use std::{
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use serde::Serialize;
 use whatsapp_webhook::{
-    archive::Receipt,
+    archive::ArchiveHeader,
     notification::{Fragment, Kind, split},
 };
 
@@ -29,8 +29,8 @@ pub struct Archived {
 /// A notification as the function received it, unless it was rewritten.
 #[derive(Debug)]
 pub struct Content {
-    /// The facts about the request.
-    pub receipt: Receipt,
+    /// The header of the object, with the data of the request.
+    pub header: ArchiveHeader,
     /// The body.
     pub body: Vec<u8>,
     /// Whether the body is authentic.
@@ -80,16 +80,16 @@ impl Archived {
     /// Decodes the content of an object, and checks its signature and its key.
     #[must_use]
     pub fn read(key: String, object: &[u8], secrets: &AppSecrets) -> Self {
-        let content = decode(object).map(|(receipt, body)| {
-            let signer = secrets.signer(&body, &receipt.signature);
+        let content = decode(object).map(|(header, body)| {
+            let signer = secrets.signer(&body, &header.signature);
             let signature = match signer {
                 None => SignatureState::Mismatch,
-                Some(_) if receipt.key().ok().as_deref() != Some(&key) => SignatureState::WrongKey,
-                Some(_) if receipt.rewritten.is_some() => SignatureState::Rewritten,
+                Some(_) if header.key().ok().as_deref() != Some(&key) => SignatureState::WrongKey,
+                Some(_) if header.rewritten.is_some() => SignatureState::Rewritten,
                 Some(Signer::Older) => SignatureState::VerifiedByOlderSecret,
                 Some(Signer::Current) => SignatureState::Verified,
             };
-            Content { receipt, body, signature }
+            Content { header, body, signature }
         });
         Self { key, content }
     }
@@ -121,25 +121,25 @@ fn change_name(fragment: &Fragment<'_>) -> String {
     change.kind.map_or_else(|| field.clone(), |kind| format!("{field}.{}", Kind::name(kind)))
 }
 
-fn decode(object: &[u8]) -> Option<(Receipt, Vec<u8>)> {
+fn decode(object: &[u8]) -> Option<(ArchiveHeader, Vec<u8>)> {
     let mut content = Vec::new();
     MultiGzDecoder::new(object).take(MAX_CONTENT_BYTES + 1).read_to_end(&mut content).ok()?;
     if u64::try_from(content.len()).is_ok_and(|length| length > MAX_CONTENT_BYTES) {
         return None;
     }
-    let (receipt, body) = Receipt::decode(&content).ok()?;
-    Some((receipt, body.to_vec()))
+    let (header, body) = ArchiveHeader::decode(&content).ok()?;
+    Some((header, body.to_vec()))
 }
 
-/// Returns the content of an object with this receipt and body.
+/// Returns the content of an object with this header and body.
 ///
 /// # Panics
 ///
 /// Never: a vector takes all bytes.
 #[must_use]
-pub fn encode(receipt: &Receipt, body: &[u8]) -> Vec<u8> {
+pub fn encode(header: &ArchiveHeader, body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(&receipt.encode(body)).expect("a vector takes all bytes");
+    encoder.write_all(&header.encode(body)).expect("a vector takes all bytes");
     encoder.finish().expect("a vector takes all bytes")
 }
 
@@ -152,8 +152,8 @@ mod tests {
     const BODY: &[u8] =
         br#"{"entry":[{"changes":[{"field":"messages","value":{"statuses":[{}]}},{"field":"a\u0007b"}]},{}]}"#;
 
-    fn receipt(app_secret: &str) -> Receipt {
-        Receipt {
+    fn header(app_secret: &str) -> ArchiveHeader {
+        ArchiveHeader {
             received: "2026-01-02T03:04:05.678Z".to_owned(),
             request_id: "a-request".to_owned(),
             trace: None,
@@ -162,40 +162,40 @@ mod tests {
         }
     }
 
-    fn state(receipt: &Receipt, key: &str) -> SignatureState {
+    fn state(header: &ArchiveHeader, key: &str) -> SignatureState {
         let secrets = AppSecrets::new(vec!["new".to_owned()], vec!["old".to_owned()]);
-        Archived::read(key.to_owned(), &encode(receipt, BODY), &secrets).signature()
+        Archived::read(key.to_owned(), &encode(header, BODY), &secrets).signature()
     }
 
     #[test]
     fn signature_and_key_decide_about_authenticity() {
-        let key = receipt("new").key().unwrap();
-        assert_eq!(state(&receipt("new"), &key), SignatureState::Verified);
-        assert_eq!(state(&receipt("old"), &key), SignatureState::VerifiedByOlderSecret);
-        assert_eq!(state(&receipt("other"), &key), SignatureState::Mismatch);
-        assert_eq!(state(&receipt("new"), &key.replace("20260102", "20260103")), SignatureState::WrongKey);
-        let rewritten = Receipt { rewritten: Some("2026-01-03T00:00:00.000Z".to_owned()), ..receipt("new") };
+        let key = header("new").key().unwrap();
+        assert_eq!(state(&header("new"), &key), SignatureState::Verified);
+        assert_eq!(state(&header("old"), &key), SignatureState::VerifiedByOlderSecret);
+        assert_eq!(state(&header("other"), &key), SignatureState::Mismatch);
+        assert_eq!(state(&header("new"), &key.replace("20260102", "20260103")), SignatureState::WrongKey);
+        let rewritten = ArchiveHeader { rewritten: Some("2026-01-03T00:00:00.000Z".to_owned()), ..header("new") };
         assert_eq!(state(&rewritten, &key), SignatureState::Rewritten);
-        let forged = Receipt { signature: signature::sign("other", BODY), ..rewritten };
+        let forged = ArchiveHeader { signature: signature::sign("other", BODY), ..rewritten };
         assert_eq!(state(&forged, &key), SignatureState::Mismatch);
     }
 
     #[test]
     fn other_object_is_unreadable() {
         let secrets = AppSecrets::new(vec!["new".to_owned()], Vec::new());
-        let key = receipt("new").key().unwrap();
-        let mut truncated = encode(&receipt("new"), BODY);
+        let key = header("new").key().unwrap();
+        let mut truncated = encode(&header("new"), BODY);
         truncated.pop();
         let mut bomb = GzEncoder::new(Vec::new(), Compression::default());
         bomb.write_all(&vec![b' '; usize::try_from(MAX_CONTENT_BYTES).unwrap() + 1]).unwrap();
-        for object in [Vec::new(), receipt("new").encode(BODY), truncated, bomb.finish().unwrap()] {
+        for object in [Vec::new(), header("new").encode(BODY), truncated, bomb.finish().unwrap()] {
             assert_eq!(Archived::read(key.clone(), &object, &secrets).signature(), SignatureState::Unreadable);
         }
     }
 
     #[test]
     fn changes_are_counted_by_field_and_kind() {
-        let content = Content { receipt: receipt("new"), body: BODY.to_vec(), signature: SignatureState::Verified };
+        let content = Content { header: header("new"), body: BODY.to_vec(), signature: SignatureState::Verified };
         let counts: Vec<_> = content.changes().into_iter().collect();
         assert_eq!(
             counts,

@@ -46,7 +46,7 @@ pub fn list_end(count: usize) {
 pub fn facts(archived: &Archived) {
     let (signature, style) = (archived.signature(), style(archived.signature()));
     eprintln!("{}: {style}{}{style:#}", archived.key, signature.text());
-    if let Some(rewritten) = archived.content.as_ref().and_then(|content| content.receipt.rewritten.as_deref()) {
+    if let Some(rewritten) = archived.content.as_ref().and_then(|content| content.header.rewritten.as_deref()) {
         eprintln!("a person was erased from it at {}", rewritten.escape_debug());
     }
 }

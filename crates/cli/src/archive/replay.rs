@@ -16,8 +16,8 @@ use reqwest::{Method, header::HeaderMap};
 use serde::Serialize;
 use tokio::time::sleep;
 use whatsapp_webhook::{
-    archive::Receipt,
-    message::{MAX_MESSAGE_BYTES, Message, RequestContext, UnroutedReason, event_id, object_key},
+    archive::ArchiveHeader,
+    message::{CatchAllReason, MAX_MESSAGE_BYTES, Message, RequestContext, event_id, object_key},
     notification::Fragment,
     signature,
 };
@@ -259,10 +259,10 @@ impl<P: FnMut(&ReplayReport)> Run<'_, P> {
         if let (Some(body), Some(content)) = (replay.replayable(&archived, &mut self.report), &archived.content) {
             self.report.notifications += 1;
             if replay.queues.is_empty() {
-                self.post(&archived.key, &content.receipt, body).await?;
+                self.post(&archived.key, &content.header, body).await?;
             } else {
                 for fragment in replay.selection.fragments(body, &replay.archive.routes) {
-                    self.add_messages(&fragment, &content.receipt).await?;
+                    self.add_messages(&fragment, &content.header).await?;
                 }
             }
         }
@@ -276,19 +276,19 @@ impl<P: FnMut(&ReplayReport)> Run<'_, P> {
     }
 
     /// Builds the message of a fragment for each queue, as the function does.
-    async fn add_messages(&mut self, fragment: &Fragment<'_>, receipt: &Receipt) -> Result<(), ArchiveError> {
+    async fn add_messages(&mut self, fragment: &Fragment<'_>, header: &ArchiveHeader) -> Result<(), ArchiveError> {
         let replay = self.replay;
         let route = replay.archive.routes.find(fragment).route;
-        let unrouted = route.is_none().then(|| UnroutedReason::of_fragment(fragment));
+        let reason = route.is_none().then(|| CatchAllReason::of_fragment(fragment));
         let request = RequestContext {
-            request_id: &receipt.request_id,
+            request_id: &header.request_id,
             group_key: &replay.group_key,
-            trace: receipt.trace.as_deref(),
+            trace: header.trace.as_deref(),
         };
         let event_id = event_id(fragment);
         let started: Time = self.state.started.parse().unwrap_or_else(|_| Time::now());
         for (queue, waiting) in replay.queues.iter().zip(&mut self.waiting) {
-            let message = Message::new(fragment, &event_id, request, unrouted, queue.is_fifo());
+            let message = Message::new(fragment, &event_id, request, reason, queue.is_fifo());
             let mut message = message.replayed(&started.to_seconds());
             if message.size() > MAX_MESSAGE_BYTES {
                 let buckets = &replay.archive.buckets;
@@ -318,12 +318,12 @@ impl<P: FnMut(&ReplayReport)> Run<'_, P> {
     }
 
     /// Posts a request as Meta did, until the callback URL answers 200.
-    async fn post(&mut self, key: &str, receipt: &Receipt, body: &[u8]) -> Result<(), ArchiveError> {
+    async fn post(&mut self, key: &str, header: &ArchiveHeader, body: &[u8]) -> Result<(), ArchiveError> {
         let mut headers = HeaderMap::new();
         let value =
             |text: &str| text.parse().map_err(|_| ArchiveError::Status { status: 0, key: key.to_owned(), hint: "" });
         headers.insert("content-type", value("application/json")?);
-        headers.insert(signature::HEADER, value(&receipt.signature)?);
+        headers.insert(signature::HEADER, value(&header.signature)?);
         let mut retries = 0;
         loop {
             self.sender.wait(1).await;

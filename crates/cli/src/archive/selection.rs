@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use whatsapp_webhook::{
-    archive::{PREFIX, Receipt},
+    archive::{ArchiveHeader, PREFIX},
     message::event_id,
     notification::{Fragment, split},
     routes::{CATCH_ALL, Routes},
@@ -112,14 +112,14 @@ impl Selection {
 }
 
 fn key_of(received: &str, request_id: &str) -> Option<String> {
-    let receipt = Receipt {
+    let header = ArchiveHeader {
         received: received.to_owned(),
         request_id: request_id.to_owned(),
         trace: None,
         signature: String::new(),
         rewritten: None,
     };
-    receipt.key().ok()
+    header.key().ok()
 }
 
 /// Returns the key of this time, without a request id and the `-` before it.

@@ -5,7 +5,7 @@ use std::{str::FromStr, time::SystemTime};
 use aws_sdk_sqs::primitives::{DateTime, DateTimeFormat};
 use thiserror::Error;
 
-/// The form of a complete time, as in a receipt.
+/// The form of a complete time, as in an archive header.
 const FORM: &str = "0000-00-00T00:00:00.000Z";
 /// The largest two digits at a place of the form.
 const MAXIMA: [(usize, u8); 5] = [(5, 12), (8, 31), (11, 23), (14, 59), (17, 59)];

@@ -23,7 +23,7 @@ use ingress_tools::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use whatsapp_webhook::{
-    archive::Receipt,
+    archive::ArchiveHeader,
     message::{Message, RequestContext, event_id},
     notification::split,
     signature,
@@ -73,15 +73,15 @@ impl Fixture {
 
     fn put_signed(&self, body: &[u8], app_secret: &str) -> String {
         let mut objects = self.objects.lock().unwrap();
-        let receipt = Receipt {
+        let header = ArchiveHeader {
             received: format!("2026-01-02T03:04:{:02}.000Z", objects.len()),
             request_id: format!("request-{}", objects.len()),
             trace: Some(TRACE.to_owned()),
             signature: signature::sign(app_secret, body),
             rewritten: None,
         };
-        let key = receipt.key().unwrap();
-        objects.insert(format!("archive/{key}"), encode(&receipt, body));
+        let key = header.key().unwrap();
+        objects.insert(format!("archive/{key}"), encode(&header, body));
         key
     }
 

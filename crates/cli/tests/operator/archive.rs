@@ -20,7 +20,7 @@ use ingress_tools::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{process::Command, time::sleep};
-use whatsapp_webhook::{archive::Receipt, message::event_id, notification::split, signature};
+use whatsapp_webhook::{archive::ArchiveHeader, message::event_id, notification::split, signature};
 
 use crate::{
     TURN, assert_output, ingress,
@@ -68,18 +68,18 @@ impl Fixture {
     }
 
     /// The signed samples, each as the function would archive it, one a minute.
-    fn archived_samples(&self) -> Vec<(String, Vec<u8>, Receipt)> {
+    fn archived_samples(&self) -> Vec<(String, Vec<u8>, ArchiveHeader)> {
         let samples = Sample::load_all(&root().join("events")).unwrap().into_iter();
         let signed = samples.filter(|sample| sample.method == "POST" && sample.signer() == Signer::Meta);
         let archived = signed.enumerate().map(|(minute, sample)| {
-            let receipt = self.receipt(minute, &sample.name, &sample.body);
-            (receipt.key().unwrap(), sample.body, receipt)
+            let header = self.header(minute, &sample.name, &sample.body);
+            (header.key().unwrap(), sample.body, header)
         });
         archived.collect()
     }
 
-    fn receipt(&self, minute: usize, request_id: &str, body: &[u8]) -> Receipt {
-        Receipt {
+    fn header(&self, minute: usize, request_id: &str, body: &[u8]) -> ArchiveHeader {
+        ArchiveHeader {
             received: format!("2026-01-02T{:02}:{:02}:00.000Z", minute / 60, minute % 60),
             request_id: request_id.to_owned(),
             trace: Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1".to_owned()),
@@ -188,7 +188,7 @@ async fn archived_notifications_are_replayed() {
     let _turn = TURN.lock().await;
     let fixture = Fixture::start().await;
     let samples = fixture.archived_samples();
-    fixture.put(samples.iter().map(|(key, body, receipt)| (key.clone(), encode(receipt, body)))).await;
+    fixture.put(samples.iter().map(|(key, body, header)| (key.clone(), encode(header, body)))).await;
 
     // The function stores every sample, and consumers delete all messages.
     let endpoint = Endpoint::new(&fixture.stack.info.callback_url).unwrap();
@@ -228,7 +228,7 @@ async fn archived_notifications_are_replayed() {
         assert_output(replay, true, &["replayed", &format!("{} message", stored[&queue].len())]);
 
         let replayed = fixture.consume(&queue).await;
-        let names: BTreeSet<_> = samples.iter().map(|(.., receipt)| receipt.request_id.clone()).collect();
+        let names: BTreeSet<_> = samples.iter().map(|(.., header)| header.request_id.clone()).collect();
         assert!(replayed.iter().all(|message| message.attributes["replayed"].len() == "2026-01-02T03:04:05Z".len()));
         assert!(replayed.iter().all(|message| names.contains(&message.attributes["request_id"])), "{replayed:?}");
         assert_eq!(sorted(replayed), sorted(stored[&queue].clone()), "{route}");
@@ -261,11 +261,11 @@ async fn archived_notifications_are_replayed() {
 }
 
 /// An object with another body is found, and no replay sends it.
-async fn assert_tampered_object_stays(fixture: &Fixture, samples: &[(String, Vec<u8>, Receipt)]) {
-    let (key, body, receipt) = samples.iter().find(|(key, ..)| key.ends_with("-security")).unwrap();
+async fn assert_tampered_object_stays(fixture: &Fixture, samples: &[(String, Vec<u8>, ArchiveHeader)]) {
+    let (key, body, header) = samples.iter().find(|(key, ..)| key.ends_with("-security")).unwrap();
     let mut tampered = body.clone();
     *tampered.iter_mut().find(|byte| byte.is_ascii_digit()).unwrap() ^= 1;
-    fixture.put([(key.clone(), encode(receipt, &tampered))]).await;
+    fixture.put([(key.clone(), encode(header, &tampered))]).await;
 
     assert_output(fixture.run(&["verify"]).await, false, &["DOES NOT VERIFY", key]);
     for destination in [&["--to-queue", "security"][..], &["--to-endpoint", "--route", "security"]] {
@@ -281,7 +281,7 @@ async fn erased_person_is_in_no_notification() {
     let _turn = TURN.lock().await;
     let fixture = Fixture::start().await;
     let samples = fixture.archived_samples();
-    fixture.put(samples.iter().map(|(key, body, receipt)| (key.clone(), encode(receipt, body)))).await;
+    fixture.put(samples.iter().map(|(key, body, header)| (key.clone(), encode(header, body)))).await;
     let before = fixture.objects().await;
 
     let dry = fixture.run(&["erase", "--contact", CONTACT]).await;
@@ -294,7 +294,7 @@ async fn erased_person_is_in_no_notification() {
     let (listed, _) = fixture.run(&["list", "--contact", CONTACT]).await;
     assert!(listed.contains("\n0 notifications"), "{listed}");
     let (mut rewritten, mut deleted) = (0, 0);
-    for (key, body, receipt) in &samples {
+    for (key, body, header) in &samples {
         let Some(object) = after.get(key) else {
             deleted += 1;
             assert!(String::from_utf8_lossy(body).contains("447700900317"), "{key}");
@@ -304,12 +304,12 @@ async fn erased_person_is_in_no_notification() {
             continue;
         }
         rewritten += 1;
-        let (shown, _) = fixture.run(&["show", "--request-id", &receipt.request_id]).await;
+        let (shown, _) = fixture.run(&["show", "--request-id", &header.request_id]).await;
         assert!(shown.contains("a person was erased from it at 20") && !shown.contains("447700900317"), "{shown}");
         let new = shown.split_once("account 000000000000").unwrap().0;
         let ids = |body: &[u8]| split(body).iter().map(event_id).collect::<BTreeSet<_>>();
         // The change of this sample has messages of several people; all others lost whole changes.
-        let is_shared_change = receipt.request_id == "messages-three";
+        let is_shared_change = header.request_id == "messages-three";
         assert!(is_shared_change || ids(new.as_bytes()).is_subset(&ids(body)), "{key}");
     }
     assert!(rewritten > 0 && deleted > 0 && after.len() < before.len(), "{rewritten} {deleted}");
@@ -330,8 +330,8 @@ async fn killed_replay_loses_nothing() {
     };
     fixture
         .put((0..NOTIFICATIONS).map(|number| {
-            let receipt = fixture.receipt(number, &format!("request-{number}"), &body(number));
-            (receipt.key().unwrap(), encode(&receipt, &body(number)))
+            let header = fixture.header(number, &format!("request-{number}"), &body(number));
+            (header.key().unwrap(), encode(&header, &body(number)))
         }))
         .await;
 

@@ -186,7 +186,7 @@ fn size_includes_attributes_of_diversion() {
         + "diverted_fromString".len()
         + 80;
     assert_eq!(message(None).size(), expected);
-    assert_eq!(message(Some(UnroutedReason::NoField)).size(), expected);
+    assert_eq!(message(Some(CatchAllReason::NoField)).size(), expected);
     let mut pointer = message(None);
     let body = pointer.replace_body_with_pointer("b", "k");
     assert_eq!(body, "{}");
@@ -196,12 +196,12 @@ fn size_includes_attributes_of_diversion() {
 #[test]
 fn size_is_enough_for_every_reason() {
     let reasons = [
-        UnroutedReason::NoRoute,
-        UnroutedReason::NoField,
-        UnroutedReason::NotJson,
-        UnroutedReason::NotANotification,
-        UnroutedReason::QueueUnavailable { queue: "q" },
-        UnroutedReason::QueueUnavailable { queue: &"q".repeat(80) },
+        CatchAllReason::NoRoute,
+        CatchAllReason::NoField,
+        CatchAllReason::NotJson,
+        CatchAllReason::NotANotification,
+        CatchAllReason::QueueUnavailable { queue: "q" },
+        CatchAllReason::QueueUnavailable { queue: &"q".repeat(80) },
     ];
     let fragments = split(b"{}");
     for reason in reasons {
@@ -233,11 +233,11 @@ fn diverted_message_names_its_queue() {
     let fragments = split(br#"{"entry":[{"id":"10","changes":[{"field":"messages","value":{"metadata":{"phone_number_id":"20"},"statuses":[{}]}}]}]}"#);
     let request = RequestContext { trace: Some("Root=1;Parent=2;Sampled=1"), ..REQUEST };
     let message = |reason| Message::new(&fragments[0], "id", request, reason, false);
-    let diverted = message(Some(UnroutedReason::QueueUnavailable { queue: "in-messages.fifo" }));
+    let diverted = message(Some(CatchAllReason::QueueUnavailable { queue: "in-messages.fifo" }));
     assert_eq!(attribute(&diverted, "unrouted_reason"), Some("queue-unavailable"));
     assert_eq!(attribute(&diverted, "diverted_from"), Some("in-messages.fifo"));
     assert_eq!((diverted.attributes.len(), diverted.trace), (8, None));
-    for other in [message(None), message(Some(UnroutedReason::NoRoute))] {
+    for other in [message(None), message(Some(CatchAllReason::NoRoute))] {
         assert_eq!(attribute(&other, "diverted_from"), None);
         assert!(other.trace.is_some());
     }
@@ -248,7 +248,7 @@ fn diverted_copies_differ_in_deduplication_id() {
     let fragments = split(br#"{"entry":[{"changes":[{"field":"a"}]}]}"#);
     let id = "0".repeat(64);
     let ids = |queue: Option<&str>| {
-        let reason = queue.map(|queue| UnroutedReason::QueueUnavailable { queue });
+        let reason = queue.map(|queue| CatchAllReason::QueueUnavailable { queue });
         let message = Message::new(&fragments[0], &id, REQUEST, reason, true);
         let raw = Message::raw_base64(&fragments[0], &id, queue, true);
         assert_eq!(message.deduplication_id, raw.deduplication_id);
@@ -303,7 +303,7 @@ fn replay_is_not_deduplicated_with_the_original() {
 fn replayed_pointer_has_at_most_ten_attributes() {
     let body = br#"{"entry":[{"id":"10","changes":[{"field":"new","value":{"metadata":{"phone_number_id":"20"},"errors":[{}]}}]}]}"#;
     let fragments = split(body);
-    for reason in [UnroutedReason::NoRoute, UnroutedReason::QueueUnavailable { queue: "a" }] {
+    for reason in [CatchAllReason::NoRoute, CatchAllReason::QueueUnavailable { queue: "a" }] {
         let mut message = Message::new(&fragments[0], "e", REQUEST, Some(reason), false).replayed("t");
         message.replace_body_with_pointer("bucket", "key");
         assert!(message.attributes.len() <= 10, "{:?}", message.attributes);

@@ -83,7 +83,7 @@ pub(super) fn elements(json: &str) -> Option<Vec<&RawValue>> {
 
 /// The elements of an array, at most [`MAX_FRAGMENTS`] + 1.
 ///
-/// A body with more elements stays whole, so that the other slices would not be used. A slice has 16 bytes, and the text of an
+/// A body with more elements stays whole, so further slices would be useless. A slice has 16 bytes, and the text of an
 /// element can be as short as two.
 pub(super) struct Elements<'b>(pub(super) Vec<&'b RawValue>);
 

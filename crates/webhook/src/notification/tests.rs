@@ -237,7 +237,7 @@ fn kind_is_the_first_nonempty_array() {
 fn ids_are_read_as_strings_or_numbers() {
     let body = r#"{"entry":[{"time":1.50,"id":"1","changes":[{"value":{"metadata":{"phone_number_id":"7"}}}]}]}"#;
     let read = only_change(body);
-    assert_eq!((read.entry_id, read.entry_time), (Some(r#""1""#), Some("1.50")));
+    assert_eq!((read.entry_id_json, read.entry_time_json), (Some(r#""1""#), Some("1.50")));
     for (metadata, id) in [
         (r#"{"phone_number_id":"106540352242922"}"#, Some("106540352242922")),
         (r#"{"phone_number_id":106540352242922000001}"#, Some("106540352242922000001")),
