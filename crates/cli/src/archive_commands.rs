@@ -34,7 +34,7 @@ pub(crate) async fn run(command: ArchiveCommand) -> Result<bool, CommandError> {
         ArchiveCommand::Show { selection, stack } => show(selection.into(), &stack).await,
         ArchiveCommand::Verify { selection, stack } => verify(selection.into(), &stack).await,
         ArchiveCommand::Replay { destination, selection, apply, rate, restart, stack } => {
-            replay(&destination.into(), selection.into(), Sending { apply, rate, restart }, &stack).await
+            replay(&destination.into(), selection.into(), ReplayOptions { apply, rate, restart }, &stack).await
         }
         ArchiveCommand::Erase { contacts, from, to, apply, stack } => {
             let selection = Selection { from, to, ..Selection::default() };
@@ -44,7 +44,7 @@ pub(crate) async fn run(command: ArchiveCommand) -> Result<bool, CommandError> {
 }
 
 /// How a replay sends.
-struct Sending {
+struct ReplayOptions {
     apply: bool,
     rate: u32,
     restart: bool,
@@ -125,7 +125,7 @@ async fn verify(selection: Selection, stack: &StackArguments) -> Result<bool, Co
 async fn replay(
     destination: &Destination,
     selection: Selection,
-    sending: Sending,
+    options: ReplayOptions,
     stack: &StackArguments,
 ) -> Result<bool, CommandError> {
     let info = chosen_stack(stack).await?;
@@ -136,13 +136,13 @@ async fn replay(
         _ => prepared.queue_names().collect::<Vec<_>>().join(", "),
     };
     let stop = AtomicBool::new(false);
-    let report = if sending.apply {
+    let report = if options.apply {
         let mut progress = Progress::start();
         let show = |report: &ingress_tools::archive::replay::ReplayReport| {
             let last = report.last_key.as_deref().unwrap_or("the beginning");
             progress.print(|| format!("{} notifications, after {last}", report.notifications));
         };
-        let run = Box::pin(prepared.run(sending.rate, sending.restart, &stop, show));
+        let run = Box::pin(prepared.run(options.rate, options.restart, &stop, show));
         let result = run_with_cleanup(run, &stop).await;
         progress.clear();
         result??
@@ -152,10 +152,10 @@ async fn replay(
     if stack.json {
         println!(
             "{}",
-            json!({ "applied": sending.apply, "done": report.is_success(), "target": target, "replay": report })
+            json!({ "applied": options.apply, "done": report.is_success(), "target": target, "replay": report })
         );
     } else {
-        print::replay(&report, &target, sending.apply);
+        print::replay(&report, &target, options.apply);
     }
     Ok(report.is_success())
 }

@@ -1,4 +1,4 @@
-//! Times in UTC, as text. Texts of this form sort by time, so nothing here converts them to numbers.
+//! A time in UTC, as text. Such texts sort by time, so nothing here converts them to numbers.
 
 use std::{str::FromStr, time::SystemTime};
 
