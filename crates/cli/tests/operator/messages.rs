@@ -101,7 +101,7 @@ async fn messages_are_counted_and_moved() {
     assert_output(
         table.clone(),
         true,
-        &["messages.statuses", "CloudWatch has no age", "account 000000000000  region us-east-1"],
+        &["messages.statuses", "CloudWatch has no value", "account 000000000000  region us-east-1"],
     );
     let lines: Vec<Vec<&str>> = table.0.lines().map(|line| line.split_whitespace().collect()).collect();
     let line = |name: &str| lines.iter().find(|line| line.first() == Some(&name)).unwrap().clone();
