@@ -14,8 +14,8 @@ WORKFLOWS = sorted((REPOSITORY / ".github/workflows").glob("*.yml"))
 # `make test` in parts.
 PARTS = {"test-unit", "test-binary", "test-local"}
 # The first downloads a toolchain. Of the second the script runs a small one, which needs no release build. The third and the
-# release build for longer than the script may run; of the third it makes the toolchain.
-ONLY_WORKFLOW = {"check-rust-version", "soak", "test-arm64", "package", "test-package"}
+# release build for longer than the script may run; of the third it makes the toolchain. The last takes a quarter of an hour.
+ONLY_WORKFLOW = {"check-rust-version", "soak", "test-arm64", "package", "test-package", "test-guide"}
 ONLY_SCRIPT = {"test", "arm64-toolchain"}
 
 
