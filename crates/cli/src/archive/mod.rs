@@ -6,7 +6,7 @@
 //! - [`scan`] passes each selected notification to a command.
 //! - [`list`], [`replay`] and [`erase`] are the commands. `rewrite` removes a person from the text of a notification, `send`
 //!   sends messages to queues, and [`state`] remembers how far a replay got.
-//! - [`print`] prints their results.
+//! - [`mod@print`] prints their results.
 
 pub mod app_secrets;
 pub mod bucket;
