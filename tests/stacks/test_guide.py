@@ -343,6 +343,17 @@ def leave_queues(operator: Operator) -> None:
         operator.client("sqs").create_queue(QueueName=f"{STACK}-{name}")
 
 
+def turn_archive_on(operator: Operator) -> None:
+    command = f"sam deploy --stack-name {STACK} --parameter-overrides ArchiveDays=30"
+    shell = Shell(operator.project, operator.environment)
+    try:
+        status, output = shell.run(command, operator.people[f"deployer of {STACK}"])
+    finally:
+        shell.close()
+    assert status == 0, output
+    local_stack.prepare(operator.client, STACK)
+
+
 def fill_archive(operator: Operator) -> None:
     """Gives the function an archive with notifications of two people, as it stores them."""
     s3, functions, name = operator.client("s3"), operator.client("lambda"), operator.stack["FunctionName"]
@@ -380,6 +391,7 @@ BEFORE_SECTION: dict[str, Callable[[Operator], None]] = {
     "secret-failures": break_secret,
     "Deploying": change_template,
     "Deploying from a pipeline": add_stages,
+    "not-archived": turn_archive_on,
     "Adding a field": add_field,
     "Adding a field that was removed before": leave_queues,
     "A team's queue is lost": lose_queue,
