@@ -1,12 +1,9 @@
 //! The claim check: a body that is too large for SQS is stored in S3, and its message has a pointer to the object.
 
 use aws_config::SdkConfig;
-use aws_sdk_sqs::{
-    error::SdkError,
-    primitives::{DateTime, DateTimeFormat},
-};
+use aws_sdk_sqs::primitives::{DateTime, DateTimeFormat};
 use bytes::Bytes;
-use signed_s3::PutObject;
+use signed_s3::{PutObject, is_transient};
 use thiserror::Error;
 use whatsapp_webhook::{aws_error::is_expired_credentials, message::object_key};
 
@@ -75,18 +72,11 @@ impl Payloads {
 pub(crate) async fn put(aws: &SdkConfig, object: PutObject<'_>) -> Result<(), PayloadError> {
     let Err(error) = object.send(aws).await else { return Ok(()) };
     let reason = error_reason(&error);
-    if matches!(error, SdkError::ConstructionFailure(_)) {
-        return Err(PayloadError::Rejected(reason));
-    }
-    let Some((status, code)) = error_code(&error) else { return Err(PayloadError::Transient(reason)) };
-    // S3 responds to a slow upload with 400 RequestTimeout, to a conflicting call with 409, and for a new bucket that
-    // is not known everywhere yet with 307. A bucket in another region always gets 301.
-    let is_transient = matches!(status, 307 | 408 | 409 | 429) || code.contains("Timeout") || code.contains("Throttl");
-    Err(if is_expired_credentials(code) {
+    Err(if error_code(&error).is_some_and(|(_, code)| is_expired_credentials(code)) {
         PayloadError::ExpiredAwsCredentials(reason)
-    } else if (300..500).contains(&status) && !is_transient {
-        PayloadError::Rejected(reason)
-    } else {
+    } else if is_transient(&error) {
         PayloadError::Transient(reason)
+    } else {
+        PayloadError::Rejected(reason)
     })
 }

@@ -13,12 +13,11 @@ mod request;
 use aws_types::SdkConfig;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use request::Request;
 
 pub use list::{ListObjects, ListedObject, ObjectPage};
-pub use request::S3Error;
+pub use request::{S3Error, is_transient};
 
 /// An object to be stored.
 #[derive(Debug)]
@@ -44,10 +43,10 @@ impl PutObject<'_> {
     /// Outside Lambda, where credentials come from a profile or an instance, each request resolves them anew.
     pub async fn send(self, aws: &SdkConfig) -> Result<(), S3Error> {
         let Self { bucket, key, content_type, body, owner } = self;
-        let checksum = BASE64.encode(Sha256::digest(&body));
+        let request = Request::new("PUT", bucket, key, owner).with_body(body);
+        let checksum = BASE64.encode(request.digest);
         let headers = vec![("content-type", content_type), ("x-amz-checksum-sha256", &checksum)];
-        let request = Request { method: "PUT", bucket, key, query: String::new(), headers, body, owner };
-        request.send(aws, "PutObject", |_| Ok(())).await
+        Request { headers, ..request }.send(aws, "PutObject", |_| Ok(())).await
     }
 }
 

@@ -19,7 +19,11 @@ use aws_smithy_runtime_api::{
         stalled_stream_protection::StalledStreamProtectionConfig,
     },
 };
-use aws_smithy_types::{body::SdkBody, error::ErrorMetadata, timeout::TimeoutConfig};
+use aws_smithy_types::{
+    body::SdkBody,
+    error::{ErrorMetadata, metadata::ProvideErrorMetadata as _},
+    timeout::TimeoutConfig,
+};
 use aws_types::{SdkConfig, service_config::ServiceConfigKey};
 use bytes::Bytes;
 use http::Uri;
@@ -47,12 +51,20 @@ pub(crate) struct Request<'r> {
     pub(crate) query: String,
     pub(crate) headers: Vec<(&'static str, &'r str)>,
     pub(crate) body: Bytes,
+    /// The SHA-256 digest of the body.
+    pub(crate) digest: [u8; 32],
     pub(crate) owner: Option<&'r str>,
 }
 
 impl<'r> Request<'r> {
-    pub(crate) const fn new(method: &'static str, bucket: &'r str, key: &'r str, owner: Option<&'r str>) -> Self {
-        Self { method, bucket, key, query: String::new(), headers: Vec::new(), body: Bytes::new(), owner }
+    /// A request without parameters, headers and body.
+    pub(crate) fn new(method: &'static str, bucket: &'r str, key: &'r str, owner: Option<&'r str>) -> Self {
+        let digest = Sha256::digest([]).into();
+        Self { method, bucket, key, query: String::new(), headers: Vec::new(), body: Bytes::new(), digest, owner }
+    }
+
+    pub(crate) fn with_body(self, body: Bytes) -> Self {
+        Self { digest: Sha256::digest(&body).into(), body, ..self }
     }
 
     /// Signs and sends the request once. `read` reads the body of a successful response.
@@ -113,7 +125,7 @@ impl<'r> Request<'r> {
         path: String,
         now: SystemTime,
     ) -> Result<HttpRequest, BoxError> {
-        let Self { method, headers, body, owner, .. } = self;
+        let Self { method, headers, body, digest, owner, .. } = self;
         let owner = owner.map(|owner| ("x-amz-expected-bucket-owner", owner));
         let headers = || headers.iter().copied().chain(owner);
         let credentials = credentials.into();
@@ -130,11 +142,10 @@ impl<'r> Request<'r> {
             .build()?
             .into();
         let uri = format!("{endpoint}{path}");
-        let digest = hex::encode(Sha256::digest(&body));
-        let signable = SignableRequest::new(method, &uri, headers(), SignableBody::Precomputed(digest))?;
+        let signable = SignableRequest::new(method, &uri, headers(), SignableBody::Precomputed(hex::encode(digest)))?;
         let (signature, _) = sign(signable, &parameters)?.into_parts();
 
-        let mut request = HttpRequest::new(SdkBody::from(body.clone()));
+        let mut request = HttpRequest::new(SdkBody::from(body));
         request.set_method(method)?;
         request.set_uri(path)?;
         for (name, value) in headers().chain(signature.headers()) {
@@ -142,6 +153,22 @@ impl<'r> Request<'r> {
         }
         Ok(request)
     }
+}
+
+/// Whether the same request may succeed later.
+///
+/// S3 responds to a slow upload with 400 `RequestTimeout`, to a conflicting call with 409, and for a new bucket that is not known
+/// everywhere yet with 307. A bucket in another region always gets 301.
+#[must_use]
+pub fn is_transient(error: &S3Error) -> bool {
+    if matches!(error, SdkError::ConstructionFailure(_)) {
+        return false;
+    }
+    error.raw_response().is_none_or(|response| {
+        let (status, code) = (response.status().as_u16(), error.code().unwrap_or_default());
+        let is_slow = code.contains("Timeout") || code.contains("Throttl");
+        !(300..500).contains(&status) || matches!(status, 307 | 408 | 409 | 429) || is_slow
+    })
 }
 
 fn region(aws: &SdkConfig) -> Result<&str, &'static str> {
@@ -236,7 +263,7 @@ mod tests {
         let body = Bytes::from_static(br#"{"a":1}"#);
         let checksum = BASE64.encode(Sha256::digest(&body));
         let headers = vec![("content-type", "application/json"), ("x-amz-checksum-sha256", checksum.as_str())];
-        let request = signed(Request { method: "PUT", headers, body, ..object("payloads", key) });
+        let request = signed(Request { method: "PUT", headers, ..object("payloads", key).with_body(body) });
 
         assert_eq!(request.uri(), "/messages.statuses/2026-01-02/caf%C3%A9%20%2B%20%25~a_b-c");
         let header = |name| request.headers().get(name).unwrap();

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use aws_sdk_sqs::config::{Credentials, Region, SharedCredentialsProvider};
-use aws_sdk_sqs::error::{ProvideErrorMetadata as _, SdkError};
+use aws_sdk_sqs::error::ProvideErrorMetadata as _;
 use aws_types::SdkConfig;
 use bytes::Bytes;
-use signed_s3::{DeleteObject, GetObject, ListObjects, ObjectPage, PutObject, S3Error};
+use signed_s3::{DeleteObject, GetObject, ListObjects, ObjectPage, PutObject, S3Error, is_transient};
 use tokio::time::{sleep, timeout};
 
 use super::error::ArchiveError;
@@ -147,15 +147,4 @@ fn describe(error: &S3Error) -> String {
         (None, Some(response)) if !response.status().is_success() => format!("status {}", response.status().as_u16()),
         _ => root_cause(error),
     }
-}
-
-fn is_transient(error: &S3Error) -> bool {
-    if matches!(error, SdkError::ConstructionFailure(_)) {
-        return false;
-    }
-    let code = error.code().unwrap_or_default();
-    error.raw_response().is_none_or(|response| {
-        let status = response.status().as_u16();
-        !(300..500).contains(&status) || matches!(status, 307 | 408 | 409 | 429) || code.contains("Timeout")
-    })
 }
