@@ -74,7 +74,7 @@ pub struct Ingress {
 enum Accepted {
     /// A verification request, with its challenge.
     Challenge(String),
-    /// A notification of which every message is stored.
+    /// A notification with all its messages stored.
     Stored,
     /// A signed POST with an empty body.
     Empty,

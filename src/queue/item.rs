@@ -28,7 +28,7 @@ pub(super) struct Item<'p> {
 pub(super) enum MessageForm {
     /// The usual form of the contract.
     Usual,
-    /// The raw form of the contract, in which SQS can reject only the size.
+    /// The raw form of the contract. SQS can reject only its size.
     Raw,
     /// The raw form with its body in S3, because the size limit of a queue can be lower than that of SQS.
     RawInS3,

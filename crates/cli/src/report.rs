@@ -27,9 +27,9 @@ use crate::{
     verify::{Check, Finding},
 };
 
-const SUCCESS: Style = AnsiColor::Green.on_default();
-const FAILURE: Style = AnsiColor::Red.on_default().bold();
-const HEADING: Style = Style::new().bold();
+pub(crate) const SUCCESS: Style = AnsiColor::Green.on_default();
+pub(crate) const FAILURE: Style = AnsiColor::Red.on_default().bold();
+pub(crate) const HEADING: Style = Style::new().bold();
 const DIMMED: Style = Style::new().dimmed();
 
 /// A table with a row for each delivery.

@@ -92,8 +92,8 @@ pub struct RequestContext<'r> {
     /// API Gateway's id of the request.
     pub request_id: &'r str,
     /// The HMAC key of conversation group ids, see [`AppCredentials::group_key`](crate::credentials::AppCredentials::group_key).
-    /// It is confidential only if the secret has the member `group_key`. The default is the secret's id. With a known key, anyone
-    /// who has a group id could find its phone number by hashing all phone numbers.
+    /// It is confidential only if the secret has the member `group_key`. The default is the secret's id. Anyone who has the key
+    /// and a group id can find the phone number by hashing all phone numbers.
     pub group_key: &'r str,
     /// The X-Ray tracing header, if the trace of the request is sampled.
     pub trace: Option<&'r str>,

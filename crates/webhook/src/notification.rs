@@ -59,7 +59,7 @@ pub struct Change<'b> {
     conversation_array: Option<&'b RawValue>,
 }
 
-/// The kind of a change, which tells apart the changes that Meta sends under the field `messages`.
+/// The kind of a change. Meta sends changes of several kinds under the field `messages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Messages from people.

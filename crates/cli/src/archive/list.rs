@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     error::ArchiveError,
-    notification::{Archived, SignatureState},
+    notification::{Archived, SignatureState, printable},
     scan::{Archive, ScanRange},
     selection::Selection,
 };
@@ -53,11 +53,6 @@ impl Row {
             key: archived.key,
         }
     }
-}
-
-/// Replaces the characters that could control a terminal. Anyone who may write to the bucket chooses the text.
-fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_ascii_graphic() { letter } else { '?' }).collect()
 }
 
 impl Verification {

@@ -47,7 +47,7 @@ pub enum SignatureState {
     VerifiedByOlderSecret,
     /// A person was erased from the body, which the operator then signed.
     Rewritten,
-    /// No known app secret signed the body.
+    /// The signature matches none of the app secrets.
     Mismatch,
     /// The object has the key of another notification.
     WrongKey,
@@ -116,9 +116,13 @@ impl Content {
 /// Returns the field and the kind of a change, without characters that could control a terminal.
 fn change_name(fragment: &Fragment<'_>) -> String {
     let Fragment::Change(change) = fragment else { return "-".to_owned() };
-    let field = change.field.as_deref().unwrap_or("-");
-    let field: String = field.chars().map(|letter| if letter.is_ascii_graphic() { letter } else { '?' }).collect();
+    let field = printable(change.field.as_deref().unwrap_or("-"));
     change.kind.map_or_else(|| field.clone(), |kind| format!("{field}.{}", Kind::name(kind)))
+}
+
+/// Replaces the characters that could control a terminal. Anyone who may write to the bucket chooses the text.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_ascii_graphic() { letter } else { '?' }).collect()
 }
 
 fn decode(object: &[u8]) -> Option<(ArchiveHeader, Vec<u8>)> {

@@ -150,8 +150,8 @@ impl Person {
         self.0.iter().any(|id| id.is(text))
     }
 
-    /// Returns the person with the ids that a payload pairs with those that are known.
-    pub(crate) fn known_from(&self, value: &Value) -> Self {
+    /// Returns the person with further ids: a payload names a phone number and a user id in one object, and this person has one of both.
+    pub(crate) fn with_paired_ids(&self, value: &Value) -> Self {
         let mut person = self.clone();
         loop {
             let known = person.0.len();
@@ -251,8 +251,8 @@ mod tests {
             "contacts": [{ "wa_id": "15550100123", "user_id": "US.ada" }, { "wa_id": "15550100124", "user_id": "US.bo" }],
             "messages": [{ "from": "15550100199", "from_user_id": "US.ada" }],
         });
-        let known = person(&["15550100123"]).known_from(&value);
+        let known = person(&["15550100123"]).with_paired_ids(&value);
         assert_eq!(known, person(&["15550100123", "15550100199", "US.ada"]));
-        assert_eq!(person(&["15550100100"]).known_from(&value), person(&["15550100100"]));
+        assert_eq!(person(&["15550100100"]).with_paired_ids(&value), person(&["15550100100"]));
     }
 }

@@ -1,7 +1,7 @@
 //! Prints the results of the commands about the archive.
 
 use anstream::{eprintln, println};
-use anstyle::{AnsiColor, Style};
+use anstyle::Style;
 
 use super::{
     erase::EraseReport,
@@ -9,10 +9,8 @@ use super::{
     notification::{Archived, SignatureState},
     replay::ReplayReport,
 };
+use crate::report::{FAILURE, HEADING, SUCCESS};
 
-const SUCCESS: Style = AnsiColor::Green.on_default();
-const FAILURE: Style = AnsiColor::Red.on_default().bold();
-const HEADING: Style = Style::new().bold();
 /// Longer lists of keys are not printed to their end.
 const MAX_KEYS: usize = 20;
 

@@ -8,7 +8,6 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -34,15 +33,14 @@ use super::{
 use crate::{
     aws::stack_info::StackInfo,
     meta::deliver::Endpoint,
-    queues::queue::{Queue, sibling_url, sqs_client},
+    queues::{
+        pass::{MAX_RETRIES, RETRY_INTERVAL},
+        queue::{Queue, sibling_url, sqs_client},
+    },
 };
 
 /// Messages that are collected before they are sent, so that most calls send a full batch.
 const MIN_FLUSH_MESSAGES: usize = 10;
-/// The run stops after this many retries of a request. The interval between them doubles.
-const MAX_RETRIES: u32 = 6;
-const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-
 /// Where notifications are replayed to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -174,18 +172,14 @@ impl<'s> Replay<'s> {
         progress: impl FnMut(&ReplayReport),
     ) -> Result<ReplayReport, ArchiveError> {
         let interrupted = if restart { None } else { self.state_file.read()? };
-        let state = interrupted.unwrap_or_else(|| State {
-            started: Time::now().as_str().to_owned(),
-            last_key: None,
-            notifications: 0,
-        });
+        let state = interrupted.unwrap_or_else(|| State { started: Time::now(), last_key: None, notifications: 0 });
         // Written before the first message, so that the next run has the same time and sends no other deduplication ids.
         self.state_file.write(&state)?;
         let after = state.last_key.clone();
         let limit = self.limit().saturating_sub(state.notifications);
         // The function archives what a replay to the callback URL delivers. It must not be replayed again.
-        let end = self.selection.to.clone().or_else(|| state.started.parse().ok());
-        let selection = Selection { to: end, ..self.selection.clone() };
+        let end = self.selection.to.clone().unwrap_or_else(|| state.started.clone());
+        let selection = Selection { to: Some(end), ..self.selection.clone() };
         let report = ReplayReport { resumed_after: after.clone(), last_key: after.clone(), ..ReplayReport::default() };
         let mut run = Run {
             replay: self,
@@ -286,10 +280,9 @@ impl<P: FnMut(&ReplayReport)> Run<'_, P> {
             trace: header.trace.as_deref(),
         };
         let event_id = event_id(fragment);
-        let started: Time = self.state.started.parse().unwrap_or_else(|_| Time::now());
         for (queue, waiting) in replay.queues.iter().zip(&mut self.waiting) {
             let message = Message::new(fragment, &event_id, request, reason, queue.is_fifo());
-            let mut message = message.replayed(&started.to_seconds());
+            let mut message = message.replayed(&self.state.started.to_seconds());
             if message.size() > MAX_MESSAGE_BYTES {
                 let buckets = &replay.archive.buckets;
                 let key = object_key(route, Time::now().date(), &event_id, fastrand::u64(..));
@@ -302,7 +295,7 @@ impl<P: FnMut(&ReplayReport)> Run<'_, P> {
         Ok(())
     }
 
-    /// Sends what is waiting, then remembers the last notification of it.
+    /// Sends the waiting messages, then writes the key of their last notification to the state file.
     async fn flush(&mut self) -> Result<(), ArchiveError> {
         for (queue, waiting) in self.replay.queues.iter().zip(&mut self.waiting) {
             self.sender.send_all(queue, std::mem::take(waiting), self.stop).await?;

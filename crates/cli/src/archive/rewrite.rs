@@ -95,7 +95,7 @@ impl Eraser<'_> {
         if !person.is_in_value(&value) {
             return Remainder::Same;
         }
-        let person = person.known_from(&value);
+        let person = person.with_paired_ids(&value);
         self.ids.borrow_mut().extend(person.clone());
         let (mut edits, mut has_items) = (Vec::new(), false);
         for (name, raw) in &members {
@@ -129,7 +129,7 @@ impl Eraser<'_> {
         if has_items && !edits.is_empty() { Remainder::Text(splice(json, &edits)) } else { Remainder::Nothing }
     }
 
-    /// An array without the elements of which nothing remains. Returns the number of elements that are left too.
+    /// Removes the elements that contain only data of the person. Returns also the number of elements that are left.
     fn array(&self, json: &str, element: impl Fn(&str) -> Remainder) -> (Remainder, usize) {
         let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(json) else { return (whole(self.person, json), 1) };
         let remainders: Vec<_> = elements.iter().map(|raw| element(raw.get())).collect();

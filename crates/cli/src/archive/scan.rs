@@ -13,7 +13,7 @@ use super::{
 /// Objects that are read at the same time. Each can have megabytes.
 const PARALLEL_READS: usize = 16;
 
-/// The archive of a stack, and what is needed to read it.
+/// The archive of a stack: its buckets, app secrets and routes.
 #[derive(Debug)]
 pub struct Archive {
     /// The buckets of the stack.

@@ -1,16 +1,13 @@
 //! Sends messages to the queues of a replay: in batches, in order, and below a rate.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use aws_sdk_sqs::types::{
-    MessageAttributeValue, MessageSystemAttributeNameForSends, MessageSystemAttributeValue,
-    SendMessageBatchRequestEntry, SendMessageBatchResultEntry,
-};
-use tokio::time::{Instant, sleep, sleep_until};
+use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry, SendMessageBatchResultEntry};
+use tokio::time::{Instant, sleep_until};
 use whatsapp_webhook::{
     aws_error::{ErrorClass, classify, entry_results},
     message::{MAX_MESSAGE_BYTES, Message},
@@ -19,12 +16,10 @@ use whatsapp_webhook::{
 use super::error::ArchiveError;
 use crate::queues::{
     error::QueueError,
+    pass::wait_to_retry,
     queue::{MAX_BATCH, Queue},
+    resend::trace_header,
 };
-
-/// The run stops after this many retries of a batch. The interval between them doubles.
-const MAX_RETRIES: u32 = 6;
-const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Sends messages below a rate.
 #[derive(Debug)]
@@ -69,12 +64,9 @@ impl Sender {
             let (unsent, error) = self.send(queue, batch).await?;
             messages = unsent;
             messages.extend(rest);
-            retries = if error.is_some() { retries + 1 } else { 0 };
-            if let Some(error) = error {
-                if retries > MAX_RETRIES {
-                    return Err(error.into());
-                }
-                sleep(RETRY_INTERVAL * 2_u32.pow(retries - 1)).await;
+            match error {
+                Some(error) => wait_to_retry(error, &mut retries).await?,
+                None => retries = 0,
             }
         }
         Ok(())
@@ -141,15 +133,11 @@ fn entry(id: usize, message: &Message) -> SendMessageBatchRequestEntry {
         let attribute = MessageAttributeValue::builder().data_type(value.data_type()).string_value(value.text());
         ((*name).to_owned(), attribute.build().expect("has a data type"))
     });
-    let trace = message.trace.as_ref().map(|trace| {
-        let value = MessageSystemAttributeValue::builder().data_type("String").string_value(trace).build();
-        HashMap::from([(MessageSystemAttributeNameForSends::AwsTraceHeader, value.expect("has a data type"))])
-    });
     SendMessageBatchRequestEntry::builder()
         .id(id.to_string())
         .message_body(&message.body)
         .set_message_attributes(Some(attributes.collect()))
-        .set_message_system_attributes(trace)
+        .set_message_system_attributes(message.trace.as_deref().map(trace_header))
         .message_group_id(&message.group_id)
         .set_message_deduplication_id(message.deduplication_id.clone())
         .build()

@@ -19,7 +19,7 @@ const FOLDER: &str = "whatsapp-ingress";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
     /// When the replay began: the value of the attribute `replayed`, and the end of the selection if it has none.
-    pub(crate) started: String,
+    pub(crate) started: Time,
     /// The key of the last notification that was replayed completely.
     pub(crate) last_key: Option<String>,
     /// The number of notifications that were replayed, or skipped because they are not authentic.
@@ -57,9 +57,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             text => text.map_err(ArchiveError::state("read", &self.path))?,
         };
-        let state: Option<State> = serde_json::from_slice(&text).ok();
-        let state = state.filter(|state| state.started.parse::<Time>().is_ok());
-        state.map(Some).ok_or_else(|| ArchiveError::State {
+        serde_json::from_slice(&text).map(Some).map_err(|_| ArchiveError::State {
             action: "use",
             path: self.path.clone(),
             reason: "it is not the state of a replay; --restart replaces it".to_owned(),
@@ -99,11 +97,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("new");
         let [file, other] = ["a", "b"].map(|identity| StateFile::in_folder(&folder, &identity));
-        let state = State {
-            started: Time::now().as_str().to_owned(),
-            last_key: Some("archive/x".to_owned()),
-            notifications: 3,
-        };
+        let state = State { started: Time::now(), last_key: Some("archive/x".to_owned()), notifications: 3 };
         assert_eq!(file.read().unwrap(), None);
         file.write(&state).unwrap();
         file.write(&State { notifications: 4, ..state.clone() }).unwrap();

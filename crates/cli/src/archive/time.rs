@@ -3,6 +3,7 @@
 use std::{str::FromStr, time::SystemTime};
 
 use aws_sdk_sqs::primitives::{DateTime, DateTimeFormat};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The form of a complete time, as in an archive header.
@@ -11,7 +12,8 @@ const FORM: &str = "0000-00-00T00:00:00.000Z";
 const MAXIMA: [(usize, u8); 5] = [(5, 12), (8, 31), (11, 23), (14, 59), (17, 59)];
 
 /// A time in UTC, in the form `2026-01-02T03:04:05.678Z`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Time(String);
 
 /// The text is not a time.
@@ -70,6 +72,14 @@ impl FromStr for Time {
             return Err(TimeError);
         }
         Ok(Self(format!("{text}{}", &FORM[text.len()..])))
+    }
+}
+
+impl TryFrom<String> for Time {
+    type Error = TimeError;
+
+    fn try_from(text: String) -> Result<Self, TimeError> {
+        text.parse()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The limits of one pass over a queue, in which each message is received once and hidden until the end.
+//! The limits of one pass over a queue. A pass receives each message once, and hides it until the end.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -19,8 +19,8 @@ const MAX_HIDDEN: usize = 50_000;
 /// The queue counts as read to its end after this many consecutive receives without a new message.
 pub(super) const MAX_EMPTY_RECEIVES: u32 = 3;
 /// The pass ends after this many retries in a row. The interval between them doubles.
-const MAX_RETRIES: u32 = 6;
-pub(super) const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+pub(crate) const MAX_RETRIES: u32 = 6;
+pub(crate) const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Returns twice the time that a pass over this many messages should take, within the limits.
 pub(super) fn timeout(messages: usize, seconds_per_message: f64) -> Duration {
@@ -43,7 +43,7 @@ pub(super) fn check_limits(stop: &AtomicBool, hidden: usize, deadline: Instant) 
 }
 
 /// Waits before the next attempt. Returns the error instead if it is permanent, or if there were too many retries in a row.
-pub(super) async fn wait_to_retry(error: QueueError, retries: &mut u32) -> Result<(), QueueError> {
+pub(crate) async fn wait_to_retry(error: QueueError, retries: &mut u32) -> Result<(), QueueError> {
     if !error.is_transient || *retries >= MAX_RETRIES {
         return Err(error);
     }

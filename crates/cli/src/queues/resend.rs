@@ -33,14 +33,17 @@ pub(crate) fn system_attribute<'m>(message: &'m Message, name: &MessageSystemAtt
     message.attributes.as_ref()?.get(name).map(String::as_str)
 }
 
+/// Returns the system attribute that passes on a trace.
+pub(crate) fn trace_header(trace: &str) -> HashMap<MessageSystemAttributeNameForSends, MessageSystemAttributeValue> {
+    let value = MessageSystemAttributeValue::builder().data_type("String").string_value(trace).build();
+    HashMap::from([(MessageSystemAttributeNameForSends::AwsTraceHeader, value.expect("has a data type"))])
+}
+
 /// Builds the entry: body, attributes and trace header are the same, without the attributes of the catch-all queue.
 ///
 /// Group and deduplication id are those that the new queue requires.
 pub(crate) fn entry(id: usize, message: &Message, context: MoveContext<'_>) -> SendMessageBatchRequestEntry {
-    let trace = system_attribute(message, &MessageSystemAttributeName::AwsTraceHeader).map(|trace| {
-        let value = MessageSystemAttributeValue::builder().data_type("String").string_value(trace).build();
-        HashMap::from([(MessageSystemAttributeNameForSends::AwsTraceHeader, value.expect("has a data type"))])
-    });
+    let trace = system_attribute(message, &MessageSystemAttributeName::AwsTraceHeader).map(trace_header);
     SendMessageBatchRequestEntry::builder()
         .id(id.to_string())
         .message_body(message.body.as_deref().unwrap_or_default())

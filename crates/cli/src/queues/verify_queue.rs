@@ -50,7 +50,7 @@ impl VerifyQueue {
     pub fn of(stack: &StackInfo) -> Result<Self, &'static str> {
         match stack.queue_urls().get(VERIFY_FIELD).map(Vec::as_slice) {
             Some([url]) => Ok(Self(Queue::new(&sqs_client(stack), url))),
-            Some(_) => Err("the route ingress_verify has several queues, of which each would store the notifications"),
+            Some(_) => Err("the route ingress_verify has several queues, and each would store the notifications"),
             None => Err("the stack has no queue for the field ingress_verify"),
         }
     }

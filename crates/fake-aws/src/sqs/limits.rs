@@ -52,7 +52,7 @@ pub(super) fn check_single(entries: &[Entry], is_fifo: bool) -> Result<(), CallE
 /// Checks that every entry for a FIFO queue has a group id and a deduplication id. One entry without them fails the call.
 ///
 /// Without a group id, SQS [responds with `MissingParameter`](https://github.com/aws/aws-sdk-js-v3/issues/5031) to a single message.
-/// No recorded response to a batch is known.
+/// For a batch, no recorded response was found.
 fn check_fifo(entries: &[Entry], missing_group: impl Fn(&'static str) -> CallError) -> Result<(), CallError> {
     if entries.iter().any(|entry| entry.group_id.is_none()) {
         return Err(missing_group("The request must contain the parameter MessageGroupId."));
