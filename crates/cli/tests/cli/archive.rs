@@ -355,6 +355,8 @@ async fn forged_notification_is_not_rewritten() {
     let before = fixture.objects.lock().unwrap().clone();
     let person = "+1 555 010 0123".parse().ok().into_iter().collect();
 
+    let dry = erase(&fixture.archive, &Selection::default(), &person, false, &NOT_STOPPED, |_| ()).await.unwrap();
+    assert_eq!((dry.deleted, dry.rewritten, fixture.objects.lock().unwrap().clone()), (1, 1, before.clone()));
     let report = erase(&fixture.archive, &Selection::default(), &person, true, &NOT_STOPPED, |_| ()).await.unwrap();
 
     assert_eq!((report.deleted, report.rewritten), (1, 1));
