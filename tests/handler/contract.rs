@@ -19,10 +19,10 @@ use whatsapp_webhook::{
 };
 
 const ROUTES: [(&str, &str); 4] = [
-    ("messages", "messages"),
-    ("messages.statuses", "messages-statuses"),
-    ("account_update", "account_update"),
-    ("message_template_status_update", "message_template_status_update"),
+    ("messages", "whatsapp-ingress-messages"),
+    ("messages.statuses", "whatsapp-ingress-messages-statuses"),
+    ("account_update", "whatsapp-ingress-account_update"),
+    ("message_template_status_update", "whatsapp-ingress-message_template_status_update"),
 ];
 
 fn docs() -> PathBuf {
@@ -69,6 +69,13 @@ async fn deliver(sample: &Sample, script: impl Fn(&[Entry]) -> Reply + Send + Sy
     webhook.stored_entries()
 }
 
+/// Delivers a body that is no sample.
+async fn deliver_body(body: &[u8]) -> Vec<Entry> {
+    let webhook = Webhook::new(&ROUTES).await;
+    assert_eq!(webhook.deliver(body).await, 200);
+    webhook.stored_entries()
+}
+
 fn reject_except_on_catch_all(entries: &[Entry]) -> Reply {
     if entries[0].queue == "unrouted" { Reply::Stored } else { Reply::CallRejected(400, "QueueDoesNotExist") }
 }
@@ -80,10 +87,14 @@ fn reject_except_base64(entries: &[Entry]) -> Reply {
     Reply::EntriesRejected(rejected, "InvalidMessageContents", true)
 }
 
+fn request_id(sample: &Sample) -> String {
+    let event: Value = serde_json::from_str(&sample.text).unwrap();
+    event["requestContext"]["requestId"].as_str().unwrap().to_owned()
+}
+
 /// Makes the claim checks of every fragment: with all attributes, and in the base64 form.
 fn claim_checks(sample: &Sample) -> Vec<Message> {
-    let event: Value = serde_json::from_str(&sample.text).unwrap();
-    let request_id = event["requestContext"]["requestId"].as_str().unwrap();
+    let request_id = &request_id(sample);
     let request = RequestContext { request_id, trace: None, group_key: VERIFY_TOKEN };
     let reason = |fragment: &Fragment<'_>| {
         let is_routed = matches!(fragment, Fragment::Change(change) if change.field.is_some());
@@ -318,11 +329,28 @@ pub(crate) mod examples {
             "its queue deleted" => deliver(&sample, reject_except_on_catch_all).await,
             "refused" => deliver(&sample, reject_except_base64).await,
             "in UTF-16" => {
-                let webhook = Webhook::new(&ROUTES).await;
                 let text = std::str::from_utf8(&sample.body).unwrap();
                 let bytes: Vec<_> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-                webhook.deliver([b"\xff\xfe", &bytes[..]].concat()).await;
-                webhook.stored_entries()
+                deliver_body(&[b"\xff\xfe", &bytes[..]].concat()).await
+            }
+            "of a group" => {
+                let mut body: Value = serde_json::from_slice(&sample.body).unwrap();
+                let statuses = body.pointer_mut("/entry/0/changes/0/value/statuses").unwrap().as_array_mut().unwrap();
+                statuses[0]["recipient_type"] = "group".into();
+                statuses[0]["recipient_id"] = "Y2FwaV9ncm91cDo0NDc3MDA5MDAxNDI6MTIwMzYz".into();
+                statuses.push(statuses[0].clone());
+                for (status, member) in statuses.iter_mut().zip(["447700900317", "447700900318"]) {
+                    status["recipient_participant_id"] = member.into();
+                }
+                deliver_body(body.to_string().as_bytes()).await
+            }
+            "replayed" => {
+                let [fragment] = &split(&sample.body)[..] else { panic!() };
+                let request_id = &request_id(&sample);
+                let request = RequestContext { request_id, trace: None, group_key: VERIFY_TOKEN };
+                let message = Message::new(fragment, &event_id(fragment), request, None, false);
+                let message = message.replayed("2026-01-02T03:04:05Z");
+                return (message.body.clone(), attributes(&message));
             }
             "of more than 1 MiB" => {
                 let text = std::str::from_utf8(&sample.body).unwrap();

@@ -8,9 +8,16 @@ use serde_json::{Map, Value, json};
 use crate::contract::examples::{generate, names};
 use crate::support::schema::Attributes;
 
-/// Samples that are no examples of the contract.
-const SAMPLES: [&str; 5] =
-    ["messages-three", "messages-user-id", "messages-with-receipts", "messages-without-kind", "statuses-200"];
+/// Messages that are no examples of the contract.
+const MORE: [&str; 7] = [
+    "messages-text, replayed",
+    "messages-three",
+    "messages-user-id",
+    "messages-with-receipts",
+    "messages-without-kind",
+    "statuses-200",
+    "statuses-delivered, of a group",
+];
 /// Later than every request of a sample.
 const SENT: &str = "1767264000000";
 
@@ -27,7 +34,7 @@ async fn files() -> BTreeMap<String, String> {
             files.insert(name, serde_json::to_string_pretty(&content).unwrap() + "\n");
         }
     };
-    for name in names().iter().map(String::as_str).chain(SAMPLES) {
+    for name in names().iter().map(String::as_str).chain(MORE) {
         let message = generate(name).await;
         add(&name.to_lowercase().replace(", ", "-").replace(' ', "-"), &[&message]);
         if name == "messages-text" {
