@@ -1,10 +1,10 @@
 """Starts a local AWS with the queues of a stack, sends the messages of `messages/` to them, and runs until Ctrl-C.
 
     pip install ministack boto3
-    python local_queues.py [--stack whatsapp-ingress] [FILE...]
+    python local_queues.py [--stack whatsapp-ingress] [--fifo] [FILE...]
 
 Without files it sends every message of the folder. It creates the table of handled items, and prints the environment variables of
-a consumer and the URL of each queue. With AWS_ENDPOINT_URL it uses the local AWS that runs there, and ends.
+a consumer and the URL of each queue. QUEUE_URL is that of `messages`. With AWS_ENDPOINT_URL it uses the local AWS that runs there, and ends.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -39,6 +40,7 @@ ENVIRONMENT = KEYS | dict.fromkeys(("AWS_REGION", "AWS_DEFAULT_REGION"), "us-eas
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stack", default="whatsapp-ingress", help="the first part of the names of the queues")
+    parser.add_argument("--fifo", action="store_true", help="make the queue of messages a FIFO queue")
     parser.add_argument("files", nargs="*", type=Path, help="in the form of `aws sqs receive-message`")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
@@ -55,7 +57,11 @@ def main() -> None:
             for name in ("sqs", "s3", "dynamodb")
         )
         create_table(dynamodb, table)
-        urls = {route: create_queue(sqs, f"{arguments.stack}-{route}") for route in [*FIELDS, "unrouted"]}
+        names = {route: f"{arguments.stack}-{route}" for route in [*FIELDS, "unrouted"]}
+        if arguments.fifo:
+            names["messages"] += ".fifo"
+        urls = {route: create_queue(sqs, name) for route, name in names.items()}
+        print(f"export QUEUE_URL={urls['messages']}")
         s3.create_bucket(Bucket=BUCKET)
         for file in arguments.files or sorted(MESSAGES.glob("*.json")):
             for message in json.loads(file.read_text())["Messages"]:
@@ -90,13 +96,20 @@ def start_aws() -> tuple[str, subprocess.Popen[bytes]]:
 
 def create_queue(sqs: Any, name: str) -> str:
     """Creates a queue as the template does. The catch-all queue has no dead-letter queue."""
-    attributes = {"VisibilityTimeout": "180", "MessageRetentionPeriod": str(14 * DAY)}
+    attributes = {"MessageRetentionPeriod": str(14 * DAY)}
+    if name.endswith(".fifo"):
+        attributes |= {
+            "FifoQueue": "true",
+            "DeduplicationScope": "messageGroup",
+            "FifoThroughputLimit": "perMessageGroupId",
+        }
     if not name.endswith("-unrouted"):
-        dead = sqs.create_queue(QueueName=f"{name}-dead", Attributes={"MessageRetentionPeriod": str(14 * DAY)})
+        stem, dot, fifo = name.partition(".")
+        dead = sqs.create_queue(QueueName=f"{stem}-dead{dot}{fifo}", Attributes=attributes)
         found = sqs.get_queue_attributes(QueueUrl=dead["QueueUrl"], AttributeNames=["QueueArn"])
         policy = {"deadLetterTargetArn": found["Attributes"]["QueueArn"], "maxReceiveCount": 5}
         attributes["RedrivePolicy"] = json.dumps(policy)
-    return str(sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
+    return str(sqs.create_queue(QueueName=name, Attributes=attributes | {"VisibilityTimeout": "180"})["QueueUrl"])
 
 
 def create_table(dynamodb: Any, name: str) -> None:
@@ -125,7 +138,18 @@ def send(sqs: Any, s3: Any, urls: dict[str, str], message: dict[str, Any]) -> No
         assert len(body) == int(attributes["ExtendedPayloadSize"])
         _, where = json.loads(message["Body"])
         s3.put_object(Bucket=where["s3BucketName"], Key=where["s3Key"], Body=body.encode())
-    sqs.send_message(QueueUrl=urls[route], MessageBody=message["Body"], MessageAttributes=message["MessageAttributes"])
+    ids = {}
+    if urls[route].endswith(".fifo"):
+        # The function makes a group of each conversation, with a keyed hash.
+        person = re.search(r'"(?:wa_id|user_id|recipient_id)":"([^"]+)"', message["Body"])
+        group = person[1] if person else attributes["phone_number_id"]
+        ids = {
+            "MessageGroupId": group,
+            "MessageDeduplicationId": attributes["event_id"] + attributes.get("replayed", ""),
+        }
+    sqs.send_message(
+        QueueUrl=urls[route], MessageBody=message["Body"], MessageAttributes=message["MessageAttributes"], **ids
+    )
 
 
 if __name__ == "__main__":

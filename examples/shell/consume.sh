@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Works off what is on a queue, with nothing but curl and jq, and ends: ./consume.sh QUEUE_URL FILE_OF_EVENT_IDS
+# Works off what is on a queue, with nothing but curl and jq, and ends: ./consume.sh QUEUE_URL FILE_OF_KEYS
 # A message whose work fails is not deleted. It comes back after the visibility timeout; the exit status is 1.
 set -euo pipefail
 queue_url=$1
@@ -33,13 +33,19 @@ main() {
             failed=1
             continue
         fi
-        if ! grep -qx "$event_id" "$done_file"; then
+        if [ "$(attribute unrouted_reason)" = queue-unavailable ]; then
+            echo "left on the catch-all queue, until the operator moves it: $event_id" >&2
+            continue
+        fi
+        # On the catch-all queue, several queues can have one message each of the same change.
+        key=$event_id$(attribute diverted_from)
+        if ! grep -qx "$key" "$done_file"; then
             if ! { fetch && work; }; then
                 echo "not handled: $event_id" >&2
                 failed=1
                 continue
             fi
-            echo "$event_id" >&9
+            echo "$key" >&9
         fi
         sqs DeleteMessage --arg handle "$(jq -r .ReceiptHandle <<<"$message")" \
             '{QueueUrl: $url, ReceiptHandle: $handle}' >/dev/null

@@ -55,10 +55,10 @@ def aws() -> Iterator[Environment]:
             script.send_signal(signal.SIGTERM)
 
 
-def sent(aws: Environment, stack: str, *files: str | Path) -> dict[str, str]:
+def sent(aws: Environment, stack: str, *files: str | Path, options: tuple[str, ...] = ()) -> dict[str, str]:
     """Creates the queues of a stack and sends files to them; returns the URLs by route."""
     paths = [str(file if isinstance(file, Path) else MESSAGES / f"{file}.json") for file in files]
-    command = [sys.executable, str(EXAMPLES / "local_queues.py"), "--stack", stack, *paths]
+    command = [sys.executable, str(EXAMPLES / "local_queues.py"), "--stack", stack, *options, *paths]
     output = subprocess.run(command, env=aws, check=True, capture_output=True, text=True).stdout
     rows = [line.split() for line in output.splitlines() if line.startswith("# ")]
     return {route.rstrip(":"): url for _, _, _, route, url in rows}
@@ -119,6 +119,22 @@ def test_script_creates_the_queues_of_the_template(aws: Environment) -> None:
             found[name] = policy["deadLetterTargetArn"].rpartition(":")[2]
     assert found == of_template
     assert len(urls) == len(found) + 1
+
+
+def test_script_creates_a_fifo_queue(aws: Environment) -> None:
+    files = ["copies", "messages-text-replayed", "messages-user-id", "messages-without-kind", "statuses-delivered"]
+    urls, sqs = sent(aws, "fifo", *files, options=("--fifo",)), client(aws, "sqs")
+    url = urls["messages"]
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    dead_letters = json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"].rpartition(":")[2]
+    assert (url.rpartition("/")[2], dead_letters) == ("fifo-messages.fifo", "fifo-messages-dead.fifo")
+    assert attributes["DeduplicationScope"] == "messageGroup"
+    request = {"MessageSystemAttributeNames": ["MessageGroupId"], "MaxNumberOfMessages": 10}
+    messages = sqs.receive_message(QueueUrl=url, **request)["Messages"]
+    groups = [message["Attributes"]["MessageGroupId"] for message in messages]
+    # SQS drops the copy, and not the replayed message.
+    assert sorted(groups) == ["447700900317"] * 3 + ["GB.20708508982563780034"]
+    assert depth(aws, urls["messages-statuses"]) == (1, 0)
 
 
 # Seconds. The node-poller claims an item for a third of it.
@@ -228,9 +244,26 @@ def test_shell_script_handles_every_change_once(aws: Environment, tmp_path: Path
     assert (status, sum(line["items"] for line in lines)) == (1, ITEMS)
     assert depth(aws, urls["messages"]) == (0, 1)
     status, lines = run(urls["unrouted"])
-    # The one in base64 without a reason is a copy of messages-text.
-    assert (status, len(lines), {"bytes" in line for line in lines}) == (0, 2, {True})
+    # The message of a queue that did not store it is no copy of the message on another queue.
+    assert (status, sorted("bytes" in line for line in lines)) == (0, [False, True, True])
     assert depth(aws, urls["unrouted"]) == (0, 0)
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="curl and jq are not both installed")
+def test_shell_script_on_messages_of_two_queues(aws: Environment, tmp_path: Path) -> None:
+    """On the catch-all queue are the messages of two queues that did not store the same change."""
+    files = []
+    for name in ("messages-text-refused", "messages-text-its-queue-deleted"):
+        content = json.loads((MESSAGES / f"{name}.json").read_text())
+        for queue in ("whatsapp-ingress-messages", "whatsapp-ingress-messages-crm"):
+            content["Messages"][0]["MessageAttributes"]["diverted_from"]["StringValue"] = queue
+            files.append(tmp_path / f"{name}-{queue}.json")
+            files[-1].write_text(json.dumps(content))
+    url = sent(aws, "teams", *files, files[0])["unrouted"]
+    command = [str(EXAMPLES / "shell/consume.sh"), url, str(tmp_path / "done")]
+    ended = subprocess.run(command, env=aws, check=True, capture_output=True, text=True)
+    assert len(ended.stdout.splitlines()) == 2, "the copy of the first is skipped"
+    assert depth(aws, url) == (0, 2), "`reroute` moves the others"
 
 
 # Handles events and prints for each the keys that were worked on and the ids of the failed messages.
