@@ -18,8 +18,8 @@ from aws_lambda_powertools.utilities.idempotency import (
 )
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# Meta retries for 7 days, and a queue keeps a message for 14 days.
-MAX_COPY_AGE_SECONDS = 21 * 24 * 3600
+# Meta retries for 7 days, a queue keeps a message for 14, and for 14 more after the operator moved it.
+MAX_COPY_AGE_SECONDS = 35 * 24 * 3600
 
 logger = Logger()
 s3 = boto3.client("s3")
@@ -29,7 +29,7 @@ by_key = IdempotencyConfig(event_key_jmespath="key", expires_after_seconds=MAX_C
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> Any:
-    # A claim ends when the invocation must end. Without the context, it would end with the record, after 21 days.
+    # A claim ends when the invocation must end. Without the context, it would end with the record, after 35 days.
     by_key.register_lambda_context(context)
     return process_partial_response(event=event, record_handler=on_record, processor=processor, context=context)
 
