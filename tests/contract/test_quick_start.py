@@ -87,7 +87,9 @@ def new_queue(endpoint: str, name: str, visibility_timeout: int) -> Aws:
         service: boto3.client(service, endpoint_url=endpoint, config=config, **credentials)
         for service in ("sqs", "s3", "dynamodb")
     }
-    attributes = {"VisibilityTimeout": str(visibility_timeout)}
+    attributes = {"VisibilityTimeout": str(visibility_timeout)} | (
+        {"FifoQueue": "true"} if name.endswith(".fifo") else {}
+    )
     url = clients["sqs"].create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
     key = {"AttributeName": "id"}
     clients["dynamodb"].create_table(
@@ -148,6 +150,29 @@ def test_quick_start_handles_every_item(program: Any, endpoint: str, tmp_path: P
     assert remaining == 4, "the failing message, the one without items and those without attributes stay"
     assert [line for line in lines if line.startswith("failed failing/messages/1 ")], lines
     assert "447700900317" not in "".join(lines), "an error is logged without the body"
+
+
+@pytest.mark.parametrize("program", [python_program, pytest.param(typescript_program, marks=needs_node)])
+def test_quick_start_keeps_order_of_fifo_queue(program: Any, endpoint: str, tmp_path: Path) -> None:
+    command = program(tmp_path)
+    url, clients, environment = new_queue(endpoint, f"order-{command[0].rpartition('/')[2]}.fifo", 600)
+    attributes, text = examples()["messages-text"]
+    notification = json.loads(text)
+    [message] = notification["entry"][0]["changes"][0]["value"]["messages"]
+    failing = [message, {**message, "text": {"body": "fail"}}, message]
+    for group, event_id, messages in (("a", "first", failing), ("a", "second", [message]), ("b", "third", [message])):
+        notification["entry"][0]["changes"][0]["value"]["messages"] = messages
+        ids = {"MessageGroupId": group, "MessageDeduplicationId": event_id}
+        send(clients["sqs"], url, {**attributes, "event_id": event_id}, json.dumps(notification), **ids)
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as consumer:
+        remaining = wait_for_deletions(clients["sqs"], url, 2)
+        consumer.terminate()
+        output, _ = consumer.communicate()
+    handled = [json.loads(line)[0] for line in output.splitlines() if line.startswith("[")]
+    assert handled == ["first/messages/0", "third/messages/0"], output
+    assert remaining == 2, "the failing message and the one behind it stay"
 
 
 # Appends the key of each item, and ends the process in the middle of the first work on a key that ends in "/1".
@@ -218,12 +243,12 @@ def test_claim_of_another_process_is_an_error(endpoint: str, tmp_path: Path, mon
     assert [sorted(item) for item in items] == [["claimed_by", "expires", "id"]] * 2
 
 
-def send(sqs: Any, url: str, attributes: dict[str, str], body: str) -> None:
+def send(sqs: Any, url: str, attributes: dict[str, str], body: str, **ids: str) -> None:
     values = {
         name: {"DataType": "Number" if name == "ExtendedPayloadSize" else "String", "StringValue": value}
         for name, value in attributes.items()
     }
-    sqs.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=values)
+    sqs.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=values, **ids)
 
 
 def wait_for_deletions(sqs: Any, url: str, expected: int) -> int:
