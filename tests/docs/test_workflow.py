@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from fnmatch import fnmatchcase
+from pathlib import Path
 
 import pytest
+from samcli.yamlhelper import yaml_parse
 
 from repository import REPOSITORY, make_calls, recipe, targets, text
 
@@ -14,8 +17,10 @@ WORKFLOWS = sorted((REPOSITORY / ".github/workflows").glob("*.yml"))
 # `make test` in parts.
 PARTS = {"test-unit", "test-binary", "test-local"}
 # The first downloads a toolchain. Of the second the script runs a small one, which needs no release build. The third and the
-# release build for longer than the script may run; of the third it makes the toolchain. The last takes a quarter of an hour.
-ONLY_WORKFLOW = {"check-rust-version", "soak", "test-arm64", "package", "test-package", "test-guide"}
+# release build for longer than the script may run; of the third it makes the toolchain. The last two take a quarter of an hour each.
+ONLY_WORKFLOW = {"check-rust-version", "soak", "test-arm64", "package", "test-package", "test-guide", "test-concurrent"}
+# The file that Dependabot reads in each ecosystem.
+LOCK_FILES = {"cargo": "Cargo.lock", "pip": "requirements*.txt", "npm": "package-lock.json"}
 ONLY_SCRIPT = {"test", "arm64-toolchain"}
 
 
@@ -44,3 +49,38 @@ def test_parts_run_every_test() -> None:
 def test_workflow_needs_only_jobs_that_exist(path: object) -> None:
     # The linter does not follow `needs`, so the workflows do without.
     assert not re.search(r"^\s+needs:", text(str(path)), re.MULTILINE)
+
+
+def test_every_file_of_a_rust_test_is_a_module() -> None:
+    mains = [*REPOSITORY.glob("tests/*/main.rs"), *REPOSITORY.glob("crates/*/tests/*/main.rs")]
+    assert mains
+    for main in mains:
+        for module in [main, *main.parent.glob("*/mod.rs")]:
+            declared = re.findall(
+                r"^(?:pub(?:\(crate\))? )?mod (\w+);$", module.read_text(encoding="utf-8"), re.MULTILINE
+            )
+            files = {path.stem for path in module.parent.glob("*.rs")} | {
+                path.parent.name for path in module.parent.glob("*/mod.rs")
+            }
+            assert files - {module.stem} <= set(declared), module
+
+
+@pytest.mark.parametrize("ecosystem", LOCK_FILES)
+def test_dependabot_updates_every_lock_file(ecosystem: str) -> None:
+    [update] = [
+        each for each in yaml_parse(text(".github/dependabot.yml"))["updates"] if each["package-ecosystem"] == ecosystem
+    ]
+    tracked = subprocess.run(
+        ["git", "ls-files", f":(glob)**/{LOCK_FILES[ecosystem]}"],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    folders = {f"/{Path(path).parent}".removesuffix("/.") or "/" for path in tracked}
+    assert folders
+    found = {
+        pattern: {folder for folder in folders if fnmatchcase(folder, pattern)} for pattern in update["directories"]
+    }
+    assert [pattern for pattern, matches in found.items() if not matches] == []
+    assert folders == set().union(*found.values())
