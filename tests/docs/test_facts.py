@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 
 import pytest
 from samcli.yamlhelper import yaml_parse
@@ -28,19 +29,19 @@ def test_privacy_page_has_retention_of_template(setting: str) -> None:
     assert documented == deployed
 
 
-def test_capacity_page_counts_the_alarms() -> None:
-    deployed = len(
-        re.findall(r"Type: AWS::CloudWatch::Alarm$", text("tests/template/snapshots/default.yaml"), re.MULTILINE)
-    )
-    [(each, price, number, dollars)] = re.findall(
-        r"^\| alarms: (\d+), and two for each queue \| \[([\d.]+)\]\S* \| (\d+) \| ([\d.]+) \|$",
-        text("docs/capacity.md"),
-        re.MULTILINE,
-    )
-    assert int(number) == deployed
-    # The page says that the stack has nine queues.
-    assert int(number) == int(each) + 2 * 9
-    assert float(dollars) == pytest.approx(deployed * float(price))
+def test_capacity_page_sums_up_the_monthly_base() -> None:
+    [section] = re.findall(r"^### The monthly base\n(.*?)^##", text("docs/capacity.md"), re.MULTILINE | re.DOTALL)
+    rows = re.findall(r"^\| (.+) \| \[?([\d.]+)\S* \| (\d+) \| ([\d.]+) \|$", section, re.MULTILINE)
+    for item, price, number, dollars in rows:
+        assert float(dollars) == pytest.approx(float(price) * int(number)), item
+    [total] = re.findall(r"^\| \*\*sum\*\* \| \| \| \*\*([\d.]+)\*\* \|$", section, re.MULTILINE)
+    assert float(total) == pytest.approx(sum(float(dollars) for *_, dollars in rows))
+    snapshot = text("tests/template/snapshots/default.yaml")
+    alarms = len(re.findall(r"Type: AWS::CloudWatch::Alarm$", snapshot, re.MULTILINE))
+    queues = len(yaml_parse(text("template.yaml"))["Resources"]["Fn::ForEach::Queues"][1])
+    numbers = {item.partition(" ")[0].rstrip(",:"): int(number) for item, _, number, _ in rows}
+    assert (numbers["alarms"], numbers["metrics"], numbers["consumers"]) == (alarms, 6 + queues, queues)
+    assert f"| alarms: {alarms - 2 * queues}, and two for each queue |" in section
 
 
 def test_configuration_page_lists_the_parameters() -> None:
@@ -81,3 +82,22 @@ def test_template_outputs_the_version_of_the_function() -> None:
     outputs = text("template.yaml").partition("\nOutputs:\n")[2]
     [deployed] = re.findall(r"^  Version:(?:(?!\n  \w)[\s\S])*?\bValue: ([\w.-]+)", outputs, re.MULTILINE)
     assert deployed == version
+
+
+def test_commands_and_queries_name_messages_of_the_log() -> None:
+    page = text("docs/operations.md")
+    commands, log = page.split("\n## The log\n")
+    messages = re.findall(r"^\| `([^`]+)` \| [A-Z, ]+ \|", log, re.MULTILINE)
+    filters = re.findall(r'\$\.message = "([^"]+)"', commands + text("docs/tasks.md"))
+    queries = [query["Query"] for query in yaml_parse(text("template.yaml"))["Mappings"]["LogQueries"].values()]
+    parts = [part for query in queries for part in re.findall(r"\bmessage like /([^/]+)/", query)]
+    lists = [names for query in queries for names in re.findall(r"\bmessage in \[([^]]+)]", query)]
+    filters += [name for names in lists for name in re.findall(r'"([^"]+)"', names)]
+    assert messages
+    assert filters
+    assert parts
+    # A query compares messages in no other way.
+    assert sum(len(re.findall(r"\bmessage [^|]", query)) for query in queries) == len(parts) + len(lists)
+    unknown = [each for each in filters if not any(fnmatchcase(message, each) for message in messages)]
+    unknown += [part for part in parts if not any(part in message for message in messages)]
+    assert unknown == []
