@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import generate_contract
 import rows
 from expand_template import expand_root
 from expanded import ACCOUNT, CATCH_ALL, STACK, TEMPLATE, expand, expand_set, statements, target
@@ -17,19 +18,9 @@ HOUR = 60 * 60
 DAY = 24 * HOUR
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 MAX_MESSAGE_SIZE, MAX_RETENTION = 1 << 20, 14 * DAY
-FIELDS = [
-    "account_review_update", "account_update", "business_capability_update", "message_template_status_update", "messages",
-    "messages.statuses", "phone_number_name_update", "phone_number_quality_update", "security",
-]  # fmt: skip
-# The other fields that Meta documents or was seen to send.
-OTHER_FIELDS = [
-    "account_alerts", "account_settings_update", "automatic_events", "business_status_update", "business_username_updates",
-    "calls", "consumer_profile", "flows", "group_lifecycle_update", "group_participants_update", "group_settings_update",
-    "group_status_update", "history", "message_echoes", "message_template_components_update",
-    "message_template_quality_update", "messaging_handovers", "partner_solutions", "payment_configuration_update",
-    "smb_app_state_sync", "smb_message_echoes", "standby", "template_category_update",
-    "template_correct_category_detection", "tracking_events", "user_preferences",
-]  # fmt: skip
+# Routes with a queue by default, and the other fields that Meta documents or was seen to send.
+FIELDS = [queue.route for queue in generate_contract.queues()]
+OTHER_FIELDS = [row["field"] for row in generate_contract.fields() if not row["queues"]]
 
 
 @pytest.mark.parametrize("name", SETS)
