@@ -12,20 +12,18 @@ use ingress_tools::meta::{
     sign,
 };
 use oracle::Fragment;
+use serde_json::Value;
 use whatsapp_webhook::{routes::CATCH_ALL, signature};
 
-/// The routes of the default template.
-const ROUTES: [&str; 9] = [
-    "account_review_update",
-    "account_update",
-    "business_capability_update",
-    "message_template_status_update",
-    "messages",
-    "messages.statuses",
-    "phone_number_name_update",
-    "phone_number_quality_update",
-    "security",
-];
+/// Meta's fields, with the routes that have a queue by default. A test compares them with the template.
+const FIELDS: &str = include_str!("../../../../docs/fields.json");
+
+/// Returns the routes that have a queue by default.
+fn routes() -> BTreeSet<String> {
+    let fields: Value = serde_json::from_str(FIELDS).unwrap();
+    let routes = fields["fields"].as_array().unwrap().iter().flat_map(|field| field["queues"].as_array().unwrap());
+    routes.map(|route| route.as_str().unwrap().to_owned()).collect()
+}
 
 fn events() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../events")
@@ -36,8 +34,8 @@ fn samples() -> Vec<Sample> {
 }
 
 /// Formats the route of a fragment as the table does.
-fn format_route(fragment: &Fragment) -> String {
-    let route = fragment.route(|route| ROUTES.contains(&route));
+fn format_route(fragment: &Fragment, routes: &BTreeSet<String>) -> String {
+    let route = fragment.route(|route| routes.contains(route));
     match fragment.unrouted_reason(&route) {
         Some(reason) => format!("`{route}` ({reason})"),
         None => format!("`{route}`"),
@@ -71,13 +69,15 @@ fn bodies_are_escaped_as_meta_does() {
 
 #[test]
 fn every_route_has_a_sample() {
-    let routes: BTreeSet<_> = samples()
+    let mut routes = routes();
+    let sampled: BTreeSet<_> = samples()
         .iter()
         .flat_map(|sample| Expected::of(sample).fragments)
-        .map(|fragment| fragment.route(|route| ROUTES.contains(&route)))
+        .map(|fragment| fragment.route(|route| routes.contains(route)))
         .collect();
 
-    assert_eq!(routes, ROUTES.into_iter().chain([CATCH_ALL]).map(str::to_owned).collect());
+    routes.insert(CATCH_ALL.to_owned());
+    assert_eq!(sampled, routes);
 }
 
 #[test]
@@ -90,12 +90,13 @@ fn readme_has_the_result_of_every_sample() {
         .collect();
     let table: BTreeSet<_> = rows.iter().map(|row| (row[0].to_owned(), row[2].to_owned(), row[3].to_owned())).collect();
 
+    let configured = routes();
     let computed: BTreeSet<_> = samples()
         .iter()
         .map(|sample| {
             let expected = Expected::of(sample);
             let mut routes: Vec<String> = Vec::new();
-            for route in expected.fragments.iter().map(format_route) {
+            for route in expected.fragments.iter().map(|fragment| format_route(fragment, &configured)) {
                 if !routes.contains(&route) {
                     routes.push(route);
                 }
@@ -106,4 +107,7 @@ fn readme_has_the_result_of_every_sample() {
         .collect();
     assert_eq!(table, computed);
     assert_eq!(rows.len(), computed.len());
+    // The output of `make run` that the project's README shows.
+    let summary = format!("\nall {} as expected\n", computed.len());
+    assert!(include_str!("../../../../README.md").contains(&summary), "README.md has another number than {summary:?}");
 }
