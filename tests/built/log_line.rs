@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use serde_json::{Value, json};
+use whatsapp_ingress::metrics::{Metric, Unit};
 
 /// Parses a log line and checks its format: JSON with an RFC 3339 timestamp and a level, because Lambda filters by the level.
 /// For a panic or an event of a dependency, the line contains only the source location.
@@ -29,16 +30,21 @@ pub(crate) fn parse(line: &str) -> Value {
         let expected = ["body.bytes", "level", "message", "request.id", "response.status", "target", "timestamp"];
         assert_eq!(others.into_iter().filter(|name| *name != "reason").collect::<Vec<_>>(), expected, "{line}");
     }
-    // The runbook lists every message.
-    let (_, runbook) = include_str!("../../docs/operations.md").split_once("\n## The log\n").unwrap();
-    let message = json["message"].as_str().unwrap();
-    assert!(runbook.contains(&format!("\n| `{message}` | ")), "docs/operations.md does not list {message:?}");
+    listed(json["message"].as_str().unwrap());
     if !json["target"].as_str().unwrap().starts_with("whatsapp_ingress") {
         assert_eq!(json["message"], "a dependency logged");
         assert!(["WARN", "ERROR"].contains(&json["level"].as_str().unwrap()), "{line}");
         assert_eq!(members, ["level", "message", "source.line", "target", "timestamp"]);
     }
     json
+}
+
+/// Returns a message that the runbook lists. Panics on any other, so that no test waits for a text that the function no longer
+/// writes, or checks that it is absent.
+pub(crate) fn listed(message: &str) -> &str {
+    let (_, runbook) = include_str!("../../docs/operations.md").split_once("\n## The log\n").unwrap();
+    assert!(runbook.contains(&format!("\n| `{message}` | ")), "docs/operations.md does not list {message:?}");
+    message
 }
 
 /// Extracts the metrics as CloudWatch does ([embedded metric format]). Also returns the names of the other members.
@@ -64,12 +70,7 @@ pub(crate) fn metrics(line: &Value) -> (BTreeMap<&str, f64>, Vec<&str>) {
     let metric = |definition: &'_ Value| {
         let name = definition["Name"].as_str().unwrap().to_owned();
         take(&name);
-        let unit = match name.as_str() {
-            "ArchiveTime" | "StoreTime" => "Milliseconds",
-            "EventAge" => "Seconds",
-            _ => "Count",
-        };
-        assert_eq!(definition["Unit"], unit, "{line}");
+        assert_eq!(definition["Unit"], format!("{:?}", unit(&name)), "{line}");
         name
     };
     let names: Vec<_> = definitions.iter().map(metric).collect();
@@ -78,6 +79,15 @@ pub(crate) fn metrics(line: &Value) -> (BTreeMap<&str, f64>, Vec<&str>) {
         (name.as_str(), value.as_f64().unwrap_or_else(|| panic!("{name} is not a number in {line}")))
     };
     (names.iter().map(value).collect(), others)
+}
+
+/// Returns the unit that the function declares for a metric, or for its count of one route or reason.
+pub(crate) fn unit(name: &str) -> Unit {
+    let (declared, value) = name.split_once('.').map_or((name, None), |(name, value)| (name, Some(value)));
+    let metric = Metric::ALL.iter().find(|metric| metric.name() == declared);
+    let metric = metric.unwrap_or_else(|| panic!("{name} is not declared"));
+    assert!(value.is_none() || metric.breakdown().is_some(), "{name} is not broken down");
+    metric.unit()
 }
 
 fn is_rfc3339(text: &str) -> bool {

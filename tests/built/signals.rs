@@ -7,6 +7,7 @@ use std::{
 
 use fake_aws::{Fault, Frequency};
 use serde_json::{Value, json};
+use whatsapp_ingress::metrics::Unit;
 
 use crate::{
     log_line,
@@ -33,8 +34,7 @@ async fn lines(webhook: &Webhook, invocations: usize) -> Vec<Value> {
 pub(crate) async fn counts(webhook: &Webhook, invocations: usize) -> BTreeMap<String, u64> {
     let lines = lines(webhook, invocations).await;
     let last = &lines[invocations - 1];
-    let is_time = |name: &str| ["StoreTime", "EventAge"].contains(&name);
-    let counts = log_line::metrics(last).0.into_keys().filter(|name| !is_time(name));
+    let counts = log_line::metrics(last).0.into_keys().filter(|name| log_line::unit(name) == Unit::Count);
     counts.map(|name| (name.to_owned(), last[name].as_u64().unwrap())).collect()
 }
 
