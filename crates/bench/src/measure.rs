@@ -83,7 +83,7 @@ pub(crate) async fn measure(
         reason: reason.to_string(),
     };
     if group.scenarios.contains(&Scenario::Cold) {
-        let cold = subjects.iter().filter(|subject| **subject != Subject::Bare);
+        let cold = subjects.iter().filter(|subject| subject.is_measured_in(Scenario::Cold));
         let mut runs: Vec<_> = cold.map(|subject| (*subject, Ok(Samples::default()))).collect();
         for _ in 0..group.cold_starts.min(effort.max_invocations) {
             for (subject, run) in &mut runs {
@@ -105,9 +105,8 @@ pub(crate) async fn measure(
     }
     for scenario in group.scenarios.iter().filter(|scenario| **scenario != Scenario::Cold) {
         let event = scenario.event();
-        let is_applicable = |subject: Subject| *scenario == Scenario::One || subject != Subject::Bare;
         let mut running = Vec::new();
-        for (subject, environment) in environments.iter().filter(|(subject, _)| is_applicable(*subject)) {
+        for (subject, environment) in environments.iter().filter(|(subject, _)| subject.is_measured_in(*scenario)) {
             let mut run = Ok(Samples::default());
             test_bed.add(&mut run, async |_| test_bed.warm_up(*scenario, *subject, environment, &event).await).await;
             running.push((*subject, environment, run));

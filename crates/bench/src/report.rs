@@ -10,7 +10,7 @@ use crate::{
     plan::{self, WITH_TLS, WITHOUT_TLS},
     results::{Cell, Failure, Results, Setting},
     scenario::Scenario,
-    subject::project_root,
+    subject::{Subject, project_root},
 };
 
 const PAGE: &str = "docs/performance.md";
@@ -21,6 +21,9 @@ const ALTERNATIVES: [&str; 2] = ["python", "node"];
 /// Writes the tables of a run into the page, and the figures of its charts.
 pub(crate) fn write(run: &Path) -> Result<(), Box<dyn Error>> {
     let results: Results = serde_json::from_str(&fs::read_to_string(run)?)?;
+    if let Some(missing) = find_missing(&results) {
+        return Err(format!("{} is not a whole run, it has no {missing}: run `make bench` alone", run.display()).into());
+    }
     // The counts are those of the baseline, not of this run.
     let counts = Counts::read_baseline()?;
     let sections = [
@@ -37,6 +40,24 @@ pub(crate) fn write(run: &Path) -> Result<(), Box<dyn Error>> {
     page::update(PAGE, &sections)?;
     fs::write(project_root().join(CHARTS), serde_json::to_string_pretty(&charts(&results, &counts))? + "\n")?;
     Ok(())
+}
+
+/// Returns a figure of the page that the run neither measured nor failed to measure.
+fn find_missing(results: &Results) -> Option<String> {
+    let is_shown = |subject: &Subject| SUBJECTS.contains(&subject.name());
+    for group in plan::groups() {
+        for scenario in group.scenarios {
+            for subject in Subject::ALL.into_iter().filter(is_shown).filter(|subject| subject.is_measured_in(scenario))
+            {
+                let (scenario, subject, setting) = (scenario.name(), subject.name(), group.setting);
+                if results.find(scenario, subject, setting).is_none() && !results.has_failed(scenario, subject, setting)
+                {
+                    return Some(format!("{scenario} of {subject} ({setting})"));
+                }
+            }
+        }
+    }
+    None
 }
 
 fn about(results: &Results) -> String {
@@ -217,4 +238,66 @@ fn instructions(counts: &Counts) -> String {
 #[allow(clippy::cast_precision_loss, reason = "for a figure with one decimal")]
 fn bytes_to_mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run with a cell for each scenario of each setting that `is_measured`.
+    fn run(is_measured: impl Fn(Subject, Scenario, Setting) -> bool) -> Results {
+        let mut results = Results::default();
+        for group in plan::groups() {
+            for scenario in group.scenarios {
+                for subject in Subject::ALL {
+                    if subject.is_measured_in(scenario) && is_measured(subject, scenario, group.setting) {
+                        results.cells.push(cell(subject, scenario, group.setting));
+                    }
+                }
+            }
+        }
+        results
+    }
+
+    fn cell(subject: Subject, scenario: Scenario, setting: Setting) -> Cell {
+        Cell {
+            scenario: scenario.name().to_owned(),
+            subject: subject.name().to_owned(),
+            setting,
+            samples: 1,
+            median_ms: 1.0,
+            p99_ms: 1.0,
+            mean_ms: 1.0,
+            init_ms: None,
+            cpu_ms: 1.0,
+            peak_mb: 1.0,
+            calls: 1.0,
+            bytes: 1.0,
+        }
+    }
+
+    #[test]
+    fn run_without_every_figure_is_rejected() {
+        let only_ours = run(|subject, _, _| matches!(subject, Subject::Ours | Subject::Baseline));
+        assert!(find_missing(&only_ours).unwrap().contains(" of null "));
+        let one_scenario = run(|_, scenario, _| scenario == Scenario::One);
+        assert!(find_missing(&one_scenario).unwrap().starts_with("forgery of ours "));
+        let no_memory_sizes = run(|_, _, setting| setting.memory_mb.is_none());
+        assert!(find_missing(&no_memory_sizes).unwrap().contains("1769 MB"));
+    }
+
+    #[test]
+    fn failed_start_does_not_make_a_run_partial() {
+        let setting = Setting { memory_mb: Some(128), ..WITH_TLS };
+        let is_python = |subject, other| subject == Subject::Python && other == setting;
+        let mut results = run(|subject, _, other| !is_python(subject, other));
+        assert!(find_missing(&results).unwrap().contains(" of python "));
+        results.failures.push(Failure {
+            step: Failure::START.to_owned(),
+            subject: Subject::Python.name().to_owned(),
+            setting,
+            reason: "no memory".to_owned(),
+        });
+        assert_eq!(find_missing(&results), None);
+    }
 }

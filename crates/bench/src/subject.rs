@@ -8,7 +8,7 @@ use std::{
 
 use clap::ValueEnum;
 
-use crate::gate::Gate;
+use crate::{gate::Gate, scenario::Scenario};
 
 /// The bucket of [`Subject::Archive`].
 pub(crate) const ARCHIVE: &str = "archive";
@@ -18,7 +18,7 @@ pub(crate) const ARCHIVE: &str = "archive";
 pub(crate) enum Subject {
     /// The function of this project.
     Ours,
-    /// Another build of it, at the path in `BASELINE`, for a comparison in one run.
+    /// Another build of it, the file that `BASELINE` names, for a comparison in one run.
     Baseline,
     /// The function of this project with the archive, which it requires.
     Archive,
@@ -65,6 +65,11 @@ impl Subject {
         !matches!(self, Self::Null | Self::NullRuntime | Self::Bare)
     }
 
+    /// Returns whether it can do what a scenario measures.
+    pub(crate) fn is_measured_in(self, scenario: Scenario) -> bool {
+        self != Self::Bare || scenario == Scenario::One
+    }
+
     /// Returns the program, its arguments and its working directory.
     fn invocation(self) -> (PathBuf, Vec<String>, PathBuf) {
         let (project, installed) = (project_root(), project_root().join(".local/bench"));
@@ -109,10 +114,11 @@ impl Subject {
         variables
     }
 
-    /// Returns whether its program and working directory exist.
+    /// Returns whether its program and working directory exist. The baseline must be another file than the function.
     pub(crate) fn is_installed(self) -> bool {
         let (program, _, directory) = self.invocation();
-        program.exists() && directory.exists()
+        let is_other_build = || program.canonicalize().ok() != ours().canonicalize().ok();
+        program.is_file() && directory.is_dir() && (self != Self::Baseline || is_other_build())
     }
 }
 
@@ -127,7 +133,7 @@ pub(crate) fn ours() -> PathBuf {
         .map_or_else(|| project_root().join("target/release/whatsapp-ingress"), PathBuf::from)
 }
 
-/// Returns the path of the build in `BASELINE`.
+/// Returns the file that `BASELINE` names.
 pub(crate) fn baseline() -> Option<PathBuf> {
     env::var_os("BASELINE").map(PathBuf::from)
 }
