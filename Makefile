@@ -300,6 +300,14 @@ $(CARGO_BUNDLE_LICENSES):
 $(CARGO_CYCLONEDX):
 	cargo install cargo-cyclonedx --locked --debug --version 0.5.9 --root .local/cargo
 
+.PHONY: set-version
+set-version: .venv/dev-installed ## writes VERSION=0.2.0 into every file that has the version, for a release
+	test -n "$(VERSION)"
+	sed -i 's/^version = .*/version = "$(VERSION)"/' Cargo.toml
+	sed -i '/^  Version: /s/Value: [^ ]*/Value: $(VERSION)/' template.yaml
+	for manifest in Cargo.toml fuzz/Cargo.toml; do cargo update --workspace --manifest-path $$manifest; done
+	PYTHONPATH=infra python tests/template/snapshots.py
+
 # The architectures with a compiler on this computer. `make arm64-toolchain` adds arm64.
 ARCHITECTURES = $(if $(call has_target,x86_64),x86_64) $(if $(or $(call has_target,aarch64),$(wildcard $(ARM64_TOOLCHAIN)/rustc)),arm64)
 HOST_ARCHITECTURE := $(if $(filter aarch64,$(HOST)),arm64,x86_64)
@@ -364,7 +372,7 @@ $(BENCH_BUILD)/node/installed: $(BENCH_SOURCES)/node/package-lock.json $(BENCH_S
 ALTERNATIVES = $(foreach name,node python,$(if $(or $(if $(SUBJECTS),,$(name)),$(findstring $(name),$(SUBJECTS))),$(name)))
 
 .PHONY: bench
-bench: $(ALTERNATIVES:%=$(BENCH_BUILD)/%/installed) ## benchmarks the function and its alternatives, 15 minutes at most: [SCENARIOS=one] [SUBJECTS=ours,null] [MEMORY=0,128] [BASELINE=another build]
+bench: $(ALTERNATIVES:%=$(BENCH_BUILD)/%/installed) ## benchmarks the function and its alternatives, 15 minutes at most: [SCENARIOS=one] [SUBJECTS=ours,null] [MEMORY=0,128] [BASELINE=the program of another build]
 	cargo build --release
 	cargo build --release --package whatsapp-ingress-bench --bins
 	target/release/bench run $(if $(SCENARIOS),--scenarios "$(SCENARIOS)") $(if $(SUBJECTS),--subjects "$(SUBJECTS)") \
@@ -391,7 +399,7 @@ $(CHARTS)/installed: crates/bench/charts/requirements.txt
 	touch $@
 
 .PHONY: bench-report
-bench-report: $(CHARTS)/installed ## writes the figures of the last run and the baseline of the counts into docs/performance.md, and draws its charts
+bench-report: $(CHARTS)/installed ## writes the figures of the last run, which must be a whole one, and the baseline of the counts into docs/performance.md, and draws its charts
 	target/release/bench report
 	$(CHARTS)/bin/python crates/bench/charts/draw_charts.py
 
