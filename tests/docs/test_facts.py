@@ -52,6 +52,16 @@ def test_configuration_page_lists_the_parameters() -> None:
     assert documented == deployed
 
 
+def test_configuration_page_lists_the_environment_variables() -> None:
+    function = yaml_parse(text("template.yaml"))["Resources"]["Ingress"]["Properties"]
+    [section] = re.findall(
+        r"^## Environment variables\n(.*?)^## ", text("docs/configuration.md"), re.MULTILINE | re.DOTALL
+    )
+    rows = re.findall(r"^\| (`[^|]+`) \| \w+ \| (?!set by Lambda)", section, re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert documented == function["Environment"]["Variables"].keys()
+
+
 def test_badges_name_licence_rust_and_edition() -> None:
     package = text("Cargo.toml")
     [licence] = re.findall(r'^license = "(.+)"$', package, re.MULTILINE)
