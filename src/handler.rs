@@ -95,12 +95,13 @@ enum RequestError {
     UndecodableBody,
     #[error("client certificate not allowed")]
     ClientCertificate,
+    /// The signature could not be verified, because the new app secret could not be read.
     #[error("AWS credentials expired")]
     ExpiredAwsCredentials,
     #[error("{} of {} not stored, {} diverted", .0.not_stored, .0.messages, .0.diverted)]
     NotStored(StoreReport),
     #[error("stored, but not archived")]
-    NotArchived,
+    NotArchived(PayloadError),
 }
 
 impl RequestError {
@@ -114,7 +115,16 @@ impl RequestError {
             }
             Self::Signature(_) => StatusCode::UNAUTHORIZED,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NotStored(_) | Self::NotArchived | Self::ExpiredAwsCredentials => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotStored(_) | Self::NotArchived(_) | Self::ExpiredAwsCredentials => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Whether a cause is that AWS no longer accepts the credentials. They may have expired after a part was stored.
+    const fn has_expired_aws_credentials(&self) -> bool {
+        match self {
+            Self::ExpiredAwsCredentials | Self::NotArchived(PayloadError::ExpiredAwsCredentials(_)) => true,
+            Self::NotStored(report) => report.has_expired_aws_credentials,
+            _ => false,
         }
     }
 
@@ -162,7 +172,7 @@ impl Ingress {
         Self { client_cn, ..self }
     }
 
-    /// Whether the execution environment should end, because AWS no longer accepts its credentials.
+    /// Whether the execution environment must end, because a request failed and AWS no longer accepts the credentials.
     ///
     /// Lambda then starts a new one, with new credentials.
     #[must_use]
@@ -170,7 +180,8 @@ impl Ingress {
         self.must_restart.load(Relaxed)
     }
 
-    /// Answers one request. Every event gets an answer. The answer 200 to a POST means that all its messages are stored.
+    /// Answers one request. Every event gets an answer. The answer 200 to a POST means that all its messages are stored, and
+    /// the notification is archived if the archive is required.
     pub async fn handle(&self, event: Event, context: &Context) -> Result<ApiGatewayV2httpResponse, Infallible> {
         let (metrics, deadline) = (Metrics::default(), storage_deadline(context));
         let (request, is_supported) = match event {
@@ -190,7 +201,7 @@ impl Ingress {
             };
             if let Err(error) = &result {
                 error.count(&metrics);
-                if matches!(error, RequestError::ExpiredAwsCredentials) {
+                if error.has_expired_aws_credentials() {
                     tracing::error!("AWS credentials expired, the execution environment ends after this response");
                     self.must_restart.store(true, Relaxed);
                 }
@@ -272,17 +283,10 @@ impl Ingress {
         metrics.count(Metric::Diverted, stored.diverted);
         metrics.count(Metric::NotStored, stored.not_stored);
         metrics.count(Metric::Unrouted, stored.unrouted);
-        // If at least one message was stored, the credentials are still valid.
-        if stored.has_expired_aws_credentials && stored.not_stored == stored.messages {
-            return Err(RequestError::ExpiredAwsCredentials);
-        }
         if stored.not_stored > 0 {
             return Err(RequestError::NotStored(stored));
         }
-        archived.map(|()| Accepted::Stored).map_err(|error| match error {
-            PayloadError::ExpiredAwsCredentials(_) => RequestError::ExpiredAwsCredentials,
-            _ => RequestError::NotArchived,
-        })
+        archived.map(|()| Accepted::Stored).map_err(RequestError::NotArchived)
     }
 
     async fn verify(&self, body: &[u8], exchange: &Exchange<'_>) -> Result<(), SignatureError> {
@@ -319,7 +323,7 @@ impl Ingress {
             Ok(Accepted::Stored) => (Level::INFO, "stored"),
             Ok(Accepted::Challenge(_)) => (Level::INFO, "challenge answered"),
             Ok(Accepted::Empty) => (Level::WARN, "empty notification"),
-            Err(RequestError::NotArchived) => (Level::ERROR, "not archived"),
+            Err(RequestError::NotArchived(_)) => (Level::ERROR, "not archived"),
             Err(_) if status.is_server_error() => (Level::ERROR, "not stored"),
             Err(_) => (Level::WARN, "rejected"),
         };

@@ -76,7 +76,7 @@ async fn permanent_errors_divert_immediately() {
         (QueueUnavailable, Fault::resource_does_not_exist()),
         (QueueUnavailable, Fault::kms_disabled()),
         (QueueUnavailable, Fault::error(400, "KMS.AccessDeniedException")),
-        (QueueUnavailable, Fault::error(403, "InvalidClientTokenId")),
+        (QueueUnavailable, Fault::error(403, "InvalidSecurity")),
         (EntryRejected, Fault::reject_all_entries().code("InvalidMessageContents").sender_fault()),
         (EntryRejected, Fault::error(400, "InvalidMessageContents")),
         (EntryRejected, Fault::error(400, "AWS.SimpleQueueService.BatchRequestTooLong")),
