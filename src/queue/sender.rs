@@ -68,8 +68,10 @@ const MAX_BACKOFF: Duration = Duration::from_millis(800);
 /// Sends the items of one request to one queue.
 pub(super) struct QueueSender<'s, 'p> {
     target: Target<'s>,
-    /// Half of the storage time, or its end if nothing can be diverted. If a retry would start later, the sender gives up on the
-    /// queue instead. It also gives up if SQS rejects a single-message batch later. Earlier batches may be stored.
+    /// Half of the storage time. A batch that still waits for a permit is then sent without one.
+    permit_deadline: Instant,
+    /// The same, or the end of the storage time if nothing can be diverted. After it, the sender gives up on the queue instead of
+    /// retrying, and if SQS rejects a single-message batch, even if the queue stored earlier batches.
     give_up_deadline: Instant,
     /// Set when the sender gives up on the queue: the error of all further items.
     gave_up: OnceLock<SendError>,
@@ -148,6 +150,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
     pub(super) fn new(target: Target<'s>, unconfirmed_sender: UnboundedSender<Unconfirmed<'s, 'p>>) -> Self {
         Self {
             target,
+            permit_deadline: target.store_context.one_half_deadline(),
             give_up_deadline: target.next_divert_deadline(),
             gave_up: OnceLock::new(),
             has_stored: AtomicBool::default(),
@@ -241,12 +244,11 @@ impl<'s, 'p> QueueSender<'s, 'p> {
         }
     }
 
-    /// Waits until the budget allows a batch, at most until `give_up_deadline`.
-    ///
-    /// Returns `None` without a budget, and at the deadline. The batch is then sent without a permit.
+    /// Waits until the budget allows a batch. Returns `None` without a budget, and from `permit_deadline` on if the budget is used
+    /// up. The batch is then sent without a permit.
     async fn acquire_permit(&self) -> Option<Permit> {
         let share = self.target.limits.share.as_ref()?;
-        timeout_at(self.give_up_deadline, share.acquire()).await.ok()
+        timeout_at(self.permit_deadline, share.acquire()).await.ok()
     }
 
     /// Reports an item as not stored.

@@ -9,7 +9,7 @@ use tokio::select;
 
 use crate::{
     log_line,
-    notification::{Notification, message},
+    notification::{Change, Notification, message},
     stored::Placement::Own,
     webhook::{APP_SECRET, LAMBDA_TIMEOUT, Response, SECRET_ID, Webhook, secret, signed},
 };
@@ -174,6 +174,37 @@ async fn hanging_queue_delays_no_other_request() {
     assert_eq!(webhook.queue("messages").messages().len(), 10 * 102);
     assert_eq!(hanging.await.status, 200);
     assert_eq!(webhook.queue("unrouted").messages().len(), 300);
+}
+
+/// Three requests to a hanging queue hold the whole budget, and the first batch of another request hangs.
+#[tokio::test]
+async fn batch_without_a_permit_is_sent_at_half_time() {
+    let webhook = start_concurrent();
+    webhook.queue("security").inject_fault(Fault::hang(), Frequency::Always);
+    let sent = Notification::new((0..20).map(|at| ("calls", format!(r#"["unrouted",{at}]"#))));
+    let first = sent.changes[0].event_id.clone();
+    let hang_first = Fault::delay_entries(LAMBDA_TIMEOUT, move |entry| entry.attribute("event_id") == Some(&first));
+    webhook.queue("unrouted").inject_fault(hang_first, Frequency::Always);
+    let deliver_after = async |calls, sent: &Notification, deadline| {
+        while webhook.aws.peak_calls() < calls {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        webhook.deliver_within(&sent.body, deadline).await.status
+    };
+    let hanging =
+        ["a", "b", "c"].map(|name| Notification::new((0..300).map(|at| ("security", format!(r#"["{name}",{at}]"#)))));
+    let statuses = tokio::join!(
+        deliver_after(0, &hanging[0], LAMBDA_TIMEOUT),
+        deliver_after(24, &hanging[1], LAMBDA_TIMEOUT),
+        deliver_after(30, &hanging[2], LAMBDA_TIMEOUT),
+        deliver_after(32, &sent, Duration::from_secs(4))
+    );
+    assert_eq!(statuses, (200, 200, 200, 503));
+    let stored = webhook.stored_messages();
+    let is_stored = |change: &Change| {
+        stored.iter().any(|(_, message)| message.attribute("event_id") == Some(change.event_id.as_str()))
+    };
+    assert!(sent.changes[10..].iter().all(is_stored), "the second batch was not sent");
 }
 
 #[tokio::test]
