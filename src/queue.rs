@@ -157,7 +157,8 @@ impl Queues {
         }
         let needs: Vec<_> =
             by_queue.iter().zip(self.routes.queues()).map(|(items, queue)| needed_batches(items, queue)).collect();
-        let concurrencies = divide_concurrency(&needs, max_batches_under_way(by_queue.iter().flatten()));
+        let sizes = by_queue.iter().flatten().map(|item| item.fragment.size());
+        let concurrencies = divide_concurrency(&needs, max_batches_under_way(sizes));
         let limits = concurrencies.into_iter().map(|concurrency| {
             let share = self.budget.as_ref().map(Budget::share);
             QueueLimits { concurrency, share, allows_second_call: true }
@@ -420,18 +421,15 @@ fn needed_batches(items: &[Item<'_>], queue: &Queue) -> usize {
     alone + (items.len() - alone).div_ceil(MAX_ENTRIES)
 }
 
-/// The number of batches of a request that may be under way at a time.
-///
-/// If all fragments together have more than [`MAX_BYTES_UNDER_WAY`], the number is this maximum divided by the size of the largest
-/// fragment. It counts a batch as one fragment, although a batch may have several.
-fn max_batches_under_way<'i>(items: impl Iterator<Item = &'i Item<'i>>) -> usize {
-    let sizes = items.map(|item| item.fragment.size());
+/// The number of batches of a request that may be under way at a time, for the sizes of its items in bytes.
+fn max_batches_under_way(sizes: impl Iterator<Item = usize>) -> usize {
     let (total, largest) = sizes.fold((0, 1), |(total, largest), size| (total + size, size.max(largest)));
     if total <= MAX_BYTES_UNDER_WAY {
-        MAX_BATCHES_UNDER_WAY
-    } else {
-        (MAX_BYTES_UNDER_WAY / largest).clamp(1, MAX_BATCHES_UNDER_WAY)
+        return MAX_BATCHES_UNDER_WAY;
     }
+    // An item over the limit of a message is stored in S3, and has a batch of its own.
+    let largest_batch = (largest * MAX_ENTRIES).min(MAX_MESSAGE_BYTES).max(largest);
+    (MAX_BYTES_UNDER_WAY / largest_batch).clamp(1, MAX_BATCHES_UNDER_WAY)
 }
 
 /// Divides `max` batches between the queues. Each queue gets the batches that it needs, up to the highest cap for which
@@ -470,4 +468,25 @@ fn log_errors(log_message: &'static str, queue: &Queue, failed: &[(Item<'_>, Sen
     reasons.sort_unstable();
     reasons.dedup();
     tracing::error!(queue.name, messages.count = failed.len(), error.reasons = reasons.join(", "), "{log_message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_limit_the_batches_under_way() {
+        for (items, size, expected) in [
+            // Meta's largest notification, on one queue and on five.
+            (1_000, 2_900, 32),
+            (5_000, 2_900, 32),
+            // Ten items fill a batch.
+            (150, 100_000, 12),
+            (20, 700_000, 12),
+            (5, 3 << 20, 4),
+            (2, 20 << 20, 1),
+        ] {
+            assert_eq!(max_batches_under_way(std::iter::repeat_n(size, items)), expected, "{items} of {size}");
+        }
+    }
 }
