@@ -81,7 +81,8 @@ metrics! {
     /// Signed notifications. Each log line has this count, even if it is zero. It is therefore missing only if the function
     /// does not run.
     Notifications,
-    /// Entries that were sent again after an error, and second calls for batches whose first call had no response.
+    /// Further attempts to send an entry to the same queue in the same form after an error, and second calls for batches whose
+    /// first call had no response.
     QueueRetries,
     /// Requests without the required client certificate.
     RefusedCertificates,

@@ -220,14 +220,10 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                     SendError::Transient(_)
                         if retry_at < self.give_up_deadline && store_context.has_time_at(retry_at) =>
                     {
-                        store_context.metrics.count(Metric::QueueRetries, 1);
                         last_error = Some(error);
                         retries.push(item);
                     }
-                    SendError::BatchRejected(_) => {
-                        store_context.metrics.count(Metric::QueueRetries, 1);
-                        isolated.push(item.isolated());
-                    }
+                    SendError::BatchRejected(_) => isolated.push(item.isolated()),
                     SendError::Transient(_) | SendError::QueueUnavailable(_) | SendError::ExpiredAwsCredentials(_) => {
                         let _ = self.gave_up.set(error.clone());
                         self.fail(item, error);
@@ -324,6 +320,9 @@ impl<'s, 'p> QueueSender<'s, 'p> {
         let (target, started) = (self.target, Instant::now());
         if !target.store_context.has_time_at(started) {
             return Some(fail_all(items, &SendError::no_time_left()));
+        }
+        if previous_error.is_some() || items.iter().all(|item| item.is_isolated) {
+            target.store_context.metrics.count(Metric::QueueRetries, items.len());
         }
         let messages: Vec<_> =
             items.iter_mut().map(|item| item.take_message(target.store_context.request, target.queue.fifo)).collect();

@@ -146,6 +146,13 @@ async fn repeated_entries_are_counted_as_retries() {
     webhook.queue("messages").inject_fault(Fault::error(400, "NotKnownYet"), Frequency::Once);
     assert_eq!(webhook.deliver(&sent.body).await.status, 200);
     assert_eq!(counts(&webhook, 3).await["QueueRetries"], 3);
+    // Only the first of these is sent if the queue is unavailable.
+    webhook.reset();
+    let messages = webhook.queue("messages");
+    messages.inject_fault(Fault::error(400, "NotKnownYet"), Frequency::when(|call| call.entries.len() > 1));
+    messages.inject_fault(Fault::access_denied(), Frequency::when(|call| call.entries.len() == 1));
+    assert_eq!(webhook.deliver(&sent.body).await.status, 200);
+    assert_eq!(counts(&webhook, 4).await["QueueRetries"], 1);
 }
 
 #[tokio::test]
