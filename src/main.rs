@@ -40,11 +40,12 @@ async fn start(log: RequestLog) -> Result<(Ingress, usize), Error> {
     let max_concurrency = config.max_concurrency;
     let aws = aws::config().await;
     let aws_without_retries = aws::without_retries_and_timeouts(&aws);
+    // The buckets must be in the account of the catch-all queue, because its URL is the only setting with an account id.
     let owner = config.routes.catch_all().account_id().map(ToOwned::to_owned);
     let archive = config
         .archive_bucket
-        .map(|bucket| Archive::new(&aws_without_retries, bucket, owner, config.is_archive_required));
-    let payloads = Payloads::new(&aws_without_retries, config.payload_bucket);
+        .map(|bucket| Archive::new(&aws_without_retries, bucket, owner.clone(), config.is_archive_required));
+    let payloads = Payloads::new(&aws_without_retries, config.payload_bucket, owner);
     let queues = Queues::new(Sqs::new(&aws_without_retries), config.routes, payloads).shared_by(max_concurrency);
     let secrets = SecretCache::read(SecretsManager::new(&aws), config.secret_id);
     let (secrets, ()) = try_join!(secrets, queues.warm_up().map(Ok))?;

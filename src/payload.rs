@@ -13,6 +13,7 @@ use crate::aws::{error_code, error_reason};
 #[derive(Debug)]
 pub struct Payloads {
     bucket: Option<String>,
+    owner: Option<String>,
     aws: SdkConfig,
 }
 
@@ -34,10 +35,11 @@ pub enum PayloadError {
 }
 
 impl Payloads {
-    /// Takes the configuration and the name of the bucket. S3 is not called.
+    /// Takes the configuration, the name of the bucket, and the id of the AWS account that the bucket must belong to. Without an
+    /// id, the bucket may belong to any account. S3 is not called.
     #[must_use]
-    pub fn new(aws: &SdkConfig, bucket: Option<String>) -> Self {
-        Self { bucket, aws: aws.clone() }
+    pub fn new(aws: &SdkConfig, bucket: Option<String>, owner: Option<String>) -> Self {
+        Self { bucket, owner, aws: aws.clone() }
     }
 
     /// The name of the bucket.
@@ -58,12 +60,11 @@ impl Payloads {
 
     /// Stores a body with one request, without a timeout and without retries. If this returns `Ok`, the body is durable.
     ///
-    /// `owner` is the id of the AWS account that the bucket must belong to. `None` accepts any account.
-    ///
     /// # Errors
     ///
     /// See [`PayloadError`].
-    pub async fn put(&self, key: &str, body: Bytes, owner: Option<&str>) -> Result<(), PayloadError> {
+    pub async fn put(&self, key: &str, body: Bytes) -> Result<(), PayloadError> {
+        let owner = self.owner.as_deref();
         put(&self.aws, PutObject { bucket: self.bucket()?, key, content_type: "application/json", body, owner }).await
     }
 }

@@ -46,13 +46,13 @@ use sender::{MAX_ENTRIES, QueueLimits, QueueSender, Target, UnansweredBatch, Unc
 /// This is a target, not a strict limit. Each queue of a request always gets at least one, even if this exceeds
 /// the target. Second calls and diversions do not count. A batch that waited too long for the budget is sent without it.
 ///
-/// Meta's largest notification, with 1000 changes, needs 100 batches.
+/// Meta's largest notification, with 1000 changes, needs at least 100 batches.
 const MAX_BATCHES_UNDER_WAY: usize = 32;
 
 /// How many bytes of messages an execution environment has under way at a time, to limit its memory.
 ///
-/// This is a target, not a strict limit. A request with more bytes has fewer batches under way, see [`max_batches_under_way`].
-/// The requests of an environment that serves several at a time also share the target as a [`Budget`].
+/// This is a target, not a strict limit. A request with more bytes has fewer batches under way if they are large, see
+/// [`max_batches_under_way`]. The requests of an environment that serves several at a time also share the target as a [`Budget`].
 const MAX_BYTES_UNDER_WAY: usize = 12 << 20;
 
 /// How long the start of the function waits for the response to a probe.
@@ -77,7 +77,7 @@ pub struct StoreReport {
     pub unrouted: usize,
     /// The number of messages, including those that are not stored.
     pub messages: usize,
-    /// The number of messages that are stored on the catch-all queue because their own queue did not store them.
+    /// The number of messages that are stored on the catch-all queue because their own queue did not confirm them in time.
     pub diverted: usize,
     /// The number of messages that are not stored.
     pub not_stored: usize,
@@ -86,7 +86,7 @@ pub struct StoreReport {
 }
 
 impl Queues {
-    /// Takes the clients and the routes. AWS is not called.
+    /// Takes the client, the routes and the bucket for large bodies. AWS is not called.
     #[must_use]
     pub fn new(client: Client, routes: Routes, payloads: Payloads) -> Self {
         Self { client, routes, payloads, budget: None }
@@ -119,19 +119,15 @@ impl Queues {
 
     /// Stores every fragment on all queues of its route until the deadline.
     ///
-    /// Items are diverted to the catch-all queue in these cases:
-    ///
-    /// - Their queue is unavailable or rejects them.
-    /// - Their queue has a transient error after half of the time.
-    /// - Their batch has no response after half of the time that was left at its start.
-    /// - Their queue is too slow to store all of them in time.
-    ///
-    /// The other queues do not wait for such a queue. No call is abandoned before the deadline while it may still succeed.
+    /// Diverts an item to the catch-all queue if its own queue is unavailable, rejects it, or is unlikely to store it in time, see
+    /// [`QueueSender`]. The other queues do not wait for such a queue. A call is abandoned before the deadline only if another call
+    /// stored the same messages.
     ///
     /// A message may be stored more than once, with the same `event_id`: if the response to a call was lost, or came after a
     /// second call or the diversion had started.
     ///
-    /// A FIFO queue keeps the order within a group, unless SQS stores a later entry of a call but not an earlier one.
+    /// A FIFO queue keeps the order within a group, unless SQS stores a later entry of a call but not an earlier one. Messages
+    /// that are diverted or in raw form lose their position.
     pub async fn store(&self, fragments: &[Fragment<'_>], store_context: StoreContext<'_>) -> StoreReport {
         let event_ids: Vec<_> = fragments.iter().map(|_| OnceLock::new()).collect();
         let mut by_queue: Vec<Vec<Item<'_>>> = self.routes.queues().iter().map(|_| Vec::new()).collect();
@@ -201,10 +197,10 @@ impl Queues {
         StoreReport::of(diversion.by_route.values().sum(), &diversion.not_stored)
     }
 
-    /// Diverts the items that their own queue did not store.
+    /// Diverts the items that their own queue did not confirm.
     ///
-    /// Batches without a response are diverted at once. Failed items are collected, so that they are diverted in few calls, until
-    /// the sender has ended or half of the time is over.
+    /// [`Self::divert_unanswered`] diverts batches without a response. Failed items are collected, so that they are diverted in
+    /// few calls, until the sender has ended or half of the time is over.
     async fn divert_unconfirmed<'s, 'p>(
         &'s self,
         queue: &'p Queue,
@@ -262,9 +258,9 @@ impl Queues {
 
     /// Diverts a batch without a response, while the calls to its own queue may still succeed. The first success counts.
     ///
-    /// A batch with one call is diverted at once. The batch is then stored at most twice, even if SQS is only slow.
+    /// A batch with one call is diverted at once. If SQS is only slow, the batch is then stored at most twice.
     ///
-    /// A batch with two calls first waits for another third of the time that is left, because its diversion would be a third
+    /// A batch with two calls first waits for another third of the time that is left, because its diversion may be a third
     /// copy. After that it is diverted, because a queue may respond to each probe and store no message.
     ///
     /// A batch whose body is being uploaded to S3 also waits, and is not diverted during the upload.
@@ -357,15 +353,7 @@ impl Queues {
     }
 
     fn target<'s>(&'s self, queue: &'s Queue, store_context: StoreContext<'s>, limits: &'s QueueLimits) -> Target<'s> {
-        Target {
-            client: &self.client,
-            queue,
-            payloads: &self.payloads,
-            bucket_owner: self.catch_all().account_id(),
-            store_context,
-            limits,
-            can_divert: false,
-        }
+        Target { client: &self.client, queue, payloads: &self.payloads, store_context, limits, can_divert: false }
     }
 }
 
@@ -413,7 +401,7 @@ impl StoreReport {
     }
 }
 
-/// The maximum number of batches that the items of a queue can need. A large item may need a batch alone. Each item of a FIFO
+/// Estimates the number of batches that the items of a queue need. A large item may need a batch alone. Each item of a FIFO
 /// queue may belong to another group.
 fn needed_batches(items: &[Item<'_>], queue: &Queue) -> usize {
     let may_be_alone = |item: &&Item<'_>| queue.fifo || item.fragment.size() > MAX_MESSAGE_BYTES / MAX_ENTRIES;

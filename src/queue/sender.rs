@@ -92,8 +92,6 @@ pub(super) struct Target<'s> {
     pub(super) client: &'s Client,
     pub(super) queue: &'s Queue,
     pub(super) payloads: &'s Payloads,
-    /// The id of the AWS account that the bucket must belong to. `None` accepts any account.
-    pub(super) bucket_owner: Option<&'s str>,
     pub(super) store_context: StoreContext<'s>,
     pub(super) limits: &'s QueueLimits,
     /// Whether the receiver of unconfirmed items diverts them. If not, each batch may use all of the time that is left.
@@ -137,7 +135,7 @@ pub(super) struct Progress {
     pub(super) is_diverted: AtomicBool,
     /// The indices of the entries that one of the calls stored.
     stored: Mutex<Vec<usize>>,
-    /// The error of the previous attempt to send these items.
+    /// The error of the previous attempt to send these items. Replaces `no answer in time` in the log, because it names the cause.
     previous_error: Option<SendError>,
 }
 
@@ -195,8 +193,7 @@ impl<'s, 'p> QueueSender<'s, 'p> {
                     return self
                         .fail_rest(shard, &SendError::Transient("too slow for the time that is left".to_owned()));
                 }
-                // If items can be diverted, a batch and its retries together wait at most half of the time that is left for a
-                // response. No retry starts after `give_up_deadline`, which may be earlier.
+                // The retries of a batch have the same deadline as the batch. `attempt` has a minimum for each of them.
                 (batch_divert_deadline, last_error) = (self.target.next_divert_deadline(), None);
                 self.next_batch(shard)
             } else {
@@ -444,7 +441,7 @@ impl<'s> Target<'s> {
             let bucket = self.payloads.bucket()?;
             let body = Bytes::from(messages[0].replace_body_with_pointer(bucket, &key));
             progress.is_uploading.store(true, Relaxed);
-            let put = || self.payloads.put(&key, body.clone(), self.bucket_owner).boxed();
+            let put = || self.payloads.put(&key, body.clone()).boxed();
             put_until_deadline(put, store_context).await?;
             progress.is_uploading.store(false, Relaxed);
             if !store_context.has_time_at(Instant::now()) {

@@ -57,7 +57,7 @@ impl Environment {
             SecretCache::read(aws_sdk_secretsmanager::Client::new(&config), "ingress".to_owned()).await.unwrap();
         let without_sdk_retries = without_retries_and_timeouts(&config);
         let routes = Routes::parse(&json!({ "*": queue.url() }).to_string()).unwrap();
-        let payloads = Payloads::new(&without_sdk_retries, None);
+        let payloads = Payloads::new(&without_sdk_retries, None, None);
         let queues = Queues::new(aws_sdk_sqs::Client::new(&without_sdk_retries), routes, payloads);
         aws.secrets().set_latency(Duration::from_millis(150));
         let log = Log::default();

@@ -122,7 +122,7 @@ impl Environment {
         // A route with several queues occurs several times.
         let members = self.plan.queues.iter().map(|queue| format!(r#""{}":"{}""#, queue.route, url(&queue.name)));
         let routes = Routes::parse(&format!("{{{}}}", members.collect::<Vec<_>>().join(","))).unwrap();
-        let payloads = Payloads::new(&without_retries, self.plan.has_bucket.then(|| "bucket".to_owned()));
+        let payloads = Payloads::new(&without_retries, self.plan.has_bucket.then(|| "bucket".to_owned()), None);
         let queues = Queues::new(aws_sdk_sqs::Client::new(&without_retries), routes, payloads);
         let secrets = SecretCache::read(aws_sdk_secretsmanager::Client::new(&config), "id".to_owned());
         let (secrets, ()) = tokio::join!(secrets, queues.warm_up());

@@ -106,7 +106,7 @@ impl Webhook {
     ) -> Self {
         let routes = Routes::parse(queue_urls).unwrap();
         let entries: Arc<Mutex<Vec<Entry>>> = Arc::default();
-        let payloads = Payloads::new(&SdkConfig::builder().build(), None);
+        let payloads = Payloads::new(&SdkConfig::builder().build(), None, None);
         let queues = Queues::new(sqs(Arc::clone(&entries), script), routes, payloads);
         let secret = Arc::new(Mutex::new(Ok(secret(APP_SECRET, VERIFY_TOKEN))));
         let reads = Arc::default();
