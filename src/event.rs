@@ -4,8 +4,8 @@
 //! unusual. The failed invocation would be a 500 for Meta. This module therefore reads few members, skips the rest without
 //! interpreting it, and never fails. Any other event becomes [`Event::Unsupported`].
 //!
-//! Reading stops at invalid JSON. `lambda_runtime` does not check that all of the input was read, so even an event of invalid
-//! JSON is `Unsupported`, not an error.
+//! At invalid JSON this module stops reading and returns `Unsupported`. `lambda_runtime` accepts that, because it does not
+//! check that all of the input was read.
 //!
 //! Format: <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>
 

@@ -68,7 +68,7 @@ metrics! {
     Changes,
     /// Messages that were stored with a pointer to a body in S3.
     ClaimChecked,
-    /// Messages that are stored on the catch-all queue because their own queue did not store them; also by route.
+    /// Messages that are stored on the catch-all queue because their own queue did not confirm them in time; also by route.
     ///
     /// Like `NotStored` and `Stored`, it counts a message for each queue of a fragment's route.
     Diverted,
@@ -78,8 +78,8 @@ metrics! {
     NotArchived,
     /// Messages that were not stored.
     NotStored,
-    /// Signed notifications. Each log line has this count, even if it is zero. It is therefore missing only if the function
-    /// does not run.
+    /// Signed notifications. The log line of each request has this count, even if it is zero. The metric is therefore missing
+    /// only while the function answers no request.
     Notifications,
     /// Further attempts to send an entry to the same queue in the same form after an error, and second calls for batches whose
     /// first call had no response.
@@ -90,7 +90,7 @@ metrics! {
     RefusedSignatures,
     /// Challenges with a wrong verify token.
     RefusedTokens,
-    /// Reads of the secret that failed, or that had no result while an answer waited for them.
+    /// Reads of the secret that failed or timed out.
     SecretFailures,
     /// Successful reads of the secret after the start.
     SecretRefreshes,

@@ -58,8 +58,8 @@ const FATAL: &str = "FATAL";
 ///
 /// A line is JSON with an RFC 3339 `timestamp` and a `level`, because Lambda filters only lines of this form.
 ///
-/// Dependencies log events, bodies and headers at any level. The log therefore has only their warnings and errors, with the
-/// place in the source and a known text.
+/// Dependencies write Lambda events, bodies and headers to their log lines, at any level. The log therefore has only their
+/// warnings and errors, with the place in the source and a known text.
 ///
 /// Format: <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-advanced.html>
 pub fn init() -> RequestLog {

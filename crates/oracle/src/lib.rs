@@ -17,7 +17,7 @@ const CATCH_ALL: &str = "*";
 pub enum Fragment {
     /// A change in its entry and its envelope.
     Change(Change),
-    /// JSON without a change.
+    /// JSON without a readable change.
     Other {
         /// The whole fragment, with entry and envelope.
         text: String,

@@ -77,6 +77,7 @@ impl<'r> Request<'r> {
         let (endpoint, path) = self.location(aws).map_err(SdkError::construction_failure)?;
         let credentials = aws.credentials_provider().ok_or_else(|| SdkError::construction_failure("no credentials"))?;
         let credentials = credentials.provide_credentials().await;
+        // Transient, because there is no response: credentials may be available later.
         let credentials = credentials.map_err(|error| SdkError::dispatch_failure(ConnectorError::io(error.into())))?;
         let request = self.sign(aws, credentials, &endpoint, path, SystemTime::now());
         let request = request.map_err(SdkError::construction_failure)?;
@@ -158,7 +159,7 @@ impl<'r> Request<'r> {
 /// Whether the same request may succeed later.
 ///
 /// S3 responds to a slow upload with 400 `RequestTimeout`, to a conflicting call with 409, and for a new bucket that is not known
-/// everywhere yet with 307. A bucket in another region always gets 301.
+/// everywhere yet with 307. For a bucket in another region it responds with 301.
 #[must_use]
 pub fn is_transient(error: &S3Error) -> bool {
     if matches!(error, SdkError::ConstructionFailure(_)) {
@@ -175,7 +176,7 @@ fn region(aws: &SdkConfig) -> Result<&str, &'static str> {
     aws.region().map(AsRef::as_ref).ok_or("no region")
 }
 
-/// The endpoint of `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, as in every AWS SDK. An empty variable counts as unset.
+/// The endpoint of `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, as in the AWS SDKs. An empty variable counts as unset.
 fn configured_endpoint(aws: &SdkConfig) -> Result<Option<String>, BoxError> {
     let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build()?;
     let for_s3 = aws.service_config().and_then(|config| config.load_config(key));
@@ -188,7 +189,7 @@ fn configured_endpoint(aws: &SdkConfig) -> Result<Option<String>, BoxError> {
     if is_valid { Ok(Some(endpoint.trim_end_matches('/').to_owned())) } else { Err("invalid endpoint URL".into()) }
 }
 
-/// S3's host name in the region, in each of the partitions that are open to the public.
+/// S3's host name in the region, in the partitions `aws`, `aws-us-gov`, `aws-cn` and `aws-eusc`.
 ///
 /// <https://docs.aws.amazon.com/general/latest/gr/s3.html>
 fn host(aws: &SdkConfig) -> Result<String, &'static str> {

@@ -22,7 +22,7 @@ const MAX_ATTRIBUTE_BYTES: usize = 256;
 /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>
 const MAX_GROUP_ID_CHARACTERS: usize = 128;
 
-/// The group id of all messages that have neither a phone number id nor an entry id.
+/// The group id of messages without another one, see [`group_id`], and of the raw form.
 pub const DEFAULT_GROUP_ID: &str = "-";
 
 /// The maximum length of the name of a queue.
@@ -46,7 +46,7 @@ pub enum CatchAllReason<'q> {
     NoField,
     /// The body is not JSON, or not UTF-8.
     NotJson,
-    /// The fragment is JSON without a change, or a change with a duplicate `field` or `value`, see [`Fragment::Other`].
+    /// The fragment is JSON without a readable change, or over the limits, see [`Fragment::Other`].
     NotANotification,
     /// The message was diverted, because a queue of its route did not store it.
     QueueUnavailable {
@@ -158,8 +158,8 @@ impl Message {
     /// `reason` is why the message goes to the catch-all queue, or `None` on a queue of its route. `fifo` is whether the queue
     /// is a FIFO queue.
     ///
-    /// Every message has the attribute `event_id`, and a body whose characters SQS accepts. A value that SQS would reject as
-    /// an attribute or as a group id is omitted.
+    /// Every message has the attribute `event_id`, and a body whose characters SQS accepts. The attributes omit empty and long
+    /// values, and values with control characters.
     #[must_use]
     pub fn new(
         fragment: &Fragment<'_>,
@@ -170,8 +170,9 @@ impl Message {
     ) -> Self {
         let diverted_from = reason.and_then(CatchAllReason::diverted_from);
         let (body, encoding) = body(fragment);
-        // SQS accepts ten attributes. A change has at most eight, and `replace_body_with_pointer` adds one.
-        let mut attributes = Vec::with_capacity(9);
+        // SQS accepts ten attributes. A change has at most eight, because it is not encoded. `replayed` and
+        // `replace_body_with_pointer` add one each.
+        let mut attributes = Vec::with_capacity(10);
         let mut add = |name, value: Option<&str>| {
             attributes.extend(value.filter(|value| fits_attribute(value)).map(|value| (name, text_attribute(value))));
         };

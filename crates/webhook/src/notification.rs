@@ -1,8 +1,8 @@
 //! Splits a notification into the fragments that are stored: one for each change, and one for each entry or body without a
-//! change.
+//! readable change.
 //!
-//! Nothing here writes JSON. A fragment consists of slices of the text that Meta signed, so consumers receive exactly this
-//! text, whatever members Meta adds.
+//! Nothing here writes JSON. A fragment consists of slices of the text that Meta signed, so consumers receive this text,
+//! whatever members Meta adds.
 
 use std::borrow::Cow;
 
@@ -29,8 +29,8 @@ const MAX_SPLIT_BYTES: usize = 64 << 20;
 pub enum Fragment<'b> {
     /// An element of an entry's array `changes`, in its entry and its envelope. It need not be an object.
     Change(Change<'b>),
-    /// JSON without a change: an entry in its envelope, an element of a top-level array, or a whole body. Also an element of
-    /// `changes` with a duplicate `field` or `value`, in its entry and its envelope.
+    /// JSON without a readable change: an entry in its envelope, an element of a top-level array, or a whole body. Also an
+    /// element of `changes` with a duplicate `field` or `value`, and a body over the limits of [`split`].
     Other(EnvelopedJson<'b>),
     /// A body that is not JSON, or not UTF-8.
     NotJson(&'b [u8]),
@@ -88,10 +88,12 @@ impl Kind {
 /// A part of a body, with the text of its envelope and entry around it. Together they are a notification with this part only.
 #[derive(Debug, Clone, Copy)]
 pub struct EnvelopedJson<'b> {
-    /// The beginnings of the envelope and of the entry. If the body has one entry, the second one may include both.
+    /// The beginnings of the envelope and of the entry. For a body with one entry, the first may be empty, and the second then
+    /// includes the envelope.
     before: [&'b str; 2],
     element: &'b str,
-    /// The ends of the entry and of the envelope. If the body has one entry, the first one may include both.
+    /// The ends of the entry and of the envelope. For a body with one entry, the second may be empty, and the first then
+    /// includes the envelope.
     after: [&'b str; 2],
 }
 
@@ -126,9 +128,10 @@ impl<'b> EnvelopedJson<'b> {
     }
 }
 
-/// Splits a body into fragments that together contain every byte of every change, and everything that is not a change.
+/// Splits a body into fragments. Together they contain all of it, except the commas and the whitespace between changes, entries
+/// and elements of a top-level array, and the brackets of that array.
 ///
-/// Every body is accepted: JSON that cannot be interpreted, and bytes that are not JSON, become a fragment too. An empty body
+/// Every body is accepted: JSON without a readable change, and bytes that are not JSON, become a fragment too. An empty body
 /// has no fragments. A body with more than 10,000 fragments, or with fragments of more than 64 MiB together, stays whole.
 #[must_use]
 pub fn split(body: &[u8]) -> Vec<Fragment<'_>> {
@@ -290,8 +293,8 @@ impl<'b> Change<'b> {
 
     /// The conversation of the first element of the conversation array: the id of a group chat, or else the id of a person.
     ///
-    /// A person's id is the business-scoped user id, because Meta hides the phone number of some people. If the element has no
-    /// user id, it is the phone number. A message about a changed user id belongs to the conversation of the new id, so that
+    /// A person's id is the business-scoped user id, because Meta hides the phone number of some people. Without a user
+    /// id, it is the phone number. A message about a changed user id belongs to the conversation of the new id, so that
     /// it is stored before the first message from that id.
     ///
     /// Source: <https://developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids/>
