@@ -301,7 +301,7 @@ async fn expired_credentials_end_a_process_that_must_archive() {
 
 #[tokio::test]
 async fn concurrent_requests_have_an_object_each() {
-    let (webhook, bucket) = start(&[("AWS_LAMBDA_MAX_CONCURRENCY", "8")]);
+    let (webhook, bucket) = start(&[("AWS_LAMBDA_MAX_CONCURRENCY", "8"), REQUIRED]);
     webhook.aws.s3().inject_fault(Fault::internal_error(), Frequency::Random { probability: 0.1, seed: 1 });
     let text = "x".repeat(200_000);
     let sent: Vec<_> = (0..24)
