@@ -147,7 +147,7 @@ async fn replay(
         progress.clear();
         result??
     } else {
-        run_with_cleanup(prepared.count(&stop), &stop).await??
+        run_with_cleanup(prepared.count(options.restart, &stop), &stop).await??
     };
     if stack.json {
         println!(

@@ -67,6 +67,9 @@ pub enum ArchiveError {
     /// There is no folder for the file that remembers how far a replay got.
     #[error("no folder for the state of the replay: set HOME or XDG_STATE_HOME")]
     NoStateFolder,
+    /// Another process runs the same replay.
+    #[error("the same replay runs already: two would send each message twice")]
+    Running,
     /// A signal ended the command.
     #[error("interrupted")]
     Interrupted,

@@ -15,7 +15,7 @@ use whatsapp_webhook::{
 use super::app_secrets::{AppSecrets, Signer};
 
 /// A larger content is not read: Lambda [accepts 6 MB](https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html).
-const MAX_CONTENT_BYTES: u64 = 32 << 20;
+pub(super) const MAX_CONTENT_BYTES: u64 = 32 << 20;
 
 /// An object of the archive.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub struct Content {
     pub body: Vec<u8>,
     /// Whether the body is authentic.
     pub signature: SignatureState,
+    /// The app secret that the signature was made with.
+    pub(crate) signer: Option<Signer>,
 }
 
 /// Whether an object is authentic.
@@ -89,7 +91,7 @@ impl Archived {
                 Some(Signer::Older) => SignatureState::VerifiedByOlderSecret,
                 Some(Signer::Current) => SignatureState::Verified,
             };
-            Content { header, body, signature }
+            Content { header, body, signature, signer }
         });
         Self { key, content }
     }
@@ -199,7 +201,7 @@ mod tests {
 
     #[test]
     fn changes_are_counted_by_field_and_kind() {
-        let content = Content { header: header("new"), body: BODY.to_vec(), signature: SignatureState::Verified };
+        let content = Content { header: header("new"), body: BODY.to_vec(), signature: SignatureState::Verified, signer: None };
         let counts: Vec<_> = content.changes().into_iter().collect();
         assert_eq!(
             counts,

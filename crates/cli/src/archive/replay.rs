@@ -22,6 +22,7 @@ use whatsapp_webhook::{
 };
 
 use super::{
+    app_secrets::Signer,
     error::ArchiveError,
     notification::{Archived, SignatureState},
     scan::{Archive, ScanRange},
@@ -77,7 +78,7 @@ struct Identity<'r> {
 /// The result of a replay, or of its dry run.
 #[derive(Debug, Default, Serialize)]
 pub struct ReplayReport {
-    /// Notifications that were replayed.
+    /// Notifications that were replayed completely.
     pub notifications: usize,
     /// Messages that queues stored, or requests that the callback URL accepted.
     pub sent: usize,
@@ -145,9 +146,10 @@ impl<'s> Replay<'s> {
     }
 
     /// Counts the notifications and messages, and sends none.
-    pub async fn count(&self, stop: &AtomicBool) -> Result<ReplayReport, ArchiveError> {
-        let after = self.state_file.read()?.and_then(|state| state.last_key);
-        let range = ScanRange { after: after.as_deref(), limit: self.limit(), stop };
+    pub async fn count(&self, restart: bool, stop: &AtomicBool) -> Result<ReplayReport, ArchiveError> {
+        let state = self.state(restart)?;
+        let (selection, limit) = self.rest(&state);
+        let range = ScanRange { after: state.last_key.as_deref(), limit, stop };
         let mut report = ReplayReport::default();
         let visit = async |archived: Archived| {
             if let Some(body) = self.replayable(&archived, &mut report) {
@@ -157,8 +159,8 @@ impl<'s> Replay<'s> {
             }
             Ok(())
         };
-        self.archive.scan(&self.selection, range, visit).await?;
-        Ok(ReplayReport { resumed_after: after, ..report })
+        self.archive.scan(&selection, range, visit).await?;
+        Ok(ReplayReport { resumed_after: state.last_key, ..report })
     }
 
     /// Replays the notifications, after those of an interrupted run unless `restart` is set.
@@ -171,15 +173,12 @@ impl<'s> Replay<'s> {
         stop: &AtomicBool,
         progress: impl FnMut(&ReplayReport),
     ) -> Result<ReplayReport, ArchiveError> {
-        let interrupted = if restart { None } else { self.state_file.read()? };
-        let state = interrupted.unwrap_or_else(|| State { started: Time::now(), last_key: None, notifications: 0 });
+        let _lock = self.state_file.lock()?;
+        let state = self.state(restart)?;
         // Written before the first message, so that the next run has the same time and sends no other deduplication ids.
         self.state_file.write(&state)?;
         let after = state.last_key.clone();
-        let limit = self.limit().saturating_sub(state.notifications);
-        // The function archives what a replay to the callback URL delivers. It must not be replayed again.
-        let end = self.selection.to.clone().unwrap_or_else(|| state.started.clone());
-        let selection = Selection { to: Some(end), ..self.selection.clone() };
+        let (selection, limit) = self.rest(&state);
         let report = ReplayReport { resumed_after: after.clone(), last_key: after.clone(), ..ReplayReport::default() };
         let mut run = Run {
             replay: self,
@@ -188,6 +187,7 @@ impl<'s> Replay<'s> {
             waiting: self.queues.iter().map(|_| Vec::new()).collect(),
             waiting_key: None,
             waiting_notifications: 0,
+            waiting_replayed: 0,
             state,
             report,
             stop,
@@ -211,8 +211,20 @@ impl<'s> Replay<'s> {
         Ok(report)
     }
 
-    fn limit(&self) -> usize {
-        self.selection.limit.unwrap_or(usize::MAX)
+    /// Returns the state of the interrupted run, or else that of a run that begins now.
+    fn state(&self, restart: bool) -> Result<State, ArchiveError> {
+        let interrupted = if restart { None } else { self.state_file.read()? };
+        Ok(interrupted.unwrap_or_else(|| State { started: Time::now(), last_key: None, notifications: 0 }))
+    }
+
+    /// Returns the selection with its end, and the maximum number of notifications that are left.
+    ///
+    /// The function archives what a replay to the callback URL delivers. If the selection ended later than the replay began,
+    /// each of these notifications would be delivered again.
+    fn rest(&self, state: &State) -> (Selection, usize) {
+        let end = self.selection.to.iter().chain([&state.started]).min().cloned();
+        let limit = self.selection.limit.unwrap_or(usize::MAX).saturating_sub(state.notifications);
+        (Selection { to: end, ..self.selection.clone() }, limit)
     }
 
     /// Returns the body of a notification that may be replayed. Counts any other.
@@ -223,7 +235,7 @@ impl<'s> Replay<'s> {
             report.not_authentic.push((archived.key.clone(), state));
             return None;
         };
-        if self.queues.is_empty() && state == SignatureState::VerifiedByOlderSecret {
+        if self.queues.is_empty() && content.signer == Some(Signer::Older) {
             report.older_secret += 1;
             return None;
         }
@@ -240,7 +252,10 @@ struct Run<'r, P> {
     waiting: Vec<Vec<Message>>,
     /// The key of the last notification whose messages are complete in `waiting`.
     waiting_key: Option<String>,
+    /// The notifications since the last one whose key was written.
     waiting_notifications: usize,
+    /// Those of them that are authentic.
+    waiting_replayed: usize,
     state: State,
     report: ReplayReport,
     stop: &'r AtomicBool,
@@ -251,7 +266,6 @@ impl<P: FnMut(&ReplayReport)> Run<'_, P> {
     async fn visit(&mut self, archived: Archived) -> Result<(), ArchiveError> {
         let replay = self.replay;
         if let (Some(body), Some(content)) = (replay.replayable(&archived, &mut self.report), &archived.content) {
-            self.report.notifications += 1;
             if replay.queues.is_empty() {
                 self.post(&archived.key, &content.header, body).await?;
             } else {
@@ -259,6 +273,7 @@ impl<P: FnMut(&ReplayReport)> Run<'_, P> {
                     self.add_messages(&fragment, &content.header).await?;
                 }
             }
+            self.waiting_replayed += 1;
         }
         self.waiting_key = Some(archived.key);
         self.waiting_notifications += 1;
@@ -303,6 +318,7 @@ impl<P: FnMut(&ReplayReport)> Run<'_, P> {
         if let Some(key) = self.waiting_key.take() {
             self.state.notifications += std::mem::take(&mut self.waiting_notifications);
             self.state.last_key = Some(key.clone());
+            self.report.notifications += std::mem::take(&mut self.waiting_replayed);
             self.replay.state_file.write(&self.state)?;
             self.report.last_key = Some(key);
         }

@@ -3,11 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::try_join_all;
-use signed_s3::ObjectPage;
+use signed_s3::{ListedObject, ObjectPage};
 use whatsapp_webhook::routes::Routes;
 
 use super::{
-    app_secrets::AppSecrets, bucket::Buckets, error::ArchiveError, notification::Archived, selection::Selection,
+    app_secrets::AppSecrets,
+    bucket::Buckets,
+    error::ArchiveError,
+    notification::{Archived, MAX_CONTENT_BYTES},
+    selection::Selection,
 };
 
 /// Objects that are read at the same time. Each can have megabytes.
@@ -51,13 +55,13 @@ impl Archive {
             let ObjectPage { objects, is_truncated } = self.buckets.list(&prefix, after.as_deref()).await?;
             let is_last = !is_truncated || objects.last().is_none_or(|last| selection.is_after_end(&last.key));
             after = objects.last().map(|last| last.key.clone());
-            let keys = objects.into_iter().map(|object| object.key).filter(|key| selection.matches_key(key));
-            let keys: Vec<String> = keys.take_while(|key| !selection.is_after_end(key)).collect();
-            for keys in keys.chunks(PARALLEL_READS) {
+            let objects = objects.into_iter().filter(|object| selection.matches_key(&object.key));
+            let objects: Vec<_> = objects.take_while(|object| !selection.is_after_end(&object.key)).collect();
+            for objects in objects.chunks(PARALLEL_READS) {
                 if range.stop.load(Ordering::Relaxed) {
                     return Err(ArchiveError::Interrupted);
                 }
-                for archived in try_join_all(keys.iter().map(|key| self.read(key))).await? {
+                for archived in try_join_all(objects.iter().map(|object| self.read(object))).await? {
                     // An object that is gone meanwhile has expired.
                     let Some(archived) = archived.filter(|archived| self.is_selected(archived, selection)) else {
                         continue;
@@ -78,9 +82,13 @@ impl Archive {
         }
     }
 
-    async fn read(&self, key: &str) -> Result<Option<Archived>, ArchiveError> {
-        let object = self.buckets.get(key).await?;
-        Ok(object.map(|object| Archived::read(key.to_owned(), &object, &self.secrets)))
+    async fn read(&self, object: &ListedObject) -> Result<Option<Archived>, ArchiveError> {
+        let key = object.key.clone();
+        if object.size > MAX_CONTENT_BYTES {
+            return Ok(Some(Archived { key, content: None }));
+        }
+        let content = self.buckets.get(&key).await?;
+        Ok(content.map(|content| Archived::read(key, &content, &self.secrets)))
     }
 
     fn is_selected(&self, archived: &Archived, selection: &Selection) -> bool {

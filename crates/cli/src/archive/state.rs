@@ -1,7 +1,7 @@
 //! Remembers how far a replay got, in a file, so that the next run goes on there even if the process was killed.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -51,6 +51,23 @@ impl StateFile {
         &self.path
     }
 
+    /// Returns a lock that one process at a time has. A process that was killed loses it.
+    pub(crate) fn lock(&self) -> Result<StateLock, ArchiveError> {
+        let path = self.path.with_extension("lock");
+        let locked = || {
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            file.try_lock()?;
+            Ok(file)
+        };
+        let error = |error: io::Error| match error.kind() {
+            io::ErrorKind::WouldBlock => ArchiveError::Running,
+            _ => ArchiveError::state("lock", &path)(error),
+        };
+        let file = locked().map_err(error)?;
+        Ok(StateLock { path, _file: file })
+    }
+
     /// Reads the state of a replay that was interrupted. `None` if there is none.
     pub(crate) fn read(&self) -> Result<Option<State>, ArchiveError> {
         let text = match fs::read(&self.path) {
@@ -83,6 +100,20 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             deleted => deleted.map_err(ArchiveError::state("delete", &self.path)),
         }
+    }
+}
+
+/// The right to run one replay. Ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct StateLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for StateLock {
+    fn drop(&mut self) {
+        // A file that remains is no lock.
+        let _ = fs::remove_file(&self.path);
     }
 }
 

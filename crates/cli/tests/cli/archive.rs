@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use ingress_tools::{
@@ -47,14 +50,18 @@ struct Fixture {
     archive: Archive,
     objects: Objects,
     state: TempDir,
-    _s3: MockServer,
+    /// The size that S3 lists for each object.
+    listed_size: Arc<AtomicU64>,
+    s3: MockServer,
 }
 
 impl Fixture {
     async fn start() -> Self {
         let (sqs, s3, objects) = (Sqs::start(&QUEUES).await, MockServer::start().await, Objects::default());
-        let shared = Arc::clone(&objects);
-        Mock::given(any()).respond_with(move |request: &Request| respond(&shared, request)).mount(&s3).await;
+        let (shared, listed_size) = (Arc::clone(&objects), Arc::new(AtomicU64::new(1)));
+        let size = Arc::clone(&listed_size);
+        let respond = move |request: &Request| respond(&shared, size.load(Ordering::Relaxed), request);
+        Mock::given(any()).respond_with(respond).mount(&s3).await;
         let info = sqs.info(&ROUTES);
         // The endpoint of a local stack is that of all services.
         let local = StackInfo { aws_endpoint: s3.uri(), log: Some("a.log".into()), ..sqs.info(&ROUTES) };
@@ -63,7 +70,7 @@ impl Fixture {
             secrets: AppSecrets::new(vec!["an-app-secret".to_owned()], vec!["an-older-one".to_owned()]),
             routes: info.routes.clone(),
         };
-        Self { sqs, info, archive, objects, state: tempfile::tempdir().unwrap(), _s3: s3 }
+        Self { sqs, info, archive, objects, state: tempfile::tempdir().unwrap(), listed_size, s3 }
     }
 
     /// Archives a notification, one a second.
@@ -100,7 +107,7 @@ impl Fixture {
 }
 
 /// Answers as S3 does, with the bucket in the path.
-fn respond(objects: &Objects, request: &Request) -> ResponseTemplate {
+fn respond(objects: &Objects, size: u64, request: &Request) -> ResponseTemplate {
     let mut objects = objects.lock().unwrap();
     assert!(request.headers.contains_key("authorization"));
     let path = request.url.path().trim_start_matches('/').replace("%3D", "=");
@@ -111,7 +118,7 @@ fn respond(objects: &Objects, request: &Request) -> ResponseTemplate {
             let prefix = format!("{path}{}", parameter("prefix").unwrap());
             let after = parameter("start-after").map(|key| format!("{path}{key}")).unwrap_or_default();
             let mut keys = objects.keys().filter(|key| key.starts_with(&prefix) && **key > after);
-            let contents: String = keys.by_ref().take(2).map(|key| contents(&key[path.len()..])).collect();
+            let contents: String = keys.by_ref().take(2).map(|key| contents(&key[path.len()..], size)).collect();
             let is_truncated = keys.next().is_some();
             let xml =
                 format!("<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{contents}</ListBucketResult>");
@@ -132,8 +139,8 @@ fn respond(objects: &Objects, request: &Request) -> ResponseTemplate {
     }
 }
 
-fn contents(key: &str) -> String {
-    format!("<Contents><Key>{key}</Key><Size>1</Size></Contents>")
+fn contents(key: &str, size: u64) -> String {
+    format!("<Contents><Key>{key}</Key><Size>{size}</Size></Contents>")
 }
 
 fn change(field: &str, value: &Value) -> Value {
@@ -217,7 +224,7 @@ async fn stopped_replay_goes_on_with_the_same_time() {
     let state = std::fs::read_to_string(stopped.state_file.unwrap()).unwrap();
     assert!(!state.contains("1555"), "{state}");
     fixture.sqs.clear_script();
-    let dry = fixture.prepare(&route("messages"), Selection::default()).count(&NOT_STOPPED).await.unwrap();
+    let dry = fixture.prepare(&route("messages"), Selection::default()).count(false, &NOT_STOPPED).await.unwrap();
     assert_eq!(dry.resumed_after, stopped.last_key);
     let rest = fixture.replay(&route("messages"), Selection::default()).await;
 
@@ -321,6 +328,134 @@ async fn only_authentic_notifications_are_replayed() {
     let older = Selection { request_id: Some("request-1".to_owned()), ..Selection::default() };
     let report = fixture.replay(&Destination::Endpoint, older).await;
     assert_eq!((report.older_secret, report.sent, report.is_success()), (1, 0, false));
+}
+
+/// The function archives what it gets from the replay. A replay of today, with an end in the future, must not send it again.
+#[tokio::test]
+async fn notification_of_the_replay_is_not_replayed() {
+    let fixture = Fixture::start().await;
+    let originals = [1, 2, 3].map(|number| change("security", &json!({ "number": number })));
+    for notification in &originals {
+        fixture.put(notification);
+    }
+    let (objects, server) = (Arc::clone(&fixture.objects), MockServer::start().await);
+    let archive_again = move |request: &Request| {
+        let mut objects = objects.lock().unwrap();
+        // After some copies it ends, so that a failing test ends too.
+        if objects.len() < 10 {
+            let header = ArchiveHeader {
+                received: format!("2099-01-02T03:04:{:02}.000Z", objects.len()),
+                request_id: "replayed".to_owned(),
+                trace: None,
+                signature: request.headers["x-hub-signature-256"].to_str().unwrap().to_owned(),
+                rewritten: None,
+            };
+            objects.insert(format!("archive/{}", header.key().unwrap()), encode(&header, &request.body));
+        }
+        ResponseTemplate::new(200)
+    };
+    Mock::given(any()).respond_with(archive_again).mount(&server).await;
+    let info = StackInfo { callback_url: server.uri(), ..fixture.sqs.info(&ROUTES) };
+    let selection = Selection { to: "2100-01-01".parse().ok(), ..Selection::default() };
+    let prepared =
+        Replay::prepare(&fixture.archive, &info, selection, &Destination::Endpoint, fixture.state.path()).unwrap();
+
+    let report = prepared.run(1_000_000, false, &NOT_STOPPED, |_| ()).await.unwrap();
+
+    assert_eq!((report.sent, report.is_success()), (3, true), "{report:?}");
+    let received = server.received_requests().await.unwrap();
+    let bodies: Vec<Value> = received.iter().map(|request| serde_json::from_slice(&request.body).unwrap()).collect();
+    assert_eq!(bodies, originals);
+}
+
+/// The operator's signature of a rewritten notification is of the app secret of that time, which can be an older one today.
+#[tokio::test]
+async fn rewritten_by_older_secret_is_not_posted() {
+    let fixture = Fixture::start().await;
+    let body = change("security", &json!({ "number": 1 })).to_string();
+    let key = fixture.put_signed(body.as_bytes(), "an-older-one");
+    let content = fixture.object(&key).unwrap().content.unwrap();
+    let header = ArchiveHeader { rewritten: Some("2026-01-03T00:00:00.000Z".to_owned()), ..content.header };
+    fixture.objects.lock().unwrap().insert(format!("archive/{key}"), encode(&header, body.as_bytes()));
+    assert_eq!(fixture.object(&key).unwrap().signature(), SignatureState::Rewritten);
+    fixture.put(&change("security", &json!({ "number": 2 })));
+    let server = MockServer::start().await;
+    // The function rejects the older secret, which would stop this replay and each further one.
+    let answer = |request: &Request| {
+        let is_current =
+            signature::verify(["an-app-secret"], &request.body, Some(request.headers["x-hub-signature-256"].as_bytes()));
+        ResponseTemplate::new(if is_current.is_ok() { 200 } else { 401 })
+    };
+    Mock::given(any()).respond_with(answer).mount(&server).await;
+    let info = StackInfo { callback_url: server.uri(), ..fixture.sqs.info(&ROUTES) };
+    let prepared =
+        Replay::prepare(&fixture.archive, &info, Selection::default(), &Destination::Endpoint, fixture.state.path());
+
+    let report = prepared.unwrap().run(1_000_000, false, &NOT_STOPPED, |_| ()).await.unwrap();
+
+    assert_eq!((report.older_secret, report.sent, report.stop_reason), (1, 1, None));
+    assert_eq!(fixture.replay(&route("security"), Selection::default()).await.sent, 2);
+}
+
+#[tokio::test]
+async fn dry_run_counts_what_the_run_would_send() {
+    let fixture = Fixture::start().await;
+    for number in 0..35 {
+        fixture.put(&message("15550100123", &format!("{number}")));
+    }
+    let limited = Selection { limit: Some(30), ..Selection::default() };
+    let mut sends = 0;
+    fixture.sqs.script(move |_, _, _| {
+        sends += 1;
+        (sends == 14).then_some(Fault::Error(403, "AccessDenied"))
+    });
+    let stopped = fixture.replay(&route("messages"), limited.clone()).await;
+    fixture.sqs.clear_script();
+    // Only what both queues stored counts.
+    assert_eq!((stopped.notifications, stopped.is_success()), (10, false), "{stopped:?}");
+    let prepared = fixture.prepare(&route("messages"), limited.clone());
+
+    let rest = prepared.count(false, &NOT_STOPPED).await.unwrap();
+    assert_eq!((rest.notifications, rest.resumed_after), (20, stopped.last_key));
+    let anew = prepared.count(true, &NOT_STOPPED).await.unwrap();
+    assert_eq!((anew.notifications, anew.resumed_after), (30, None));
+
+    std::fs::write(stopped.state_file.unwrap(), "damaged").unwrap();
+    assert!(prepared.count(false, &NOT_STOPPED).await.unwrap_err().to_string().contains("--restart"));
+    assert_eq!(prepared.count(true, &NOT_STOPPED).await.unwrap().notifications, 30);
+}
+
+/// A second run of the same command would send each message twice, and share the file with the first one.
+#[tokio::test]
+async fn same_replay_runs_once_at_a_time() {
+    let fixture = Fixture::start().await;
+    fixture.put(&change("security", &json!({ "number": 1 })));
+    fixture.put(&message("15550100123", "hi"));
+    let (security, messages) = (route("security"), route("messages"));
+    let [first, second] = [0, 1].map(|_| fixture.prepare(&security, Selection::default()));
+    let other = fixture.prepare(&messages, Selection::default());
+
+    let run = async |replay: &Replay<'_>| replay.run(1_000_000, false, &NOT_STOPPED, |_| ()).await;
+    let (first, second, other) = tokio::join!(run(&first), run(&second), run(&other));
+
+    assert!(first.unwrap().is_success() && other.unwrap().is_success());
+    assert!(second.unwrap_err().to_string().contains("runs already"));
+    assert_eq!(fixture.sqs.on("security").len(), 1);
+    assert!(is_empty(fixture.state.path()));
+    assert_eq!(fixture.replay(&route("security"), Selection::default()).await.sent, 1);
+}
+
+#[tokio::test]
+async fn oversized_object_is_not_downloaded() {
+    let fixture = Fixture::start().await;
+    let key = fixture.put(&change("security", &json!({ "number": 1 })));
+    fixture.listed_size.store(33 << 20, Ordering::Relaxed);
+
+    let verified = list::verify(&fixture.archive, &Selection::default(), &NOT_STOPPED, |_| ()).await.unwrap();
+
+    assert_eq!(verified.failed, [(key, SignatureState::Unreadable)]);
+    let requests = fixture.s3.received_requests().await.unwrap();
+    assert!(requests.iter().all(|request| request.url.query().is_some()), "only lists");
 }
 
 #[tokio::test]
