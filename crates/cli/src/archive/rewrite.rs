@@ -19,10 +19,6 @@ const NESTED: [&str; 2] = ["groups", "history"];
 const CONTACTS: &str = "contacts";
 /// The object of a value that has the arrays while Meta Business Agent has the chat.
 const STANDBY: &str = "standby";
-/// The object of a value that describes the phone number of the business.
-const BUSINESS: &str = "metadata";
-/// The members of an envelope or an entry that do not name a person.
-const WITHOUT_PERSON: [&str; 3] = ["id", "object", "time"];
 
 /// What remains of a text without a person.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,14 +56,12 @@ impl Eraser<'_> {
     }
 
     /// An object whose array `member` contains the data of people. Without this array, it remains or goes as a whole.
+    ///
+    /// Other members remain, because they are about all elements. The caller must search the result for the person.
     fn level(&self, json: &str, member: &str, element: impl Fn(&str) -> Remainder) -> Remainder {
         let members = unique_members(json).unwrap_or_default();
         let array = members.iter().find(|(name, array)| name == member && array.get().starts_with('['));
         let Some((_, array)) = array else { return whole(self.person, json) };
-        let mut others = members.iter().filter(|(name, _)| name != member && !WITHOUT_PERSON.contains(&name.as_ref()));
-        if others.any(|(_, value)| self.person.is_in_json(value.get())) {
-            return Remainder::Nothing;
-        }
         match self.array(array.get(), element).0 {
             Remainder::Text(text) => Remainder::Text(splice(json, &[(array, text)])),
             other => other,
@@ -92,7 +86,7 @@ impl Eraser<'_> {
         let (Some(members), Ok(value)) = (unique_members(json), serde_json::from_str::<Value>(json)) else {
             return whole(person, json);
         };
-        if !person.is_in_value(&value) {
+        if !person.is_in_json(json) {
             return Remainder::Same;
         }
         let person = person.with_paired_ids(&value);
@@ -100,7 +94,6 @@ impl Eraser<'_> {
         let (mut edits, mut has_items) = (Vec::new(), false);
         for (name, raw) in &members {
             let remainder = match (name.as_ref(), raw.get().as_bytes()[0]) {
-                (BUSINESS, _) => continue,
                 (name, b'[') => {
                     let is_nested = NESTED.contains(&name);
                     let element =
@@ -116,8 +109,7 @@ impl Eraser<'_> {
                     remainder
                 }
                 (name, _) => {
-                    let is_in = serde_json::from_str(raw.get()).is_ok_and(|value| person.is_in_member(name, &value));
-                    if is_in { Remainder::Nothing } else { Remainder::Same }
+                    if person.is_in_member(name, raw.get()) { Remainder::Nothing } else { Remainder::Same }
                 }
             };
             match remainder {
@@ -324,6 +316,13 @@ mod tests {
         let Remainder::Text(text) = remove_person(body.as_bytes(), &ada(), &mut ids) else { panic!("{body}") };
         assert!(text.contains(r#""contacts":[],"messages":[{"from_user_id":"US.bo"}]"#), "{text}");
         assert_eq!(ids.ids().collect::<Vec<_>>(), ["15550100123", "US.ada"]);
+    }
+
+    #[test]
+    fn duplicate_member_of_an_item_is_removed() {
+        let value = r#"{"messages":[{"from":"15550100123","from":"1"},{"from":"15550100124"}]}"#;
+        let change = |value: &str| notification(&format!(r#"{{"field":"messages","value":{value}}}"#));
+        assert_erased(&change(value), &change(r#"{"messages":[{"from":"15550100124"}]}"#));
     }
 
     #[test]

@@ -505,6 +505,24 @@ async fn forged_notification_is_not_rewritten() {
     }
 }
 
+/// A member of the envelope is about all changes. To remove them all would take the messages of others, too.
+#[tokio::test]
+async fn person_in_an_envelope_is_reported() {
+    let fixture = Fixture::start().await;
+    let mut body = message("15550100124", "b");
+    body["entry"][0]["sender"] = json!({ "wa_id": "15550100123" });
+    let enveloped = fixture.put(&body);
+    fixture.put(&message("15550100124", "b"));
+    let before = fixture.objects.lock().unwrap().clone();
+    let person = "+1 555 010 0123".parse().ok().into_iter().collect();
+
+    let report = erase(&fixture.archive, &Selection::default(), &person, true, &NOT_STOPPED, |_| ()).await.unwrap();
+
+    assert_eq!((report.deleted, report.rewritten, report.is_success()), (0, 0, false));
+    assert_eq!(report.not_erased, [(enveloped, SignatureState::Verified)]);
+    assert_eq!(*fixture.objects.lock().unwrap(), before);
+}
+
 #[tokio::test]
 async fn unknown_route_is_an_error() {
     let fixture = Fixture::start().await;
