@@ -10,7 +10,9 @@ use ingress_tools::{
     archive::{
         app_secrets::AppSecrets,
         bucket::Buckets,
-        erase, list,
+        erase,
+        error::ArchiveError,
+        list,
         person::Person,
         print,
         replay::{Destination, Replay},
@@ -24,21 +26,21 @@ use ingress_tools::{
 use serde_json::json;
 
 use crate::{
-    arguments::{ArchiveCommand, StackArguments},
+    arguments::{ArchiveArguments, ArchiveCommand},
     commands::{CommandError, chosen_stack, run_with_cleanup},
 };
 
 pub(crate) async fn run(command: ArchiveCommand) -> Result<bool, CommandError> {
     match command {
-        ArchiveCommand::List { selection, stack } => list_all(selection.into(), &stack).await,
-        ArchiveCommand::Show { selection, stack } => show(selection.into(), &stack).await,
-        ArchiveCommand::Verify { selection, stack } => verify(selection.into(), &stack).await,
-        ArchiveCommand::Replay { destination, selection, apply, rate, restart, stack } => {
-            replay(&destination.into(), selection.into(), ReplayOptions { apply, rate, restart }, &stack).await
+        ArchiveCommand::List { selection, archive } => list_all(selection.into(), archive).await,
+        ArchiveCommand::Show { selection, archive } => show(selection.into(), archive).await,
+        ArchiveCommand::Verify { selection, archive } => verify(selection.into(), archive).await,
+        ArchiveCommand::Replay { destination, selection, apply, rate, restart, archive } => {
+            replay(&destination.into(), selection.into(), ReplayOptions { apply, rate, restart }, archive).await
         }
-        ArchiveCommand::Erase { contacts, from, to, apply, stack } => {
+        ArchiveCommand::Erase { contacts, from, to, apply, archive } => {
             let selection = Selection { from, to, ..Selection::default() };
-            erase_person(&contacts.into_iter().collect(), &selection, apply, &stack).await
+            erase_person(&contacts.into_iter().collect(), &selection, apply, archive).await
         }
     }
 }
@@ -51,37 +53,48 @@ struct ReplayOptions {
 }
 
 /// Describes the archive of a stack.
-async fn archive_of(info: &StackInfo) -> Result<Archive, CommandError> {
+async fn archive_of(info: &StackInfo, bucket: Option<String>) -> Result<Archive, CommandError> {
     let aws = info.aws_cli();
-    let buckets = Buckets::of(info, &aws).await?;
+    let buckets = Buckets::of(info, &aws, bucket).await?;
     Ok(Archive { buckets, secrets: AppSecrets::of(info, &aws).await?, routes: info.routes.clone() })
 }
 
-async fn list_all(selection: Selection, stack: &StackArguments) -> Result<bool, CommandError> {
-    let info = chosen_stack(stack).await?;
-    let archive = archive_of(&info).await?;
+async fn list_all(
+    selection: Selection,
+    ArchiveArguments { bucket, stack }: ArchiveArguments,
+) -> Result<bool, CommandError> {
+    let info = chosen_stack(&stack).await?;
+    let archive = archive_of(&info, bucket).await?;
     let selection = selection.with_route_of(&archive.routes)?;
     let mut count = 0;
+    let mut output = anstream::stdout();
     if !stack.json {
         print::heading();
     }
     // One JSON text a line, because an archive can have millions of notifications.
     let print_row = |row: list::Row| {
         count += 1;
-        if stack.json { println!("{}", json!(row)) } else { print::row(&row) }
+        if stack.json { writeln!(output, "{}", json!(row)) } else { writeln!(output, "{}", print::row(&row)) }
     };
     let stop = AtomicBool::new(false);
-    run_with_cleanup(list::list(&archive, &selection, &stop, print_row), &stop).await??;
+    match run_with_cleanup(list::list(&archive, &selection, &stop, print_row), &stop).await? {
+        // The reader, such as `head`, needs no more rows.
+        Err(ArchiveError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(true),
+        result => result?,
+    }
     if !stack.json {
         print::list_end(count);
     }
     Ok(true)
 }
 
-async fn show(selection: Selection, stack: &StackArguments) -> Result<bool, CommandError> {
+async fn show(
+    selection: Selection,
+    ArchiveArguments { bucket, stack }: ArchiveArguments,
+) -> Result<bool, CommandError> {
     let info = stack.info().await?;
     report::stack(&info, true);
-    let archive = archive_of(&info).await?;
+    let archive = archive_of(&info, bucket).await?;
     let selection = selection.with_route_of(&archive.routes)?;
     let stop = AtomicBool::new(false);
     let Some(archived) = run_with_cleanup(list::find(&archive, &selection, &stop), &stop).await?? else {
@@ -101,9 +114,12 @@ async fn show(selection: Selection, stack: &StackArguments) -> Result<bool, Comm
     Ok(content.signature.is_authentic())
 }
 
-async fn verify(selection: Selection, stack: &StackArguments) -> Result<bool, CommandError> {
-    let info = chosen_stack(stack).await?;
-    let archive = archive_of(&info).await?;
+async fn verify(
+    selection: Selection,
+    ArchiveArguments { bucket, stack }: ArchiveArguments,
+) -> Result<bool, CommandError> {
+    let info = chosen_stack(&stack).await?;
+    let archive = archive_of(&info, bucket).await?;
     let selection = selection.with_route_of(&archive.routes)?;
     let mut progress = Progress::start();
     let show = |verification: &list::Verification| {
@@ -126,10 +142,10 @@ async fn replay(
     destination: &Destination,
     selection: Selection,
     options: ReplayOptions,
-    stack: &StackArguments,
+    ArchiveArguments { bucket, stack }: ArchiveArguments,
 ) -> Result<bool, CommandError> {
-    let info = chosen_stack(stack).await?;
-    let archive = archive_of(&info).await?;
+    let info = chosen_stack(&stack).await?;
+    let archive = archive_of(&info, bucket).await?;
     let prepared = Replay::prepare(&archive, &info, selection, destination, &state::folder()?)?;
     let target = match destination {
         Destination::Endpoint => info.callback_url.clone(),
@@ -139,8 +155,7 @@ async fn replay(
     let report = if options.apply {
         let mut progress = Progress::start();
         let show = |report: &ingress_tools::archive::replay::ReplayReport| {
-            let last = report.last_key.as_deref().unwrap_or("the beginning");
-            progress.print(|| format!("{} notifications, after {last}", report.notifications));
+            progress.print(|| print::replay_progress(report));
         };
         let run = Box::pin(prepared.run(options.rate, options.restart, &stop, show));
         let result = run_with_cleanup(run, &stop).await;
@@ -164,10 +179,10 @@ async fn erase_person(
     person: &Person,
     selection: &Selection,
     apply: bool,
-    stack: &StackArguments,
+    ArchiveArguments { bucket, stack }: ArchiveArguments,
 ) -> Result<bool, CommandError> {
-    let info = chosen_stack(stack).await?;
-    let archive = archive_of(&info).await?;
+    let info = chosen_stack(&stack).await?;
+    let archive = archive_of(&info, bucket).await?;
     let mut progress = Progress::start();
     let show = |report: &erase::EraseReport| {
         progress.print(|| format!("{} to delete, {} to rewrite", report.deleted, report.rewritten));

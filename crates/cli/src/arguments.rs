@@ -318,7 +318,7 @@ pub(crate) enum ArchiveCommand {
         #[command(flatten)]
         selection: SelectionArguments,
         #[command(flatten)]
-        stack: StackArguments,
+        archive: ArchiveArguments,
     },
     /// Prints the body of the first selected notification: what customers write. No other command prints content.
     #[command(after_help = ARCHIVE_HELP)]
@@ -326,7 +326,7 @@ pub(crate) enum ArchiveCommand {
         #[command(flatten)]
         selection: SelectionArguments,
         #[command(flatten)]
-        stack: StackArguments,
+        archive: ArchiveArguments,
     },
     /// Checks each notification's signature with the app secrets of the stack, older ones included.
     #[command(after_help = ARCHIVE_HELP)]
@@ -334,7 +334,7 @@ pub(crate) enum ArchiveCommand {
         #[command(flatten)]
         selection: SelectionArguments,
         #[command(flatten)]
-        stack: StackArguments,
+        archive: ArchiveArguments,
     },
     /// Sends notifications to the callback URL or to queues again. Sends nothing without --apply.
     #[command(after_help = REPLAY_HELP)]
@@ -353,7 +353,7 @@ pub(crate) enum ArchiveCommand {
         #[arg(long)]
         restart: bool,
         #[command(flatten)]
-        stack: StackArguments,
+        archive: ArchiveArguments,
     },
     /// Erases a person from the archive. Changes nothing without --apply.
     #[command(after_help = ERASE_HELP)]
@@ -371,8 +371,18 @@ pub(crate) enum ArchiveCommand {
         #[arg(long)]
         apply: bool,
         #[command(flatten)]
-        stack: StackArguments,
+        archive: ArchiveArguments,
     },
+}
+
+/// The archive of a command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ArchiveArguments {
+    /// Another bucket with archived notifications, such as that of an archive that was turned off; by default that of the stack.
+    #[arg(long)]
+    pub(crate) bucket: Option<String>,
+    #[command(flatten)]
+    pub(crate) stack: StackArguments,
 }
 
 /// The notifications that a command selects; by default all.

@@ -32,14 +32,16 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    /// Reads the names of the buckets from the function's environment variables.
-    pub async fn of(stack: &StackInfo, aws: &AwsCli) -> Result<Self, ArchiveError> {
+    /// Reads the names of the buckets from the function's environment variables. `archive` is another bucket with archived
+    /// notifications.
+    pub async fn of(stack: &StackInfo, aws: &AwsCli, archive: Option<String>) -> Result<Self, ArchiveError> {
         let function = stack.output("FunctionName")?;
         let call = ["lambda", "get-function-configuration", "--function-name", function];
         let names: Option<(Option<String>, Option<String>)> =
             aws.call(&stack.region, &call, "Environment.Variables.[ARCHIVE_BUCKET, PAYLOAD_BUCKET]").await?;
-        let (archive, payloads) = names.unwrap_or_default();
-        let archive = archive.filter(|name| !name.is_empty()).ok_or_else(|| ArchiveError::Off(stack.stack.clone()))?;
+        let (own, payloads) = names.unwrap_or_default();
+        let archive =
+            archive.or(own).filter(|name| !name.is_empty()).ok_or_else(|| ArchiveError::Off(stack.stack.clone()))?;
         Ok(Self::new(stack, archive, payloads.filter(|name| !name.is_empty())))
     }
 

@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
+use super::notification::printable;
 use crate::{
     aws::{cli::AwsCliError, stack_info::StackInfoError},
     meta::deliver::DeliverError,
@@ -26,7 +27,7 @@ pub enum ArchiveError {
     #[error(transparent)]
     StackInfo(#[from] StackInfoError),
     /// S3 rejects a call, or does not answer.
-    #[error("cannot {action} {key}: {reason}")]
+    #[error("cannot {action} {}: {reason}", printable(key))]
     S3 {
         /// Completes "cannot … the key".
         action: &'static str,
@@ -42,7 +43,7 @@ pub enum ArchiveError {
     #[error(transparent)]
     Deliver(#[from] DeliverError),
     /// The callback URL did not accept a notification.
-    #[error("the callback URL answered {status} to {key}{hint}")]
+    #[error("the callback URL answered {status} to {}{hint}", printable(key))]
     Status {
         /// The status.
         status: u16,
@@ -70,6 +71,9 @@ pub enum ArchiveError {
     /// Another process runs the same replay.
     #[error("the same replay runs already: two would send each message twice")]
     Running,
+    /// The output cannot be written.
+    #[error("cannot write the output: {0}")]
+    Output(#[source] io::Error),
     /// A signal ended the command.
     #[error("interrupted")]
     Interrupted,

@@ -1,6 +1,6 @@
 //! Lists and verifies archived notifications.
 
-use std::{collections::BTreeMap, sync::atomic::AtomicBool};
+use std::{collections::BTreeMap, io, sync::atomic::AtomicBool};
 
 use serde::Serialize;
 
@@ -67,17 +67,14 @@ fn range<'r>(selection: &Selection, stop: &'r AtomicBool) -> ScanRange<'r> {
     ScanRange { after: None, limit: selection.limit.unwrap_or(usize::MAX), stop }
 }
 
-/// Passes a row for each selected notification to `print`.
+/// Passes a row for each selected notification to `print`, until `print` fails.
 pub async fn list(
     archive: &Archive,
     selection: &Selection,
     stop: &AtomicBool,
-    mut print: impl FnMut(Row),
+    mut print: impl FnMut(Row) -> io::Result<()>,
 ) -> Result<(), ArchiveError> {
-    let visit = async |archived| {
-        print(Row::of(archived));
-        Ok(())
-    };
+    let visit = async |archived| print(Row::of(archived)).map_err(ArchiveError::Output);
     archive.scan(selection, range(selection, stop), visit).await
 }
 
@@ -108,7 +105,7 @@ pub async fn verify(
         let signature = archived.signature();
         *verification.counts.entry(signature).or_default() += 1;
         if !signature.is_authentic() {
-            verification.failed.push((printable(&archived.key), signature));
+            verification.failed.push((archived.key, signature));
         }
         progress(&verification);
         Ok(())

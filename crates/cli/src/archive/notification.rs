@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn changes_are_counted_by_field_and_kind() {
-        let content = Content { header: header("new"), body: BODY.to_vec(), signature: SignatureState::Verified, signer: None };
+        let content =
+            Content { header: header("new"), body: BODY.to_vec(), signature: SignatureState::Verified, signer: None };
         let counts: Vec<_> = content.changes().into_iter().collect();
         assert_eq!(
             counts,

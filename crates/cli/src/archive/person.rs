@@ -338,7 +338,10 @@ mod tests {
         let is_in = |body: &str| split(body.as_bytes()).iter().map(|fragment| ada.is_in(fragment)).collect::<Vec<_>>();
         for member in [r#""sender":"15550100123""#, r#""more":[{"wa_id":15550100123}]"#] {
             let change = r#"{"field":"messages","value":{}}"#;
-            assert_eq!(is_in(&format!(r#"{{"entry":[{{"id":"1","changes":[{change},{change}],{member}}}]}}"#)), [true; 2]);
+            assert_eq!(
+                is_in(&format!(r#"{{"entry":[{{"id":"1","changes":[{change},{change}],{member}}}]}}"#)),
+                [true; 2]
+            );
             assert_eq!(is_in(&format!(r#"{{{member},"entry":[{{"id":"1","changes":[{change}]}}]}}"#)), [true]);
         }
     }

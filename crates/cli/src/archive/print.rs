@@ -6,7 +6,7 @@ use anstyle::Style;
 use super::{
     erase::EraseReport,
     list::{Row, Verification},
-    notification::{Archived, SignatureState},
+    notification::{Archived, SignatureState, printable},
     replay::ReplayReport,
 };
 use crate::report::{FAILURE, HEADING, SUCCESS};
@@ -19,20 +19,20 @@ pub fn heading() {
     println!("{HEADING}{:24}  {:36}  {:>9}  {:22}  changes{HEADING:#}", "received", "request id", "bytes", "signature");
 }
 
-/// Prints a notification without its content.
-pub fn row(row: &Row) {
+/// Returns the line of a notification.
+#[must_use]
+pub fn row(row: &Row) -> String {
     let Row { key, received, request_id, bytes, changes, signature, .. } = row;
     let style = style(*signature);
     let Some(((received, request_id), bytes)) = received.as_ref().zip(request_id.as_ref()).zip(*bytes) else {
-        println!("{style}{}{style:#}  {key}", signature.text());
-        return;
+        return format!("{style}{}{style:#}  {}", signature.text(), printable(key));
     };
     let changes: Vec<_> = changes.iter().map(|(name, count)| format!("{count} {name}")).collect();
-    println!(
+    format!(
         "{received:24}  {request_id:36}  {bytes:>9}  {style}{:22}{style:#}  {}",
         signature.text(),
         changes.join(", ")
-    );
+    )
 }
 
 /// Prints the end of a list.
@@ -43,7 +43,7 @@ pub fn list_end(count: usize) {
 /// Prints the facts about a notification to standard error, because its body goes to standard output.
 pub fn facts(archived: &Archived) {
     let (signature, style) = (archived.signature(), style(archived.signature()));
-    eprintln!("{}: {style}{}{style:#}", archived.key, signature.text());
+    eprintln!("{}: {style}{}{style:#}", printable(&archived.key), signature.text());
     if let Some(rewritten) = archived.content.as_ref().and_then(|content| content.header.rewritten.as_deref()) {
         eprintln!("a person was erased from it at {}", rewritten.escape_debug());
     }
@@ -67,12 +67,22 @@ pub fn verification(verification: &Verification, older_secrets: usize) {
     }
 }
 
+/// Returns the line about a replay that runs.
+#[must_use]
+pub fn replay_progress(report: &ReplayReport) -> String {
+    format!("{} notifications, after {}", report.notifications, last_key(report))
+}
+
+fn last_key(report: &ReplayReport) -> String {
+    report.last_key.as_deref().map_or_else(|| "the beginning".to_owned(), printable)
+}
+
 /// Prints the result of a replay. `target` names the destination.
 pub fn replay(report: &ReplayReport, target: &str, applied: bool) {
     let ReplayReport { notifications, sent, claim_checks, not_authentic, older_secret, rejected, .. } = report;
     let style = if report.is_success() { SUCCESS } else { FAILURE };
     if let Some(key) = &report.resumed_after {
-        println!("an earlier run was interrupted: continued after {key}; --restart begins anew");
+        println!("an earlier run was interrupted: continued after {}; --restart begins anew", printable(key));
     }
     let text = if applied { "replayed" } else { "to replay" };
     println!(
@@ -96,8 +106,7 @@ pub fn replay(report: &ReplayReport, target: &str, applied: bool) {
     }
     if let (Some(reason), Some(file)) = (&report.stop_reason, &report.state_file) {
         println!("  {FAILURE}stopped{FAILURE:#}: {reason}");
-        let last_key = report.last_key.as_deref().unwrap_or("the beginning");
-        println!("  the same command goes on after {last_key} ({})", file.display());
+        println!("  the same command goes on after {} ({})", last_key(report), file.display());
     }
     if !applied {
         println!("\nnothing was sent: replay with --apply");
@@ -131,7 +140,7 @@ pub fn erasure(report: &EraseReport, applied: bool) {
 
 fn keys(keys: &[(String, SignatureState)]) {
     for (key, signature) in keys.iter().take(MAX_KEYS) {
-        println!("  {FAILURE}{}{FAILURE:#}  {key}", signature.text());
+        println!("  {FAILURE}{}{FAILURE:#}  {}", signature.text(), printable(key));
     }
     if keys.len() > MAX_KEYS {
         println!("  … and {} more; --json prints all", keys.len() - MAX_KEYS);

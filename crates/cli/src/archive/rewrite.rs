@@ -109,7 +109,11 @@ impl Eraser<'_> {
                     remainder
                 }
                 (name, _) => {
-                    if person.is_in_member(name, raw.get()) { Remainder::Nothing } else { Remainder::Same }
+                    if person.is_in_member(name, raw.get()) {
+                        Remainder::Nothing
+                    } else {
+                        Remainder::Same
+                    }
                 }
             };
             match remainder {

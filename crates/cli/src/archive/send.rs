@@ -45,6 +45,11 @@ impl Sender {
         self.next_call = Instant::now() + interval;
     }
 
+    /// Returns the maximum number of messages of a call, which is at most that of a second.
+    fn max_batch(&self) -> usize {
+        usize::try_from(self.rate.min(MAX_BATCH.unsigned_abs())).unwrap_or(1)
+    }
+
     /// Sends messages in order until the queue stored or rejected each of them.
     ///
     /// A batch for a FIFO queue has one message of each group, so that none overtakes one that is not stored.
@@ -59,7 +64,7 @@ impl Sender {
             if stop.load(Ordering::Relaxed) {
                 return Err(ArchiveError::Interrupted);
             }
-            let (batch, rest) = take_batch(messages, queue.is_fifo());
+            let (batch, rest) = take_batch(messages, self.max_batch(), queue.is_fifo());
             self.wait(batch.len()).await;
             let (unsent, error) = self.send(queue, batch).await?;
             messages = unsent;
@@ -110,10 +115,9 @@ impl Sender {
 }
 
 /// Splits off the messages of one batch, for a FIFO queue at most one of each group. Returns the batch and the rest.
-fn take_batch(messages: Vec<Message>, is_fifo: bool) -> (Vec<Message>, Vec<Message>) {
+fn take_batch(messages: Vec<Message>, max: usize, is_fifo: bool) -> (Vec<Message>, Vec<Message>) {
     let (mut batch, mut rest): (Vec<Message>, Vec<Message>) = (Vec::new(), Vec::new());
     let (mut bytes, mut groups) = (0, HashSet::new());
-    let max = usize::try_from(MAX_BATCH).unwrap_or(1);
     for message in messages {
         let size = message.size();
         let is_first_of_group = !is_fifo || groups.insert(message.group_id.clone());
@@ -158,10 +162,14 @@ mod tests {
         }
     }
 
-    fn batches(mut messages: Vec<Message>, is_fifo: bool) -> Vec<String> {
+    fn batches(messages: Vec<Message>, is_fifo: bool) -> Vec<String> {
+        batches_below(1_000, messages, is_fifo)
+    }
+
+    fn batches_below(rate: u32, mut messages: Vec<Message>, is_fifo: bool) -> Vec<String> {
         let mut batches = Vec::new();
         while !messages.is_empty() {
-            let (batch, rest) = take_batch(messages, is_fifo);
+            let (batch, rest) = take_batch(messages, Sender::new(rate).max_batch(), is_fifo);
             batches.push(batch.iter().map(|message| message.group_id.as_str()).collect());
             messages = rest;
         }
@@ -173,6 +181,12 @@ mod tests {
         let messages = || ["a", "b", "a", "c", "b", "a"].map(|group| message(group, 1)).to_vec();
         assert_eq!(batches(messages(), true), ["abc", "ab", "a"]);
         assert_eq!(batches(messages(), false), ["abacba"]);
+    }
+
+    #[test]
+    fn batch_has_no_more_messages_than_a_second() {
+        assert_eq!(batches_below(1, vec![message("a", 1); 2], false), ["a", "a"]);
+        assert_eq!(batches_below(3, vec![message("a", 1); 4], false), ["aaa", "a"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -17,6 +18,7 @@ use ingress_tools::{
         error::ArchiveError,
         list,
         notification::{Archived, SignatureState, encode},
+        print,
         replay::{Destination, Replay, ReplayReport},
         scan::Archive,
         selection::Selection,
@@ -110,7 +112,7 @@ impl Fixture {
 fn respond(objects: &Objects, size: u64, request: &Request) -> ResponseTemplate {
     let mut objects = objects.lock().unwrap();
     assert!(request.headers.contains_key("authorization"));
-    let path = request.url.path().trim_start_matches('/').replace("%3D", "=");
+    let path = request.url.path().trim_start_matches('/').replace("%3D", "=").replace("%C3%A9", "\u{e9}");
     let parameter =
         |name: &str| request.url.query_pairs().find(|(of, _)| of == name).map(|(_, value)| value.into_owned());
     match request.method.as_str() {
@@ -382,8 +384,11 @@ async fn rewritten_by_older_secret_is_not_posted() {
     let server = MockServer::start().await;
     // The function rejects the older secret, which would stop this replay and each further one.
     let answer = |request: &Request| {
-        let is_current =
-            signature::verify(["an-app-secret"], &request.body, Some(request.headers["x-hub-signature-256"].as_bytes()));
+        let is_current = signature::verify(
+            ["an-app-secret"],
+            &request.body,
+            Some(request.headers["x-hub-signature-256"].as_bytes()),
+        );
         ResponseTemplate::new(if is_current.is_ok() { 200 } else { 401 })
     };
     Mock::given(any()).respond_with(answer).mount(&server).await;
@@ -443,6 +448,50 @@ async fn same_replay_runs_once_at_a_time() {
     assert_eq!(fixture.sqs.on("security").len(), 1);
     assert!(is_empty(fixture.state.path()));
     assert_eq!(fixture.replay(&route("security"), Selection::default()).await.sent, 1);
+}
+
+/// Anyone who may write to the bucket chooses the keys.
+#[tokio::test]
+async fn key_does_not_control_the_terminal() {
+    let fixture = Fixture::start().await;
+    let key = "archive/2026/01/02/03/\u{1b}]0;title\u{7}";
+    let row = list::Row {
+        key: key.to_owned(),
+        received: None,
+        request_id: None,
+        bytes: None,
+        changes: BTreeMap::new(),
+        signature: SignatureState::Unreadable,
+        rewritten: None,
+    };
+    let report = ReplayReport { last_key: Some(key.to_owned()), ..ReplayReport::default() };
+    let error = ArchiveError::S3 { action: "read", key: key.to_owned(), reason: String::new() };
+    for line in [print::row(&row), print::replay_progress(&report), error.to_string()] {
+        assert!(line.contains("03/?]0;title?"), "{line:?}");
+    }
+    // With --json it is the key.
+    fixture.objects.lock().unwrap().insert("archive/archive/x\u{e9}".to_owned(), Vec::new());
+    let verified = list::verify(&fixture.archive, &Selection::default(), &NOT_STOPPED, |_| ()).await.unwrap();
+    assert_eq!(verified.failed[0].0, "archive/x\u{e9}");
+}
+
+/// `ingress archive list | head` must not read the rest of the archive.
+#[tokio::test]
+async fn list_ends_with_its_reader() {
+    let fixture = Fixture::start().await;
+    for number in 0..60 {
+        fixture.put(&change("security", &json!({ "number": number })));
+    }
+    let mut rows = 0;
+    let print = |_| {
+        rows += 1;
+        if rows == 3 { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+    };
+
+    let ended = list::list(&fixture.archive, &Selection::default(), &NOT_STOPPED, print).await;
+
+    assert!(matches!(ended, Err(ArchiveError::Output(_))));
+    assert_eq!((rows, fixture.s3.received_requests().await.unwrap().len()), (3, 2 + 4));
 }
 
 #[tokio::test]
