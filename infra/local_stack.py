@@ -96,6 +96,7 @@ def parse_arguments() -> argparse.Namespace:
         help="the address of the local AWS (default: %(default)s); for containers, the address of their bridge",
     )
     parser.add_argument("--log-level", default="INFO", help="the template's LogLevel (default: %(default)s)")
+    parser.add_argument("--archive-days", default="0", help="the template's ArchiveDays (default: %(default)s)")
     parser.add_argument(
         "--dir",
         type=Path,
@@ -262,7 +263,7 @@ def deploy(folder: Path, endpoint: str, arguments: argparse.Namespace) -> dict[s
     """Deploys the built template. Returns the description of the stack for the caller."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    sam_deploy(folder, endpoint, arguments.log_level)
+    sam_deploy(folder, endpoint, {"LogLevel": arguments.log_level, "ArchiveDays": arguments.archive_days})
     client = clients(endpoint)
     try:
         prepare(client, STACK)
@@ -357,7 +358,7 @@ def full_urls(queue_urls: str) -> dict[str, list[str]]:
     }
 
 
-def sam_deploy(folder: Path, endpoint: str, log_level: str) -> None:
+def sam_deploy(folder: Path, endpoint: str, parameters: dict[str, str]) -> None:
     step(f"deploying {BUILT_TEMPLATE.relative_to(REPOSITORY)} as {STACK}")
     home = folder / "home"
     log = folder / "deploy.log"
@@ -372,7 +373,7 @@ def sam_deploy(folder: Path, endpoint: str, log_level: str) -> None:
         "--stack-name", STACK,
         "--region", REGION,
         "--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND",
-        "--parameter-overrides", f"LogLevel={log_level}",
+        "--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items()),
         "--resolve-s3",
         "--language-extensions",
         "--no-confirm-changeset",

@@ -146,7 +146,7 @@ a selected change; the function stores all its changes, and archives it once mor
 
 A notification that is not authentic is never replayed; the exit status is then 1. If a run is interrupted or killed, the
 same command goes on after the last notification that was replayed completely: a file in XDG_STATE_HOME or ~/.local/state
-remembers it. At most the messages of one batch or of one notification are sent twice, with the same event_id.
+remembers it. Notifications that arrive after the replay began are not replayed. At most the messages of one batch or of one notification are sent twice, with the same event_id.
 
 Environment:
   APP_SECRET                   a further app secret, such as one that Secrets Manager no longer has
@@ -159,7 +159,8 @@ Deletes notifications about this person alone. From others it removes the person
 rest with the current app secret of the stack, and marks it as rewritten. Every value counts that is the number or the id.
 Text is not searched: a message of someone else that mentions the number remains. If the command is interrupted, run it again.
 
-Exit status 1: an object remains as it is, because it is not authentic. It is listed.
+Exit status 1: an object remains as it is, because it is not authentic, or because it names the person outside of its changes.
+It is listed.
 
 Environment:
   APP_SECRET                   a further app secret, such as one that Secrets Manager no longer has

@@ -121,7 +121,11 @@ impl SamLocal {
             folder.join(python.file_name().unwrap_or_default())
         });
         let image = docker::prepare_image(root, &python).await?;
-        let options = StackOptions { address: docker::host_address().await?, secrets: Some(samples::secrets()) };
+        let options = StackOptions {
+            address: docker::host_address().await?,
+            secrets: Some(samples::secrets()),
+            ..StackOptions::default()
+        };
         let stack = Stack::start_with(&options, root, &python).await?;
         let address = options.address.to_string();
         let container_url = |url: &str| url.replacen(&address, HOST_NAME, 1);

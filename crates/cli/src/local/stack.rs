@@ -77,11 +77,13 @@ pub struct StackOptions {
     pub address: IpAddr,
     /// The secrets of the function. If `None`, the script generates random ones.
     pub secrets: Option<EndpointSecrets>,
+    /// The template's `ArchiveDays`. With 0, the function has no archive.
+    pub archive_days: u16,
 }
 
 impl Default for StackOptions {
     fn default() -> Self {
-        Self { address: Ipv4Addr::LOCALHOST.into(), secrets: None }
+        Self { address: Ipv4Addr::LOCALHOST.into(), secrets: None, archive_days: 0 }
     }
 }
 
@@ -137,6 +139,7 @@ impl Script {
         let mut child = Command::new(python)
             .arg(SCRIPT)
             .args(["--address", &options.address.to_string()])
+            .args(["--archive-days", &options.archive_days.to_string()])
             .env_remove("APP_SECRET")
             .env_remove("VERIFY_TOKEN")
             .envs(secrets)
