@@ -265,6 +265,24 @@ async fn required_archive_that_fails_leads_to_503() {
     .await;
 }
 
+/// A timeout of Lambda would be no answer. A large body, which cannot be compressed, and a short time make it likely.
+#[tokio::test]
+async fn silent_bucket_leaves_time_for_the_answer() {
+    let large: Vec<u8> = (0..2_900_000).map(|_| fastrand::u8(..)).collect();
+    let notification = Notification::of(&["messages"]);
+    join_all([1_300, 2_000, 4_000].map(async |millis| {
+        let (webhook, bucket) = start(&[REQUIRED]);
+        webhook.function.wait_for_init(LAMBDA_TIMEOUT).await.unwrap();
+        webhook.aws.s3().inject_fault(Fault::hang(), Frequency::Always);
+        for body in [&large[..], notification.body.as_bytes()] {
+            let response = webhook.deliver_within(body, Duration::from_millis(millis)).await;
+            assert_eq!((response.status, bucket.objects().len()), (503, 0), "{millis} ms, {} bytes", body.len());
+        }
+        assert_eq!(webhook.copies(&notification), [vec![Own]], "{millis} ms");
+    }))
+    .await;
+}
+
 #[tokio::test]
 async fn required_archive_waits_for_a_slow_s3() {
     let (webhook, bucket) = start(&[REQUIRED]);
