@@ -34,7 +34,7 @@ async fn main() -> ExitCode {
             export(&queue, &filter.into(), &to, delete, apply).await
         }
         Command::RestoreQueue { route, apply, stack } => restore_queue(&route, apply, &stack).await,
-        Command::Archive(command) => archive_commands::run(command).await,
+        Command::Archive(command) => Box::pin(archive_commands::run(command)).await,
         Command::SamLocal { events, python } => tokio::select! {
             result = sam_local(&events, &python) => result,
             signal = wait_for_signal() => signal.and(Err(CommandError::Interrupted)),

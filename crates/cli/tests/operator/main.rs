@@ -127,6 +127,16 @@ async fn deployed_stack_is_verified() {
     let nowhere = ingress(&stack, &["verify", "--stack", "any"], &[("AWS_DEFAULT_REGION", "")]).await;
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("no AWS region is set"), "{nowhere:?}");
 
+    // Without an archive, the commands name the parameter that turns it on, unless they have the bucket of an older one.
+    let bucket = ["--bucket", &stack.info.outputs["PayloadBucket"]];
+    for (arguments, succeeds, text) in
+        [(&[][..], false, "ArchiveDays, if it is not 0"), (&bucket, true, "\n0 notifications")]
+    {
+        let output = ingress(&stack, &[&["archive", "list"], arguments].concat(), &[]).await;
+        let output_text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_output((output_text, output.status.success()), succeeds, &[text]);
+    }
+
     let mut queues = StackQueues::of(&stack.info);
     let left: Vec<_> =
         queues.receive_all().await.unwrap().into_iter().map(|message| message.attributes["field"].clone()).collect();
