@@ -26,6 +26,8 @@ use crate::queues::{
 pub(crate) struct Sender {
     rate: u32,
     next_call: Instant,
+    /// The number of messages to send alone, because SQS rejected their batch without naming one.
+    isolated: usize,
     /// The messages that a queue stored.
     pub(crate) sent: usize,
     /// The messages that a queue rejects, by SQS's code.
@@ -34,7 +36,7 @@ pub(crate) struct Sender {
 
 impl Sender {
     pub(crate) fn new(rate: u32) -> Self {
-        Self { rate, next_call: Instant::now(), sent: 0, rejected: BTreeMap::new() }
+        Self { rate, next_call: Instant::now(), isolated: 0, sent: 0, rejected: BTreeMap::new() }
     }
 
     /// Waits until the rate allows a call, and counts its messages.
@@ -47,6 +49,9 @@ impl Sender {
 
     /// Returns the maximum number of messages of a call, which is at most that of a second.
     fn max_batch(&self) -> usize {
+        if self.isolated > 0 {
+            return 1;
+        }
         usize::try_from(self.rate.min(MAX_BATCH.unsigned_abs())).unwrap_or(1)
     }
 
@@ -87,8 +92,23 @@ impl Sender {
         let call = queue.client.send_message_batch().queue_url(&queue.url).set_entries(Some(entries));
         let response = match call.send().await.map_err(QueueError::from_sdk("send to", &queue.name)) {
             Err(error) if error.is_transient => return Ok((batch, Some(error))),
-            response => response?,
+            Err(error) => {
+                let Some(code) = error.rejected_code() else { return Err(error) };
+                if batch.len() > 1 {
+                    self.isolated = batch.len();
+                    return Ok((batch, None));
+                }
+                // Unless SQS has stored another message, the error may be that of every call.
+                if self.sent == 0 {
+                    return Err(error);
+                }
+                self.isolated = self.isolated.saturating_sub(1);
+                *self.rejected.entry(code.to_owned()).or_default() += 1;
+                return Ok((Vec::new(), None));
+            }
+            Ok(response) => response,
         };
+        self.isolated = self.isolated.saturating_sub(batch.len());
         let missing = (ErrorClass::Transient, "the response of SQS has no result for a message".to_owned());
         let failed = response
             .failed()

@@ -48,6 +48,11 @@ impl QueueError {
         self.has_code(&["QueueDeletedRecently", "AWS.SimpleQueueService.QueueDeletedRecently"])
     }
 
+    /// Returns the code of a call that SQS rejects because of one of its messages.
+    pub(crate) fn rejected_code(&self) -> Option<&str> {
+        self.code.as_deref().filter(|code| classify(code, true) == ErrorClass::Rejected)
+    }
+
     fn has_code(&self, codes: &[&str]) -> bool {
         self.code.as_deref().is_some_and(|code| codes.contains(&code))
     }

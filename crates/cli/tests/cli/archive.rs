@@ -261,6 +261,33 @@ async fn rejected_message_is_counted() {
     assert_eq!(fixture.sqs.on("security").len(), 2);
 }
 
+/// SQS can reject a whole call because of one message, without naming it.
+#[tokio::test]
+async fn message_that_fails_its_batch_is_isolated() {
+    let fixture = Fixture::start().await;
+    for number in 0..25 {
+        fixture.put(&change("security", &json!({ "number": number })));
+    }
+    let is_bad = |entry: &Value| entry["MessageBody"].as_str().unwrap().contains(r#""number":13}"#);
+    fixture
+        .sqs
+        .script(move |_, _, entries| entries.iter().any(is_bad).then_some(Fault::Error(400, "InvalidParameterValue")));
+
+    let report = fixture.replay(&route("security"), Selection::default()).await;
+
+    assert_eq!((report.sent, report.stop_reason.as_deref()), (24, None));
+    assert_eq!(report.rejected, [("InvalidParameterValue".to_owned(), 1)].into());
+    assert_eq!(fixture.sqs.on("security").len(), 24);
+    // Three calls of ten, ten and five messages, and ten calls of one.
+    assert_eq!(fixture.sqs.account().calls.len(), 3 + 10);
+
+    // If SQS has stored none yet, every call may fail. Then the replay stops.
+    fixture.sqs.script(|_, _, _| Some(Fault::Error(403, "SignatureDoesNotMatch")));
+    let report = fixture.replay(&route("security"), Selection::default()).await;
+    assert_eq!(report.sent, 0);
+    assert!(report.stop_reason.unwrap().contains("SignatureDoesNotMatch") && report.rejected.is_empty());
+}
+
 #[tokio::test]
 async fn transient_error_is_retried() {
     let fixture = Fixture::start().await;
