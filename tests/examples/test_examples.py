@@ -101,8 +101,9 @@ def test_script_creates_the_queues_of_the_template(aws: Environment) -> None:
     queues = template.of_type("AWS::SQS::Queue")
     of_template = {
         queues[id]["QueueName"]: queues[template.dead_letter_queues()[id]]["QueueName"]
-        for route, id in template.routes().items()
+        for route, ids in template.routes().items()
         if route != CATCH_ALL
+        for id in ids
     }
     found = {}
     for url in urls.values():

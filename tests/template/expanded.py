@@ -51,12 +51,17 @@ class Expanded:
         variables: dict[str, Any] = self.function["Environment"]["Variables"]
         return variables
 
-    def routes(self) -> dict[str, str]:
-        """The logical id of each route's queue, without the probe's. Fails on a queue that the template does not make, and on a fan-out."""
-        routes = dict(self.route_queues())
-        assert len(routes) == len(self.route_queues())
+    def routes(self) -> dict[str, list[str]]:
+        """The logical ids of each route's queues, without the probe's. Fails on a queue that the template does not make."""
+        routes: dict[str, list[str]] = {}
+        for route, queue in self.route_queues():
+            routes.setdefault(route, []).append(queue)
         del routes[PROBE]
         return routes
+
+    def routed_queues(self) -> list[str]:
+        """The logical ids of the queues of all routes, without the probe's."""
+        return [queue for queues in self.routes().values() for queue in queues]
 
     def probe_queue(self) -> str:
         return dict(self.route_queues())[PROBE]
@@ -75,12 +80,11 @@ class Expanded:
         return {id: target(policy["deadLetterTargetArn"]) for id, policy in policies.items() if policy}
 
     def kind_of_queue(self, id: str) -> str:
-        routes = self.routes()
-        if id == routes[CATCH_ALL]:
+        if id in self.routes()[CATCH_ALL]:
             return CATCH_ALL_QUEUE
         if id == self.probe_queue():
             return PROBE_QUEUE
-        if id in routes.values():
+        if id in self.routed_queues():
             return ROUTED
         return DEAD_LETTER if id in self.dead_letter_queues().values() else UNUSED
 
@@ -152,7 +156,12 @@ def expand(text: str | None = None, /, **parameters: str) -> Expanded:
 
 def expand_set(name: str) -> Expanded:
     """The template with a set of parameters and rows."""
-    return expand(ROWS.get(name, str)(TEMPLATE.read_text()), **SETS[name])
+    return expand(text_of_set(name), **SETS[name])
+
+
+def text_of_set(name: str) -> str:
+    """The text of the template with the rows of a set."""
+    return ROWS.get(name, str)(TEMPLATE.read_text())
 
 
 @cache

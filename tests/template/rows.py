@@ -9,8 +9,8 @@ from samcli.yamlhelper import yaml_parse
 
 import runbook
 
-# The row of the examples in the template's comments.
-EXAMPLE, EXAMPLE_ROUTE = "MessagesCrm", "messages"
+# The key and the route of the examples in the template's comments.
+EXAMPLE = ("MessagesCrm", "messages")
 # A second queue for a route, and a narrowed route. The words are improbable, so that a template with more rows passes as well.
 SECOND_QUEUE = ("MessagesBicycles", "{ Route: messages, Name: messages-bicycles }")
 NARROWED_ROUTE = ("Messages106540352242999", "{ Route: messages@106540352242999, Name: messages-106540352242999 }")
@@ -20,33 +20,54 @@ KINDS = ("messages", "statuses", "errors")
 def add(template: str, key: str, row: str | None = None, places: int = 3) -> str:
     """Adds a row and its key in the two lists, or the key of a row that is there, or as many of these edits as `places`."""
     lines = template.split("\n")
-    for shown, added in runbook.edits("Adding a field")[:places]:
-        is_row = "Route:" in added
+    for (shown, added), place in zip(runbook.edits("Adding a field"), range(places), strict=False):
+        is_row = place == 0
         if is_row and row is None:
             continue
         line = f"    {key}: {row}" if is_row else added.replace(runbook.KEY, key)
-        lines.insert(lines.index(shown) + 1, line)
+        lines.insert(runbook.line_of(lines, shown) + 1, line)
     return "\n".join(lines)
 
 
 def replace(template: str, old: str, key: str, row: str) -> str:
-    """Replaces a row, and its key everywhere."""
+    """Replaces a row and its key in the two lists. Removes the key from the policies of consumers."""
+    template = re.sub(rf"^ *- .*\[Queues, {old}, Consumers].*\n", "", template, flags=re.MULTILINE)
     template = re.sub(rf"^    {old}: {{ Route.*$", f"    {key}: {row}", template, flags=re.MULTILINE)
     template = re.sub(rf"^(  +- ){old}$", rf"\g<1>{key}", template, flags=re.MULTILINE)
     return template.replace(f"${{Queue{old}.", f"${{Queue{key}.")
 
 
 def open_bodies(template: str, key: str, route: str) -> str:
-    """Uncomments the example in the policy of the bucket for this row with consumers."""
-    [line] = re.findall(rf"^ *# - {{ Sid: {EXAMPLE}, .*$", template, re.MULTILINE)
-    added = line.replace("# - ", "- ").replace(EXAMPLE, key).replace(f"/{EXAMPLE_ROUTE}/*", f"/{route}/*")
-    return template.replace(line, f"{line}\n{added}")
+    """Adds the line for this row with consumers to the policy of the bucket."""
+    line = (
+        f'- {{ Sid: {key}, Effect: Allow, Principal: {{ AWS: !Split [",", !FindInMap [Queues, {key}, Consumers]] }}, '
+        f'Action: [s3:GetObject, s3:DeleteObject], Resource: !Sub "${{PayloadBucket.Arn}}/{route}/*" }}'
+    )
+    return _insert_below("# One line for each row with Consumers, because", template, line)
 
 
 def open_key(template: str, key: str) -> str:
-    """Uncomments the example in the policy of the key for this row with consumers."""
-    [line] = re.findall(rf"^ *# - !FindInMap \[Queues, {EXAMPLE}, Consumers]$", template, re.MULTILINE)
-    return template.replace(line, f"{line}\n{line.replace('# - ', '- ').replace(EXAMPLE, key)}")
+    """Adds the line for this row with consumers to the policy of the key."""
+    return _insert_below(
+        "# One line for each row with Consumers. For", template, f"- !FindInMap [Queues, {key}, Consumers]"
+    )
+
+
+def _insert_below(comment: str, template: str, line: str) -> str:
+    [(found, indent)] = re.findall(rf"^(( *){re.escape(comment)}.*)$", template, re.MULTILINE)
+    return template.replace(found, f"{found}\n{indent}{line}")
+
+
+def deployed(template: str) -> dict[str, dict[str, str]]:
+    """The rows whose key is in the loop, by key."""
+    parsed = yaml_parse(template)
+    rows = parsed["Mappings"]["Queues"]
+    return {key: rows[key] for key in parsed["Resources"]["Fn::ForEach::Queues"][1]}
+
+
+def consumers(row: dict[str, str]) -> list[str]:
+    """The principals of other accounts that a row names."""
+    return row["Consumers"].split(",") if "Consumers" in row else []
 
 
 def problems(text: str) -> list[str]:

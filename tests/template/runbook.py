@@ -34,6 +34,14 @@ def add_field(template: str) -> str:
     """The text of a template with the example of the section on adding a field."""
     lines = template.split("\n")
     for shown, added in edits("Adding a field"):
-        [place] = [number for number, line in enumerate(lines) if line == shown]
-        lines.insert(place + 1, added)
+        lines.insert(line_of(lines, shown) + 1, added)
     return "\n".join(lines)
+
+
+def line_of(lines: list[str], shown: str) -> int:
+    """The number of a line that an example shows. A row is found by its key, because its columns may differ."""
+    key, separator, _ = shown.partition(": {")
+    [number] = [
+        number for number, line in enumerate(lines) if line == shown or (separator and line.startswith(key + ": {"))
+    ]
+    return number

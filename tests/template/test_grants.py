@@ -24,8 +24,9 @@ from expanded import (
     principals,
     statements,
     target,
+    text_of_set,
 )
-from parameters import ROWS, SETS
+from parameters import SETS
 
 CONSUME = {
     f"sqs:{action}"
@@ -73,9 +74,22 @@ ADDED_GRANTS: dict[str, set[tuple[str, str, str]]] = {
 }
 
 
+def own_consumers(name: str) -> list[tuple[str, str]]:
+    """Consumers and routes of the rows that the operator added. The template has none, and the rows of the set are not among them."""
+    before, after = (rows.deployed(text) for text in (TEMPLATE.read_text(), text_of_set(name)))
+    kept = [row for key, row in before.items() if after.get(key) == row]
+    return [(who, row["Route"]) for row in kept for who in rows.consumers(row)]
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_nothing_is_granted_beyond_the_list(name: str) -> None:
-    assert expand_set(name).grants() == GRANTS | ADDED_GRANTS[name]
+    expected = GRANTS | ADDED_GRANTS[name]
+    for who, route in own_consumers(name):
+        expected |= {(who, action, queue) for action in CONSUME for queue in (ROUTED, DEAD_LETTER)}
+        expected |= {(who, action, f"AWS::S3::Bucket/{route}/*") for action in OBJECT_ACTIONS}
+        if "UseCustomerManagedKey" in SETS[name]:
+            expected |= {(who, "kms:Decrypt", VIA_SERVICE)}
+    assert expand_set(name).grants() == expected
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -88,31 +102,33 @@ def test_function_may_send_to_the_queue_of_each_route(name: str) -> None:
         if statement["Action"] == "sqs:SendMessage*"
         for resource in listed(statement["Resource"])
     ]
-    assert sorted(allowed) == sorted([*template.routes().values(), template.probe_queue()])
+    assert sorted(allowed) == sorted([*template.routed_queues(), template.probe_queue()])
 
 
 def test_consumer_of_a_field_is_only_in_its_policies() -> None:
     template = expand_set("consumers")
-    routes, dead_letter_queues = template.routes(), template.dead_letter_queues()
+    dead_letter_queues = template.dead_letter_queues()
+    deployed = rows.deployed(text_of_set("consumers"))
     readers: dict[str, set[str]] = {}
     for policy in template.of_type("AWS::SQS::QueuePolicy").values():
         allowed = [statement for statement in statements(policy) if statement["Effect"] == "Allow"]
         for queue in policy["Queues"]:
             readers[target(queue)] = {who for statement in allowed for who in principals(statement)}
-    # A row with consumers does not name this account, whose own policies are enough.
-    more = {"messages": {ONE, TWO}, "messages.statuses": {ONE}}
-    for route, queue in routes.items():
-        expected = set() if route == CATCH_ALL else {EVERY_FIELD} | more.get(route, {ACCOUNT})
-        assert readers[queue] == expected, route
-        if route != CATCH_ALL:
-            assert readers[dead_letter_queues[queue]] == expected, route
+    assert {*rows.consumers(deployed["MessagesFifo"])} == {ONE, TWO}
+    for key, row in deployed.items():
+        # A row with consumers does not name this account, whose own policies are enough.
+        expected = {EVERY_FIELD, *(rows.consumers(row) or [ACCOUNT])}
+        queue = f"Queue{key}Queue"
+        assert readers[queue] == readers[dead_letter_queues[queue]] == expected, key
+    assert [readers[queue] for queue in template.routes()[CATCH_ALL]] == [set()]
 
 
 def test_key_policy_names_the_consumers_of_rows() -> None:
-    text = ROWS["consumers"](TEMPLATE.read_text())
-    policy = expand(text, UseCustomerManagedKey="true", **SETS["consumers"]).one("AWS::KMS::Key")["KeyPolicy"]
+    policy = expand(text_of_set("consumers"), UseCustomerManagedKey="true", **SETS["consumers"]).one("AWS::KMS::Key")[
+        "KeyPolicy"
+    ]
     [consume] = [statement for statement in statements(policy) if statement["Sid"] == "Consume"]
-    assert set(principals(consume)) == {ACCOUNT, EVERY_FIELD, ONE, TWO}
+    assert set(principals(consume)) == {ACCOUNT, EVERY_FIELD, ONE, TWO, *(who for who, _ in own_consumers("consumers"))}
 
 
 ROLE = "arn:aws:iam::111122223333:role/team/reader"

@@ -26,19 +26,19 @@ OTHER_FIELDS = [row["field"] for row in generate_contract.fields() if not row["q
 @pytest.mark.parametrize("name", SETS)
 def test_every_route_has_a_queue_and_every_queue_a_use(name: str) -> None:
     template = expand_set(name)
-    routes = template.routes()
-    assert routes.keys() >= {CATCH_ALL, *FIELDS}
-    assert len(set(routes.values())) == len(routes)
+    routed = template.routed_queues()
+    assert template.routes().keys() >= {CATCH_ALL, *FIELDS}
+    assert len(set(routed)) == len(routed)
     queues = set(template.of_type("AWS::SQS::Queue"))
-    assert queues == {*routes.values(), *template.dead_letter_queues().values(), template.probe_queue()}
+    assert queues == {*routed, *template.dead_letter_queues().values(), template.probe_queue()}
 
 
 @pytest.mark.parametrize(("name", "fifo_queues"), [("default", 0), ("consumers", 2)])
 def test_queue_has_dead_letter_queue_of_its_kind(name: str, fifo_queues: int) -> None:
     template = expand_set(name)
     queues = template.of_type("AWS::SQS::Queue")
-    routes, dead_letter_queues = template.routes(), template.dead_letter_queues()
-    assert set(dead_letter_queues) == set(routes.values()) - {routes[CATCH_ALL]}
+    dead_letter_queues = template.dead_letter_queues()
+    assert set(dead_letter_queues) == {*template.routed_queues()} - {*template.routes()[CATCH_ALL]}
     assert len(set(dead_letter_queues.values())) == len(dead_letter_queues)
     for id, dead in dead_letter_queues.items():
         arn = f"arn:aws:sqs:us-east-1:{ACCOUNT}:{queues[id]['QueueName']}"
@@ -136,7 +136,10 @@ def test_all_fields_narrowed_routes_and_fan_outs_fit() -> None:
     for field in OTHER_FIELDS:
         # The row is there.
         text = text if field in present else rows.add(text, camel_case(field))
-    for number in range(10):
+    # Rows that the operator added take the place of narrowed routes.
+    names = {field.replace(".", "-") for field in (*FIELDS, *OTHER_FIELDS)}
+    added = [row for row in rows.deployed(text).values() if row.get("Name", row["Route"]) not in names]
+    for number in range(10 - len(added)):
         id = 206540352242900 + number
         text = rows.add(text, f"Messages{id}", f"{{ Route: messages@{id}, Name: messages-{id} }}")
     for field in ("messages", "calls", "security"):

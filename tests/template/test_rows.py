@@ -66,12 +66,21 @@ def test_forgotten_list_is_found(places: int) -> None:
 
 @pytest.mark.parametrize("forgotten", [rows.open_bodies, rows.open_key])
 def test_forgotten_policy_of_consumers_is_found(forgotten: object) -> None:
-    text = rows.add(template(), "MessagesCrm", '{ Route: messages, Name: messages-crm, Consumers: "111122223333" }')
+    key, row = rows.SECOND_QUEUE
+    text = rows.add(template(), key, row.replace(" }", ', Consumers: "111122223333" }'))
     assert len(rows.problems(text)) == 2
-    edits = {rows.open_bodies: ("MessagesCrm", "messages"), rows.open_key: ("MessagesCrm",)}
+    edits = {rows.open_bodies: (key, "messages"), rows.open_key: (key,)}
     for edit, arguments in edits.items():
         text = text if edit is forgotten else edit(text, *arguments)  # type: ignore[operator]
     assert len(rows.problems(text)) == 1
+
+
+def test_examples_of_the_policies_are_valid() -> None:
+    key, route = rows.EXAMPLE
+    text = rows.open_key(rows.open_bodies(template(), key, route), key)
+    lines = [line.strip() for line in text.splitlines() if f"[Queues, {key}, Consumers]" in line]
+    # Each example is the line that was added.
+    assert len({line.removeprefix("# ") for line in lines}) == 2
 
 
 @pytest.mark.parametrize(
@@ -133,7 +142,7 @@ def test_files_stay_short() -> None:
 
 
 def test_catch_all_queue_is_the_last_resort() -> None:
-    assert expand().routes()[CATCH_ALL] == "CatchAllQueue"
+    assert expand().routes()[CATCH_ALL] == ["CatchAllQueue"]
 
 
 def test_every_field_of_meta_has_a_row() -> None:

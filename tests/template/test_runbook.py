@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from expanded import CATCH_ALL, Expanded, expand
+from expanded import CATCH_ALL, STACK, Expanded, expand
 from runbook import column, section
 
 PARTS = ["Meaning", "Look", "Decide", "Fix", "Over"]
@@ -16,9 +16,11 @@ def template() -> Expanded:
 
 def alarms() -> set[str]:
     """The names of all alarms as in the runbook, where QUEUE is the name of any queue."""
+    queues = template().of_type("AWS::SQS::Queue")
+    routed = [id for route, ids in template().routes().items() if route != CATCH_ALL for id in ids]
     # One name can be the beginning of another.
-    routes = sorted((route for route in template().routes() if route != CATCH_ALL), key=len, reverse=True)
-    queue = re.compile("|".join(re.escape(route.replace(".", "-")) for route in routes))
+    names = sorted((queues[id]["QueueName"].removeprefix(f"{STACK}-") for id in routed), key=len, reverse=True)
+    queue = re.compile("|".join(map(re.escape, names)))
     return {queue.sub("QUEUE", name, count=1) if queue.match(name) else name for name in template().alarms()} | {"page"}
 
 
