@@ -105,6 +105,8 @@ def test_alias_points_to_the_version() -> None:
     assert (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) == ("Retain", "Retain")
     assert target(template.one("AWS::Lambda::Alias")["FunctionVersion"]) == version
     assert len(properties["Description"]) <= 256
+    # A person who rolls back reads there which release a version is.
+    assert properties["Description"].startswith(f"{template.outputs['Version']['Value']} ")
 
 
 def test_canary_watches_only_failures_of_the_function() -> None:
