@@ -6,6 +6,7 @@ starts it and deploys.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import gzip
@@ -37,6 +38,8 @@ POLICIES = local_stack.REPOSITORY / "docs/policies"
 ROOT = Person(local_stack.ROOT_KEY, local_stack.ROOT_KEY)
 INGRESS = local_stack.REPOSITORY / "target/debug/ingress"
 WORDS = "what a customer wrote"
+# The first one is the person whom the sections on erasure erase.
+PEOPLE = ("447700900317", "447700900318")
 # A name with the beginning that CloudFormation gives the bucket of the archive.
 ARCHIVE = f"{STACK}-archive-1a2b"
 # `ingress queues` reports such a queue, and its exit status is 1.
@@ -54,7 +57,8 @@ NOT_RUN = {
 # A section without commands that run here.
 NOT_RUN_SECTIONS = {"The region is lost": "the local AWS is one region; the other sections run its commands"}
 # Who has the permission for a command, by its beginning. The on-call person runs all others.
-DEPLOYER = ("sam ", "aws lambda put-function-concurrency")
+DEPLOYER = ("sam ", "drift ", "aws lambda put-function-concurrency")
+PRIVACY_SECTIONS = ("Erasing a person from the queues", "Erasing a person from the archive")
 ADMINISTRATOR = (
     "aws iam",
     "aws sqs delete-queue",
@@ -92,7 +96,7 @@ class Operator:
         [self.endpoint] = re.findall(r"AWS_ENDPOINT_URL=(\S+)", settings)
         self.root = dict(re.findall(r"^export (\w+)=(.*)$", settings, re.MULTILINE))
         for stack in (STACK, STAGING):
-            for name in ("deployer", "on-call"):
+            for name in ("deployer", "on-call", "privacy"):
                 policy = (POLICIES / f"{name}.json").read_text()
                 for placeholder, value in (
                     ("111122223333", OWNER),
@@ -121,6 +125,8 @@ class Operator:
             return ROOT
         if command.startswith(ADMINISTRATOR):
             return ROOT
+        if section.heading in PRIVACY_SECTIONS:
+            return self.people[f"privacy of {STACK}"]
         stack = STAGING if "staging" in command else STACK
         return self.people[f"{'deployer' if command.startswith(DEPLOYER) else 'on-call'} of {stack}"]
 
@@ -365,7 +371,7 @@ def fill_archive(operator: Operator) -> None:
     with contextlib.suppress(s3.exceptions.BucketAlreadyOwnedByYou):
         s3.create_bucket(Bucket=ARCHIVE)
     functions.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
-    for minute, sender in enumerate(("447700900317", "447700900318")):
+    for minute, sender in enumerate(PEOPLE):
         value = {"messages": [{"id": "wamid.1", "from": sender, "text": {"body": WORDS}}]}
         body = json.dumps({"entry": [{"id": "1", "changes": [{"field": "messages", "value": value}]}]}).encode()
         signature = "sha256=" + hmac.new(key, body, "sha256").hexdigest()
@@ -373,6 +379,25 @@ def fill_archive(operator: Operator) -> None:
         time = receipt["received"].replace("-", "").replace(":", "")
         content = gzip.compress(json.dumps(receipt).encode() + b"\n" + body)
         s3.put_object(Bucket=ARCHIVE, Key=f"archive/2026/01/02/03/{time}-a", Body=content)
+
+
+def name_person(operator: Operator) -> None:
+    """Stores messages, one of them in the raw form, and bodies of two people, and a body of the archive."""
+    empty_queues(operator)
+    sqs, s3, bucket = operator.client("sqs"), operator.client("s3"), operator.stack["PayloadBucket"]
+    encoding = {"encoding": {"DataType": "String", "StringValue": "base64"}}
+    for sender in PEOPLE:
+        body = json.dumps({"from": sender, "text": WORDS})
+        raw = base64.b64encode(body.encode()).decode()
+        for name in ("unrouted", "messages-dead"):
+            sqs.send_message(QueueUrl=operator.url(name), MessageBody=body)
+        sqs.send_message(QueueUrl=operator.url("unrouted"), MessageBody=raw, MessageAttributes=encoding)
+        for name, content in (
+            ("plain", body.encode()),
+            ("raw", raw.encode()),
+            ("archived", gzip.compress(body.encode())),
+        ):
+            s3.put_object(Bucket=bucket, Key=f"messages/2026-01-02/{name}-{sender}", Body=content)
 
 
 def empty_queues(operator: Operator) -> None:
@@ -396,6 +421,7 @@ BEFORE_SECTION: dict[str, Callable[[Operator], None]] = {
     "Adding a field that was removed before": leave_queues,
     "A team's queue is lost": lose_queue,
     "Replaying from the archive": fill_archive,
+    "Erasing a person from the queues": name_person,
     "Erasing a person from the archive": fill_archive,
     "A secret or a key is scheduled for deletion": delete_secret,
     "Leaving": empty_queues,
@@ -423,6 +449,21 @@ def is_replayed(operator: Operator, outputs: dict[str, str]) -> None:
     request = {"QueueUrl": operator.url("messages"), "MaxNumberOfMessages": 10, "MessageAttributeNames": ["replayed"]}
     messages = operator.client("sqs").receive_message(**request)["Messages"]
     assert len([message for message in messages if "replayed" in message.get("MessageAttributes", {})]) == 2
+
+
+def is_erased_from_queues(operator: Operator, outputs: dict[str, str]) -> None:
+    sqs, s3 = operator.client("sqs"), operator.client("s3")
+    listed = s3.list_objects_v2(Bucket=operator.stack["PayloadBucket"])["Contents"]
+    keys = [f"messages/2026-01-02/{name}-{PEOPLE[1]}" for name in ("archived", "plain", "raw")]
+    assert [each["Key"] for each in listed] == keys
+    assert (operator.count("unrouted"), operator.count("messages-dead")) == (2, 1)
+    [deletions] = [
+        output for command, output in outputs.items() if "erase_messages" in command and "for url" in command
+    ]
+    assert deletions.count("deleted from") == 3
+    # What the commands have hidden is not in the way of the next sections.
+    for name in ("unrouted", "messages-dead"):
+        sqs.purge_queue(QueueUrl=operator.url(name))
 
 
 def is_erased(operator: Operator, outputs: dict[str, str]) -> None:
@@ -468,12 +509,13 @@ def is_protected(operator: Operator, outputs: dict[str, str]) -> None:
 
 
 def is_detected(operator: Operator, outputs: dict[str, str]) -> None:
-    [status] = [output for command, output in outputs.items() if "drift-detection-status" in command]
-    assert "DETECTION_COMPLETE" in status
+    [result] = [output for command, output in outputs.items() if command.startswith("drift ")]
+    assert result.startswith("DETECTION_COMPLETE\n")
 
 
 AFTER_SECTION: dict[str, Callable[[Operator, dict[str, str]], None]] = {
     "api-failing": is_detected,
+    "not-archived": is_detected,
     "diverted": is_rerouted,
     "unrouted": is_dropped,
     "QUEUE-consumer-lag": has_retention,
@@ -483,6 +525,7 @@ AFTER_SECTION: dict[str, Callable[[Operator, dict[str, str]], None]] = {
     "Adding a field": has_field,
     "A team's queue is lost": is_rerouted,
     "Replaying from the archive": is_replayed,
+    "Erasing a person from the queues": is_erased_from_queues,
     "Erasing a person from the archive": is_erased,
     "Protecting the stack": is_protected,
 }
@@ -499,6 +542,11 @@ def test_people_may_do_nothing_else(operator: Operator) -> None:
     assert_denied(person("cloudformation").delete_stack, StackName=STACK)
     assert_denied(person("iam").put_user_policy, UserName=f"on-call-{STACK}", PolicyName="more", PolicyDocument="{}")
     assert_denied(person("secretsmanager").delete_secret, SecretId=operator.stack["SecretArn"])
+    assert_denied(person("s3").delete_object, Bucket=operator.stack["PayloadBucket"], Key="messages/any")
+    person = functools.partial(operator.client, person=operator.people[f"privacy of {STACK}"])
+    assert_denied(person("sqs").receive_message, **queue)
+    assert_denied(person("sqs").send_message, **queue, MessageBody="any")
+    assert_denied(person("s3").put_object, Bucket=operator.stack["PayloadBucket"], Key="messages/any", Body=b"")
     person = functools.partial(operator.client, person=deployer)
     assert_denied(person("sqs").receive_message, **queue)
     assert_denied(person("sqs").delete_queue, **queue)
