@@ -304,7 +304,7 @@ $(CARGO_CYCLONEDX):
 set-version: .venv/dev-installed ## writes VERSION=0.2.0 into every file that has the version, for a release
 	test -n "$(VERSION)"
 	sed -i 's/^version = .*/version = "$(VERSION)"/' Cargo.toml
-	sed -i '/^  Version: /s/Value: [^ ]*/Value: $(VERSION)/' template.yaml
+	sed -i -e '/^  Version: /s/Value: [^ ]*/Value: $(VERSION)/' -e '/^      VersionDescription: /s/\["[^ ]*/["$(VERSION)/' template.yaml
 	for manifest in Cargo.toml fuzz/Cargo.toml; do cargo update --workspace --manifest-path $$manifest; done
 	PYTHONPATH=infra python tests/template/snapshots.py
 
