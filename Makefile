@@ -224,7 +224,7 @@ CHECKOV := .local/checkov/bin/checkov
 	.local/checkov/bin/pip install --progress-bar off --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
 
-# Replaced names, see docs/glossary.md.
+# Names that words of docs/glossary.md replaced.
 RETIRED_NAMES := Choice|Contender|Doubled|FORGERS_SECRET|Framed|Garbled|InitFailure|Invoked|Known|Lane|LateEffect|MOST_BLAMED|NO_GROUP|Origin|Pace|Passing|Piece|Refusal|Rejection|Sandbox|Scene|Sending|Times|Wanted
 
 .PHONY: check-docs
@@ -303,7 +303,7 @@ $(CARGO_CYCLONEDX):
 .PHONY: set-version
 set-version: .venv/dev-installed ## writes VERSION=0.2.0 into every file that has the version, for a release
 	test -n "$(VERSION)"
-	sed -i 's/^version = .*/version = "$(VERSION)"/' Cargo.toml
+	sed -i 's/^version = .*/version = "$(VERSION)"/' Cargo.toml fuzz/Cargo.toml
 	sed -i -e '/^  Version: /s/Value: [^ ]*/Value: $(VERSION)/' -e '/^      VersionDescription: /s/\["[^ ]*/["$(VERSION)/' template.yaml
 	for manifest in Cargo.toml fuzz/Cargo.toml; do cargo update --workspace --manifest-path $$manifest; done
 	PYTHONPATH=infra python tests/template/snapshots.py

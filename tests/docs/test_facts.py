@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from fnmatch import fnmatchcase
 
@@ -27,6 +28,14 @@ def test_privacy_page_has_retention_of_template(setting: str) -> None:
     }
     assert documented
     assert documented == deployed
+
+
+def test_local_queues_of_the_examples_are_those_of_the_template() -> None:
+    fields = json.loads(text("docs/fields.json"))["fields"]
+    [names] = re.findall(r"^FIELDS = \[(.*?)\]", text("examples/local_queues.py"), re.MULTILINE | re.DOTALL)
+    assert sorted(re.findall(r'"(.+?)"', names)) == sorted(
+        route.replace(".", "-") for field in fields for route in field["queues"]
+    )
 
 
 def test_capacity_page_sums_up_the_monthly_base() -> None:
