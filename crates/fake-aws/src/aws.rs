@@ -151,7 +151,7 @@ impl FakeAws {
         self.inner.state.rules.clear();
     }
 
-    /// Returns the record of every call so far, in the order of arrival.
+    /// Returns the record of every call so far, in the order of arrival. To wait for a call, poll this.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
         self.inner.state.calls.snapshot()
@@ -202,8 +202,8 @@ impl FakeAws {
         self.inner.state.calls.in_flight.reset_peak();
     }
 
-    /// Lets every open connection close, as AWS does while an execution environment is frozen. Does not wait until they are closed: a
-    /// busy connection closes after its response.
+    /// Closes idle connections now and each busy one after its response, as AWS does while an execution environment is frozen. Does not
+    /// wait until they are closed.
     pub fn close_idle_connections(&self) {
         self.inner.state.connections.close_idle();
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 /// A fault of the network or the service in one call.
 ///
-/// With `commit_then_…` and `delay_…` the call takes effect: SQS stores the messages, and a retry stores them again. With
-/// `reject_…` SQS stores the other entries of the batch. With all others the call has no effect.
+/// With `commit_then_…` and `delay_…` the call takes effect: SQS stores the messages, and a retry stores them again, except on a
+/// FIFO queue, which drops duplicates. With `reject_…` SQS stores the other entries of a batch; a call of `SendMessage` fails. With
+/// all others the call has no effect.
 #[derive(Debug, Clone)]
 pub struct Fault {
     pub(crate) kind: FaultKind,
@@ -37,7 +38,7 @@ impl Fault {
         Self::reject(move |entry_index, _| entry_index == index)
     }
 
-    /// Rejects every entry with `InternalError` and without `SenderFault`. The call itself succeeds.
+    /// Rejects every entry with `InternalError` and without `SenderFault`. A call of `SendMessageBatch` itself succeeds.
     #[must_use]
     pub fn reject_all_entries() -> Self {
         Self::reject(|_, _| true)

@@ -22,7 +22,7 @@ pub struct ServiceHandle {
 
 impl ServiceHandle {
     /// Injects a fault into calls to this service, with this frequency. If several faults match a call, the first
-    /// one injected applies.
+    /// one injected applies, but [`Fault::drop_unread`] precedes all others.
     #[allow(clippy::must_use_candidate, reason = "most tests do not need the handle")]
     pub fn inject_fault(&self, fault: Fault, frequency: Frequency) -> FaultHandle {
         self.state.rules.add(Scope { service: self.service, queue: None }, fault, frequency)
@@ -83,7 +83,7 @@ impl Queue {
     }
 
     /// Injects a fault into calls to this queue, with this frequency. If several faults match a call, the first
-    /// one injected applies.
+    /// one injected applies, but [`Fault::drop_unread`] of the service precedes all others.
     #[allow(clippy::must_use_candidate, reason = "most tests do not need the handle")]
     pub fn inject_fault(&self, fault: Fault, frequency: Frequency) -> FaultHandle {
         self.state.rules.add(Scope { service: Service::Sqs, queue: Some(self.name.clone()) }, fault, frequency)

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 /// The calls to which a fault applies.
 ///
 /// A call matches a fault if it goes to the service or queue of the fault. If the fault selects entries, the call must also
-/// contain a selected entry. A call to which a fault applies does not count for the faults injected after it.
+/// contain a selected entry. Later faults do not see a call to which a fault applies: it changes neither their
+/// [`IncomingCall::nth`] nor what remains of their [`Frequency::Next`].
 #[non_exhaustive]
 pub enum Frequency {
     /// The next matching call.

@@ -71,8 +71,8 @@ impl Function {
 
     /// Delivers an event (JSON text or a [`Value`]) and waits for its outcome.
     ///
-    /// The timeout starts when the function fetches the event. A function that does not fetch it within the 10 s that Lambda
-    /// allows for init has timed out, too.
+    /// The timeout starts when the function fetches the event. A function that does not fetch it within 10 s of being offered it, the
+    /// time that Lambda allows for init, has timed out, too.
     ///
     /// # Panics
     /// If the fake has been shut down.
