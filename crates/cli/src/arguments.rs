@@ -81,9 +81,12 @@ Environment:
 const MOVE_HELP: &str = with_stack_help!(
     "\
 The command receives each message, sends it, and then deletes it. If it is killed, no message is lost: at most ten are on
-both queues, with the same event_id. Messages that were skipped are then hidden for two minutes to six hours. A message for
-several queues may be on some of them, until the next run sends it to all. Without --apply, the command receives no message
-and prints the counts. A queue that is gone is skipped, and the exit status is 1.
+both queues, with the same event_id. Messages that the command left on the queue are then hidden for two minutes to six hours. A
+message for several queues may be on some of them, until the next run sends it to all. Without --apply, the command receives no
+message and prints the counts.
+
+Exit status 0: no message of the field is left, except beyond --max-messages. 1: some are left or cannot be seen, because they
+are in flight, or a queue is gone. Messages in flight on a route's own queue are those of its consumers, and do not count.
 "
 );
 
@@ -96,6 +99,9 @@ dead-letter queue moves a message there after too many receives, and on a standa
 ApproximateAgeOfOldestMessage, on which the alarms are based, ignores a message that was received three times. On a FIFO
 queue, the command blocks each group until its end and counts only the first messages of a group. `ingress queues`
 receives no message.
+
+Exit status 1: messages are in flight, so that they are not counted, or the command stopped. Messages in flight on a route's
+own queue are those of its consumers, and do not count.
 "
 );
 
@@ -104,6 +110,9 @@ const DROP_HELP: &str = with_stack_help!(
 Receives each message once, deletes those that match, and makes the others visible again. SQS counts this as a receive,
 see `ingress peek --help`. Deleted messages are lost: copy them first with `ingress export`. If the command is
 interrupted, run it again. Without --apply, it receives no message and prints the counts of the queue.
+
+Exit status 1: messages that match may be left, because they are in flight or follow one of their group that is kept, or the
+command stopped. Messages in flight on a route's own queue are those of its consumers, and do not count.
 "
 );
 
@@ -115,6 +124,9 @@ what customers write. If TO is a folder, only your user can read the files. A bo
 Receives each message once. Messages that are not deleted are visible again at the end. SQS counts this as a receive,
 see `ingress peek --help`. If the command is interrupted, run it again: it does not copy a message twice to a folder,
 and replaces its object in S3. Without --apply, it receives no message and prints the counts of the queue.
+
+Exit status 1: messages that match may be left, because they are in flight or follow one of their group that stays, or the
+command stopped. Messages in flight on a route's own queue are those of its consumers, and do not count.
 "
 );
 

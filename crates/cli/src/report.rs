@@ -16,6 +16,7 @@ use crate::{
         backlog::{Backlogs, OtherQueue, QueueDepth},
         declared::Restoration,
         inspect::{CategoryCount, ExportReport, ReceiveEffect},
+        pass::Unseen,
         queue::{Counts, QueueState},
         redrive::SkippedQueue,
         scan::ScanReport,
@@ -423,7 +424,7 @@ pub fn transfer(report: &TransferReport) {
         blocked,
         stop_reason,
         release_error,
-        in_flight,
+        unseen,
         ..
     } = report;
     let style = if report.is_success() { SUCCESS } else { FAILURE };
@@ -452,11 +453,29 @@ pub fn transfer(report: &TransferReport) {
     for (code, count) in rejected {
         println!("  {FAILURE}{count} not moved: the queue rejected them{FAILURE:#} ({code})");
     }
-    print_count(*in_flight, "in flight: a consumer received them, or a run that was killed up to six hours ago");
-    print_errors(*blocked, stop_reason.as_deref(), release_error.as_deref());
+    print_errors(*blocked, unseen, stop_reason.as_deref(), release_error.as_deref());
 }
 
-fn print_errors(blocked: usize, stop_reason: Option<&str>, release_error: Option<&str>) {
+fn print_errors(blocked: usize, unseen: &Unseen, stop_reason: Option<&str>, release_error: Option<&str>) {
+    let style = if unseen.has_hidden() { FAILURE } else { Style::new() };
+    match unseen.in_flight {
+        Some(count @ 1..) if unseen.has_consumers => {
+            println!("  {count} in flight: the consumers of the queue, or an earlier run, received them");
+        }
+        Some(count @ 1..) => println!(
+            "  {style}{count} in flight{style:#}, not seen by this run: an earlier run that was killed, or another consumer, received \
+             them.\n  Run the command again when none is in flight, which takes half a minute to six hours: without --apply, \
+             `redrive`, `reroute`, `drop` and\n  `export` print how many are"
+        ),
+        _ => (),
+    }
+    if unseen.lost_receives > 0 && unseen.in_flight != Some(0) {
+        println!(
+            "  {style}{} responses to receives were lost{style:#}: SQS may have hidden up to ten messages for each, for half a minute to \
+             six hours.\n  Run the command again afterwards",
+            unseen.lost_receives
+        );
+    }
     if blocked > 0 {
         println!("  {FAILURE}about {blocked} not received{FAILURE:#}: they follow messages of their group that remain");
     }
@@ -511,7 +530,7 @@ pub fn scan(report: &ScanReport, summary: &str) {
     if report.not_deleted > 0 {
         println!("  {FAILURE}{} not deleted{FAILURE:#}: run the command again", report.not_deleted);
     }
-    print_errors(report.blocked, report.stop_reason.as_deref(), report.release_error.as_deref());
+    print_errors(report.blocked, &report.unseen, report.stop_reason.as_deref(), report.release_error.as_deref());
 }
 
 /// Prints the result of a copy.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use whatsapp_webhook::{
     credentials::{AppCredentials, CredentialsError},
-    routes::{Queue as RouteQueue, Routes},
+    routes::{CATCH_ALL, Queue as RouteQueue, Routes},
 };
 
 use super::cli::{AwsCli, AwsCliError};
@@ -166,6 +166,12 @@ impl StackInfo {
     /// Parses the secret of the stack as the function does.
     pub fn credentials(&self) -> Result<AppCredentials, StackInfoError> {
         Ok(AppCredentials::parse(&self.secret)?)
+    }
+
+    /// Whether a route other than the catch-all route leads to a queue, so that consumers receive its messages.
+    pub(crate) fn has_consumers(&self, url: &str) -> bool {
+        let mut urls = self.queue_urls().into_iter().filter(|(route, _)| *route != CATCH_ALL);
+        url != self.routes.catch_all().url && urls.any(|(_, urls)| urls.contains(&url))
     }
 
     /// Returns the URLs of each route's queues.

@@ -43,6 +43,11 @@ impl QueueError {
         self.has_code(&["AccessDenied", "AccessDeniedException"])
     }
 
+    /// Whether SQS may have executed the call, although no readable response arrived.
+    pub(super) fn is_lost_response(&self) -> bool {
+        self.is_transient && self.code.is_none()
+    }
+
     /// Whether a queue of this name was deleted [less than 60 seconds ago](https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html).
     pub(crate) fn is_deleted_recently(&self) -> bool {
         self.has_code(&["QueueDeletedRecently", "AWS.SimpleQueueService.QueueDeletedRecently"])

@@ -5,7 +5,7 @@ use std::{
     fs::{self, DirBuilder, OpenOptions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     str::FromStr,
 };
 
@@ -33,7 +33,11 @@ const S3_CHUNK: usize = 200;
 
 /// A queue of a stack's account, whose messages are counted, deleted or copied.
 #[derive(Debug)]
-pub struct InspectedQueue(Queue);
+pub struct InspectedQueue {
+    queue: Queue,
+    /// Whether a route other than the catch-all route leads to the queue.
+    has_consumers: bool,
+}
 
 /// The effect of a receive on the messages of a queue.
 #[derive(Debug, Serialize)]
@@ -44,7 +48,8 @@ pub struct ReceiveEffect {
     pub is_fifo: bool,
 }
 
-/// The attributes by which messages are counted. Unlike the groups of a FIFO queue, they are of the function.
+/// The message attributes, set by the function, by which messages are counted. Only messages of FIFO queues have a group id, so it
+/// is not used.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct MessageCategory {
     /// The field.
@@ -115,24 +120,24 @@ impl InspectedQueue {
             Some(urls) => return Err(urls.iter().map(|url| queue_name(url).to_owned()).collect()),
             None => sibling_url(&stack.routes.catch_all().url, route_or_name),
         };
-        Ok(Self(Queue::new(&sqs_client(stack), &url)))
+        Ok(Self { queue: Queue::new(&sqs_client(stack), &url), has_consumers: stack.has_consumers(&url) })
     }
 
     /// Returns the message counts, without receiving a message.
     pub async fn depth(&self) -> QueueDepth {
-        QueueDepth::read(&self.0).await
+        QueueDepth::read(&self.queue).await
     }
 
     /// Returns the effect of a receive.
     pub async fn receive_effect(&self) -> Result<ReceiveEffect, QueueError> {
-        let max_receives = self.0.describe().await?.max_receives;
-        Ok(ReceiveEffect { max_receives, is_fifo: self.0.is_fifo() })
+        let max_receives = self.queue.describe().await?.max_receives;
+        Ok(ReceiveEffect { max_receives, is_fifo: self.queue.is_fifo() })
     }
 
     /// Counts the messages by their attributes. Bodies are dropped unread.
     pub async fn peek(&self, limits: &ScanLimits<'_>) -> (Vec<CategoryCount>, ScanReport) {
         let mut counts = BTreeMap::<MessageCategory, (usize, u64)>::new();
-        let report = scan(&self.0, limits, CHUNK, async |messages| {
+        let report = scan(&self.queue, self.has_consumers, limits, CHUNK, async |messages| {
             for message in messages {
                 let receives = system_attribute(message, &MessageSystemAttributeName::ApproximateReceiveCount);
                 let (count, max) = counts.entry(MessageCategory::of(message)).or_default();
@@ -153,7 +158,7 @@ impl InspectedQueue {
 
     /// Deletes the selected messages.
     pub async fn drop_messages(&self, filter: &Filter, limits: &ScanLimits<'_>) -> ScanReport {
-        scan(&self.0, limits, CHUNK, async |messages| {
+        scan(&self.queue, self.has_consumers, limits, CHUNK, async |messages| {
             let action = |message: &Message| if filter.matches(message) { Action::Delete } else { Action::Keep };
             Ok(messages.iter().map(action).collect())
         })
@@ -171,12 +176,12 @@ impl InspectedQueue {
     ) -> ExportReport {
         let (mut copied, mut copied_before, mut not_selected) = (0, 0, 0);
         let chunk = if matches!(to, ExportDestination::S3(_)) { S3_CHUNK } else { CHUNK };
-        let scan = scan(&self.0, limits, chunk, async |messages| {
+        let scan = scan(&self.queue, self.has_consumers, limits, chunk, async |messages| {
             let selected: Vec<_> = messages.iter().filter(|message| filter.matches(message)).collect();
             not_selected += messages.len() - selected.len();
             let new = match to {
-                ExportDestination::Folder(folder) => write_all(&folder.join(&self.0.name), &selected),
-                ExportDestination::S3(url) => copy_to_s3(aws, &format!("{url}/{}/", self.0.name), &selected).await,
+                ExportDestination::Folder(folder) => write_all(&folder.join(&self.queue.name), &selected),
+                ExportDestination::S3(url) => copy_to_s3(aws, &format!("{url}/{}/", self.queue.name), &selected).await,
             };
             let new = new?;
             copied += new;
@@ -207,8 +212,10 @@ impl MessageCategory {
 /// Writes a file for each message, unless an earlier run wrote it. Returns the number of new files.
 fn write_all(folder: &Path, messages: &[&Message]) -> Result<usize, String> {
     let written = || -> io::Result<usize> {
+        let folder = path::absolute(folder)?;
+        let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(&folder);
         // The messages contain what customers write, so only this user may read them.
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let mut count = 0;
         for message in messages {
             let path = folder.join(file_name(message));
@@ -222,8 +229,10 @@ fn write_all(folder: &Path, messages: &[&Message]) -> Result<usize, String> {
             fs::rename(&partial, &path)?;
             count += 1;
         }
-        // The names of the files too are on the disk before a message is deleted.
-        fs::File::open(folder)?.sync_all()?;
+        // The names of the files and of new folders too are on the disk before a message is deleted.
+        for folder in folder.ancestors().take_while(|folder| folder.starts_with(existing)) {
+            fs::File::open(folder)?.sync_all()?;
+        }
         Ok(count)
     };
     written().map_err(|error| format!("cannot write to {}: {error}", folder.display()))

@@ -13,7 +13,7 @@ pub mod backlog;
 pub mod declared;
 pub mod error;
 pub mod inspect;
-pub(crate) mod pass;
+pub mod pass;
 pub mod queue;
 pub mod redrive;
 pub(crate) mod resend;

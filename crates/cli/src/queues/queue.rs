@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt::Display, time::Duration};
 
 use aws_sdk_sqs::{
     Client,
-    config::{BehaviorVersion, Config, Credentials, Region, timeout::TimeoutConfig},
+    config::{BehaviorVersion, Config, Credentials, Region, retry::RetryConfig, timeout::TimeoutConfig},
     types::{
         BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message,
         MessageSystemAttributeName,
@@ -28,7 +28,10 @@ pub(crate) const MAX_BATCH: i32 = 10;
 pub(crate) const LONG_POLL: Duration = Duration::from_secs(1);
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
+/// The limit of a call with its retries.
+pub(crate) const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
+/// The limit of a receive. Longer than [`ATTEMPT_TIMEOUT`], because a response may have 10 MiB.
+pub(crate) const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A queue, and a client to call it with.
 #[derive(Debug, Clone)]
@@ -176,6 +179,8 @@ impl Queue {
     }
 
     /// Receives at most `max` messages with all their attributes. SQS waits up to `wait` for the first one.
+    ///
+    /// The SDK does not retry: the messages of a lost response are hidden, and the caller has to count it.
     pub(crate) async fn receive(
         &self,
         max: i32,
@@ -185,7 +190,10 @@ impl Queue {
         let call = self.client.receive_message().queue_url(&self.url).message_attribute_names("All");
         let call = call.message_system_attribute_names(MessageSystemAttributeName::All);
         let call = call.max_number_of_messages(max.min(MAX_BATCH)).visibility_timeout(seconds(visibility_timeout));
-        let received = call.wait_time_seconds(seconds(wait)).send().await;
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(RECEIVE_TIMEOUT).build();
+        let single_attempt = Config::builder().retry_config(RetryConfig::disabled()).timeout_config(timeouts);
+        let call = call.wait_time_seconds(seconds(wait)).customize().config_override(single_attempt);
+        let received = call.send().await;
         Ok(received.map_err(QueueError::from_sdk("receive from", &self.name))?.messages.unwrap_or_default())
     }
 

@@ -159,5 +159,6 @@ fn transfer(
 ) -> Result<Transfer, RedriveError> {
     let needs_key = !source.is_fifo() && selection.targets().into_iter().any(is_fifo);
     let group_key = if needs_key { stack.group_key()? } else { String::new() };
-    Ok(Transfer { source, selection, group_key, gone })
+    let source_has_consumers = stack.has_consumers(&source.url);
+    Ok(Transfer { source, source_has_consumers, selection, group_key, gone })
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     error::QueueError,
-    pass::{self, MAX_EMPTY_RECEIVES},
+    pass::{self, EndDetector, Unseen},
     queue::{LONG_POLL, MAX_BATCH, Queue},
     resend::attribute,
     selection::Field,
@@ -59,6 +59,9 @@ pub struct ScanReport {
     pub not_deleted: usize,
     /// Messages of a FIFO queue that were not received, because they follow a kept message of their group. Approximate.
     pub blocked: usize,
+    /// Messages that may be hidden from the command.
+    #[serde(flatten)]
+    pub unseen: Unseen,
     /// The reason why the queue was not read to its end.
     pub stop_reason: Option<String>,
     /// The reason why messages are still hidden, with their number. They become visible when their visibility timeout ends,
@@ -67,16 +70,18 @@ pub struct ScanReport {
 }
 
 impl ScanReport {
-    /// Whether the command looked at every message, up to the limit of messages, without an error.
+    /// Whether the command received every message, up to the limit of messages, without an error. Messages that consumers hold or
+    /// that are delayed are not counted.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.is_success() && self.blocked == 0
     }
 
-    /// Whether there was no error.
+    /// Whether there was no error, and no message is hidden from the command.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        self.stop_reason.is_none() && self.release_error.is_none() && self.not_deleted == 0
+        let has_error = self.stop_reason.is_some() || self.release_error.is_some();
+        !has_error && self.not_deleted == 0 && !self.unseen.has_hidden()
     }
 }
 
@@ -88,13 +93,14 @@ impl Filter {
     }
 }
 
-/// Receives each message of a queue once, and passes new messages to `visit`, at most `chunk` at a time. `visit` returns
-/// the action for each of them, or the reason why the scan cannot go on.
+/// Receives each message of a queue once, and passes new messages to `visit`: `chunk` or up to nine more at a time, fewer at the
+/// end. `visit` returns the action for each of them, or the reason why the scan cannot go on.
 ///
 /// Kept messages are visible again at the end. If the process is killed, they become visible when their visibility timeout ends, after
 /// up to six hours.
 pub(crate) async fn scan(
     queue: &Queue,
+    has_consumers: bool,
     limits: &ScanLimits<'_>,
     chunk: usize,
     mut visit: impl AsyncFnMut(&[Message]) -> Result<Vec<Action>, String>,
@@ -102,7 +108,7 @@ pub(crate) async fn scan(
     let mut scan = Scan {
         queue,
         deadline: Instant::now(),
-        report: ScanReport { queue: queue.name.clone(), ..ScanReport::default() },
+        report: ScanReport { queue: queue.name.clone(), unseen: Unseen::new(has_consumers), ..ScanReport::default() },
         hidden: HashMap::new(),
     };
     scan.report.stop_reason = scan.run(limits, chunk, &mut visit).await.err();
@@ -132,10 +138,10 @@ impl Scan<'_> {
         let counts = self.queue.counts().await.map_err(|error| error.to_string())?.0;
         self.report.visible_at_start = counts.visible;
         self.deadline += pass::timeout(counts.visible, 1.0 / MIN_RATE);
-        let mut empty_receives = 0;
-        while empty_receives < MAX_EMPTY_RECEIVES && self.report.received < limits.max_messages {
+        let mut end = EndDetector::new();
+        while self.report.received < limits.max_messages && !end.is_at_end(&mut self.report.unseen).await {
             let mut messages = Vec::new();
-            while messages.len() < chunk && empty_receives < MAX_EMPTY_RECEIVES {
+            loop {
                 let result = pass::check_limits(limits.stop, self.hidden.len(), self.deadline);
                 let max = limits.max_messages.saturating_sub(self.report.received + messages.len());
                 if result.is_err() && messages.is_empty() {
@@ -145,8 +151,12 @@ impl Scan<'_> {
                     break;
                 }
                 let new = self.receive(max).await.map_err(|error| error.to_string())?;
-                empty_receives = if new.is_empty() { empty_receives + 1 } else { 0 };
+                let recorded = end.record(!new.is_empty(), self.queue, self.hidden.len()).await;
+                recorded.map_err(|error| error.to_string())?;
                 messages.extend(new);
+                if messages.len() >= chunk || end.has_no_visible() {
+                    break;
+                }
             }
             if messages.is_empty() {
                 continue;
@@ -162,14 +172,9 @@ impl Scan<'_> {
     /// Receives once. Returns the messages that are new.
     async fn receive(&mut self, max: usize) -> Result<Vec<Message>, QueueError> {
         let visibility_timeout = self.deadline.saturating_duration_since(Instant::now()) + RELEASE_TIMEOUT;
-        let mut retries = 0;
-        let messages = loop {
-            let max = i32::try_from(max).unwrap_or(MAX_BATCH);
-            match self.queue.receive(max, visibility_timeout, LONG_POLL).await {
-                Err(error) => pass::wait_to_retry(error, &mut retries).await?,
-                Ok(messages) => break messages,
-            }
-        };
+        let max = i32::try_from(max).unwrap_or(MAX_BATCH);
+        let unseen = &mut self.report.unseen;
+        let messages = pass::receive(self.queue, max, visibility_timeout, LONG_POLL, unseen).await?;
         let mut new = Vec::new();
         for message in messages {
             let (id, receipt) = (message.message_id.clone(), message.receipt_handle.clone());

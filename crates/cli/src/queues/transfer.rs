@@ -21,8 +21,8 @@ use whatsapp_webhook::{
 use super::{
     backlog::QueueDepth,
     error::QueueError,
-    pass::{self, MAX_EMPTY_RECEIVES, RETRY_INTERVAL},
-    queue::{LONG_POLL, MAX_BATCH, Queue, is_fifo, queue_name},
+    pass::{self, EndDetector, RETRY_INTERVAL, Unseen},
+    queue::{LONG_POLL, MAX_BATCH, OPERATION_TIMEOUT, Queue, is_fifo, queue_name},
     resend::{self, MoveContext, attribute, group_id, system_attribute},
     selection::Selection,
 };
@@ -30,8 +30,9 @@ use super::{
 /// Covers sending and deleting the messages of one receive. If the process is killed, those that were not skipped are visible after
 /// this time.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(30);
-/// The limit from the receive of a message to its send, so that it is deleted before it is visible again.
-const SEND_TIMEOUT: Duration = Duration::from_secs(15);
+/// The limit from the start of a receive to the start of a send. SQS then stores the message before it is visible again, unless it
+/// goes to several queues that are all slow. A message that is received twice may be sent twice, with the same `event_id`.
+const SEND_TIMEOUT: Duration = VISIBILITY_TIMEOUT.saturating_sub(OPERATION_TIMEOUT);
 /// The assumed minimum of messages per second that a run receives, even over a slow connection.
 const MIN_RECEIVE_RATE: f64 = 25.0;
 /// SQS remembers a deduplication id [for 5 minutes](https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html)
@@ -42,6 +43,8 @@ const DEDUPLICATION_INTERVAL: Duration = Duration::from_mins(6);
 #[derive(Debug)]
 pub struct Transfer {
     pub(crate) source: Queue,
+    /// Whether a route other than the catch-all route leads to the source.
+    pub(crate) source_has_consumers: bool,
     pub(crate) selection: Selection,
     /// The function's key for the group ids of conversations; empty if the move needs none.
     pub(crate) group_key: String,
@@ -63,7 +66,7 @@ pub struct MoveCounts {
 pub struct TransferLimits {
     /// Messages per second.
     pub rate: u32,
-    /// Messages in all.
+    /// Messages in all of one move, that is from one queue.
     pub max_messages: usize,
 }
 
@@ -99,8 +102,9 @@ pub struct TransferReport {
     /// The reason why skipped messages are still hidden, with their number. They become visible when their visibility timeout
     /// ends, after up to six hours.
     pub release_error: Option<String>,
-    /// Messages in flight at the end: another consumer or a killed run received them.
-    pub in_flight: usize,
+    /// Messages that may be hidden from the command.
+    #[serde(flatten)]
+    pub unseen: Unseen,
 }
 
 /// The reason why a message is not moved.
@@ -114,12 +118,13 @@ enum SkipReason {
 }
 
 impl TransferReport {
-    /// Whether the run had no error and looked at every message. The limit of messages is not an error, and neither are skipped
-    /// messages, unless a queue rejects them or is gone.
+    /// Whether the run had no error and left no selected message, except beyond the limit of messages. Messages that consumers hold
+    /// or that are delayed are not counted.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        let has_error = self.stop_reason.is_some() || self.release_error.is_some();
-        !has_error && self.rejected.is_empty() && self.not_deleted + self.queue_gone + self.blocked == 0
+        let has_error = self.stop_reason.is_some() || self.release_error.is_some() || !self.rejected.is_empty();
+        let left = self.arrived_during_run + self.too_recent + self.shared_object + self.queue_gone;
+        !has_error && left + self.not_deleted + self.blocked == 0 && !self.unseen.has_hidden()
     }
 }
 
@@ -159,7 +164,6 @@ impl Transfer {
         let mut report = pass.report;
         report.release_error = self.source.release(&skipped).await.err().map(|error| error.to_string());
         report.stop_reason = result.err();
-        report.in_flight = self.source.counts().await.map_or(0, |(counts, _)| counts.in_flight);
         report
     }
 }
@@ -181,7 +185,8 @@ struct Pass<'p> {
 impl<'p> Pass<'p> {
     fn new(transfer: &'p Transfer, limits: TransferLimits) -> Self {
         let now = Instant::now();
-        let report = TransferReport { from: transfer.source.name.clone(), ..TransferReport::default() };
+        let unseen = Unseen::new(transfer.source_has_consumers);
+        let report = TransferReport { from: transfer.source.name.clone(), unseen, ..TransferReport::default() };
         Self {
             transfer,
             limits,
@@ -199,12 +204,16 @@ impl<'p> Pass<'p> {
         self.report.visible_at_start = counts.map_err(|error| error.to_string())?.0.visible;
         let seconds_per_message = 1.0 / MIN_RECEIVE_RATE + 1.0 / f64::from(self.limits.rate);
         self.deadline += pass::timeout(self.report.visible_at_start, seconds_per_message);
-        let (mut empty_receives, mut retries) = (0, 0);
-        while empty_receives < MAX_EMPTY_RECEIVES && self.report.moved < self.limits.max_messages {
+        let (mut end, mut retries) = (EndDetector::new(), 0);
+        while self.report.moved < self.limits.max_messages && !end.is_at_end(&mut self.report.unseen).await {
             sleep_until(self.next_receive).await;
             pass::check_limits(stop, self.skipped.len(), self.deadline)?;
             match self.receive_and_move().await {
-                Ok(has_new) => (empty_receives, retries) = (if has_new { 0 } else { empty_receives + 1 }, 0),
+                Ok(has_new) => {
+                    let recorded = end.record(has_new, &self.transfer.source, self.skipped.len()).await;
+                    recorded.map_err(|error| error.to_string())?;
+                    retries = 0;
+                }
                 Err(error) => pass::wait_to_retry(error, &mut retries).await.map_err(|error| error.to_string())?,
             }
             progress(&self.report);
@@ -215,8 +224,9 @@ impl<'p> Pass<'p> {
     /// Receives once and moves the selected messages. Returns whether a message was new.
     async fn receive_and_move(&mut self) -> Result<bool, QueueError> {
         let max = i32::try_from(self.limits.max_messages - self.report.moved).unwrap_or(MAX_BATCH);
-        let messages = self.transfer.source.receive(max, VISIBILITY_TIMEOUT, LONG_POLL).await?;
         let received_at = Instant::now();
+        let messages = self.transfer.source.receive(max, VISIBILITY_TIMEOUT, LONG_POLL).await;
+        let messages = messages.inspect_err(|error| self.report.unseen.count_lost_receive(error))?;
         let has_new = messages.iter().any(|message| !self.skipped.contains_key(id(message)));
         let mut selected = BTreeMap::<Vec<&str>, Vec<Message>>::new();
         let mut skipped = Vec::new();
@@ -227,10 +237,16 @@ impl<'p> Pass<'p> {
             }
         }
         self.skip(skipped).await;
+        let (mut result, mut unsent) = (Ok(()), Vec::new());
         for (targets, messages) in selected {
-            self.send_and_delete(&targets, messages, received_at).await?;
+            if result.is_ok() {
+                result = self.send_and_delete(&targets, messages, received_at).await;
+            } else {
+                unsent.extend(messages);
+            }
         }
-        Ok(has_new)
+        self.release(&unsent).await;
+        result.map(|()| has_new)
     }
 
     /// Returns the URLs of the queues to move a message to, at least one.
@@ -340,10 +356,15 @@ impl<'p> Pass<'p> {
             self.skip(skipped).await;
         }
         unsent.extend(remaining);
-        let unsent: Vec<String> = unsent.iter().map(|message| receipt(message).to_owned()).collect();
-        // If the call fails, they are visible after their visibility timeout.
-        let _ = self.transfer.source.release(&unsent).await;
+        self.release(&unsent).await;
         result
+    }
+
+    /// Makes messages visible that were received but neither moved nor skipped.
+    async fn release(&self, unsent: &[Message]) {
+        let unsent: Vec<String> = unsent.iter().map(|message| receipt(message).to_owned()).collect();
+        // If the call fails, they are visible after their visibility timeout. The run then waits for them.
+        let _ = self.transfer.source.release(&unsent).await;
     }
 
     /// Sends a batch to one queue after the other. A message that one queue did not store is not sent to the next one.

@@ -10,6 +10,7 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 
 use super::{
     error::QueueError,
+    pass::{self, Unseen},
     queue::{LONG_POLL, MAX_BATCH, Queue, sqs_client},
     resend::system_attribute,
     stack_queues::ReceivedMessage,
@@ -81,9 +82,11 @@ impl VerifyQueue {
     ) -> Result<(), QueueError> {
         let deadline = Instant::now() + SEARCH_TIMEOUT;
         let (mut empty_receives, mut extra_receives) = (0, 0);
+        // Messages of a lost response are reported as not found.
+        let mut unseen = Unseen::default();
         while empty_receives < MAX_EMPTY_RECEIVES && extra_receives < EXTRA_RECEIVES && Instant::now() < deadline {
             extra_receives += usize::from(result.found.len() >= expected);
-            let messages = self.0.receive(MAX_BATCH, VISIBILITY_TIMEOUT, LONG_POLL).await?;
+            let messages = pass::receive(&self.0, MAX_BATCH, VISIBILITY_TIMEOUT, LONG_POLL, &mut unseen).await?;
             empty_receives = if messages.is_empty() { empty_receives + 1 } else { 0 };
             for message in messages {
                 result.received += 1;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, process::Stdio};
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -178,6 +179,62 @@ async fn second_interrupt_ends_the_release() {
         assert_eq!(child.wait().await.unwrap().code(), Some(1));
         sqs.show_all();
     }
+}
+
+/// As after a command that was killed.
+#[tokio::test]
+async fn command_fails_if_messages_stay_in_flight() {
+    let sqs = sqs(&[("calls", "no-route", 2)]).await;
+    let attributes = sqs.on("unrouted")[0].attributes.clone();
+    for queue in ["calls", "calls-dead"] {
+        sqs.put(queue, Stored { attributes: attributes.clone(), ..Stored::default() });
+    }
+    sqs.account().queues.values_mut().flatten().for_each(|one| one.hidden_until = now() + 600_000);
+    let folder = folder_of(&sqs.info(&ROUTES));
+    let commands: [&[&str]; 6] = [
+        &["peek"],
+        &["drop", "--reason", "no-route", "--apply"],
+        &["drop", "--reason", "no-route", "--apply", "--json"],
+        &["export", "--to", "copies", "--apply"],
+        &["reroute", "--field", "calls", "--apply"],
+        &["redrive", "--field", "calls", "--apply"],
+    ];
+
+    let outputs = join_all(commands.map(|arguments| ingress(&folder, arguments, &[]))).await;
+
+    for (arguments, output) in commands.into_iter().zip(outputs) {
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        let text = stdout(&output);
+        if arguments.contains(&"--json") {
+            let json: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!((&json["done"], &json["scan"]["in_flight"]), (&json!(false), &json!(2)), "{json}");
+        } else {
+            let count = if arguments[0] == "redrive" { 1 } else { 2 };
+            assert!(text.contains(&format!("{count} in flight, not seen by this run")), "{arguments:?}: {output:?}");
+        }
+    }
+    let consumed = ingress(&folder, &["peek", "--queue", "calls"], &[]).await;
+    assert!(consumed.status.success() && stdout(&consumed).contains("1 in flight: the consumers"), "{consumed:?}");
+}
+
+#[tokio::test]
+async fn lost_response_to_a_receive_is_reported() {
+    let sqs = sqs(&[]).await;
+    for _ in 0..12 {
+        sqs.put("calls", Stored { attributes: json!({}), ..Stored::default() });
+    }
+    let mut receives = 0;
+    sqs.script(move |_, call, _| {
+        receives += usize::from(call == "ReceiveMessage");
+        (call == "ReceiveMessage" && receives == 1).then_some(Fault::KilledAfter)
+    });
+    let folder = folder_of(&sqs.info(&ROUTES));
+
+    let output = ingress(&folder, &["peek", "--queue", "calls"], &[]).await;
+
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = stdout(&output);
+    assert!(text.contains("2 received") && text.contains("1 responses to receives were lost"), "{output:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! Moves messages with a scripted SQS that fails in various ways, and that kills the run between any two calls.
 
 use std::{
-    sync::atomic::AtomicBool,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -204,7 +207,7 @@ async fn pointer_for_several_queues_stays() {
 
     let report = rerouted(&sqs.info(&LIST), "calls").await;
 
-    assert_eq!((report.moved, report.shared_object, report.is_success()), (1, 1, true), "{report:?}");
+    assert_eq!((report.moved, report.shared_object, report.is_success()), (1, 1, false), "{report:?}");
     assert_eq!((sqs.events("calls"), sqs.events("unrouted")), (vec!["own".to_owned()], vec!["new".to_owned()]));
     assert!(sqs.on("archive.fifo").is_empty());
 }
@@ -445,6 +448,87 @@ async fn transient_errors_are_retried() {
     assert!(sqs.on("calls-dead").is_empty());
 }
 
+#[tokio::test]
+async fn failed_send_releases_other_messages() {
+    let sqs = sqs().await;
+    for event in numbered("e-", 10) {
+        let kind = if event.as_bytes()[4] % 2 == 0 { "messages" } else { "statuses" };
+        sqs.put("unrouted", misplaced(&event, "messages", kind));
+    }
+    let released = Arc::new(AtomicUsize::new(0));
+    let (mut sends, count) = (0, Arc::clone(&released));
+    sqs.script(move |_, name, entries| {
+        if name == "ChangeMessageVisibilityBatch" {
+            count.fetch_add(entries.len(), Ordering::Relaxed);
+        }
+        sends += usize::from(name == "SendMessageBatch");
+        // The client itself makes three attempts of a throttled call.
+        (name == "SendMessageBatch" && sends <= 3).then_some(Fault::Error(400, "RequestThrottled"))
+    });
+
+    let report = rerouted(&sqs.info(&ROUTES), "messages").await;
+
+    assert_eq!((report.moved, report.is_success()), (10, true), "{report:?}");
+    assert_eq!((sqs.on("messages").len(), sqs.on("messages-statuses").len()), (5, 5));
+    assert_eq!(released.load(Ordering::Relaxed), 10, "also those of the queue that was not sent to");
+}
+
+/// As after a run that was killed.
+#[tokio::test]
+async fn messages_in_flight_are_waited_for() {
+    let sqs = sqs().await;
+    sqs.put("calls-dead", dead("visible"));
+    sqs.put("calls-dead", Stored { hidden_until: now() + 8_000, ..dead("in-flight") });
+
+    let report = redriven(&sqs.info(&ROUTES), "calls").await;
+
+    assert_eq!((report.moved, report.unseen.in_flight, report.is_success()), (2, Some(0), true), "{report:?}");
+    assert!(sqs.on("calls-dead").is_empty());
+}
+
+#[tokio::test]
+async fn messages_that_stay_in_flight_are_reported() {
+    let sqs = sqs().await;
+    sqs.put("calls-dead", dead("visible"));
+    sqs.put("calls-dead", message("left", &[("field", "flows")]));
+    sqs.put("calls-dead", Stored { hidden_until: now() + 600_000, ..dead("in-flight") });
+
+    let report = redriven(&sqs.info(&ROUTES), "calls").await;
+
+    assert_eq!((report.moved, report.unseen.in_flight, report.is_success()), (1, Some(1), false), "{report:?}");
+    assert_eq!((report.not_selected, sqs.on("calls-dead").len()), (1, 2), "own messages do not count");
+}
+
+#[tokio::test]
+async fn messages_of_consumers_are_not_waited_for() {
+    let sqs = sqs().await;
+    sqs.put("messages", message("read", &[("field", "messages"), ("kind", "statuses")]));
+    sqs.put("messages", Stored { hidden_until: now() + 600_000, ..message("consumed", &[("field", "messages")]) });
+
+    let drain = redrive::drain(&sqs.info(&ROUTES), &field("messages"), "a-stack-messages", None).await.unwrap();
+    let report = run(&only(drain)).await;
+
+    assert_eq!((report.moved, report.unseen.in_flight, report.is_success()), (1, Some(1), true), "{report:?}");
+}
+
+#[tokio::test]
+async fn lost_receive_is_counted_and_its_messages_moved() {
+    let sqs = sqs().await;
+    for event in numbered("e-", 12) {
+        sqs.put("calls-dead", dead(&event));
+    }
+    let mut receives = 0;
+    sqs.script(move |_, name, _| {
+        receives += usize::from(name == "ReceiveMessage");
+        (name == "ReceiveMessage" && receives == 1).then_some(Fault::KilledAfter)
+    });
+
+    let report = redriven(&sqs.info(&ROUTES), "calls").await;
+
+    let lost_receives = report.unseen.lost_receives;
+    assert_eq!((report.moved, lost_receives, report.is_success()), (12, 1, true), "{report:?}");
+}
+
 /// SQS flags such entries as the sender's fault, although a retry may succeed.
 #[tokio::test]
 async fn throttled_entry_is_retried() {
@@ -559,7 +643,7 @@ async fn message_that_arrives_during_the_run_stays() {
 
     let report = redriven(&sqs.info(&ROUTES), "calls").await;
 
-    assert_eq!((report.moved, report.arrived_during_run, report.is_success()), (3, 1, true));
+    assert_eq!((report.moved, report.arrived_during_run, report.is_success()), (3, 1, false));
     assert_eq!(sqs.events("calls-dead"), ["back"]);
 }
 
@@ -587,8 +671,7 @@ async fn interrupted_run_releases_all_messages() {
     let stop = AtomicBool::new(false);
     let one = only(redrive::reroute(&sqs.info(&ROUTES), &field("calls")).await.unwrap());
 
-    let report =
-        one.run(UNLIMITED, &stop, |report| stop.store(report.moved > 0, std::sync::atomic::Ordering::Relaxed)).await;
+    let report = one.run(UNLIMITED, &stop, |report| stop.store(report.moved > 0, Ordering::Relaxed)).await;
 
     assert_eq!((report.moved, report.stop_reason.as_deref()), (1, Some("interrupted")));
     assert!(sqs.on("unrouted").iter().all(|message| message.hidden_until <= now()));
@@ -718,6 +801,6 @@ async fn recent_dead_letter_of_fifo_queue_stays() {
 
     let report = redriven(&stack, "calls").await;
 
-    assert_eq!((report.moved, report.too_recent), (1, 1));
+    assert_eq!((report.moved, report.too_recent, report.is_success()), (1, 1, false));
     assert_eq!((sqs.events("calls.fifo"), sqs.events("calls-dead.fifo")), (vec!["old".into()], vec!["young".into()]));
 }
