@@ -191,7 +191,7 @@ pub(crate) async fn verify(url: Option<String>, stack: &StackArguments, no_stack
     } else {
         println!("{url}\n");
         let checks = run_with_cleanup(verify::verify(&target, &stop, report::check), &stop).await?;
-        report::check_summary(&checks);
+        report::check_summary(&checks, stop.load(Ordering::Relaxed));
         checks
     };
     Ok(passed(&checks))

@@ -131,12 +131,13 @@ pub fn check(check: &Check) {
 }
 
 /// Prints the numbers of passed, failed and skipped checks.
-pub fn check_summary(checks: &[Check]) {
+pub fn check_summary(checks: &[Check], is_interrupted: bool) {
     let failed = checks.iter().filter(|check| check.is_failed()).count();
     let skipped = checks.iter().filter(|check| matches!(check.finding, Finding::Skipped { .. })).count();
     let passed = checks.len() - failed - skipped;
-    let style = if failed == 0 { SUCCESS } else { FAILURE };
-    println!("\n{style}{passed} of {} passed, {failed} failed{style:#}, {skipped} skipped", checks.len());
+    let style = if failed == 0 && !is_interrupted { SUCCESS } else { FAILURE };
+    let interrupted = if is_interrupted { ", interrupted" } else { "" };
+    println!("\n{style}{passed} of {} passed, {failed} failed{interrupted}{style:#}, {skipped} skipped", checks.len());
 }
 
 /// Prints the subscriptions of an app and the planned changes.

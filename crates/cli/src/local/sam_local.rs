@@ -263,6 +263,7 @@ struct SamProcess(Child);
 impl SamProcess {
     fn spawn(mut command: Command) -> io::Result<Self> {
         // Ctrl-C in a terminal goes to the whole process group. A second interrupt would end the removal of the containers.
+        // `kill_on_drop` is the last resort, if the process still runs after the `Drop` below.
         command.process_group(0).kill_on_drop(true).spawn().map(Self)
     }
 

@@ -49,8 +49,7 @@ pub struct Target {
     pub endpoint: Endpoint,
     /// The JSON text of the secret, with verify token and app secrets.
     pub secret: String,
-    /// The queue of the signed notifications, or the reason why all signed notifications are without content, so that none is
-    /// stored.
+    /// The queue for the notifications with content, or the reason why none of them is sent.
     pub verify_queue: Result<VerifyQueue, &'static str>,
     /// The stack whose queues are checked.
     pub stack: Option<StackInfo>,
@@ -213,7 +212,7 @@ pub async fn verify(target: &Target, stop: &AtomicBool, mut on_check: impl FnMut
     let expected = run.accepted_bodies.len() + run.accepted_forgeries;
     let finding = match reason {
         Some(reason) if expected == 0 => skipped(reason),
-        // Also if no notification was accepted, because accepted forgeries have to be found and deleted.
+        // Also with a reason, if a forgery was accepted: its message has to be found and deleted.
         _ => run.check_storage(verify_queue, expected).await,
     };
     report(STORED, finding);
@@ -461,7 +460,7 @@ fn check_storage(accepted: &[String], unconfirmed: &[String], result: SearchResu
     if problems.is_empty() {
         let others = match found.len() - accepted.len() {
             0 => String::new(),
-            count => format!(", {count} more without the response 200"),
+            count => format!(", {count} more: duplicates, or without the response 200"),
         };
         passed(format!("{0} of {0} found and deleted{others}", accepted.len()))
     } else {
