@@ -32,8 +32,8 @@ macro_rules! with_stack_help {
             $text,
             "
 The stack is the one that --stack or the variable STACK names, else the local stack that runs in this folder, else the
-one that `sam deploy --guided` saved in samconfig.toml. If AWS_ENDPOINT_URL or AWS_PROFILE leads elsewhere than a
-running local stack, name the stack or use --local.
+one that `sam deploy --guided` saved in samconfig.toml, if profile and region are those of samconfig.toml. If
+AWS_ENDPOINT_URL or AWS_PROFILE leads elsewhere than a running local stack, name the stack or use --local.
 
 Environment:
   STACK                        name of the stack
@@ -70,7 +70,7 @@ Meta sends events about messages to the callback URL of the phone number, else o
 override that leads elsewhere is shown: the stack receives none of its events.
 
 The stack is the one that --stack or the variable STACK names, else the one that `sam deploy --guided` saved in
-samconfig.toml. The local stack is used only with --local.
+samconfig.toml, if profile and region are those of samconfig.toml. The local stack is used only with --local.
 
 Environment:
   META_ACCESS_TOKEN            access token of a system user, for the accounts
@@ -134,7 +134,8 @@ const RESTORE_HELP: &str = with_stack_help!(
     "\
 Compares the queue and its dead-letter queue with the template that CloudFormation processed, and with --apply creates
 a missing one or changes attributes, policy and tags. Messages of a deleted queue are lost. SQS accepts the name of a
-deleted queue again after 60 seconds; the command waits. Queues of other stacks and accounts are not changed.
+deleted queue again after 60 seconds; the command waits. Queues of other stacks and accounts are not changed: if one of
+the route cannot be used, the exit status is 1.
 "
 );
 
@@ -583,14 +584,19 @@ pub(crate) struct StackArguments {
 }
 
 impl StackArguments {
-    /// Describes the stack that [`StackChoice::find`] chooses.
+    /// Describes the stack that [`StackChoice::find`] chooses, with its secret.
     pub(crate) async fn info(&self) -> Result<StackInfo, StackInfoError> {
+        self.info_without_secret().await?.with_secret().await
+    }
+
+    /// Describes the stack that [`StackChoice::find`] chooses.
+    pub(crate) async fn info_without_secret(&self) -> Result<StackInfo, StackInfoError> {
         if self.local {
             return StackInfo::running(Path::new("."));
         }
         match StackChoice::find(Path::new("."), self.stack.as_deref())? {
             StackChoice::Local(info) => Ok(*info),
-            StackChoice::Deployed(name) => StackInfo::describe_deployed(&AwsCli::default(), &name).await,
+            StackChoice::Deployed(stack) => StackInfo::describe_deployed(&AwsCli::default(), &stack).await,
         }
     }
 
@@ -598,7 +604,7 @@ impl StackArguments {
     /// stack.
     pub(crate) async fn info_of_url(&self, url: &str) -> Result<StackInfo, StackInfoError> {
         let is_local = StackInfo::running(Path::new(".")).is_ok_and(|local| local.callback_url == url);
-        if is_local { self.info().await } else { self.info_unless_local().await }
+        if is_local { self.info_without_secret().await } else { self.info_unless_local().await }
     }
 
     /// Describes the deployed stack. Uses the local stack only with `--local`.
@@ -606,7 +612,7 @@ impl StackArguments {
         if self.local {
             return StackInfo::running(Path::new("."));
         }
-        let name = StackChoice::deployed_stack_name(Path::new("."), self.stack.as_deref())?;
-        StackInfo::describe_deployed(&AwsCli::default(), &name).await
+        let stack = StackChoice::deployed_stack(Path::new("."), self.stack.as_deref())?;
+        StackInfo::describe_deployed(&AwsCli::default(), &stack).await
     }
 }

@@ -30,6 +30,7 @@ use ingress_tools::{
         declared::{self, DeclaredResources},
         error::QueueError,
         inspect::{ExportDestination, InspectedQueue},
+        queue::QueueState,
         redrive::{self, Moves, RedriveError},
         scan::{Filter, ScanLimits},
         transfer::{TransferLimits, TransferReport},
@@ -162,9 +163,14 @@ pub(crate) async fn run(once: bool, events: &Path, python: &Path) -> Result<bool
     }
 }
 
-/// Describes the stack of a command, and prints its account, region and name.
+/// Describes the stack of a command with its secret, and prints its account, region and name.
 pub(crate) async fn chosen_stack(stack: &StackArguments) -> Result<StackInfo, CommandError> {
-    let info = stack.info().await?;
+    Ok(chosen_stack_without_secret(stack).await?.with_secret().await?)
+}
+
+/// Describes the stack of a command, and prints its account, region and name.
+async fn chosen_stack_without_secret(stack: &StackArguments) -> Result<StackInfo, CommandError> {
+    let info = stack.info_without_secret().await?;
     report::stack(&info, stack.json);
     Ok(info)
 }
@@ -172,13 +178,13 @@ pub(crate) async fn chosen_stack(stack: &StackArguments) -> Result<StackInfo, Co
 pub(crate) async fn verify(url: Option<String>, stack: &StackArguments, no_stack: bool) -> Result<bool, CommandError> {
     let info = match &url {
         _ if no_stack => None,
-        None => Some(stack.info().await?),
+        None => Some(stack.info_without_secret().await?),
         Some(url) => Some(stack.info_of_url(url).await?),
     };
     if let Some(info) = &info {
         report::stack(info, stack.json);
     }
-    let secret = secret(info.as_ref())?;
+    let secret = secret(info.as_ref()).await?;
     let url = url.or(info.as_ref().map(|info| info.callback_url.clone())).unwrap_or_default();
     let verify_queue = info.as_ref().ok_or(verify::NO_STACK).and_then(VerifyQueue::of);
     let target = Target { endpoint: Endpoint::new(&url)?, secret, verify_queue, stack: info };
@@ -213,15 +219,15 @@ pub(crate) async fn run_with_cleanup<T>(work: impl Future<Output = T>, stop: &At
 }
 
 /// Returns the JSON text of the stack's secret. The variables `APP_SECRET` and `VERIFY_TOKEN` replace its members `app_secret` and
-/// `verify_token`.
-fn secret(info: Option<&StackInfo>) -> Result<String, CommandError> {
+/// `verify_token`. If both are set, the stack's secret is not read.
+async fn secret(info: Option<&StackInfo>) -> Result<String, CommandError> {
     let members = [("app_secret", "APP_SECRET"), ("verify_token", "VERIFY_TOKEN")];
     let overrides: Vec<_> = members.into_iter().filter_map(|(member, name)| Some((member, variable(name)?))).collect();
     let mut secret = match info {
-        Some(info) if overrides.is_empty() => return Ok(info.secret.clone()),
-        Some(info) => serde_json::from_str::<Map<String, Value>>(&info.secret).unwrap_or_default(),
-        None if overrides.len() < members.len() => return Err(CommandError::MissingSecrets),
-        None => Map::new(),
+        _ if overrides.len() == members.len() => Map::new(),
+        Some(info) if overrides.is_empty() => return Ok(info.read_secret().await?),
+        Some(info) => serde_json::from_str::<Map<String, Value>>(&info.read_secret().await?).unwrap_or_default(),
+        None => return Err(CommandError::MissingSecrets),
     };
     secret.extend(overrides.into_iter().map(|(member, value)| (member.to_owned(), value.into())));
     Ok(Value::from(secret).to_string())
@@ -230,7 +236,7 @@ fn secret(info: Option<&StackInfo>) -> Result<String, CommandError> {
 pub(crate) async fn subscribe(arguments: SubscribeArguments) -> Result<bool, CommandError> {
     let info = arguments.stack.info_unless_local().await?;
     report::stack(&info, arguments.stack.json);
-    let credentials = AppCredentials::parse(&secret(Some(&info))?).map_err(StackInfoError::from)?;
+    let credentials = AppCredentials::parse(&secret(Some(&info)).await?).map_err(StackInfoError::from)?;
     let access_token = variable("META_ACCESS_TOKEN");
     if !arguments.accounts.is_empty() && access_token.is_none() {
         return Err(CommandError::MissingAccessToken);
@@ -268,7 +274,7 @@ pub(crate) async fn subscribe(arguments: SubscribeArguments) -> Result<bool, Com
 }
 
 pub(crate) async fn queues(stack: &StackArguments) -> Result<bool, CommandError> {
-    let info = chosen_stack(stack).await?;
+    let info = chosen_stack_without_secret(stack).await?;
     let backlogs = Backlogs::of(&info, &info.aws_cli()).await;
     if stack.json {
         println!("{}", json!(backlogs));
@@ -283,7 +289,7 @@ pub(crate) async fn redrive(
     from: Option<&str>,
     to: Option<&str>,
 ) -> Result<bool, CommandError> {
-    let info = chosen_stack(&arguments.stack).await?;
+    let info = chosen_stack_without_secret(&arguments.stack).await?;
     let moves = match from {
         Some(queue) => redrive::drain(&info, &arguments.field, queue, to).await?,
         None => redrive::redrive(&info, &arguments.field).await?,
@@ -292,7 +298,7 @@ pub(crate) async fn redrive(
 }
 
 pub(crate) async fn reroute(arguments: &MoveArguments) -> Result<bool, CommandError> {
-    let info = chosen_stack(&arguments.stack).await?;
+    let info = chosen_stack_without_secret(&arguments.stack).await?;
     run_moves(&redrive::reroute(&info, &arguments.field).await?, arguments).await
 }
 
@@ -336,7 +342,7 @@ async fn run_moves(moves: &Moves, arguments: &MoveArguments) -> Result<bool, Com
 
 /// Describes and prints the stack of a command about one queue, and finds the queue.
 async fn find_inspected_queue(arguments: &QueueArguments) -> Result<(StackInfo, InspectedQueue), CommandError> {
-    let info = chosen_stack(&arguments.stack).await?;
+    let info = chosen_stack_without_secret(&arguments.stack).await?;
     let queue = InspectedQueue::find(&info, &arguments.queue);
     let several =
         |names: Vec<_>| CommandError::SeveralQueues { route: arguments.queue.clone(), names: names.join(", ") };
@@ -421,14 +427,17 @@ fn print_dry_run(depth: &QueueDepth, is_json: bool) -> bool {
 }
 
 pub(crate) async fn restore_queue(route: &str, apply: bool, stack: &StackArguments) -> Result<bool, CommandError> {
-    let info = chosen_stack(stack).await?;
+    let info = chosen_stack_without_secret(stack).await?;
     let urls = info.queue_urls().remove(route).ok_or_else(|| CommandError::UnknownRoute(route.to_owned()))?;
     let declared = DeclaredResources::of(&info, &info.aws_cli()).await?;
     if !urls.iter().any(|url| declared.queue_at(url).is_some()) {
         return Err(CommandError::OtherStack { route: route.to_owned(), url: urls.join(", ") });
     }
     let plan = declared::plan_restoration(&info, &declared, &urls).await?;
+    let others = declared::other_queues(&info, &declared, &urls).await;
+    let are_others_usable = others.iter().all(|depth| depth.state == QueueState::Usable);
     if !stack.json {
+        report::queues_of_others(&others);
         report::restorations(&plan, apply);
     }
     let mut left = plan.len();
@@ -441,10 +450,11 @@ pub(crate) async fn restore_queue(route: &str, apply: bool, stack: &StackArgumen
         }
     }
     if stack.json {
-        println!("{}", json!({ "applied": apply, "done": left == 0, "plan": plan }));
+        let done = left == 0 && are_others_usable;
+        println!("{}", json!({ "applied": apply, "done": done, "plan": plan, "queues_of_others": others }));
     }
     // A dry run succeeds. A change that SQS does not show afterwards is a failure.
-    Ok(!apply || left == 0)
+    Ok((!apply || left == 0) && are_others_usable)
 }
 
 pub(crate) async fn sam_local(events: &[PathBuf], python: &Path) -> Result<bool, CommandError> {

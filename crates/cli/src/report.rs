@@ -464,16 +464,15 @@ fn print_errors(blocked: usize, unseen: &Unseen, stop_reason: Option<&str>, rele
             println!("  {count} in flight: the consumers of the queue, or an earlier run, received them");
         }
         Some(count @ 1..) => println!(
-            "  {style}{count} in flight{style:#}, not seen by this run: an earlier run that was killed, or another consumer, received \
-             them.\n  Run the command again when none is in flight, which takes half a minute to six hours: without --apply, \
-             `redrive`, `reroute`, `drop` and\n  `export` print how many are"
+            "  {style}{count} in flight{style:#}, not seen by this run: a run that was killed, or another consumer, received them\n  \
+             run the command again when they are visible, after half a minute to six hours; without --apply, it prints how many are in flight"
         ),
         _ => (),
     }
     if unseen.lost_receives > 0 && unseen.in_flight != Some(0) {
         println!(
-            "  {style}{} responses to receives were lost{style:#}: SQS may have hidden up to ten messages for each, for half a minute to \
-             six hours.\n  Run the command again afterwards",
+            "  {style}{} responses to receives were lost{style:#}: SQS may have hidden up to ten messages for each\n  run the command \
+             again afterwards, after half a minute to six hours",
             unseen.lost_receives
         );
     }
@@ -559,6 +558,15 @@ pub fn queue_dry_run(depth: &QueueDepth) {
     println!("\nno message was received: `ingress peek` counts the messages by field and reason; apply with --apply");
 }
 
+/// Prints the state of the queues of a route that another stack or account owns.
+pub fn queues_of_others(others: &[QueueDepth]) {
+    for QueueDepth { queue, state, .. } in others {
+        let (style, note) =
+            if *state == QueueState::Usable { (SUCCESS, "") } else { (FAILURE, ", and must restore it") };
+        println!("{HEADING}{queue}{HEADING:#}: {style}{state}{style:#}: another stack or account owns it{note}");
+    }
+}
+
 /// Prints the changes that make queues as in the template.
 pub fn restorations(plan: &[Restoration], applied: bool) {
     for Restoration { queue, create, differences } in plan {
@@ -569,7 +577,7 @@ pub fn restorations(plan: &[Restoration], applied: bool) {
         }
     }
     match (plan.is_empty(), applied) {
-        (true, _) => println!("{SUCCESS}nothing to do{SUCCESS:#}: the queues are as in the template"),
+        (true, _) => println!("{SUCCESS}nothing to do{SUCCESS:#}: the queues of the stack are as in the template"),
         (false, false) => println!("\nnothing was changed: apply the changes with --apply"),
         (false, true) => (),
     }

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::try_join;
 use whatsapp_webhook::routes::Routes;
 
 use super::{
     cli::{AwsCli, Credentials},
+    stack_choice::DeployedStack,
     stack_info::{StackInfo, StackInfoError},
 };
 use crate::endpoint_secrets::variable;
 
 impl StackInfo {
-    /// Describes a stack with the credentials, profile and region of the environment.
-    pub async fn describe_deployed(aws: &AwsCli, stack: &str) -> Result<Self, StackInfoError> {
+    /// Describes a stack with the credentials, profile and region of the environment, without its secret.
+    pub async fn describe_deployed(aws: &AwsCli, stack: &DeployedStack) -> Result<Self, StackInfoError> {
         let region = aws.region().await?;
+        stack.check_region(&region)?;
+        let stack = stack.name.as_str();
         let Credentials { access_key_id, secret_access_key, session_token } = aws.credentials().await?;
         let call = ["cloudformation", "describe-stacks", "--stack-name", stack];
         let outputs: Option<Vec<(String, String)>> =
@@ -22,12 +24,11 @@ impl StackInfo {
         let outputs: BTreeMap<_, _> = outputs.into_iter().flatten().collect();
         let incomplete = |missing: String| StackInfoError::OtherTemplate { stack: stack.to_owned(), missing };
         let output = |name: &str| outputs.get(name).cloned().ok_or_else(|| incomplete(format!("the output {name}")));
-        let (function, secret) = (output("FunctionName")?, output("SecretArn")?);
+        let function = output("FunctionName")?;
+        output("SecretArn")?;
 
         let call = ["lambda", "get-function-configuration", "--function-name", &function];
-        let routes = aws.call::<Option<String>>(&region, &call, "Environment.Variables.QUEUE_URLS");
-        let call = ["secretsmanager", "get-secret-value", "--secret-id", &secret];
-        let (routes, secret) = try_join(routes, aws.call(&region, &call, "SecretString")).await?;
+        let routes = aws.call::<Option<String>>(&region, &call, "Environment.Variables.QUEUE_URLS").await?;
         let routes = routes.and_then(|routes| Routes::parse(&routes).ok());
         let routes = routes.ok_or_else(|| incomplete("the function's QUEUE_URLS".to_owned()))?;
         let endpoint = endpoint(&routes.catch_all().url).to_owned();
@@ -38,7 +39,7 @@ impl StackInfo {
             secret_access_key,
             session_token,
             callback_url: output("CallbackUrl")?,
-            secret,
+            secret: None,
             stack: stack.to_owned(),
             routes,
             log_group: output("LogGroupName")?,

@@ -18,8 +18,27 @@ const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL
 pub enum StackChoice {
     /// The local stack that runs in this folder.
     Local(Box<StackInfo>),
-    /// The deployed stack with this name.
-    Deployed(String),
+    /// A deployed stack.
+    Deployed(DeployedStack),
+}
+
+/// The name of a deployed stack.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DeployedStack {
+    pub(super) name: String,
+    /// The region of samconfig.toml, if the name is from there.
+    saved_region: Option<String>,
+}
+
+impl DeployedStack {
+    fn named(name: String) -> Self {
+        Self { name, saved_region: None }
+    }
+
+    /// Returns an error if samconfig.toml names another region, where a stack of the same name may exist.
+    pub(super) fn check_region(&self, region: &str) -> Result<(), StackInfoError> {
+        check_setting("region", self.saved_region.as_deref(), Some(region), "AWS_REGION")
+    }
 }
 
 impl StackChoice {
@@ -29,24 +48,26 @@ impl StackChoice {
     /// Returns an error if a local stack runs but the environment leads elsewhere, because the caller may mean a deployed stack.
     pub fn find(root: &Path, name: Option<&str>) -> Result<Self, StackInfoError> {
         if let Some(name) = name.map(str::to_owned).or_else(|| variable("STACK")) {
-            return Ok(Self::Deployed(name));
+            return Ok(Self::Deployed(DeployedStack::named(name)));
         }
         match StackInfo::running(root) {
             Ok(local) => match find_conflicting_variable(&local) {
                 Some(variable) => Err(StackInfoError::AmbiguousStack(variable)),
                 None => Ok(Self::Local(Box::new(local))),
             },
-            Err(StackInfoError::NotRunning) => Ok(Self::Deployed(Self::deployed_stack_name(root, None)?)),
+            Err(StackInfoError::NotRunning) => Ok(Self::Deployed(Self::deployed_stack(root, None)?)),
             Err(error) => Err(error),
         }
     }
 
-    /// Returns the name of a deployed stack: the named one, else that of the samconfig.toml in `root`.
-    pub fn deployed_stack_name(root: &Path, name: Option<&str>) -> Result<String, StackInfoError> {
-        match name.map(str::to_owned).or_else(|| variable("STACK")) {
-            Some(name) => Ok(name),
-            None => sam_stack_name(root)?.ok_or(StackInfoError::NoStack),
+    /// Returns a deployed stack: the named one, else that of the samconfig.toml in `root`.
+    pub fn deployed_stack(root: &Path, name: Option<&str>) -> Result<DeployedStack, StackInfoError> {
+        if let Some(name) = name.map(str::to_owned).or_else(|| variable("STACK")) {
+            return Ok(DeployedStack::named(name));
         }
+        let (stack, profile) = saved_stack(root)?.ok_or(StackInfoError::NoStack)?;
+        check_setting("profile", profile.as_deref(), variable("AWS_PROFILE").as_deref(), "AWS_PROFILE")?;
+        Ok(stack)
     }
 }
 
@@ -59,12 +80,31 @@ fn find_conflicting_variable(local: &StackInfo) -> Option<&'static str> {
     }
 }
 
-/// Returns the name that `sam deploy --guided` saved.
-fn sam_stack_name(root: &Path) -> Result<Option<String>, StackInfoError> {
+fn check_setting(
+    setting: &'static str,
+    saved: Option<&str>,
+    actual: Option<&str>,
+    variable: &'static str,
+) -> Result<(), StackInfoError> {
+    match saved {
+        Some(saved) if actual != Some(saved) => {
+            let (saved, actual) = (saved.to_owned(), actual.unwrap_or("none").to_owned());
+            Err(StackInfoError::OtherSamConfig { setting, saved, actual, variable })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the stack that `sam deploy --guided` saved, and its profile.
+fn saved_stack(root: &Path) -> Result<Option<(DeployedStack, Option<String>)>, StackInfoError> {
     let Ok(text) = fs::read_to_string(root.join(SAM_CONFIG)) else { return Ok(None) };
     let config: Value = toml::from_str(&text).map_err(|error| StackInfoError::SamConfig(error.message().to_owned()))?;
-    let names = SAM_COMMANDS.map(|command| config["default"][command]["parameters"]["stack_name"].as_str());
-    Ok(names.into_iter().flatten().find(|name| !name.is_empty()).map(str::to_owned))
+    let saved = |name: &str| {
+        let values = SAM_COMMANDS.map(|command| config["default"][command]["parameters"][name].as_str());
+        values.into_iter().flatten().find(|value| !value.is_empty()).map(str::to_owned)
+    };
+    let stack = saved("stack_name").map(|name| DeployedStack { name, saved_region: saved("region") });
+    Ok(stack.map(|stack| (stack, saved("profile"))))
 }
 
 #[cfg(test)]
@@ -74,7 +114,8 @@ mod tests {
     fn name_in(samconfig: &str) -> Result<Option<String>, String> {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(SAM_CONFIG), samconfig).unwrap();
-        sam_stack_name(folder.path()).map_err(|error| error.to_string())
+        let saved = saved_stack(folder.path()).map_err(|error| error.to_string())?;
+        Ok(saved.map(|(stack, _)| stack.name))
     }
 
     #[test]
@@ -86,6 +127,6 @@ mod tests {
         assert_eq!(name_in(global), Ok(Some("all".to_owned())));
         assert_eq!(name_in("[staging.deploy.parameters]\nstack_name = \"other\""), Ok(None));
         assert!(name_in("version = ").unwrap_err().starts_with("cannot parse samconfig.toml: "));
-        assert_eq!(sam_stack_name(Path::new("/no/such/folder")).unwrap(), None);
+        assert_eq!(saved_stack(Path::new("/no/such/folder")).unwrap(), None);
     }
 }

@@ -40,8 +40,8 @@ pub struct StackInfo {
     pub session_token: Option<String>,
     /// The URL that Meta sends notifications to.
     pub callback_url: String,
-    /// The JSON text of the function's secret.
-    pub secret: String,
+    /// The JSON text of the function's secret. `None` if it was not read.
+    pub secret: Option<String>,
     /// The name of the `CloudFormation` stack. The names of its queues begin with it.
     pub stack: String,
     /// The routes of the function, in the form of its `QUEUE_URLS`.
@@ -92,6 +92,21 @@ pub enum StackInfoError {
     /// The file of the running stack is not a description.
     #[error("cannot parse the description of the running stack: {0}")]
     InvalidDescription(serde_json::Error),
+    /// samconfig.toml names another profile or region than the environment.
+    #[error(
+        "samconfig.toml deploys with the {setting} {saved}, but the environment has {actual}: set {variable}={saved}, or name the \
+         stack with --stack or the variable STACK"
+    )]
+    OtherSamConfig {
+        /// `profile` or `region`.
+        setting: &'static str,
+        /// The value in samconfig.toml.
+        saved: String,
+        /// The value of the environment, or `none`.
+        actual: String,
+        /// The variable that sets it.
+        variable: &'static str,
+    },
     /// AWS did not return a description.
     #[error(transparent)]
     Aws(#[from] AwsCliError),
@@ -123,6 +138,7 @@ impl StackInfo {
             ("AWS_DEFAULT_REGION", self.region.clone()),
             ("AWS_PROFILE", String::new()),
             ("AWS_SESSION_TOKEN", String::new()),
+            // `true` in the shell would make the AWS CLI ignore AWS_ENDPOINT_URL, and call AWS.
             ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "false".to_owned()),
         ];
         AwsCli { variables, ..AwsCli::default() }
@@ -163,9 +179,23 @@ impl StackInfo {
         self.routes.catch_all().account_id().unwrap_or("unknown")
     }
 
-    /// Parses the secret of the stack as the function does.
+    /// Reads the secret of the stack, unless it was read before.
+    pub async fn read_secret(&self) -> Result<String, StackInfoError> {
+        if let Some(secret) = &self.secret {
+            return Ok(secret.clone());
+        }
+        let call = ["secretsmanager", "get-secret-value", "--secret-id", self.output("SecretArn")?];
+        Ok(self.aws_cli().call(&self.region, &call, "SecretString").await?)
+    }
+
+    /// Completes the description with the secret.
+    pub async fn with_secret(self) -> Result<Self, StackInfoError> {
+        Ok(Self { secret: Some(self.read_secret().await?), ..self })
+    }
+
+    /// Parses the secret of the stack as the function does. Requires [`Self::with_secret`].
     pub fn credentials(&self) -> Result<AppCredentials, StackInfoError> {
-        Ok(AppCredentials::parse(&self.secret)?)
+        Ok(AppCredentials::parse(self.secret.as_deref().unwrap_or_default())?)
     }
 
     /// Whether a route other than the catch-all route leads to a queue, so that consumers receive its messages.
@@ -260,7 +290,7 @@ impl StackInfo {
             secret_access_key: "key".to_owned(),
             session_token: None,
             callback_url: "http://api.localhost:1/webhook".to_owned(),
-            secret: r#"{"verify_token":"token","app_secret":"secret"}"#.to_owned(),
+            secret: Some(r#"{"verify_token":"token","app_secret":"secret"}"#.to_owned()),
             stack: "a-stack".to_owned(),
             routes: Self::routes_for_tests(
                 r#","messages":["a-stack-messages","a-stack-archive"],"security":"a-stack-security""#,

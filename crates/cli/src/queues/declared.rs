@@ -9,13 +9,15 @@ use aws_sdk_sqs::{
     Client,
     types::QueueAttributeName::{self, FifoQueue, Policy, RedriveAllowPolicy, RedrivePolicy},
 };
+use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
+    backlog::QueueDepth,
     error::QueueError,
-    queue::{Queue, QueueState, queue_name, sqs_client},
+    queue::{Queue, QueueState, is_fifo, queue_name, sqs_client},
 };
 use crate::aws::{
     cli::AwsCli,
@@ -41,8 +43,8 @@ const ATTRIBUTES: [QueueAttributeName; 14] = [
     QueueAttributeName::SqsManagedSseEnabled,
     QueueAttributeName::VisibilityTimeout,
 ];
-/// The values of attributes that a template leaves out, as `CloudFormation` creates the queue. An empty value is that of an attribute
-/// that is not set.
+/// The attributes that the templates of the project may leave out, with the values that `CloudFormation` then gives them. An empty
+/// value is that of an attribute that is not set.
 ///
 /// Source: <https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-sqs-queue.html>
 const DEFAULTS: [(QueueAttributeName, &str); 7] = [
@@ -53,6 +55,12 @@ const DEFAULTS: [(QueueAttributeName, &str); 7] = [
     (RedriveAllowPolicy, ""),
     (RedrivePolicy, ""),
     (QueueAttributeName::VisibilityTimeout, "30"),
+];
+/// The same for FIFO queues alone. Standard queues lack these attributes.
+const FIFO_DEFAULTS: [(QueueAttributeName, &str); 3] = [
+    (QueueAttributeName::ContentBasedDeduplication, "false"),
+    (QueueAttributeName::DeduplicationScope, "queue"),
+    (QueueAttributeName::FifoThroughputLimit, "perQueue"),
 ];
 /// SQS accepts the name of a deleted queue again
 /// [after 60 seconds](https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html).
@@ -193,8 +201,10 @@ impl DeclaredQueue {
 
     /// Returns the attributes of the template, and the default of each that the template leaves out.
     fn attributes_with_defaults(&self) -> BTreeMap<String, String> {
+        let fifo_defaults = FIFO_DEFAULTS.into_iter().filter(|_| is_fifo(&self.name));
+        let defaults = DEFAULTS.into_iter().chain(fifo_defaults);
         let mut attributes: BTreeMap<_, _> =
-            DEFAULTS.map(|(name, value)| (name.as_str().to_owned(), value.to_owned())).into();
+            defaults.map(|(name, value)| (name.as_str().to_owned(), value.to_owned())).collect();
         attributes.extend(self.attributes.clone());
         attributes
     }
@@ -277,6 +287,13 @@ pub async fn plan_restoration(
         plan.extend(declared_queue.plan(&queue).await?);
     }
     Ok(plan)
+}
+
+/// Returns the states of the queues that the template does not declare: those of another stack or account.
+pub async fn other_queues(stack: &StackInfo, declared: &DeclaredResources, urls: &[&str]) -> Vec<QueueDepth> {
+    let client = sqs_client(stack);
+    let others = urls.iter().filter(|url| declared.queue_at(url).is_none());
+    join_all(others.map(async |url| QueueDepth::read(&Queue::new(&client, url)).await)).await
 }
 
 /// Applies a plan of [`plan_restoration`]. Calls `on_wait` while SQS does not accept a name yet.
@@ -411,6 +428,27 @@ mod tests {
             ]
         );
         assert_eq!(policy_differences(&parse(EXPECTED), &Value::Null).len(), 2);
+    }
+
+    #[test]
+    fn fifo_defaults_apply_to_fifo_queues_only() {
+        let differences = |name: &str, changed: &[(QueueAttributeName, &str)]| {
+            let properties = json!({ "QueueName": name, "DeduplicationScope": "messageGroup" });
+            let queue = resource("AWS::SQS::Queue", &format!("https://sqs/1/{name}"), properties);
+            let declared = DeclaredResources::from_resources(&[queue], false);
+            let defaults = DEFAULTS.into_iter().chain(changed.iter().cloned());
+            let actual = defaults.map(|(name, value)| (name, value.to_owned())).collect();
+            declared.queue(name).unwrap().attribute_differences(&actual)
+        };
+        let by_hand = [
+            (QueueAttributeName::ContentBasedDeduplication, "true"),
+            (QueueAttributeName::DeduplicationScope, "messageGroup"),
+            (QueueAttributeName::FifoThroughputLimit, "perQueue"),
+        ];
+
+        assert_eq!(differences("a-queue.fifo", &by_hand), ["ContentBasedDeduplication is true, not false"]);
+        let scope_alone = ["DeduplicationScope is unset, not messageGroup"];
+        assert_eq!(differences("a-queue", &[]), scope_alone, "a standard queue has no default of a FIFO queue");
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub async fn redrive(stack: &StackInfo, field: &Field) -> Result<Moves, RedriveE
             continue;
         };
         let selection = Selection::DeadLetters { field: field.clone(), to: url.to_owned() };
-        moves.transfers.push(transfer(stack, queue.sibling(&name), selection, BTreeSet::new())?);
+        moves.transfers.push(transfer(stack, queue.sibling(&name), selection, BTreeSet::new()).await?);
     }
     let has_route = !moves.transfers.is_empty() || !moves.skipped.is_empty();
     if has_route { Ok(moves) } else { Err(RedriveError::NoRoute(field.clone())) }
@@ -145,20 +145,20 @@ async fn move_by_route(
     let transfers = if gone.len() == targets.len() {
         Vec::new()
     } else {
-        vec![transfer(stack, Queue::new(&client, from), selection, gone)?]
+        vec![transfer(stack, Queue::new(&client, from), selection, gone).await?]
     };
     Ok(Moves { transfers, skipped })
 }
 
-/// Completes a move with the key of the group ids, if the move needs one.
-fn transfer(
+/// Completes a move with the key of the group ids. Reads the secret only if the move needs the key.
+async fn transfer(
     stack: &StackInfo,
     source: Queue,
     selection: Selection,
     gone: BTreeSet<String>,
 ) -> Result<Transfer, RedriveError> {
     let needs_key = !source.is_fifo() && selection.targets().into_iter().any(is_fifo);
-    let group_key = if needs_key { stack.group_key()? } else { String::new() };
+    let group_key = if needs_key { stack.clone().with_secret().await?.group_key()? } else { String::new() };
     let source_has_consumers = stack.has_consumers(&source.url);
     Ok(Transfer { source, source_has_consumers, selection, group_key, gone })
 }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::{
-    aws::{backlogs, path_with, write_aws},
+    aws::{DescribedStack, backlogs, path_with, write_aws},
     sqs::{Fault, STACK, Sqs},
 };
 
@@ -156,6 +156,107 @@ async fn stack_name_comes_from_option_variable_or_samconfig() {
     let calls = fs::read_to_string(folder.path().join("calls")).unwrap();
     let names: Vec<_> = calls.lines().map(|call| call.split_whitespace().nth(3).unwrap()).collect();
     assert_eq!(names, ["of-option", "of-variable", "saved", "saved"], "{calls}");
+}
+
+/// A stack of the same name may exist in another account or region.
+#[tokio::test]
+async fn samconfig_of_another_account_is_rejected() {
+    let folder = tempfile::tempdir().unwrap();
+    write_aws(folder.path(), "");
+    let saved = "[default.deploy.parameters]\nstack_name = \"a\"\nregion = \"eu-central-1\"\nprofile = \"prod\"";
+    fs::write(folder.path().join("samconfig.toml"), saved).unwrap();
+    let keys = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "key")];
+    let (region, profile) = (("AWS_REGION", "eu-central-1"), ("AWS_PROFILE", "prod"));
+    let other_region = ("AWS_REGION", "us-east-1");
+
+    for (variables, arguments, expected) in [
+        (
+            [region, ("AWS_PROFILE", "")],
+            &["queues"][..],
+            "the profile prod, but the environment has none: set AWS_PROFILE=prod",
+        ),
+        ([region, ("AWS_PROFILE", "test")], &["queues"], "the profile prod, but the environment has test"),
+        (
+            [other_region, profile],
+            &["queues"],
+            "the region eu-central-1, but the environment has us-east-1: set AWS_REGION=",
+        ),
+        ([other_region, profile], &["subscribe", "--app", "1"], "the region eu-central-1, but"),
+        ([region, profile], &["queues"], "`aws cloudformation describe-stacks` failed"),
+        ([other_region, profile], &["queues", "--stack", "a"], "`aws cloudformation describe-stacks` failed"),
+    ] {
+        let output = ingress(&folder, arguments, &[&keys[..], &variables].concat()).await;
+        assert!(stderr(&output).contains(expected), "{variables:?} {arguments:?}: {output:?}");
+    }
+}
+
+#[tokio::test]
+async fn queue_of_another_stack_is_not_restored() {
+    let sqs = Sqs::start(&["unrouted", "calls", "other"]).await;
+    let info = sqs.info(&[("*", "unrouted"), ("calls", "calls"), ("calls", "other")]);
+    let folder = folder_of(&info);
+    let url = format!("{}/123456789012/a-stack-calls", info.aws_endpoint);
+    let id = "arn:aws:cloudformation:us-east-1:123456789012:stack/a-stack/1";
+    let responses = [
+        ("describe-stacks", json!({ "id": id, "name": "a-stack", "parameters": [], "tags": [] })),
+        ("list-stack-resources", json!([["Queue", url, "AWS::SQS::Queue", "CREATE_COMPLETE"]])),
+        (
+            "get-template",
+            json!({ "Resources": { "Queue": { "Type": "AWS::SQS::Queue", "Properties": { "QueueName": "a-stack-calls" } } } }),
+        ),
+    ];
+    let lines = responses.map(|(call, response)| format!("[ \"$2\" = {call} ] && echo '{response}' && exit\n"));
+    write_aws(folder.path(), &lines.concat());
+
+    let usable = ingress(&folder, &["restore-queue", "calls"], &[]).await;
+    assert!(usable.status.success(), "{usable:?}");
+    assert!(stdout(&usable).contains("a-stack-other: usable: another stack or account owns it"), "{usable:?}");
+    sqs.account().queues.remove("a-stack-other");
+    for arguments in [&["restore-queue", "calls"][..], &["restore-queue", "calls", "--apply"]] {
+        let gone = ingress(&folder, arguments, &[]).await;
+        assert_eq!(gone.status.code(), Some(1), "{gone:?}");
+        assert!(stdout(&gone).contains("a-stack-other: gone: another stack or account owns it"), "{gone:?}");
+    }
+    let json: Value =
+        serde_json::from_slice(&ingress(&folder, &["restore-queue", "calls", "--json"], &[]).await.stdout).unwrap();
+    assert_eq!((&json["done"], &json["queues_of_others"][0]["state"]), (&json!(false), &json!("gone")), "{json}");
+}
+
+#[tokio::test]
+async fn queue_commands_do_not_read_the_secret() {
+    let sqs = Sqs::start(&[&QUEUES[..], &["jobs.fifo", "jobs-dead.fifo"]].concat()).await;
+    let info = sqs.info(&[&ROUTES[..], &[("jobs", "jobs.fifo")]].concat());
+    let folder = tempfile::tempdir().unwrap();
+    let queues = serde_json::to_value(&info).unwrap()["queue_urls"].to_string();
+    let script = DescribedStack { queues: &queues, ..DescribedStack::default() }.script();
+    let denied = "[ \"$1\" = secretsmanager ] && echo 'An error occurred (AccessDenied)' >&2 && exit 254\n";
+    write_aws(folder.path(), &format!("{denied}{script}[ \"$1\" = cloudwatch ] && echo '[]' && exit"));
+    let environment = [
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "key"),
+        ("AWS_ENDPOINT_URL_SQS", &info.aws_endpoint),
+        ("STACK", STACK),
+    ];
+
+    for arguments in [
+        &["queues"][..],
+        &["peek"],
+        &["drop", "--field", "calls", "--apply"],
+        &["export", "--to", "copies", "--apply"],
+        &["reroute", "--field", "calls", "--apply"],
+        &["redrive", "--field", "calls", "--apply"],
+        // Both queues are FIFO, so that each message keeps its group.
+        &["redrive", "--field", "jobs", "--apply"],
+    ] {
+        let output = ingress(&folder, arguments, &environment).await;
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    }
+    assert!(!fs::read_to_string(folder.path().join("calls")).unwrap().contains("get-secret-value"));
+    for arguments in [&["reroute", "--field", "jobs", "--apply"][..], &["verify"], &["subscribe", "--app", "1"]] {
+        let error = stderr(&ingress(&folder, arguments, &environment).await);
+        assert!(error.contains("`aws secretsmanager get-secret-value` failed"), "{arguments:?}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -229,6 +229,7 @@ impl Account {
             "ApproximateNumberOfMessages": (self.queues[queue].len() - hidden).to_string(),
             "ApproximateNumberOfMessagesNotVisible": hidden.to_string(),
             "ApproximateNumberOfMessagesDelayed": "0",
+            "DelaySeconds": "0", "ReceiveMessageWaitTimeSeconds": "0", "VisibilityTimeout": "30",
         });
         if let Some(dead) = self.dead_letter_queues.get(queue) {
             let arn = format!("arn:aws:sqs:us-east-1:123456789012:{dead}");

@@ -119,7 +119,7 @@ impl TestEndpoint {
         let secret = json!({ "verify_token": VERIFY_TOKEN, "app_secret": SECRETS[0] }).to_string();
         StackInfo {
             callback_url: self.server.uri(),
-            secret,
+            secret: Some(secret),
             ..self.sqs.info(&[("*", "unrouted"), ("ingress_verify", "verify")])
         }
     }
@@ -193,7 +193,7 @@ async fn nothing_is_stored_without_a_verify_queue() {
     let endpoint = TestEndpoint::new(correct_reaction).await;
     let target = Target {
         endpoint: Endpoint::new(&endpoint.server.uri()).unwrap(),
-        secret: endpoint.info().secret,
+        secret: endpoint.info().secret.unwrap(),
         verify_queue: Err("a reason"),
         stack: None,
     };
