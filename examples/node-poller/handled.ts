@@ -13,14 +13,14 @@ import { work } from "./work.js";
 // In seconds. A claim lasts longer than the work on an item, and shorter than the visibility timeout.
 export const VISIBILITY_TIMEOUT = Number(process.env.VISIBILITY_TIMEOUT ?? 180);
 const LEASE = VISIBILITY_TIMEOUT / 3;
-// Copies come within these seconds: Meta retries for 7 days, a queue keeps a message for 14, and for 14 more after the operator moved it.
+// Copies come within these seconds: Meta retries for 7 days, a queue keeps a message for 14, and for 14 more if the operator moves it once.
 const MAX_COPY_AGE = 35 * 24 * 60 * 60;
 
 const TableName = process.env.HANDLED_TABLE;
 const dynamodb = new DynamoDBClient();
 
 // Handles an item that is not done. The claim ends by itself if this process ends before the item is done.
-export async function handle(key: string, kind: string, item: any): Promise<void> {
+export async function handle(key: string, kind: string, item: any, value: any): Promise<void> {
   const now = Math.floor(Date.now() / 1000);
   const claim = randomUUID();
   const entry = { id: { S: key }, claimed_by: { S: claim }, claimed_until: { N: `${now + LEASE}` }, expires: { N: `${now + MAX_COPY_AGE}` } };
@@ -44,7 +44,7 @@ export async function handle(key: string, kind: string, item: any): Promise<void
     ExpressionAttributeValues: { ":claim": entry.claimed_by },
   };
   try {
-    await work(key, kind, item);
+    await work(key, kind, item, value);
   } catch (error) {
     await dynamodb.send(new DeleteItemCommand(own));
     throw error;

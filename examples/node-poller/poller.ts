@@ -5,9 +5,10 @@ import { type Message, SQSClient } from "@aws-sdk/client-sqs";
 import { Consumer } from "sqs-consumer";
 import { handle, VISIBILITY_TIMEOUT } from "./handled.js";
 
-type Change = { field?: string; value: Record<string, unknown> };
+type Notification = { object?: string; entry: [{ changes: [{ field?: string; value: Record<string, unknown> }] }] };
 type Attributes = Partial<Record<string, string>>;
 
+const WHATSAPP = "whatsapp_business_account";
 const s3 = new S3Client({ forcePathStyle: Boolean(process.env.AWS_ENDPOINT_URL) });
 
 const consumer = Consumer.create({
@@ -27,17 +28,17 @@ const consumer = Consumer.create({
     );
     // Without it, different messages would have the same keys.
     if (!attributes.event_id) throw new Error("no event_id");
-    const { field, value }: Change = JSON.parse(await bodyOf(message, attributes)).entry[0].changes[0];
+    const { object = WHATSAPP, entry: [{ changes: [{ field, value }] }] }: Notification = JSON.parse(await bodyOf(message, attributes));
     // All three lists, whatever the attribute `kind`: it names only the first that is not empty.
     const items = ["messages", "statuses", "errors"].flatMap((kind) =>
-      arrayOf(value[kind]).map((item, position) => ({ kind, item, key: `${attributes.event_id} ${kind} ${position}` })),
+      arrayOf(value[kind]).map((item, position) => ({ kind, item, key: `${attributes.event_id}/${kind}/${position}` })),
     );
     // This ends as a dead letter, which somebody looks at.
-    if (field !== "messages" || !items.length) throw new Error("neither a message nor a receipt nor an error");
+    if (object !== WHATSAPP || field !== "messages" || !items.length) throw new Error("neither a message nor a receipt nor an error");
     // An item that fails does not hold up the others.
     const failures: unknown[] = [];
     for (const { kind, item, key } of items) {
-      await handle(key, kind, item).catch((error: unknown) => failures.push(error));
+      await handle(key, kind, item, value).catch((error: unknown) => failures.push(error));
     }
     if (failures.length) throw failures[0];
     // Only the returned messages are deleted.

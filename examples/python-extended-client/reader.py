@@ -15,6 +15,8 @@ from typing import Any
 import boto3
 from sqs_extended_client.client import S3_KEY_MARKER  # and boto3's client for SQS has the library's methods
 
+WHATSAPP = "whatsapp_business_account"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -59,20 +61,21 @@ handled: dict[str, None] = {}
 
 def handle(body: str, attributes: dict[str, str]) -> None:
     text = base64.b64decode(body, validate=True) if attributes.get("encoding") == "base64" else body
-    change = json.loads(text)["entry"][0]["changes"][0]
+    notification = json.loads(text)
+    change = notification["entry"][0]["changes"][0]
     # All three lists, whatever the attribute `kind`: it names only the first that is not empty.
     lists = {kind: change["value"].get(kind) for kind in ("messages", "statuses", "errors")}
     lists = {kind: items for kind, items in lists.items() if isinstance(items, list)}
-    if change.get("field") != "messages" or not any(lists.values()):
+    if notification.get("object", WHATSAPP) != WHATSAPP or change.get("field") != "messages" or not any(lists.values()):
         raise ValueError("neither a message nor a receipt nor an error")
     failures = []
     for kind, items in lists.items():
         for position, content in enumerate(items):
-            key = f"{attributes['event_id']} {kind} {position}"
+            key = f"{attributes['event_id']}/{kind}/{position}"
             if key in handled:
                 continue
             try:
-                work(kind, content, key)
+                work(key, kind, content, change["value"])
             except Exception as error:
                 failures.append(error)
             else:
@@ -84,8 +87,8 @@ def handle(body: str, attributes: dict[str, str]) -> None:
         raise failures[0]
 
 
-def work(kind: str, content: dict[str, Any], key: str) -> None:
-    """The place for your own code: a message, a receipt (`statuses`) or an error."""
+def work(key: str, kind: str, content: dict[str, Any], value: dict[str, Any]) -> None:
+    """The place for your own code: a message, a receipt (`statuses`) or an error, and the value that contains it."""
     print(json.dumps({"key": key, "kind": kind, "content": content}), flush=True)
 
 

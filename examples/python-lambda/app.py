@@ -18,7 +18,9 @@ from aws_lambda_powertools.utilities.idempotency import (
 )
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-# Meta retries for 7 days, a queue keeps a message for 14, and for 14 more after the operator moved it.
+WHATSAPP = "whatsapp_business_account"
+
+# Meta retries for 7 days, a queue keeps a message for 14, and for 14 more if the operator moves it once.
 MAX_COPY_AGE_SECONDS = 35 * 24 * 3600
 
 logger = Logger()
@@ -36,20 +38,20 @@ def handler(event: dict[str, Any], context: LambdaContext) -> Any:
 
 def on_record(record: SQSRecord) -> None:
     attributes = {name: attribute.string_value or "" for name, attribute in record.message_attributes.items()}
-    change = json.loads(body_of(record, attributes))["entry"][0]["changes"][0]
+    notification = json.loads(body_of(record, attributes))
+    change = notification["entry"][0]["changes"][0]
     # All three lists, whatever the attribute `kind`: it names only the first that is not empty.
     lists = {kind: change["value"].get(kind) for kind in ("messages", "statuses", "errors")}
     lists = {kind: items for kind, items in lists.items() if isinstance(items, list)}
-    if change.get("field") != "messages" or not any(lists.values()):
+    if notification.get("object", WHATSAPP) != WHATSAPP or change.get("field") != "messages" or not any(lists.values()):
         # SQS deletes messages that are not reported as failed. This one becomes a dead letter, and its alarm goes off.
         raise ValueError("neither a message nor a receipt nor an error")
     failures = []
     for kind, items in lists.items():
         for position, content in enumerate(items):
-            # Copies of a change have the same event_id.
-            key = f"{attributes['event_id']} {kind} {position}"
+            key = f"{attributes['event_id']}/{kind}/{position}"
             try:
-                once(item={"key": key, "kind": kind, "content": content})
+                once(item={"key": key, "kind": kind, "content": content}, value=change["value"])
             except Exception as error:
                 failures.append(error)
     # An item that fails does not hold up the others. They are skipped when the message comes back.
@@ -69,11 +71,11 @@ def body_of(record: SQSRecord, attributes: dict[str, str]) -> str | bytes:
 # after the work. If the work fails, it deletes the claim. If another invocation has the claim, it raises an exception, so the
 # message comes back.
 @idempotent_function(data_keyword_argument="item", persistence_store=handled, config=by_key)
-def once(item: dict[str, Any]) -> None:
-    work(item["kind"], item["content"], item["key"])
+def once(item: dict[str, Any], value: dict[str, Any]) -> None:
+    work(item["key"], item["kind"], item["content"], value)
 
 
-def work(kind: str, content: dict[str, Any], key: str) -> None:
-    """The place for your own code: a message, a receipt (`statuses`) or an error."""
+def work(key: str, kind: str, content: dict[str, Any], value: dict[str, Any]) -> None:
+    """The place for your own code: a message, a receipt (`statuses`) or an error, and the value that contains it."""
     what = {"messages": "type", "statuses": "status", "errors": "title"}[kind]
     logger.info("handled", extra={"key": key, "what": content[what]})

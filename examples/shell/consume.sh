@@ -16,7 +16,8 @@ work() {
     fi
     jq -c --arg event_id "$event_id" '([(.entry[0].changes[0])?][0] // {}) as {$field, $value}
         | [$value | objects | .messages, .statuses, .errors | arrays[]] as $items
-        | if $field == "messages" and $items == [] then error("neither a message nor a receipt nor an error") else . end
+        | ((.object? // "whatsapp_business_account") != "whatsapp_business_account") as $other_product
+        | if $field == "messages" and ($other_product or $items == []) then error("neither a message nor a receipt nor an error") else . end
         | {$event_id, $field, items: ($items | length)}' "$body"
 }
 

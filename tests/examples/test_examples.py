@@ -183,9 +183,9 @@ def poll(aws: Environment, url: str, items: int, not_deleted: int) -> set[str]:
 
 
 def test_node_poller_handles_every_item_once(aws: Environment, tmp_path: Path) -> None:
-    url = sent(aws, "node", *FILES, WITHOUT_ITEMS, with_failing_item(tmp_path))["messages"]
-    keys = poll(aws, url, ITEMS + 2, not_deleted=2)
-    assert {key for key in keys if key.startswith(UNREADABLE)} == {f"{UNREADABLE} messages {at}" for at in (0, 2)}
+    url = sent(aws, "node", *FILES, WITHOUT_ITEMS, of_other_product(tmp_path), with_failing_item(tmp_path))["messages"]
+    keys = poll(aws, url, ITEMS + 2, not_deleted=3)
+    assert {key for key in keys if key.startswith(UNREADABLE)} == {f"{UNREADABLE}/messages/{at}" for at in (0, 2)}
 
 
 def test_node_poller_handles_every_receipt(aws: Environment) -> None:
@@ -199,7 +199,7 @@ def test_node_poller_handles_items_of_killed_one(aws: Environment) -> None:
         output, _ = process.communicate(timeout=60)
     assert (process.returncode, len(output.splitlines())) == (-signal.SIGKILL, 1)
     assert sum(depth(aws, url)) == 1
-    assert {key.split()[2] for key in poll(aws, url, 2, not_deleted=0)} == {"1", "2"}
+    assert {key.split("/")[2] for key in poll(aws, url, 2, not_deleted=0)} == {"1", "2"}
 
 
 def test_node_poller_fails_without_event_id(aws: Environment) -> None:
@@ -223,17 +223,29 @@ def with_failing_item(folder: Path) -> Path:
     return file
 
 
-def test_python_reader_handles_every_item_once(aws: Environment) -> None:
-    url = sent(aws, "reader", *FILES, WITHOUT_ITEMS)["messages"]
+def of_other_product(folder: Path) -> Path:
+    """A file with a message that is not of WhatsApp. Its field has the same name."""
+    content = json.loads((MESSAGES / "messages-text.json").read_text())
+    [message] = content["Messages"]
+    message["Body"] = message["Body"].replace("whatsapp_business_account", "instagram")
+    message["MessageAttributes"]["event_id"]["StringValue"] = 64 * "e"
+    file = folder / "other.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_python_reader_handles_every_item_once(aws: Environment, tmp_path: Path) -> None:
+    url = sent(aws, "reader", *FILES, WITHOUT_ITEMS, of_other_product(tmp_path))["messages"]
     command = [sys.executable, str(EXAMPLES / "python-extended-client/reader.py"), url, "--until-empty"]
     lines = subprocess.run(command, env=aws, check=True, capture_output=True, text=True).stdout.splitlines()
     assert len(lines) == len({json.loads(line)["key"] for line in lines}) == ITEMS
-    assert depth(aws, url) == (0, 1)
+    assert depth(aws, url) == (0, 2)
 
 
 @pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="curl and jq are not both installed")
 def test_shell_script_handles_every_change_once(aws: Environment, tmp_path: Path) -> None:
-    urls = sent(aws, "shell", *FILES, WITHOUT_ITEMS, "messages-text-refused", "not-json-in-utf-16", "not-json")
+    files = [*FILES, WITHOUT_ITEMS, "messages-text-refused", "not-json-in-utf-16", "not-json"]
+    urls = sent(aws, "shell", *files, of_other_product(tmp_path))
     done = tmp_path / "done"
 
     def run(url: str) -> tuple[int, list[dict[str, Any]]]:
@@ -243,7 +255,7 @@ def test_shell_script_handles_every_change_once(aws: Environment, tmp_path: Path
 
     status, lines = run(urls["messages"])
     assert (status, sum(line["items"] for line in lines)) == (1, ITEMS)
-    assert depth(aws, urls["messages"]) == (0, 1)
+    assert depth(aws, urls["messages"]) == (0, 2)
     status, lines = run(urls["unrouted"])
     # The message of a queue that did not store it is no copy of the message on another queue.
     assert (status, sorted("bytes" in line for line in lines)) == (0, [False, True, True])
@@ -276,10 +288,10 @@ class Context:
     invoked_function_arn = "arn:aws:lambda:us-east-1:123456789012:function:consumer"
     def get_remaining_time_in_millis(self): return 30000
 worked, work = [], app.work
-def watched(kind, content, key):
+def watched(key, kind, content, value):
     if key in failing: raise RuntimeError(key)
     if key in killing: os._exit(9)
-    work(kind, content, key)
+    work(key, kind, content, value)
     worked.append(key)
 app.work = watched
 killing, events = json.load(sys.stdin)
@@ -326,6 +338,9 @@ def test_lambda_handles_every_item_of_a_change(aws: Environment) -> None:
 
 def test_lambda_reports_what_it_does_not_handle(aws: Environment) -> None:
     batch = records(WITHOUT_ITEMS, "unknown-field", "messages-text", "not-json", "not-json-in-utf-16", "other-product")
+    [of_instagram] = records("statuses-delivered")
+    of_instagram["body"] = of_instagram["body"].replace("whatsapp_business_account", "instagram")
+    batch.append(of_instagram)
     [(keys, failures)] = handle(aws, "reports", ([], batch))
     assert len(keys) == 1
     assert failures == [record["messageId"] for record in batch if record not in records("messages-text")]
@@ -333,7 +348,7 @@ def test_lambda_reports_what_it_does_not_handle(aws: Environment) -> None:
 
 def test_lambda_retries_only_the_failed_item(aws: Environment) -> None:
     batch = records("messages-three", "messages-text")
-    key = batch[0]["messageAttributes"]["event_id"]["stringValue"] + " messages 1"
+    key = batch[0]["messageAttributes"]["event_id"]["stringValue"] + "/messages/1"
     first, second, third = handle(aws, "retries", ([key], batch), ([], batch[:1]), ([], batch))
     assert (len(first[0]), first[1]) == (3, [batch[0]["messageId"]])
     assert second == ([key], [])
@@ -349,11 +364,11 @@ def test_lambda_handles_copies_of_a_batch_once(aws: Environment) -> None:
 def test_lambda_handles_item_of_killed_invocation(aws: Environment) -> None:
     batch = records("messages-three")
     event_id = batch[0]["messageAttributes"]["event_id"]["stringValue"]
-    key = f"{event_id} messages 1"
+    key = f"{event_id}/messages/1"
     handle(aws, "killed", ([], batch), killing=key)
 
     [(keys, failures)] = handle(aws, "killed", ([], batch))
-    assert keys == [f"{event_id} messages 2"], "the first is done, and the invocation that was killed has the claim"
+    assert keys == [f"{event_id}/messages/2"], "the first is done, and the invocation that was killed has the claim"
     assert failures == [batch[0]["messageId"]], "the message is not deleted"
 
     # The time until the claim ends has passed.

@@ -214,7 +214,7 @@ async fn rust_poller_handles_messages_and_large_bodies() {
     let _ = fs::remove_file(&done);
     let poller = deployed.start(Command::new(poller()).env("HANDLED_FILE", &done));
     let handled = poller.lines(9);
-    let handled = handled.iter().map(|line| (line.split(' ').nth(3).unwrap(), line.split(": ").nth(1).unwrap()));
+    let handled = handled.iter().map(|line| (line.split(' ').nth(1).unwrap(), line.split(": ").nth(1).unwrap()));
     assert_eq!(
         sorted(handled),
         [

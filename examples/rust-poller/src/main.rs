@@ -72,7 +72,7 @@ async fn handle(s3: &aws_sdk_s3::Client, message: &Received, handled: &mut Handl
     let mut result = Ok(());
     for (list, position, item) in items(&body)? {
         // An item that fails does not hold up the others. They are skipped when the message comes back.
-        if let Err(error) = handled.once(format!("{event_id} {list} {position}"), |key| work(list, item, key)) {
+        if let Err(error) = handled.once(format!("{event_id}/{list}/{position}"), |key| work(list, item, key)) {
             result = Err(error);
         }
     }

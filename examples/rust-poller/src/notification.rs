@@ -10,6 +10,7 @@ use crate::failure::Failure;
 /// A notification on a queue has exactly one entry, and in it one change.
 #[derive(Debug, Deserialize)]
 struct Notification {
+    object: Option<String>,
     entry: [Entry; 1],
 }
 
@@ -90,7 +91,7 @@ pub(crate) struct Error {
 /// The items of the only change, each with its list and position. They are read one by one, because one that is unreadable
 /// must not hold up the others.
 pub(crate) fn items(body: &[u8]) -> Result<Vec<(&'static str, usize, Value)>, Failure> {
-    let Notification { entry: [Entry { changes: [Change { field, value }] }] } = serde_json::from_slice(body)?;
+    let Notification { object, entry: [Entry { changes: [Change { field, value }] }] } = serde_json::from_slice(body)?;
     // All three, whatever the attribute `kind`: it names only the first that is not empty.
     let lists = [("messages", value.messages), ("statuses", value.statuses), ("errors", value.errors)];
     let items = lists
@@ -98,8 +99,24 @@ pub(crate) fn items(body: &[u8]) -> Result<Vec<(&'static str, usize, Value)>, Fa
         .flat_map(|(list, items)| items.into_iter().enumerate().map(move |(position, item)| (list, position, item)));
     let items: Vec<_> = items.collect();
     // This ends as a dead letter, which somebody looks at.
-    if field != "messages" || items.is_empty() {
+    let is_other_product = object.is_some_and(|object| object != "whatsapp_business_account");
+    if is_other_product || field != "messages" || items.is_empty() {
         return Err("neither a message nor a receipt nor an error".into());
     }
     Ok(items)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn change_of_another_product_is_rejected() {
+        let body = br#"{"object":"whatsapp_business_account","entry":[{"changes":[{"field":"messages","value":{"messages":[{}]}}]}]}"#;
+        assert_eq!(items(body).unwrap().len(), 1);
+        let text = str::from_utf8(body).unwrap();
+        items(text.replace("whatsapp_business_account", "instagram").as_bytes()).unwrap_err();
+        assert_eq!(items(text.replace(r#""object":"whatsapp_business_account","#, "").as_bytes()).unwrap().len(), 1);
+    }
 }
