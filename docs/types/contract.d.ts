@@ -29,7 +29,7 @@ export interface Message {
  */
 export interface Attributes {
   /**
-   * The same on each copy of the message.
+   * The same on copies of the message, except on some that Meta sends later.
    */
   event_id: string;
   /**
@@ -53,7 +53,7 @@ export interface Attributes {
    */
   phone_number_id?: string;
   /**
-   * Why the message is on the catch-all queue.
+   * Why no queue of a route got the message from the function. It is on the catch-all queue, unless the operator replayed it to another.
    */
   unrouted_reason?: "no-route" | "no-field" | "not-json" | "not-a-notification" | "queue-unavailable";
   /**

@@ -24,13 +24,15 @@ from test_schema import FOLDER, TOOLS, needs_node
 
 PYTHON_HANDLE = """
 import json
-def handle(key, kind, item):
+def handle(key, kind, item, value):
+    assert item in value[kind]
     if item.get("type") == "text" and item["text"]["body"] == "fail":
         raise ValueError(item)
     print(json.dumps([key, kind]), flush=True)
 """
 TYPESCRIPT_HANDLE = """
-export async function handle(key: string, kind: string, item: any): Promise<void> {
+export async function handle(key: string, kind: string, item: any, value: any): Promise<void> {
+  if (!value[kind].includes(item)) throw new Error("not the value of the item");
   if (item.type === "text" && item.text.body === "fail") throw new Error(JSON.stringify(item));
   console.log(JSON.stringify([key, kind]));
 }
@@ -120,6 +122,9 @@ def test_quick_start_handles_every_item(program: Any, endpoint: str, tmp_path: P
     sent["several"] = ({**text_attributes, "event_id": "several"}, json.dumps(notification))
     value["messages"] = [message, {**message, "text": {"body": "fail"}}, message]
     sent["failing"] = ({**text_attributes, "event_id": "failing"}, json.dumps(notification))
+    notification["object"] = "instagram"
+    sent["other product"] = ({**text_attributes, "event_id": "other"}, json.dumps(notification))
+    del notification["object"]
     value["messages"] = None
     sent["null"] = ({**text_attributes, "event_id": "null"}, json.dumps(notification))
     pointer = json.loads(sent["messages-text, of more than 1 MiB"][1])[1]
@@ -127,7 +132,15 @@ def test_quick_start_handles_every_item(program: Any, endpoint: str, tmp_path: P
     s3.put_object(Bucket=pointer["s3BucketName"], Key=pointer["s3Key"], Body=text.encode())
     for at in range(2):  # without an event id, the keys of two messages would be the same
         sqs.send_message(QueueUrl=url, MessageBody=text.replace("wamid", f"wamid{at}"))
-    for name in ("failing", "messages-text", "messages-errors", "statuses-delivered", "several", "null"):
+    for name in (
+        "failing",
+        "messages-text",
+        "messages-errors",
+        "statuses-delivered",
+        "several",
+        "null",
+        "other product",
+    ):
         send(sqs, url, *sent[name])
     send(sqs, url, *sent["message-template-status-update"])
     send(sqs, url, *sent["messages-text, of more than 1 MiB"])
@@ -141,13 +154,15 @@ def test_quick_start_handles_every_item(program: Any, endpoint: str, tmp_path: P
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as consumer:
-        remaining = wait_for_deletions(sqs, url, 4)
+        remaining = wait_for_deletions(sqs, url, 5)
         consumer.terminate()
         output, _ = consumer.communicate()
     lines = output.splitlines()
     handled = [json.loads(line) for line in lines if line.startswith("[")]
     assert sorted(handled) == sorted(expected), lines
-    assert remaining == 4, "the failing message, the one without items and those without attributes stay"
+    assert remaining == 5, (
+        "the failing message, and those of another product, without items and without attributes stay"
+    )
     assert [line for line in lines if line.startswith("failed failing/messages/1 ")], lines
     assert "447700900317" not in "".join(lines), "an error is logged without the body"
 
@@ -179,7 +194,7 @@ def test_quick_start_keeps_order_of_fifo_queue(program: Any, endpoint: str, tmp_
 ENDING_WORK = """
 import os
 from pathlib import Path
-def work(key, kind, item):
+def work(key, kind, item, value):
     started = Path("started").read_text().splitlines() if Path("started").exists() else []
     with open("started", "a") as file:
         print(key, file=file)
@@ -217,11 +232,11 @@ def test_claim_of_another_process_is_an_error(endpoint: str, tmp_path: Path, mon
         monkeypatch.setenv(name, value)
     worked: list[str] = []
 
-    def work(key: str, kind: str, item: str) -> None:
+    def work(key: str, kind: str, item: str, value: None) -> None:
         if item == "copy":
             # A copy arrives during the work.
             with pytest.raises(clients["dynamodb"].exceptions.ClientError, match="ConditionalCheckFailed"):
-                handle(key, kind, "")
+                handle(key, kind, "", value)
         if item == "fail":
             raise RuntimeError("fail")
         worked.append(key)
@@ -232,12 +247,12 @@ def test_claim_of_another_process_is_an_error(endpoint: str, tmp_path: Path, mon
     namespace: dict[str, Any] = {}
     exec(code("python", 1), namespace)
     handle = namespace["handle"]
-    handle("a", "messages", "copy")
-    handle("a", "messages", "")
+    handle("a", "messages", "copy", None)
+    handle("a", "messages", "", None)
     with pytest.raises(RuntimeError, match="fail"):
-        handle("b", "messages", "fail")
+        handle("b", "messages", "fail", None)
     assert worked == ["a"]
-    handle("b", "messages", "")
+    handle("b", "messages", "", None)
     assert worked == ["a", "b"]
     items = clients["dynamodb"].scan(TableName="claims")["Items"]
     assert [sorted(item) for item in items] == [["claimed_by", "expires", "id"]] * 2
