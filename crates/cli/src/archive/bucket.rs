@@ -8,6 +8,7 @@ use aws_types::SdkConfig;
 use bytes::Bytes;
 use signed_s3::{DeleteObject, GetObject, ListObjects, ObjectPage, PutObject, S3Error, is_transient};
 use tokio::time::{sleep, timeout};
+use whatsapp_webhook::archive::PREFIX;
 
 use super::error::ArchiveError;
 use crate::{
@@ -82,9 +83,9 @@ impl Buckets {
     }
 
     /// Lists a page of keys of the archive.
-    pub(crate) async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<ObjectPage, ArchiveError> {
-        let list = ListObjects { bucket: &self.archive, prefix, start_after, owner: self.owner.as_deref() };
-        retry("list the keys with the prefix", prefix, || list.send(&self.aws)).await
+    pub(crate) async fn list(&self, start_after: Option<&str>) -> Result<ObjectPage, ArchiveError> {
+        let list = ListObjects { bucket: &self.archive, prefix: PREFIX, start_after, owner: self.owner.as_deref() };
+        retry("list the keys with the prefix", PREFIX, || list.send(&self.aws)).await
     }
 
     /// Reads an object of the archive. `None` if there is none with this key.

@@ -48,11 +48,10 @@ impl Archive {
         range: ScanRange<'_>,
         mut visit: impl AsyncFnMut(Archived) -> Result<(), ArchiveError>,
     ) -> Result<(), ArchiveError> {
-        let prefix = selection.prefix();
         let mut after = selection.start_after().into_iter().chain(range.after.map(str::to_owned)).max();
         let mut found = 0;
         loop {
-            let ObjectPage { objects, is_truncated } = self.buckets.list(&prefix, after.as_deref()).await?;
+            let ObjectPage { objects, is_truncated } = self.buckets.list(after.as_deref()).await?;
             let is_last = !is_truncated || objects.last().is_none_or(|last| selection.is_after_end(&last.key));
             after = objects.last().map(|last| last.key.clone());
             let objects = objects.into_iter().filter(|object| selection.matches_key(&object.key));

@@ -2,13 +2,16 @@
 
 use serde::Serialize;
 use whatsapp_webhook::{
-    archive::{ArchiveHeader, PREFIX},
+    archive::ArchiveHeader,
     message::event_id,
     notification::{Fragment, split},
     routes::{CATCH_ALL, Routes},
 };
 
 use super::{error::ArchiveError, person::Person, time::Time};
+
+/// A key of this time serves to spell a request id as keys do.
+const ANY_TIME: &str = "2000-01-01T00:00:00.000Z";
 
 /// Which notifications of the archive a command uses.
 #[derive(Debug, Clone, Default)]
@@ -63,18 +66,9 @@ impl Selection {
         }
     }
 
-    /// Returns the prefix that all keys from `from` to `to` have.
-    pub(crate) fn prefix(&self) -> String {
-        let [Some(from), Some(to)] = [&self.from, &self.to].map(|time| time.as_ref().and_then(folder)) else {
-            return PREFIX.to_owned();
-        };
-        let common = from.bytes().zip(to.bytes()).take_while(|(one, other)| one == other).count();
-        from[..common].to_owned()
-    }
-
     /// Returns a text that sorts immediately before all keys from `from` on.
     pub(crate) fn start_after(&self) -> Option<String> {
-        // No key of this time is shorter, because each has a request id.
+        // S3 lists only keys after this text. No key equals it, because a key also has `-` and a request id.
         self.from.as_ref().and_then(key_start)
     }
 
@@ -85,11 +79,9 @@ impl Selection {
 
     /// Whether a key can be that of the selected request.
     pub(crate) fn matches_key(&self, key: &str) -> bool {
-        let name = key.rsplit('/').next().unwrap_or_default();
         self.request_id.as_ref().is_none_or(|id| {
-            let suffix =
-                key_of("2026-01-02T03:04:05.678Z", id).and_then(|key| Some(key.rsplit_once("678Z-")?.1.to_owned()));
-            suffix.is_some_and(|suffix| name.split_once('-').is_some_and(|(_, found)| found == suffix))
+            let other = key_of(ANY_TIME, id).unwrap_or_default();
+            request_id_in(key).is_some_and(|found| Some(found) == request_id_in(&other))
         })
     }
 
@@ -127,10 +119,10 @@ fn key_start(time: &Time) -> Option<String> {
     Some(key_of(time.as_str(), "")?.trim_end_matches('-').to_owned())
 }
 
-/// Returns the folder of an hour.
-fn folder(time: &Time) -> Option<String> {
-    let key = key_start(time)?;
-    key.rfind('/').map(|end| key[..=end].to_owned())
+/// Returns the request id as a key spells it.
+fn request_id_in(key: &str) -> Option<&str> {
+    let (_, name) = key.rsplit_once('/')?;
+    name.split_once('-').map(|(_, id)| id)
 }
 
 #[cfg(test)]
@@ -144,9 +136,7 @@ mod tests {
     }
 
     fn is_in(selection: &Selection, key: &str) -> bool {
-        selection.start_after().is_none_or(|start| *key > *start)
-            && key.starts_with(&selection.prefix())
-            && !selection.is_after_end(key)
+        selection.start_after().is_none_or(|start| *key > *start) && !selection.is_after_end(key)
     }
 
     #[test]
@@ -164,13 +154,6 @@ mod tests {
         ] {
             assert_eq!(is_in(&between(from, to), KEY), expected, "{from} {to}");
         }
-    }
-
-    #[test]
-    fn prefix_excludes_other_days() {
-        assert_eq!(between("2026-01-02T03", "2026-01-02T04").prefix(), "archive/2026/01/02/0");
-        assert_eq!(between("2026-01-02", "2026-02-01").prefix(), "archive/2026/0");
-        assert_eq!(between("2026-01-02", "").prefix(), "archive/");
     }
 
     #[test]
