@@ -191,7 +191,7 @@ async fn erase_person(
     let erasure = erase::erase(&archive, selection, person, apply, &stop, show);
     let result = run_with_cleanup(erasure, &stop).await;
     progress.clear();
-    let report = result??;
+    let report = result?;
     if stack.json {
         println!("{}", json!({ "applied": apply, "done": report.is_success(), "erasure": report }));
     } else {

@@ -7,14 +7,15 @@ use serde::Serialize;
 use whatsapp_webhook::{archive::ArchiveHeader, notification::split};
 
 use super::{
-    error::ArchiveError,
-    notification::{Archived, Content, SignatureState, encode},
+    notification::{Archived, Content, encode},
     person::Person,
     rewrite::{Remainder, remove_person},
     scan::{Archive, ScanRange},
     selection::Selection,
     time::Time,
 };
+
+const OUTSIDE_OF_CHANGES: &str = "verified, but names the person outside of its changes";
 
 /// The result of an erasure, or of its dry run.
 #[derive(Debug, Default, Serialize)]
@@ -25,20 +26,23 @@ pub struct EraseReport {
     pub rewritten: usize,
     /// Further ids that the archive pairs with those of the person.
     pub other_ids: Vec<String>,
-    /// The keys of objects that remain as they are, because they are not authentic, or because the person is still in them.
-    pub not_erased: Vec<(String, SignatureState)>,
+    /// The keys of objects that remain as they are, with the reason.
+    pub not_erased: Vec<(String, &'static str)>,
+    /// The reason why the erasure is not complete.
+    pub stop_reason: Option<String>,
 }
 
 impl EraseReport {
-    /// Whether the person is in no selected notification any more.
+    /// Whether the person is in no selected notification any more, also not by another id.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        self.not_erased.is_empty()
+        self.stop_reason.is_none() && self.not_erased.is_empty() && self.other_ids.is_empty()
     }
 }
 
 /// Erases a person from the selected notifications. Without `apply`, only counts them.
 ///
+/// An error ends the erasure, but is only reported: the next run no longer finds the other ids in what this run erased.
 /// An object that is not authentic is not rewritten, because the operator's signature would make it authentic.
 pub async fn erase(
     archive: &Archive,
@@ -47,14 +51,14 @@ pub async fn erase(
     apply: bool,
     stop: &AtomicBool,
     mut progress: impl FnMut(&EraseReport),
-) -> Result<EraseReport, ArchiveError> {
+) -> EraseReport {
     let selection = Selection { person: Some(person.clone()), ..selection.clone() };
     let range = ScanRange { after: None, limit: selection.limit.unwrap_or(usize::MAX), stop };
     let (mut report, mut ids) = (EraseReport::default(), Person::default());
     let visit = async |archived: Archived| {
         let signature = archived.signature();
         let Some(content) = archived.content.filter(|_| signature.is_authentic()) else {
-            report.not_erased.push((archived.key, signature));
+            report.not_erased.push((archived.key, signature.text()));
             return Ok(());
         };
         match remove_person(&content.body, person, &mut ids) {
@@ -71,15 +75,15 @@ pub async fn erase(
                 }
                 report.rewritten += 1;
             }
-            _ => report.not_erased.push((archived.key, signature)),
+            _ => report.not_erased.push((archived.key, OUTSIDE_OF_CHANGES)),
         }
         progress(&report);
         Ok(())
     };
-    archive.scan(&selection, range, visit).await?;
+    report.stop_reason = archive.scan(&selection, range, visit).await.err().map(|error| error.to_string());
     let known: Vec<&str> = person.ids().collect();
     report.other_ids = ids.ids().filter(|id| !known.contains(id)).map(str::to_owned).collect();
-    Ok(report)
+    report
 }
 
 /// Returns the object with a new body, which the function's current app secret signs.

@@ -58,7 +58,7 @@ pub fn verification(verification: &Verification, older_secrets: usize) {
     if verification.counts.is_empty() {
         println!("no notification is selected");
     }
-    keys(&verification.failed);
+    keys(verification.failed.iter().map(|(key, signature)| (key.as_str(), signature.text())));
     println!("\nchecked with the app secrets of the function and {older_secrets} older ones");
     if !verification.is_success() {
         println!(
@@ -102,7 +102,7 @@ pub fn replay(report: &ReplayReport, target: &str, applied: bool) {
     }
     if !not_authentic.is_empty() {
         println!("  {FAILURE}{} not replayed: not authentic{FAILURE:#}", not_authentic.len());
-        keys(not_authentic);
+        keys(not_authentic.iter().map(|(key, signature)| (key.as_str(), signature.text())));
     }
     if let (Some(reason), Some(file)) = (&report.stop_reason, &report.state_file) {
         println!("  {FAILURE}stopped{FAILURE:#}: {reason}");
@@ -119,31 +119,35 @@ fn noun(messages: usize) -> String {
 
 /// Prints the result of an erasure.
 pub fn erasure(report: &EraseReport, applied: bool) {
-    let EraseReport { deleted, rewritten, other_ids, not_erased } = report;
+    let EraseReport { deleted, rewritten, other_ids, not_erased, stop_reason } = report;
     let style = if report.is_success() { SUCCESS } else { FAILURE };
     let [delete, rewrite] = if applied { ["deleted", "rewritten"] } else { ["to delete", "to rewrite"] };
     println!("{style}{deleted} notifications {delete}, {rewritten} {rewrite}{style:#}");
     if !other_ids.is_empty() {
         println!(
-            "the archive also names this person {}: repeat the command with `--contact` for each",
+            "{FAILURE}the archive also names this person{FAILURE:#} {}: repeat the command with `--contact` for each",
             other_ids.join(", ")
         );
     }
     if !not_erased.is_empty() {
         println!("{FAILURE}{} unchanged{FAILURE:#}: look at them, and delete them with `aws s3 rm`", not_erased.len());
-        keys(not_erased);
+        keys(not_erased.iter().map(|(key, reason)| (key.as_str(), *reason)));
+    }
+    if let Some(reason) = stop_reason {
+        println!("{FAILURE}stopped{FAILURE:#}: {reason}; run the command again");
     }
     if !applied {
         println!("\nnothing was changed: erase with --apply");
     }
 }
 
-fn keys(keys: &[(String, SignatureState)]) {
-    for (key, signature) in keys.iter().take(MAX_KEYS) {
-        println!("  {FAILURE}{}{FAILURE:#}  {}", signature.text(), printable(key));
+/// Prints the first keys, each with the reason why it is printed.
+fn keys<'k>(mut keys: impl ExactSizeIterator<Item = (&'k str, &'k str)>) {
+    for (key, reason) in keys.by_ref().take(MAX_KEYS) {
+        println!("  {FAILURE}{reason}{FAILURE:#}  {}", printable(key));
     }
-    if keys.len() > MAX_KEYS {
-        println!("  … and {} more; --json prints all", keys.len() - MAX_KEYS);
+    if keys.len() > 0 {
+        println!("  … and {} more; --json prints all", keys.len());
     }
 }
 

@@ -566,12 +566,12 @@ async fn forged_notification_is_not_rewritten() {
     let before = fixture.objects.lock().unwrap().clone();
     let person = "+1 555 010 0123".parse().ok().into_iter().collect();
 
-    let dry = erase(&fixture.archive, &Selection::default(), &person, false, &NOT_STOPPED, |_| ()).await.unwrap();
+    let dry = erase(&fixture.archive, &Selection::default(), &person, false, &NOT_STOPPED, |_| ()).await;
     assert_eq!((dry.deleted, dry.rewritten, fixture.objects.lock().unwrap().clone()), (1, 1, before.clone()));
-    let report = erase(&fixture.archive, &Selection::default(), &person, true, &NOT_STOPPED, |_| ()).await.unwrap();
+    let report = erase(&fixture.archive, &Selection::default(), &person, true, &NOT_STOPPED, |_| ()).await;
 
     assert_eq!((report.deleted, report.rewritten), (1, 1));
-    assert_eq!(report.not_erased, [(forged.clone(), SignatureState::Mismatch)]);
+    assert_eq!(report.not_erased, [(forged.clone(), "DOES NOT VERIFY")]);
     assert!(fixture.object(&own).is_none());
     assert_eq!(fixture.object(&shared).unwrap().signature(), SignatureState::Rewritten);
     let after = fixture.objects.lock().unwrap().clone();
@@ -592,11 +592,36 @@ async fn person_in_an_envelope_is_reported() {
     let before = fixture.objects.lock().unwrap().clone();
     let person = "+1 555 010 0123".parse().ok().into_iter().collect();
 
-    let report = erase(&fixture.archive, &Selection::default(), &person, true, &NOT_STOPPED, |_| ()).await.unwrap();
+    let report = erase(&fixture.archive, &Selection::default(), &person, true, &NOT_STOPPED, |_| ()).await;
 
     assert_eq!((report.deleted, report.rewritten, report.is_success()), (0, 0, false));
-    assert_eq!(report.not_erased, [(enveloped, SignatureState::Verified)]);
+    assert_eq!(report.not_erased, [(enveloped, "verified, but names the person outside of its changes")]);
     assert_eq!(*fixture.objects.lock().unwrap(), before);
+}
+
+/// What an erasure deleted cannot name the other ids any more.
+#[tokio::test]
+async fn interrupted_erasure_reports_other_ids() {
+    let fixture = Fixture::start().await;
+    let of = |contact: &Value| change("messages", &json!({ "contacts": [contact] }));
+    let both = json!({ "wa_id": "15550100123", "user_id": "US.ada" });
+    let [first, _, last] = [&both, &json!({ "user_id": "US.ada" }), &both].map(|contact| fixture.put(&of(contact)));
+    let person = |ids: &[&str]| ids.iter().map(|id| id.parse().unwrap()).collect();
+    let stop = AtomicBool::new(false);
+    let ada = person(&["15550100123"]);
+
+    let interrupt = |_: &_| stop.store(true, Ordering::Relaxed);
+    let report = erase(&fixture.archive, &Selection::default(), &ada, true, &stop, interrupt).await;
+
+    assert_eq!((report.deleted, &*report.other_ids, report.is_success()), (1, &["US.ada".to_owned()][..], false));
+    assert!(report.stop_reason.is_some() && fixture.object(&first).is_none());
+
+    let report = erase(&fixture.archive, &Selection::default(), &ada, true, &NOT_STOPPED, |_| ()).await;
+    assert!(report.stop_reason.is_none() && fixture.object(&last).is_none());
+    assert!(!report.is_success(), "the person is still named by the other id");
+    let all = person(&["15550100123", "US.ada"]);
+    let report = erase(&fixture.archive, &Selection::default(), &all, true, &NOT_STOPPED, |_| ()).await;
+    assert_eq!((report.deleted, report.is_success()), (1, true));
 }
 
 #[tokio::test]
