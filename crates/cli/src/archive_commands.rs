@@ -40,7 +40,7 @@ pub(crate) async fn run(command: ArchiveCommand) -> Result<bool, CommandError> {
         }
         ArchiveCommand::Erase { contacts, from, to, apply, archive } => {
             let selection = Selection { from, to, ..Selection::default() };
-            erase_person(&contacts.into_iter().collect(), &selection, apply, archive).await
+            erase_person(&contacts.into_iter().collect(), selection, apply, archive).await
         }
     }
 }
@@ -65,7 +65,7 @@ async fn list_all(
 ) -> Result<bool, CommandError> {
     let info = chosen_stack(&stack).await?;
     let archive = archive_of(&info, bucket).await?;
-    let selection = selection.with_route_of(&archive.routes)?;
+    let selection = selection.validate(&archive.routes)?;
     let mut count = 0;
     let mut output = anstream::stdout();
     if !stack.json {
@@ -95,10 +95,10 @@ async fn show(
     let info = stack.info().await?;
     report::stack(&info, true);
     let archive = archive_of(&info, bucket).await?;
-    let selection = selection.with_route_of(&archive.routes)?;
+    let selection = selection.validate(&archive.routes)?;
     let stop = AtomicBool::new(false);
     let Some(archived) = run_with_cleanup(list::find(&archive, &selection, &stop), &stop).await?? else {
-        eprintln!("no notification is selected");
+        eprintln!("{}", print::NOTHING_SELECTED);
         return Ok(false);
     };
     print::facts(&archived);
@@ -120,7 +120,7 @@ async fn verify(
 ) -> Result<bool, CommandError> {
     let info = chosen_stack(&stack).await?;
     let archive = archive_of(&info, bucket).await?;
-    let selection = selection.with_route_of(&archive.routes)?;
+    let selection = selection.validate(&archive.routes)?;
     let mut progress = Progress::start();
     let show = |verification: &list::Verification| {
         let count = || verification.counts.values().sum::<usize>();
@@ -147,9 +147,9 @@ async fn replay(
     let info = chosen_stack(&stack).await?;
     let archive = archive_of(&info, bucket).await?;
     let prepared = Replay::prepare(&archive, &info, selection, destination, &state::folder()?)?;
-    let target = match destination {
-        Destination::Endpoint => info.callback_url.clone(),
-        _ => prepared.queue_names().collect::<Vec<_>>().join(", "),
+    let (target, unit) = match destination {
+        Destination::Endpoint => (info.callback_url.clone(), "request"),
+        _ => (prepared.queue_names().collect::<Vec<_>>().join(", "), "message"),
     };
     let stop = AtomicBool::new(false);
     let report = if options.apply {
@@ -170,25 +170,26 @@ async fn replay(
             json!({ "applied": options.apply, "done": report.is_success(), "target": target, "replay": report })
         );
     } else {
-        print::replay(&report, &target, options.apply);
+        print::replay(&report, &target, unit, options.apply);
     }
     Ok(report.is_success())
 }
 
 async fn erase_person(
     person: &Person,
-    selection: &Selection,
+    selection: Selection,
     apply: bool,
     ArchiveArguments { bucket, stack }: ArchiveArguments,
 ) -> Result<bool, CommandError> {
     let info = chosen_stack(&stack).await?;
     let archive = archive_of(&info, bucket).await?;
+    let selection = selection.validate(&archive.routes)?;
     let mut progress = Progress::start();
     let show = |report: &erase::EraseReport| {
         progress.print(|| format!("{} to delete, {} to rewrite", report.deleted, report.rewritten));
     };
     let stop = AtomicBool::new(false);
-    let erasure = erase::erase(&archive, selection, person, apply, &stop, show);
+    let erasure = erase::erase(&archive, &selection, person, apply, &stop, show);
     let result = run_with_cleanup(erasure, &stop).await;
     progress.clear();
     let report = result?;

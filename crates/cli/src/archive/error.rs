@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-use super::notification::printable;
+use super::{notification::printable, time::Time};
 use crate::{
     aws::{cli::AwsCliError, stack_info::StackInfoError},
     meta::deliver::DeliverError,
@@ -55,6 +55,14 @@ pub enum ArchiveError {
     /// The stack has no such route.
     #[error("the stack has no route {0}")]
     UnknownRoute(String),
+    /// No notification can be in the selected time.
+    #[error("no time is selected: --from {} is not before --to {}", from.as_str(), to.as_str())]
+    EmptyTime {
+        /// The earliest time.
+        from: Time,
+        /// The time that is too late.
+        to: Time,
+    },
     /// The file that remembers how far a replay got cannot be used.
     #[error("cannot {action} {}: {reason}", path.display())]
     State {

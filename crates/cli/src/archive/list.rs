@@ -56,10 +56,10 @@ impl Row {
 }
 
 impl Verification {
-    /// Whether all notifications are authentic.
+    /// Whether all notifications are authentic, and at least one was selected.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        self.failed.is_empty()
+        self.failed.is_empty() && !self.counts.is_empty()
     }
 }
 
@@ -79,18 +79,27 @@ pub async fn list(
 }
 
 /// Returns the first selected notification.
+///
+/// An unreadable object may be another notification than the selected one. It is returned only if there is no other.
 pub async fn find(
     archive: &Archive,
     selection: &Selection,
     stop: &AtomicBool,
 ) -> Result<Option<Archived>, ArchiveError> {
-    let mut found = None;
-    let visit = async |archived| {
-        found = Some(archived);
-        Ok(())
-    };
-    archive.scan(selection, ScanRange { limit: 1, ..range(selection, stop) }, visit).await?;
-    Ok(found)
+    let mut unreadable = None::<Archived>;
+    loop {
+        let after = unreadable.as_ref().map(|archived| archived.key.clone());
+        let mut found = None;
+        let visit = async |archived| {
+            found = Some(archived);
+            Ok(())
+        };
+        archive.scan(selection, ScanRange { after, limit: 1, stop }, visit).await?;
+        match found {
+            Some(archived) if archived.content.is_none() && selection.has_filter() => unreadable = Some(archived),
+            found => return Ok(found.or(unreadable)),
+        }
+    }
 }
 
 /// Checks the signature of each selected notification.

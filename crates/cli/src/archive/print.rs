@@ -8,11 +8,15 @@ use super::{
     list::{Row, Verification},
     notification::{Archived, SignatureState, printable},
     replay::ReplayReport,
+    state::LeftOut,
 };
 use crate::report::{FAILURE, HEADING, SUCCESS};
 
 /// Longer lists of keys are not printed to their end.
 const MAX_KEYS: usize = 20;
+
+/// The result of a command that has nothing to do.
+pub const NOTHING_SELECTED: &str = "no notification is selected";
 
 /// Prints the heading of the rows.
 pub fn heading() {
@@ -56,11 +60,11 @@ pub fn verification(verification: &Verification, older_secrets: usize) {
         println!("{style}{count:>9}  {}{style:#}", signature.text());
     }
     if verification.counts.is_empty() {
-        println!("no notification is selected");
+        println!("{FAILURE}{NOTHING_SELECTED}{FAILURE:#}");
     }
     keys(verification.failed.iter().map(|(key, signature)| (key.as_str(), signature.text())));
     println!("\nchecked with the app secrets of the function and {older_secrets} older ones");
-    if !verification.is_success() {
+    if !verification.failed.is_empty() {
         println!(
             "A notification that only a removed app secret signed does not verify either: set APP_SECRET to this secret."
         );
@@ -77,32 +81,34 @@ fn last_key(report: &ReplayReport) -> String {
     report.last_key.as_deref().map_or_else(|| "the beginning".to_owned(), printable)
 }
 
-/// Prints the result of a replay. `target` names the destination.
-pub fn replay(report: &ReplayReport, target: &str, applied: bool) {
-    let ReplayReport { notifications, sent, claim_checks, not_authentic, older_secret, rejected, .. } = report;
+/// Prints the result of a replay. `target` names the destination, and `unit` what is sent to it.
+pub fn replay(report: &ReplayReport, target: &str, unit: &str, applied: bool) {
+    let ReplayReport { notifications, sent, claim_checks, not_replayed, resumed_after, .. } = report;
     let style = if report.is_success() { SUCCESS } else { FAILURE };
-    if let Some(key) = &report.resumed_after {
-        println!("an earlier run was interrupted: continued after {}; --restart begins anew", printable(key));
+    if let Some(since) = &report.resumed_since {
+        let after = resumed_after.as_deref().map_or_else(|| "the beginning".to_owned(), printable);
+        println!("an earlier run was interrupted: continued after {after}; --restart begins anew");
+        println!("the earlier run began at {0}: what was received after {0} is not replayed", since.to_seconds());
     }
     let text = if applied { "replayed" } else { "to replay" };
+    let plural = if *sent == 1 { "" } else { "s" };
     println!(
-        "{HEADING}{target}{HEADING:#}: {style}{notifications} notifications {text}, {sent} sent{style:#}",
-        sent = noun(*sent)
+        "{HEADING}{target}{HEADING:#}: {style}{notifications} notifications {text}, {sent} {unit}{plural} sent{style:#}"
     );
+    if report.is_empty() {
+        println!("  {FAILURE}{NOTHING_SELECTED}{FAILURE:#}");
+    }
     if *claim_checks > 0 {
         println!("  {claim_checks} of the messages have their body in S3");
     }
-    if *older_secret > 0 {
-        println!(
-            "  {FAILURE}{older_secret} not replayed{FAILURE:#}: the function no longer accepts the app secret that signed them; use --to-queue"
-        );
-    }
-    for (code, count) in rejected {
-        println!("  {FAILURE}{count} not stored: the queue rejected them{FAILURE:#} ({code})");
-    }
-    if !not_authentic.is_empty() {
-        println!("  {FAILURE}{} not replayed: not authentic{FAILURE:#}", not_authentic.len());
-        keys(not_authentic.iter().map(|(key, signature)| (key.as_str(), signature.text())));
+    for (reason, LeftOut { count, first }) in not_replayed {
+        println!("  {FAILURE}{count} not replayed{FAILURE:#}: {reason}");
+        for name in first {
+            println!("    {}", printable(name));
+        }
+        if *count > first.len() {
+            println!("    … and {} more", count - first.len());
+        }
     }
     if let (Some(reason), Some(file)) = (&report.stop_reason, &report.state_file) {
         println!("  {FAILURE}stopped{FAILURE:#}: {reason}");
@@ -111,10 +117,6 @@ pub fn replay(report: &ReplayReport, target: &str, applied: bool) {
     if !applied {
         println!("\nnothing was sent: replay with --apply");
     }
-}
-
-fn noun(messages: usize) -> String {
-    if messages == 1 { "1 message".to_owned() } else { format!("{messages} messages") }
 }
 
 /// Prints the result of an erasure.

@@ -1,17 +1,19 @@
 //! Replays archived notifications: to the callback URL, or to queues as the function would store them.
 //!
-//! A notification counts as replayed after every queue stored all its messages. Then its key is written to the state file. A
-//! run that was killed goes on after this key, so it loses nothing and repeats the messages of one batch or one
-//! notification at most.
+//! A notification counts as replayed after every queue stored or rejected each of its messages. Then its key is written to the
+//! state file. A run that was killed goes on after this key, so it loses nothing. For each queue it repeats at most the
+//! messages of one call of `Run::flush`.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use bytes::Bytes;
-use reqwest::{Method, header::HeaderMap};
+use reqwest::{
+    Method,
+    header::{CONTENT_TYPE, HeaderMap, HeaderValue},
+};
 use serde::Serialize;
 use tokio::time::sleep;
 use whatsapp_webhook::{
@@ -24,11 +26,11 @@ use whatsapp_webhook::{
 use super::{
     app_secrets::Signer,
     error::ArchiveError,
-    notification::{Archived, SignatureState},
+    notification::{Archived, Content},
     scan::{Archive, ScanRange},
     selection::{Selection, SelectionId},
     send::Sender,
-    state::{State, StateFile},
+    state::{NotReplayed, State, StateFile},
     time::Time,
 };
 use crate::{
@@ -42,6 +44,8 @@ use crate::{
 
 /// Messages that are collected before they are sent, so that most calls send a full batch.
 const MIN_FLUSH_MESSAGES: usize = 10;
+const OLDER_SECRET: &str = "the function no longer accepts the app secret that signed it; use --to-queue";
+
 /// Where notifications are replayed to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -84,13 +88,11 @@ pub struct ReplayReport {
     pub sent: usize,
     /// Those of them whose body is in S3.
     pub claim_checks: usize,
-    /// The keys of objects that are not authentic. They are never replayed.
-    pub not_authentic: Vec<(String, SignatureState)>,
-    /// Notifications that the callback URL would reject, because only an older app secret signed them.
-    pub older_secret: usize,
-    /// Messages that a queue rejects, by SQS's code.
-    pub rejected: BTreeMap<String, usize>,
-    /// The key after which this run began, because an earlier one was interrupted.
+    /// The notifications and messages that are not replayed, also those of the interrupted run that this one resumes.
+    pub not_replayed: NotReplayed,
+    /// When the interrupted run began that this one resumes. Notifications received later are not replayed.
+    pub resumed_since: Option<Time>,
+    /// The key after which this run resumes. `None` if the interrupted run completed no notification.
     pub resumed_after: Option<String>,
     /// The key of the last notification that was replayed completely.
     pub last_key: Option<String>,
@@ -101,13 +103,17 @@ pub struct ReplayReport {
 }
 
 impl ReplayReport {
-    /// Whether all selected notifications were replayed.
+    /// Whether all selected notifications were replayed, and at least one was selected.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        self.stop_reason.is_none()
-            && self.not_authentic.is_empty()
-            && self.older_secret == 0
-            && self.rejected.is_empty()
+        self.stop_reason.is_none() && self.not_replayed.is_empty() && !self.is_empty()
+    }
+
+    /// Whether no notification is selected.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let is_complete = self.stop_reason.is_none();
+        is_complete && self.notifications == 0 && self.not_replayed.is_empty() && self.resumed_after.is_none()
     }
 }
 
@@ -135,7 +141,7 @@ impl<'s> Replay<'s> {
             Destination::Queue(queue) if queue.contains("://") => (selection, vec![Queue::new(&client, queue)]),
             Destination::Queue(queue) => (selection, vec![Queue::new(&client, &sibling_url(catch_all, queue))]),
         };
-        let selection = selection.with_route_of(&archive.routes)?;
+        let selection = selection.validate(&archive.routes)?;
         let group_key = stack.group_key()?;
         Ok(Self { archive, stack, selection, queues, group_key, state_file })
     }
@@ -145,22 +151,25 @@ impl<'s> Replay<'s> {
         self.queues.iter().map(|queue| queue.name.as_str())
     }
 
+    const fn is_to_endpoint(&self) -> bool {
+        self.queues.is_empty()
+    }
+
     /// Counts the notifications and messages, and sends none.
     pub async fn count(&self, restart: bool, stop: &AtomicBool) -> Result<ReplayReport, ArchiveError> {
-        let state = self.state(restart)?;
+        let (mut state, mut report) = self.begin(restart)?;
         let (selection, limit) = self.rest(&state);
-        let range = ScanRange { after: state.last_key.as_deref(), limit, stop };
-        let mut report = ReplayReport::default();
+        let range = ScanRange { after: report.resumed_after.clone(), limit, stop };
         let visit = async |archived: Archived| {
-            if let Some(body) = self.replayable(&archived, &mut report) {
-                let fragments = self.selection.fragments(body, &self.archive.routes).len();
+            if let Some(content) = self.replayable(&archived, &mut state.not_replayed) {
+                let fragments = self.selection.fragments(&content.body, &self.archive.routes).len();
                 report.notifications += 1;
-                report.sent += if self.queues.is_empty() { 1 } else { fragments * self.queues.len() };
+                report.sent += if self.is_to_endpoint() { 1 } else { fragments * self.queues.len() };
             }
             Ok(())
         };
         self.archive.scan(&selection, range, visit).await?;
-        Ok(ReplayReport { resumed_after: state.last_key, ..report })
+        Ok(ReplayReport { not_replayed: state.not_replayed, ..report })
     }
 
     /// Replays the notifications, after those of an interrupted run unless `restart` is set.
@@ -174,33 +183,27 @@ impl<'s> Replay<'s> {
         progress: impl FnMut(&ReplayReport),
     ) -> Result<ReplayReport, ArchiveError> {
         let _lock = self.state_file.lock()?;
-        let state = self.state(restart)?;
+        let (state, report) = self.begin(restart)?;
         // Written before the first message, so that the next run has the same time and sends no other deduplication ids.
         self.state_file.write(&state)?;
-        let after = state.last_key.clone();
         let (selection, limit) = self.rest(&state);
-        let report = ReplayReport { resumed_after: after.clone(), last_key: after.clone(), ..ReplayReport::default() };
+        let range = ScanRange { after: report.resumed_after.clone(), limit, stop };
         let mut run = Run {
             replay: self,
             endpoint: Endpoint::new(&self.stack.callback_url)?,
             sender: Sender::new(rate),
             waiting: self.queues.iter().map(|_| Vec::new()).collect(),
-            waiting_key: None,
             waiting_notifications: 0,
-            waiting_replayed: 0,
             state,
             report,
             stop,
             progress,
         };
-        let range = ScanRange { after: after.as_deref(), limit, stop };
         let mut result = self.archive.scan(&selection, range, async |archived| run.visit(archived).await).await;
         if result.is_ok() {
             result = run.flush().await;
         }
-        let mut report = run.report;
-        report.sent += run.sender.sent;
-        report.rejected = run.sender.rejected;
+        let mut report = ReplayReport { sent: run.sender.sent, not_replayed: run.state.not_replayed, ..run.report };
         match result {
             Ok(()) => self.state_file.delete()?,
             Err(error) => {
@@ -211,10 +214,20 @@ impl<'s> Replay<'s> {
         Ok(report)
     }
 
-    /// Returns the state of the interrupted run, or else that of a run that begins now.
-    fn state(&self, restart: bool) -> Result<State, ArchiveError> {
+    /// Returns the state of the interrupted run, or else that of a run that begins now, and the report to begin with.
+    fn begin(&self, restart: bool) -> Result<(State, ReplayReport), ArchiveError> {
         let interrupted = if restart { None } else { self.state_file.read()? };
-        Ok(interrupted.unwrap_or_else(|| State { started: Time::now(), last_key: None, notifications: 0 }))
+        let resumed_since = interrupted.as_ref().map(|state| state.started.clone());
+        let state = interrupted.unwrap_or_else(|| State {
+            started: Time::now(),
+            last_key: None,
+            notifications: 0,
+            not_replayed: NotReplayed::new(),
+        });
+        let last_key = state.last_key.clone();
+        let report =
+            ReplayReport { resumed_since, resumed_after: last_key.clone(), last_key, ..ReplayReport::default() };
+        Ok((state, report))
     }
 
     /// Returns the selection with its end, and the maximum number of notifications that are left.
@@ -227,19 +240,16 @@ impl<'s> Replay<'s> {
         (Selection { to: end, ..self.selection.clone() }, limit)
     }
 
-    /// Returns the body of a notification that may be replayed. Counts any other.
-    fn replayable<'a>(&self, archived: &'a Archived, report: &mut ReplayReport) -> Option<&'a [u8]> {
-        let state = archived.signature();
-        let content = archived.content.as_ref().filter(|_| state.is_authentic());
-        let Some(content) = content else {
-            report.not_authentic.push((archived.key.clone(), state));
-            return None;
+    /// Returns the content of a notification that may be replayed. Adds the key of any other to `not_replayed`.
+    fn replayable<'a>(&self, archived: &'a Archived, not_replayed: &mut NotReplayed) -> Option<&'a Content> {
+        let signature = archived.signature();
+        let reason = match archived.content.as_ref().filter(|_| signature.is_authentic()) {
+            None => signature.text(),
+            Some(content) if self.is_to_endpoint() && content.signer == Some(Signer::Older) => OLDER_SECRET,
+            Some(content) => return Some(content),
         };
-        if self.queues.is_empty() && content.signer == Some(Signer::Older) {
-            report.older_secret += 1;
-            return None;
-        }
-        Some(&content.body)
+        not_replayed.entry(reason.to_owned()).or_default().add(&archived.key);
+        None
     }
 }
 
@@ -250,12 +260,9 @@ struct Run<'r, P> {
     sender: Sender,
     /// The messages for each queue that are not sent yet.
     waiting: Vec<Vec<Message>>,
-    /// The key of the last notification whose messages are complete in `waiting`.
-    waiting_key: Option<String>,
-    /// The notifications since the last one whose key was written.
+    /// The notifications of these messages.
     waiting_notifications: usize,
-    /// Those of them that are authentic.
-    waiting_replayed: usize,
+    /// The state after these messages are sent.
     state: State,
     report: ReplayReport,
     stop: &'r AtomicBool,
@@ -265,20 +272,20 @@ struct Run<'r, P> {
 impl<P: FnMut(&ReplayReport)> Run<'_, P> {
     async fn visit(&mut self, archived: Archived) -> Result<(), ArchiveError> {
         let replay = self.replay;
-        if let (Some(body), Some(content)) = (replay.replayable(&archived, &mut self.report), &archived.content) {
-            if replay.queues.is_empty() {
-                self.post(&archived.key, &content.header, body).await?;
+        if let Some(content) = replay.replayable(&archived, &mut self.state.not_replayed) {
+            if replay.is_to_endpoint() {
+                self.post(&archived.key, content).await?;
             } else {
-                for fragment in replay.selection.fragments(body, &replay.archive.routes) {
+                for fragment in replay.selection.fragments(&content.body, &replay.archive.routes) {
                     self.add_messages(&fragment, &content.header).await?;
                 }
             }
-            self.waiting_replayed += 1;
+            self.waiting_notifications += 1;
         }
-        self.waiting_key = Some(archived.key);
-        self.waiting_notifications += 1;
+        self.state.last_key = Some(archived.key);
+        self.state.notifications += 1;
         let is_full = self.waiting.iter().any(|messages| messages.len() >= MIN_FLUSH_MESSAGES);
-        if replay.queues.is_empty() || is_full {
+        if replay.is_to_endpoint() || is_full {
             self.flush().await?;
         }
         Ok(())
@@ -310,36 +317,31 @@ impl<P: FnMut(&ReplayReport)> Run<'_, P> {
         Ok(())
     }
 
-    /// Sends the waiting messages, then writes the key of their last notification to the state file.
+    /// Sends the waiting messages, then writes the state to its file.
     async fn flush(&mut self) -> Result<(), ArchiveError> {
         for (queue, waiting) in self.replay.queues.iter().zip(&mut self.waiting) {
-            self.sender.send_all(queue, std::mem::take(waiting), self.stop).await?;
+            let (waiting, not_replayed) = (std::mem::take(waiting), &mut self.state.not_replayed);
+            self.sender.send_all(queue, waiting, not_replayed, self.stop).await?;
         }
-        if let Some(key) = self.waiting_key.take() {
-            self.state.notifications += std::mem::take(&mut self.waiting_notifications);
-            self.state.last_key = Some(key.clone());
-            self.report.notifications += std::mem::take(&mut self.waiting_replayed);
-            self.replay.state_file.write(&self.state)?;
-            self.report.last_key = Some(key);
-        }
+        self.replay.state_file.write(&self.state)?;
+        self.report.notifications += std::mem::take(&mut self.waiting_notifications);
+        self.report.last_key.clone_from(&self.state.last_key);
         (self.progress)(&self.report);
         Ok(())
     }
 
     /// Posts a request as Meta did, until the callback URL answers 200.
-    async fn post(&mut self, key: &str, header: &ArchiveHeader, body: &[u8]) -> Result<(), ArchiveError> {
+    async fn post(&mut self, key: &str, Content { header, body, .. }: &Content) -> Result<(), ArchiveError> {
         let mut headers = HeaderMap::new();
-        let value =
-            |text: &str| text.parse().map_err(|_| ArchiveError::Status { status: 0, key: key.to_owned(), hint: "" });
-        headers.insert("content-type", value("application/json")?);
-        headers.insert(signature::HEADER, value(&header.signature)?);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(signature::HEADER, header.signature.parse().expect("a verified signature is ASCII"));
         let mut retries = 0;
         loop {
             self.sender.wait(1).await;
-            let response = self.endpoint.send(Method::POST, "", headers.clone(), body.to_vec()).await;
+            let response = self.endpoint.send(Method::POST, "", headers.clone(), body.clone()).await;
             let error = match response {
                 Ok(response) if response.status == 200 => {
-                    self.report.sent += 1;
+                    self.sender.sent += 1;
                     return Ok(());
                 }
                 Ok(response) => {

@@ -122,6 +122,7 @@ impl Eraser<'_> {
                 Remainder::Nothing => return Remainder::Nothing,
             }
         }
+        // Without an edit, the person is in no part that can be removed, so the whole object goes.
         if has_items && !edits.is_empty() { Remainder::Text(splice(json, &edits)) } else { Remainder::Nothing }
     }
 

@@ -29,10 +29,10 @@ pub struct Archive {
 }
 
 /// Where a scan begins and when it ends.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct ScanRange<'r> {
     /// Only keys after this one.
-    pub after: Option<&'r str>,
+    pub after: Option<String>,
     /// The maximum number of notifications.
     pub limit: usize,
     /// Ends the scan with [`ArchiveError::Interrupted`] when it is set.
@@ -48,7 +48,7 @@ impl Archive {
         range: ScanRange<'_>,
         mut visit: impl AsyncFnMut(Archived) -> Result<(), ArchiveError>,
     ) -> Result<(), ArchiveError> {
-        let mut after = selection.start_after().into_iter().chain(range.after.map(str::to_owned)).max();
+        let mut after = selection.start_after().into_iter().chain(range.after).max();
         let mut found = 0;
         loop {
             let ObjectPage { objects, is_truncated } = self.buckets.list(after.as_deref()).await?;

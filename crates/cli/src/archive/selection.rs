@@ -45,8 +45,13 @@ pub(crate) struct SelectionId<'s> {
 }
 
 impl Selection {
-    /// Returns the same selection if its route exists.
-    pub fn with_route_of(self, routes: &Routes) -> Result<Self, ArchiveError> {
+    /// Returns the same selection if it has a route that exists, and a time that is not empty.
+    pub fn validate(self, routes: &Routes) -> Result<Self, ArchiveError> {
+        if let (Some(from), Some(to)) = (&self.from, &self.to)
+            && from >= to
+        {
+            return Err(ArchiveError::EmptyTime { from: from.clone(), to: to.clone() });
+        }
         let missing = self.route.iter().find(|route| routes.iter().all(|(name, _)| name != route.as_str()));
         match missing {
             Some(route) => Err(ArchiveError::UnknownRoute(route.clone())),
@@ -157,6 +162,20 @@ mod tests {
     }
 
     #[test]
+    fn empty_time_is_an_error() {
+        let routes = Routes::parse(r#"{"*":"https://sqs.x/1/in-unrouted"}"#).unwrap();
+        for (from, to, expected) in [
+            ("2026-01-02", "2026-01-02T00:00:00.001Z", true),
+            ("2026-01-02", "2026-01-02", false),
+            ("2026-02-01", "2026-01-01", false),
+            ("2026-02-01", "", true),
+            ("", "2026-01-01", true),
+        ] {
+            assert_eq!(between(from, to).validate(&routes).is_ok(), expected, "{from} {to}");
+        }
+    }
+
+    #[test]
     fn request_id_is_the_end_of_the_key() {
         let of = |id: &str| Selection { request_id: Some(id.to_owned()), ..Selection::default() };
         assert!(of("JKJaXmPLvHcESHA=").matches_key(KEY));
@@ -184,6 +203,6 @@ mod tests {
         let id = event_id(&found);
         assert_eq!(count(&Selection { event_id: Some(id.clone()), ..both.clone() }), 1);
         assert_eq!(count(&Selection { event_id: Some(id), ..route("messages") }), 0);
-        assert!(route("flows").with_route_of(&routes).is_err() && both.with_route_of(&routes).is_ok());
+        assert!(route("flows").validate(&routes).is_err() && both.validate(&routes).is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! Sends messages to the queues of a replay: in batches, in order, and below a rate.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -13,7 +13,7 @@ use whatsapp_webhook::{
     message::{MAX_MESSAGE_BYTES, Message},
 };
 
-use super::error::ArchiveError;
+use super::{error::ArchiveError, state::NotReplayed};
 use crate::queues::{
     error::QueueError,
     pass::wait_to_retry,
@@ -28,15 +28,13 @@ pub(crate) struct Sender {
     next_call: Instant,
     /// The number of messages to send alone, because SQS rejected their batch without naming one.
     isolated: usize,
-    /// The messages that a queue stored.
+    /// The messages that a queue stored, or the requests that the callback URL accepted.
     pub(crate) sent: usize,
-    /// The messages that a queue rejects, by SQS's code.
-    pub(crate) rejected: BTreeMap<String, usize>,
 }
 
 impl Sender {
     pub(crate) fn new(rate: u32) -> Self {
-        Self { rate, next_call: Instant::now(), isolated: 0, sent: 0, rejected: BTreeMap::new() }
+        Self { rate, next_call: Instant::now(), isolated: 0, sent: 0 }
     }
 
     /// Waits until the rate allows a call, and counts its messages.
@@ -55,13 +53,14 @@ impl Sender {
         usize::try_from(self.rate.min(MAX_BATCH.unsigned_abs())).unwrap_or(1)
     }
 
-    /// Sends messages in order until the queue stored or rejected each of them.
+    /// Sends messages in order until the queue stored or rejected each of them. Adds those that it rejected to `not_replayed`.
     ///
     /// A batch for a FIFO queue has one message of each group, so that none overtakes one that is not stored.
     pub(crate) async fn send_all(
         &mut self,
         queue: &Queue,
         mut messages: Vec<Message>,
+        not_replayed: &mut NotReplayed,
         stop: &AtomicBool,
     ) -> Result<(), ArchiveError> {
         let mut retries = 0;
@@ -71,7 +70,7 @@ impl Sender {
             }
             let (batch, rest) = take_batch(messages, self.max_batch(), queue.is_fifo());
             self.wait(batch.len()).await;
-            let (unsent, error) = self.send(queue, batch).await?;
+            let (unsent, error) = self.send(queue, batch, not_replayed).await?;
             messages = unsent;
             messages.extend(rest);
             match error {
@@ -87,6 +86,7 @@ impl Sender {
         &mut self,
         queue: &Queue,
         batch: Vec<Message>,
+        not_replayed: &mut NotReplayed,
     ) -> Result<(Vec<Message>, Option<QueueError>), QueueError> {
         let entries = batch.iter().enumerate().map(|(id, message)| entry(id, message)).collect();
         let call = queue.client.send_message_batch().queue_url(&queue.url).set_entries(Some(entries));
@@ -103,7 +103,7 @@ impl Sender {
                     return Err(error);
                 }
                 self.isolated = self.isolated.saturating_sub(1);
-                *self.rejected.entry(code.to_owned()).or_default() += 1;
+                add_rejected(not_replayed, &batch[0], code);
                 return Ok((Vec::new(), None));
             }
             Ok(response) => response,
@@ -120,7 +120,7 @@ impl Sender {
         for (message, result) in batch.into_iter().zip(results) {
             match result {
                 Ok(()) => self.sent += 1,
-                Err((ErrorClass::Rejected, code)) => *self.rejected.entry(code).or_default() += 1,
+                Err((ErrorClass::Rejected, code)) => add_rejected(not_replayed, &message, &code),
                 Err((ErrorClass::QueueUnavailable, code)) => {
                     return Err(QueueError::new("send to", &queue.name, code).into_permanent());
                 }
@@ -132,6 +132,12 @@ impl Sender {
         }
         Ok((unsent, transient))
     }
+}
+
+fn add_rejected(not_replayed: &mut NotReplayed, message: &Message, code: &str) {
+    let event_id = message.attributes.iter().find(|(name, _)| *name == "event_id");
+    let event_id = event_id.map(|(_, value)| value.text()).unwrap_or_default();
+    not_replayed.entry(format!("rejected by the queue: {code}")).or_default().add(&event_id);
 }
 
 /// Splits off the messages of one batch, for a FIFO queue at most one of each group. Returns the batch and the rest.

@@ -1,6 +1,7 @@
 //! Remembers how far a replay got, in a file, so that the next run goes on there even if the process was killed.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -14,16 +15,42 @@ use super::{error::ArchiveError, time::Time};
 use crate::endpoint_secrets::variable;
 
 const FOLDER: &str = "whatsapp-ingress";
+/// More are counted but not named, because the file is written after each batch.
+const MAX_NAMES: usize = 100;
 
 /// How far a replay got. It contains no data about people: the selection is in the name of the file as a hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
-    /// When the replay began: the value of the attribute `replayed`, and the end of the selection if it has none.
+    /// When the replay began: the value of the attribute `replayed`. Notifications received later are not replayed, also not
+    /// by a run that resumes.
     pub(crate) started: Time,
-    /// The key of the last notification that was replayed completely.
+    /// The key of the last notification that was replayed or left out.
     pub(crate) last_key: Option<String>,
-    /// The number of notifications that were replayed, or skipped because they are not authentic.
+    /// The number of notifications that were replayed or left out.
     pub(crate) notifications: usize,
+    /// What was left out.
+    pub(crate) not_replayed: NotReplayed,
+}
+
+/// The notifications and messages that a replay left out, by reason.
+pub type NotReplayed = BTreeMap<String, LeftOut>;
+
+/// What a replay left out for one reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Their number.
+    pub count: usize,
+    /// The keys of the first notifications, or the event ids of the first messages.
+    pub first: Vec<String>,
+}
+
+impl LeftOut {
+    pub(crate) fn add(&mut self, name: &str) {
+        self.count += 1;
+        if self.first.len() < MAX_NAMES {
+            self.first.push(name.to_owned());
+        }
+    }
 }
 
 /// The file of one selection and destination.
@@ -128,7 +155,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("new");
         let [file, other] = ["a", "b"].map(|identity| StateFile::in_folder(&folder, &identity));
-        let state = State { started: Time::now(), last_key: Some("archive/x".to_owned()), notifications: 3 };
+        let mut left_out = LeftOut::default();
+        (0..MAX_NAMES + 2).for_each(|number| left_out.add(&format!("archive/{number}")));
+        assert_eq!((left_out.count, left_out.first.len()), (MAX_NAMES + 2, MAX_NAMES));
+        let state = State {
+            started: Time::now(),
+            last_key: Some("archive/x".to_owned()),
+            notifications: 3,
+            not_replayed: [("a reason".to_owned(), left_out)].into(),
+        };
         assert_eq!(file.read().unwrap(), None);
         file.write(&state).unwrap();
         file.write(&State { notifications: 4, ..state.clone() }).unwrap();

@@ -40,6 +40,7 @@ use crate::sqs::{Fault, SECRET_ARN, Sqs, Stored, text};
 const ROUTES: [(&str, &str); 4] =
     [("*", "unrouted"), ("messages", "messages.fifo"), ("messages", "copies"), ("security", "security")];
 const QUEUES: [&str; 4] = ["unrouted", "messages.fifo", "copies", "security"];
+const OLDER_SECRET: &str = "the function no longer accepts the app secret that signed it; use --to-queue";
 const TRACE: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1";
 static NOT_STOPPED: AtomicBool = AtomicBool::new(false);
 
@@ -158,6 +159,11 @@ fn route(route: &str) -> Destination {
     Destination::Route(route.to_owned())
 }
 
+/// What a replay left out, by reason.
+fn counts(report: &ReplayReport) -> Vec<(&str, usize)> {
+    report.not_replayed.iter().map(|(reason, left_out)| (reason.as_str(), left_out.count)).collect()
+}
+
 fn bodies(messages: &[Stored]) -> Vec<Value> {
     messages.iter().map(|message| serde_json::from_str(&message.body).unwrap()).collect()
 }
@@ -243,6 +249,84 @@ async fn stopped_replay_goes_on_with_the_same_time() {
     assert!(is_empty(fixture.state.path()), "a complete replay leaves no state");
 }
 
+/// Days later, the same command resumes a run that failed at its first call. It must not hide that it ends at the time of that run.
+#[tokio::test]
+async fn failed_run_is_resumed_with_its_time() {
+    let fixture = Fixture::start().await;
+    for number in 0..3 {
+        fixture.put(&change("security", &json!({ "number": number })));
+    }
+    fixture.sqs.script(|_, _, _| Some(Fault::Error(403, "AccessDenied")));
+    let failed = fixture.replay(&route("security"), Selection::default()).await;
+    fixture.sqs.clear_script();
+    let mut state: Value =
+        serde_json::from_slice(&std::fs::read(failed.state_file.as_ref().unwrap()).unwrap()).unwrap();
+    assert_eq!((failed.resumed_since, &state["last_key"]), (None, &Value::Null));
+    state["started"] = "2026-01-02T03:04:01.000Z".into();
+    std::fs::write(failed.state_file.unwrap(), state.to_string()).unwrap();
+
+    let prepared = fixture.prepare(&route("security"), Selection::default());
+    assert_eq!(prepared.count(true, &NOT_STOPPED).await.unwrap().notifications, 3);
+    let dry = prepared.count(false, &NOT_STOPPED).await.unwrap();
+    let rest = fixture.replay(&route("security"), Selection::default()).await;
+
+    for report in [&dry, &rest] {
+        let since = report.resumed_since.as_ref().unwrap().as_str();
+        assert_eq!((since, report.notifications), ("2026-01-02T03:04:01.000Z", 1), "{report:?}");
+    }
+}
+
+#[tokio::test]
+async fn resumed_replay_reports_what_was_left_out() {
+    let fixture = Fixture::start().await;
+    let body = |number: usize| change("security", &json!({ "number": number }));
+    let forged = fixture.put_signed(body(100).to_string().as_bytes(), "another");
+    for number in 0..15 {
+        fixture.put(&body(number));
+    }
+    let mut faults =
+        [Fault::Rejected(vec![3], "InvalidMessageContents", true), Fault::Error(403, "AccessDenied")].into_iter();
+    fixture.sqs.script(move |_, _, _| faults.next());
+
+    let stopped = fixture.replay(&route("security"), Selection::default()).await;
+    assert!(stopped.stop_reason.is_some());
+    let prepared = fixture.prepare(&route("security"), Selection::default());
+    let dry = prepared.count(false, &NOT_STOPPED).await.unwrap();
+    let rest = fixture.replay(&route("security"), Selection::default()).await;
+
+    assert_eq!(fixture.sqs.on("security").len(), 14);
+    for report in [&stopped, &dry, &rest] {
+        assert_eq!(counts(report), [("DOES NOT VERIFY", 1), ("rejected by the queue: InvalidMessageContents", 1)]);
+        assert_eq!(
+            (&report.not_replayed["DOES NOT VERIFY"].first, report.is_success()),
+            (&vec![forged.clone()], false)
+        );
+    }
+    assert!(is_empty(fixture.state.path()));
+    assert!(
+        counts(&prepared.count(true, &NOT_STOPPED).await.unwrap()).len() == 1,
+        "a restart forgets the rejected one"
+    );
+}
+
+#[tokio::test]
+async fn empty_selection_is_no_success() {
+    let fixture = Fixture::start().await;
+    fixture.put(&change("security", &json!({})));
+    let other = Selection { request_id: Some("another".to_owned()), ..Selection::default() };
+
+    let verified = list::verify(&fixture.archive, &other, &NOT_STOPPED, |_| ()).await.unwrap();
+    let dry = fixture.prepare(&route("security"), other.clone()).count(false, &NOT_STOPPED).await.unwrap();
+    let replayed = fixture.replay(&route("security"), other).await;
+
+    assert!(!verified.is_success() && !dry.is_success() && !replayed.is_success());
+    let [from, to] = ["2026-02-01", "2026-01-01"].map(|time| time.parse().ok());
+    let reversed = Selection { from, to, ..Selection::default() };
+    let error = Replay::prepare(&fixture.archive, &fixture.info, reversed, &route("security"), fixture.state.path())
+        .unwrap_err();
+    assert!(error.to_string().contains("--from 2026-02-01T00:00:00.000Z is not before --to"), "{error}");
+}
+
 fn is_empty(folder: &Path) -> bool {
     std::fs::read_dir(folder).unwrap().next().is_none()
 }
@@ -257,7 +341,10 @@ async fn rejected_message_is_counted() {
 
     let report = fixture.replay(&route("security"), Selection::default()).await;
 
-    assert_eq!((report.sent, report.rejected["InvalidMessageContents"], report.is_success()), (2, 1, false));
+    let rejected = &report.not_replayed["rejected by the queue: InvalidMessageContents"];
+    let body = change("security", &json!({ "number": 1 })).to_string();
+    assert_eq!((report.sent, report.is_success()), (2, false));
+    assert_eq!((rejected.count, &rejected.first), (1, &vec![event_id(&split(body.as_bytes())[0])]));
     assert_eq!(fixture.sqs.on("security").len(), 2);
 }
 
@@ -276,7 +363,7 @@ async fn message_that_fails_its_batch_is_isolated() {
     let report = fixture.replay(&route("security"), Selection::default()).await;
 
     assert_eq!((report.sent, report.stop_reason.as_deref()), (24, None));
-    assert_eq!(report.rejected, [("InvalidParameterValue".to_owned(), 1)].into());
+    assert_eq!(counts(&report), [("rejected by the queue: InvalidParameterValue", 1)]);
     assert_eq!(fixture.sqs.on("security").len(), 24);
     // Three calls of ten, ten and five messages, and ten calls of one.
     assert_eq!(fixture.sqs.account().calls.len(), 3 + 10);
@@ -285,7 +372,7 @@ async fn message_that_fails_its_batch_is_isolated() {
     fixture.sqs.script(|_, _, _| Some(Fault::Error(403, "SignatureDoesNotMatch")));
     let report = fixture.replay(&route("security"), Selection::default()).await;
     assert_eq!(report.sent, 0);
-    assert!(report.stop_reason.unwrap().contains("SignatureDoesNotMatch") && report.rejected.is_empty());
+    assert!(report.stop_reason.unwrap().contains("SignatureDoesNotMatch") && report.not_replayed.is_empty());
 }
 
 #[tokio::test]
@@ -349,14 +436,17 @@ async fn only_authentic_notifications_are_replayed() {
 
     let report = fixture.replay(&route("security"), Selection::default()).await;
 
-    let failed = vec![(forged.clone(), SignatureState::Mismatch), (unreadable, SignatureState::Unreadable)];
-    assert_eq!((report.sent, &report.not_authentic, report.is_success()), (1, &failed, false));
+    let failed = [(forged.clone(), SignatureState::Mismatch), (unreadable, SignatureState::Unreadable)];
+    assert_eq!((report.sent, report.is_success()), (1, false));
+    for (key, state) in &failed {
+        assert_eq!(&report.not_replayed[state.text()].first, std::slice::from_ref(key));
+    }
     let verified = list::verify(&fixture.archive, &Selection::default(), &NOT_STOPPED, |_| ()).await.unwrap();
-    assert_eq!((&verified.failed, verified.counts[&SignatureState::VerifiedByOlderSecret]), (&failed, 1));
+    assert_eq!((&*verified.failed, verified.counts[&SignatureState::VerifiedByOlderSecret]), (&failed[..], 1));
     // The function would reject the older secret.
     let older = Selection { request_id: Some("request-1".to_owned()), ..Selection::default() };
     let report = fixture.replay(&Destination::Endpoint, older).await;
-    assert_eq!((report.older_secret, report.sent, report.is_success()), (1, 0, false));
+    assert_eq!((counts(&report), report.sent, report.is_success()), (vec![(OLDER_SECRET, 1)], 0, false));
 }
 
 /// The function archives what it gets from the replay. A replay of today, with an end in the future, must not send it again.
@@ -425,7 +515,7 @@ async fn rewritten_by_older_secret_is_not_posted() {
 
     let report = prepared.unwrap().run(1_000_000, false, &NOT_STOPPED, |_| ()).await.unwrap();
 
-    assert_eq!((report.older_secret, report.sent, report.stop_reason), (1, 1, None));
+    assert_eq!((counts(&report), report.sent, &report.stop_reason), (vec![(OLDER_SECRET, 1)], 1, &None));
     assert_eq!(fixture.replay(&route("security"), Selection::default()).await.sent, 2);
 }
 
@@ -519,6 +609,23 @@ async fn list_ends_with_its_reader() {
 
     assert!(matches!(ended, Err(ArchiveError::Output(_))));
     assert_eq!((rows, fixture.s3.received_requests().await.unwrap().len()), (3, 2 + 4));
+}
+
+#[tokio::test]
+async fn unreadable_object_hides_no_notification() {
+    let fixture = Fixture::start().await;
+    let unreadable = ["0", "1"].map(|hour| format!("archive/2026/01/02/00/20260102T000000.00{hour}Z-x"));
+    for key in &unreadable {
+        fixture.objects.lock().unwrap().insert(format!("archive/{key}"), b"{}".to_vec());
+    }
+    let key = fixture.put(&change("security", &json!({})));
+    let find =
+        async |selection: Selection| list::find(&fixture.archive, &selection, &NOT_STOPPED).await.unwrap().unwrap().key;
+    let of_route = |route: &str| Selection { route: Some(route.to_owned()), ..Selection::default() };
+
+    assert_eq!(find(of_route("security")).await, key);
+    assert_eq!(find(of_route("messages")).await, unreadable[1], "it may be the selected one");
+    assert_eq!(find(Selection::default()).await, unreadable[0], "the first one");
 }
 
 #[tokio::test]

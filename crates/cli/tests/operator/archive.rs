@@ -262,7 +262,7 @@ async fn archive_is_replayed_verified_and_erased() {
 
     // Whole requests, to the function.
     let replay = ["replay", "--to-endpoint", "--request-id", &text.header.request_id, "--apply"];
-    assert_output(fixture.run(&replay).await, true, &["1 notifications replayed"]);
+    assert_output(fixture.run(&replay).await, true, &["1 notifications replayed, 1 request sent"]);
     let delivered = fixture.consume("messages").await;
     let [delivered] = delivered.as_slice() else { panic!("{delivered:?}") };
     assert!(!delivered.attributes.contains_key("replayed"));
@@ -286,7 +286,7 @@ async fn assert_tampered_object_stays(fixture: &Fixture, samples: &[Archived]) {
     assert_output(fixture.run(&["verify"]).await, false, &["DOES NOT VERIFY", key]);
     for destination in [&["--to-queue", "security"][..], &["--to-endpoint", "--route", "security"]] {
         let replay = fixture.run(&[&["replay", "--apply"], destination].concat()).await;
-        assert_output(replay, false, &["1 not replayed: not authentic", "0 notifications replayed"]);
+        assert_output(replay, false, &["1 not replayed: DOES NOT VERIFY", "0 notifications replayed", key]);
     }
     assert!(fixture.consume("security").await.is_empty());
     assert_output(fixture.run(&["show", "--request-id", &header.request_id]).await, false, &["DOES NOT VERIFY"]);
