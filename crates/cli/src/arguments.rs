@@ -142,9 +142,8 @@ the route cannot be used, the exit status is 1.
 const ARCHIVE_HELP: &str = with_stack_help!(
     "\
 A notification is selected if it was received in the time, and if one of its changes has the route, the contact and the event
-id. --from and --to narrow the keys that the command lists. For the other options it reads each notification of this time:
-S3 charges a request for each. Exit status 1: nothing was found to show, or a notification that was shown or verified is not
-authentic.
+id. The command reads each notification between --from and --to; with --request-id, only those whose key ends in this id. S3
+charges a request for each. Exit status 1: no notification is selected to show or verify, or one of them is not authentic.
 
 Environment:
   APP_SECRET                   a further app secret, such as one that Secrets Manager no longer has
@@ -157,9 +156,12 @@ To queues, the command sends the selected changes as the function would: with th
 attribute `replayed` with the time at which the replay began. To the callback URL, it posts each whole notification that has
 a selected change; the function stores all its changes, and archives it once more.
 
-A notification that is not authentic is never replayed; the exit status is then 1. If a run is interrupted or killed, the
-same command goes on after the last notification that was replayed completely: a file in XDG_STATE_HOME or ~/.local/state
-remembers it. Notifications that arrive after the replay began are not replayed. At most the messages of one batch or of one notification are sent twice, with the same event_id.
+A notification that is not authentic is never replayed. If a run is interrupted or killed, the same command goes on after the
+last notification that was replayed completely: a file in XDG_STATE_HOME or ~/.local/state remembers it. It then sends up to
+nine messages and those of one notification to each queue twice, with the same event_id. Notifications that arrive after the
+replay began are not replayed, also if it is continued days later.
+
+Exit status 1: no notification is selected, a notification or a message was not replayed, or the replay stopped.
 
 Environment:
   APP_SECRET                   a further app secret, such as one that Secrets Manager no longer has
@@ -169,11 +171,12 @@ Environment:
 const ERASE_HELP: &str = with_stack_help!(
     "\
 Deletes notifications about this person alone. From others it removes the person's messages, receipts and contacts, signs the
-rest with the current app secret of the stack, and marks it as rewritten. Every value counts that is the number or the id.
-Text is not searched: a message of someone else that mentions the number remains. If the command is interrupted, run it again.
+rest with the current app secret of the stack, and marks it as rewritten. A part names the person if any JSON value in it equals
+the number or the id, whatever its member is called. Text is not searched: a message of someone else that mentions the number
+remains. If the command is interrupted, run it again.
 
-Exit status 1: an object remains as it is, because it is not authentic, or because it names the person outside of its changes.
-It is listed.
+Exit status 1: the erasure stopped; the archive names this person by another id too; or an object remains as it is, because it
+is not authentic, or because it names the person outside of its changes. The first objects are listed; with --json, all.
 
 Environment:
   APP_SECRET                   a further app secret, such as one that Secrets Manager no longer has
@@ -440,11 +443,11 @@ pub(crate) struct DestinationArguments {
     /// Post the original requests to the callback URL of the stack.
     #[arg(long)]
     to_endpoint: bool,
-    /// Send the changes of this route to all its queues.
+    /// Send the changes of this route, such as messages.statuses or '*', to all queues of the route.
     #[arg(long, value_name = "ROUTE", conflicts_with = "route")]
     to_queue: Option<String>,
-    /// Send the selected changes to the queue with this name or URL.
-    #[arg(long)]
+    /// Send the selected changes, of any route, to this one queue.
+    #[arg(long, value_name = "NAME|URL")]
     queue: Option<String>,
 }
 
