@@ -48,7 +48,7 @@ GONE = f"{STACK}-security: gone"
 # Commands that the local AWS cannot answer, by their beginning.
 NOT_RUN = {
     "make ": "test_sam_deploy.py runs these targets on a copy of the project",
-    "git diff": "is for a person to read",
+    "git ": "the copy of the project has no history",
     "sam build": "compiles the function; the built one is there",
     ".venv/bin/python infra/local_stack.py --empty": "runs until its end; the fixture starts it",
     "ingress subscribe": "requires Meta; crates/cli/tests/operator runs it with a Graph API of the tests",
