@@ -33,7 +33,15 @@ pub(crate) async fn write(subjects: &[Subject], time: Duration) -> Result<(), Bo
     for scenario in SCENARIOS {
         for subject in subjects {
             for max_concurrency in MAX_CONCURRENCY {
-                let row = measure(scenario, *subject, max_concurrency, setting, time).await?;
+                let row = match measure(scenario, *subject, max_concurrency, setting, time).await {
+                    Ok(row) => row,
+                    // An alternative may fail. The function must not.
+                    Err(error) if *subject == Subject::Ours => return Err(error),
+                    Err(error) => {
+                        eprintln!("{}: {error}", subject.name());
+                        format!("| {} | {} | {max_concurrency} | failed | | | | |\n", scenario.name(), subject.name())
+                    }
+                };
                 eprint!("{row}");
                 text.push_str(&row);
             }

@@ -131,9 +131,18 @@ impl Meta {
     }
 }
 
-fn is_documented(field: &str) -> bool {
+fn documented_fields() -> Vec<Value> {
     let documented: Value = serde_json::from_str(FIELDS).unwrap();
-    documented["fields"].as_array().unwrap().iter().any(|documented| documented["field"] == field)
+    documented["fields"].as_array().unwrap().clone()
+}
+
+fn is_documented(field: &str) -> bool {
+    documented_fields().iter().any(|documented| documented["field"] == field)
+}
+
+/// Counts the fields that have a queue by default.
+pub(crate) fn count_fields_with_queue() -> usize {
+    documented_fields().iter().filter(|documented| documented["queues"] != Value::Array(vec![])).count()
 }
 
 /// Sends a verification request to a callback URL, as Meta does. Returns the error of the response.
