@@ -14,6 +14,7 @@ import { work } from "./work.js";
 export const VISIBILITY_TIMEOUT = Number(process.env.VISIBILITY_TIMEOUT ?? 180);
 const LEASE = VISIBILITY_TIMEOUT / 3;
 // Copies come within these seconds: Meta retries for 7 days, a queue keeps a message for 14, and for 14 more if the operator moves it once.
+// On a FIFO queue, these are 49 days.
 const MAX_COPY_AGE = 35 * 24 * 60 * 60;
 
 const TableName = process.env.HANDLED_TABLE;
@@ -40,7 +41,7 @@ export async function handle(key: string, kind: string, item: any, value: any): 
   const own = {
     TableName,
     Key: { id: entry.id },
-    ConditionExpression: "claimed_by = :claim",
+    ConditionExpression: "claimed_by = :claim AND attribute_exists(claimed_until)",
     ExpressionAttributeValues: { ":claim": entry.claimed_by },
   };
   try {

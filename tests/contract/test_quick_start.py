@@ -240,6 +240,11 @@ def test_claim_of_another_process_is_an_error(endpoint: str, tmp_path: Path, mon
         if item == "fail":
             raise RuntimeError("fail")
         worked.append(key)
+        if item == "lose the answer":
+            # As a transaction with the outcome, whose response is lost.
+            done = {"UpdateExpression": "REMOVE claimed_until"}
+            clients["dynamodb"].update_item(TableName="claims", Key={"id": {"S": key}}, **done)
+            raise RuntimeError("lost")
 
     module = types.ModuleType("work")
     module.__dict__["work"] = work
@@ -254,8 +259,12 @@ def test_claim_of_another_process_is_an_error(endpoint: str, tmp_path: Path, mon
     assert worked == ["a"]
     handle("b", "messages", "", None)
     assert worked == ["a", "b"]
+    with pytest.raises(clients["dynamodb"].exceptions.ClientError, match="ConditionalCheckFailed"):
+        handle("c", "messages", "lose the answer", None)
+    handle("c", "messages", "", None)
+    assert worked == ["a", "b", "c"]
     items = clients["dynamodb"].scan(TableName="claims")["Items"]
-    assert [sorted(item) for item in items] == [["claimed_by", "expires", "id"]] * 2
+    assert [sorted(item) for item in items] == [["claimed_by", "expires", "id"]] * 3
 
 
 def send(sqs: Any, url: str, attributes: dict[str, str], body: str, **ids: str) -> None:
