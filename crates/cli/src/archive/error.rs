@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-use super::{notification::printable, time::Time};
+use super::{printable::printable, time::Time};
 use crate::{
     aws::{cli::AwsCliError, stack_info::StackInfoError},
     meta::deliver::DeliverError,

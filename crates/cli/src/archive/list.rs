@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::{
     error::ArchiveError,
-    notification::{Archived, SignatureState, printable},
+    notification::{Archived, SignatureState},
+    printable::printable,
     scan::{Archive, ScanRange},
     selection::Selection,
 };

@@ -6,7 +6,7 @@
 //! - [`scan`] passes each selected notification to a command.
 //! - [`list`], [`replay`] and [`erase`] are the commands. `rewrite` removes a person from the text of a notification, `send`
 //!   sends messages to queues, and [`state`] remembers how far a replay got.
-//! - [`mod@print`] prints their results.
+//! - [`mod@print`] prints their results, and `printable` makes text from the bucket safe for a terminal.
 
 pub mod app_secrets;
 pub mod bucket;
@@ -16,6 +16,7 @@ pub mod list;
 pub mod notification;
 pub mod person;
 pub mod print;
+mod printable;
 pub mod replay;
 mod rewrite;
 pub mod scan;

@@ -12,7 +12,10 @@ use whatsapp_webhook::{
     notification::{Fragment, Kind, split},
 };
 
-use super::app_secrets::{AppSecrets, Signer};
+use super::{
+    app_secrets::{AppSecrets, Signer},
+    printable::printable,
+};
 
 /// A larger content is not read: Lambda [accepts 6 MB](https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html).
 pub(super) const MAX_CONTENT_BYTES: u64 = 32 << 20;
@@ -120,11 +123,6 @@ fn change_name(fragment: &Fragment<'_>) -> String {
     let Fragment::Change(change) = fragment else { return "-".to_owned() };
     let field = printable(change.field.as_deref().unwrap_or("-"));
     change.kind.map_or_else(|| field.clone(), |kind| format!("{field}.{}", Kind::name(kind)))
-}
-
-/// Replaces the characters that could control a terminal. Anyone who may write to the bucket chooses the text.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_ascii_graphic() { letter } else { '?' }).collect()
 }
 
 fn decode(object: &[u8]) -> Option<(ArchiveHeader, Vec<u8>)> {

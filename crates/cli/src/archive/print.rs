@@ -6,7 +6,8 @@ use anstyle::Style;
 use super::{
     erase::EraseReport,
     list::{Row, Verification},
-    notification::{Archived, SignatureState, printable},
+    notification::{Archived, SignatureState},
+    printable::printable,
     replay::ReplayReport,
     state::LeftOut,
 };
