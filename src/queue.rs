@@ -120,7 +120,7 @@ impl Queues {
     /// Stores every fragment on all queues of its route until the deadline.
     ///
     /// Diverts an item to the catch-all queue if its own queue is unavailable, rejects it, or is unlikely to store it in time, see
-    /// [`QueueSender`]. The other queues do not wait for such a queue. A call is abandoned before the deadline only if another call
+    /// `QueueSender`. The other queues do not wait for such a queue. A call is abandoned before the deadline only if another call
     /// stored the same messages.
     ///
     /// A message may be stored more than once, with the same `event_id`: if the response to a call was lost, or came after a
