@@ -26,7 +26,7 @@ use ingress_tools::{
 use serde_json::json;
 
 use crate::{
-    arguments::{ArchiveArguments, ArchiveCommand},
+    arguments::{ArchiveArguments, ArchiveCommand, StackArguments},
     commands::{CommandError, chosen_stack, run_with_cleanup},
 };
 
@@ -59,13 +59,22 @@ async fn archive_of(info: &StackInfo, bucket: Option<String>) -> Result<Archive,
     Ok(Archive { buckets, secrets: AppSecrets::of(info, &aws).await?, routes: info.routes.clone() })
 }
 
+/// Describes the archive of the chosen stack, and validates the selection.
+async fn chosen_archive(
+    stack: &StackArguments,
+    bucket: Option<String>,
+    selection: Selection,
+) -> Result<(Archive, Selection), CommandError> {
+    let archive = archive_of(&chosen_stack(stack).await?, bucket).await?;
+    let selection = selection.validate(&archive.routes)?;
+    Ok((archive, selection))
+}
+
 async fn list_all(
     selection: Selection,
     ArchiveArguments { bucket, stack }: ArchiveArguments,
 ) -> Result<bool, CommandError> {
-    let info = chosen_stack(&stack).await?;
-    let archive = archive_of(&info, bucket).await?;
-    let selection = selection.validate(&archive.routes)?;
+    let (archive, selection) = chosen_archive(&stack, bucket, selection).await?;
     let mut count = 0;
     let mut output = anstream::stdout();
     if !stack.json {
@@ -118,9 +127,7 @@ async fn verify(
     selection: Selection,
     ArchiveArguments { bucket, stack }: ArchiveArguments,
 ) -> Result<bool, CommandError> {
-    let info = chosen_stack(&stack).await?;
-    let archive = archive_of(&info, bucket).await?;
-    let selection = selection.validate(&archive.routes)?;
+    let (archive, selection) = chosen_archive(&stack, bucket, selection).await?;
     let mut progress = Progress::start();
     let show = |verification: &list::Verification| {
         let count = || verification.counts.values().sum::<usize>();
@@ -181,9 +188,7 @@ async fn erase_person(
     apply: bool,
     ArchiveArguments { bucket, stack }: ArchiveArguments,
 ) -> Result<bool, CommandError> {
-    let info = chosen_stack(&stack).await?;
-    let archive = archive_of(&info, bucket).await?;
-    let selection = selection.validate(&archive.routes)?;
+    let (archive, selection) = chosen_archive(&stack, bucket, selection).await?;
     let mut progress = Progress::start();
     let show = |report: &erase::EraseReport| {
         progress.print(|| format!("{} to delete, {} to rewrite", report.deleted, report.rewritten));

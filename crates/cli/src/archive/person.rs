@@ -187,7 +187,7 @@ impl Person {
         }
     }
 
-    /// Adds ids of which the person has one.
+    /// Adds all of these ids if the person has one of them.
     fn add_synonyms(&mut self, ids: &[PersonId]) {
         if ids.iter().any(|id| self.0.contains(id)) {
             self.0.extend(ids.iter().cloned());

@@ -28,7 +28,7 @@ pub(crate) struct State {
     pub(crate) last_key: Option<String>,
     /// The number of notifications that were replayed or left out.
     pub(crate) notifications: usize,
-    /// What was left out.
+    /// The notifications and messages that were left out.
     pub(crate) not_replayed: NotReplayed,
 }
 

@@ -449,7 +449,7 @@ async fn only_authentic_notifications_are_replayed() {
     assert_eq!((counts(&report), report.sent, report.is_success()), (vec![(OLDER_SECRET, 1)], 0, false));
 }
 
-/// The function archives what it gets from the replay. A replay of today, with an end in the future, must not send it again.
+/// The function archives the notifications that a replay delivers. A replay whose end is in the future must not replay these.
 #[tokio::test]
 async fn notification_of_the_replay_is_not_replayed() {
     let fixture = Fixture::start().await;

@@ -267,7 +267,7 @@ async fn archive_is_replayed_verified_and_erased() {
     let [delivered] = delivered.as_slice() else { panic!("{delivered:?}") };
     assert!(!delivered.attributes.contains_key("replayed"));
     assert_eq!(delivered.body.as_bytes(), text.body);
-    // The function archived what it got from the replay, and nothing else since the samples.
+    // Since the samples, the function archived the one notification that the replay delivered.
     assert_eq!(fixture.objects().await.len(), samples.len() + 1);
 
     assert_output(fixture.run(&["list", "--route", "nowhere"]).await, false, &["the stack has no route nowhere"]);
