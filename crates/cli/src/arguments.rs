@@ -96,7 +96,7 @@ Prints field, kind, reason and day of sending (UTC) with the number of messages.
 
 Receives each message once and makes it visible again at the end. SQS counts each look as a receive: a queue with a
 dead-letter queue moves a message there after too many receives, and on a standard queue the metric
-ApproximateAgeOfOldestMessage, on which the alarms are based, ignores a message that was received three times. On a FIFO
+ApproximateAgeOfOldestMessage, on which the alarm consumer-lag is based, ignores a message that was received three times. On a FIFO
 queue, the command blocks each group until its end and counts only the first messages of a group. `ingress queues`
 receives no message.
 

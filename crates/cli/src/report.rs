@@ -496,7 +496,7 @@ pub fn receive_effect(effect: &ReceiveEffect) {
     if effect.is_fifo {
         eprintln!("- the command blocks the groups of the messages until its end\n");
     } else {
-        eprintln!("- after three, ApproximateAgeOfOldestMessage and its alarm ignore a message\n");
+        eprintln!("- after three, ApproximateAgeOfOldestMessage and the alarm consumer-lag ignore a message\n");
     }
 }
 

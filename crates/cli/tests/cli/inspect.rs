@@ -317,7 +317,7 @@ async fn messages_behind_kept_ones_are_reported() {
 #[tokio::test]
 async fn peek_names_all_effects_of_a_receive() {
     const DEAD_LETTER: &str = "after 5 receives, SQS moves a message to the dead-letter queue";
-    const AGE: &str = "after three, ApproximateAgeOfOldestMessage and its alarm ignore a message";
+    const AGE: &str = "after three, ApproximateAgeOfOldestMessage and the alarm consumer-lag ignore a message";
     const GROUPS: &str = "the command blocks the groups of the messages until its end";
     let standard = sqs(&[]).await;
     let folder = folder_of(&standard.info(&ROUTES));
