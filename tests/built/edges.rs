@@ -52,7 +52,7 @@ fn counts(webhook: &Webhook, sent: &Notification) -> Vec<usize> {
 async fn slow_fifo_queue_stores_a_large_notification() {
     for (count, groups) in [(60, 1), (1000, 1000)] {
         let (webhook, sent) = (start_with_fifo_queue().await, conversations(count, groups));
-        webhook.aws.sqs().inject_fault(Fault::delay_response(MS(2_100)), Frequency::Always);
+        webhook.aws.sqs().inject_fault(Fault::delay_response(MS(1_800)), Frequency::Always);
         let status = webhook.deliver(&sent.body).await.status;
         assert_eq!(status, 200, "{count} changes of {groups} conversations");
     }
