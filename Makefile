@@ -206,7 +206,7 @@ test-local: build consumers .venv/dev-installed .local/aws-cli/installed .local/
 test-arm64: build-arm64 $(if $(findstring $(ARM64_TOOLCHAIN),$(ARM64_EMULATOR)),$(ARM64_TOOLCHAIN)/rustc) ## runs the tests of the built function with the release build for arm64, in an emulator on other computers
 	printf '#!/bin/sh\nexec %s "$$@"\n' "$(strip $(ARM64_EMULATOR) $(CURDIR)/target/arm64/lambda/whatsapp-ingress/bootstrap)" >target/arm64/run
 	chmod +x target/arm64/run
-	WHATSAPP_INGRESS=$(CURDIR)/target/arm64/run cargo test --workspace --test built
+	RUST_TEST_THREADS=2 WHATSAPP_INGRESS=$(CURDIR)/target/arm64/run cargo test --workspace --test built
 
 .PHONY: test-guide
 test-guide: build .venv/dev-installed .local/aws-cli/installed ## runs the commands of docs/operations.md and docs/tasks.md on the local AWS

@@ -152,9 +152,9 @@ async fn calls_to_sqs_begin_before_the_archive() {
         assert_eq!((bucket.objects().len(), webhook.copies(&sent)), (1, vec![vec![Own]; changes]));
         let calls = webhook.aws.calls();
         let upload = calls.iter().find(|call| call.service == S3).unwrap();
-        // More batches than that wait for their turn.
         let before = calls.iter().filter(|call| call.entries > 0 && call.number < upload.number).count();
-        assert_eq!(before.min(32), (changes / 10).clamp(1, 32), "{changes}");
+        // 32 calls begin before the upload. On a busy computer, it arrives before some of them.
+        assert!(before >= if changes == 1 { 1 } else { 16 }, "{before} calls to SQS before the upload");
     }
 }
 

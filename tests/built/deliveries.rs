@@ -6,6 +6,7 @@ use fake_aws::Service::{S3, Secrets, Sqs};
 use serde_json::json;
 
 use crate::{
+    PROCESSOR,
     notification::{Notification, message, status},
     stored::Placement::{Own, Unrouted},
     webhook::{APP_SECRET, LAMBDA_TIMEOUT, VERIFY_TOKEN, Webhook, event, signed},
@@ -45,6 +46,7 @@ async fn other_requests_get_a_response_and_store_nothing() {
 
 #[tokio::test]
 async fn largest_notification_is_sent_in_full_batches() {
+    let _turn = PROCESSOR.lock().await;
     let webhook = Webhook::start();
     webhook.aws.sqs().set_latency(Duration::from_millis(40));
     let text = "x".repeat(3_400);

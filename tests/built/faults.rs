@@ -9,6 +9,7 @@ use fake_aws::{Fault, Frequency, Service};
 use futures_util::future::join_all;
 
 use crate::{
+    PROCESSOR,
     notification::Notification,
     stored::Placement::{self, Base64, Diverted, Own, Unrouted},
     webhook::{LAMBDA_TIMEOUT, Response, Webhook},
@@ -259,6 +260,7 @@ async fn messages_of_a_rejected_batch_are_sent_one_by_one() {
 /// A separate call for every message would take longer than the deadline.
 #[tokio::test]
 async fn queue_that_rejects_most_batches_is_given_up() {
+    let _turn = PROCESSOR.lock().await;
     let webhook = Webhook::start();
     webhook.function.wait_for_init(LAMBDA_TIMEOUT).await.unwrap();
     webhook.aws.sqs().set_latency(Duration::from_millis(150));

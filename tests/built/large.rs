@@ -6,7 +6,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use fake_aws::{Fault, Frequency, Message};
 use serde_json::Value;
 
-use crate::webhook::{APP_SECRET, LAMBDA_TIMEOUT, Webhook, signed};
+use crate::{
+    PROCESSOR,
+    webhook::{APP_SECRET, LAMBDA_TIMEOUT, Webhook, signed},
+};
 
 /// The largest body, in bytes, that fits into an event without escapes.
 const MAX_BODY: usize = 5_900_000;
@@ -91,6 +94,7 @@ impl Shape {
 
 #[tokio::test]
 async fn body_of_many_elements_is_stored_whole() {
+    let _turn = PROCESSOR.lock().await;
     for (before, element, after) in
         [(r#"{"entry":[{"changes":["#, "0", "]}]}"), (r#"{"entry":["#, "0", "]}"), ("[", "0", "]"), ("[", "{}", "]")]
     {
@@ -109,6 +113,7 @@ async fn body_without_structure_is_stored_whole() {
 
 #[tokio::test]
 async fn many_small_entries_are_stored() {
+    let _turn = PROCESSOR.lock().await;
     let (body, fragments) = Shape { envelope: 10, entry: 0, entries: 3_300, changes: 3, value: 480 }.build();
     assert_stored("9,900 changes", body.as_bytes(), Some(fragments)).await;
     let (body, _) = Shape { envelope: 10, entry: 0, entries: 4_000, changes: 3, value: 380 }.build();
@@ -117,6 +122,7 @@ async fn many_small_entries_are_stored() {
 
 #[tokio::test]
 async fn many_changes_in_a_long_envelope_are_stored() {
+    let _turn = PROCESSOR.lock().await;
     let (body, fragments) = Shape { envelope: 6_000, entry: 0, entries: 1, changes: 9_999, value: 300 }.build();
     assert_stored("9,999 changes", body.as_bytes(), Some(fragments)).await;
 }

@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::{
+    PROCESSOR,
     notification::{Notification, message},
     signals::{counts, expected},
     stored::Placement::{Base64, Diverted, Own},
@@ -62,6 +63,7 @@ async fn every_queue_of_a_list_gets_every_message() {
 
 #[tokio::test]
 async fn only_the_failed_queue_of_a_list_is_diverted() {
+    let _turn = PROCESSOR.lock().await;
     let faults = [
         Fault::resource_does_not_exist(),
         Fault::access_denied(),
@@ -190,6 +192,7 @@ async fn order_is_kept_on_the_fifo_queue_of_a_list() {
 
 #[tokio::test]
 async fn large_body_has_an_object_for_each_queue() {
+    let _turn = PROCESSOR.lock().await;
     let webhook = start();
     let sent = Notification::new([("messages", message(1, &"x".repeat(1_100_000)))]);
     assert_eq!(webhook.deliver(&sent.body).await.status, 200);

@@ -27,3 +27,7 @@ mod start;
 mod stored;
 mod trace;
 mod webhook;
+
+/// Locked by each test that needs much processor time for seconds. Two of them could delay the function of another test until its
+/// deadline.
+static PROCESSOR: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::{
+    PROCESSOR,
     notification::{Notification, message},
     stored::Placement::{Base64, Diverted, Own, Unrouted},
     webhook::{APP_SECRET, LAMBDA_TIMEOUT, Webhook, signed},
@@ -123,6 +124,7 @@ async fn body_too_large_without_a_bucket_leads_to_503() {
 
 #[tokio::test]
 async fn each_copy_of_a_message_has_its_own_object() {
+    let _turn = PROCESSOR.lock().await;
     let webhook = Webhook::start();
     let sent = large("messages");
     let pointers = AtomicUsize::new(0);
@@ -181,6 +183,7 @@ async fn large_binary_body_is_stored_as_base64() {
 
 #[tokio::test]
 async fn transient_error_of_s3_is_retried() {
+    let _turn = PROCESSOR.lock().await;
     let faults = [
         Fault::internal_error(),
         Fault::throttled(),

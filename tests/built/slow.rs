@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::{
+    PROCESSOR,
     notification::{Notification, message},
     stored::Placement::{self, Diverted, Own, Unrouted},
     webhook::{APP_SECRET, LAMBDA_TIMEOUT, Webhook, signed},
@@ -101,6 +102,7 @@ async fn slow_sqs_stores_a_large_notification() {
 
 #[tokio::test]
 async fn slow_s3_leaves_at_most_one_orphaned_object() {
+    let _turn = PROCESSOR.lock().await;
     let sent = large();
     let [delayed_response, delayed_commit] = delays(2_200);
     let cases = [

@@ -127,7 +127,8 @@ async fn unreadable_secret_ends_the_start_in_time() {
             aws.set_secret(SECRET_ID, json!({"app_secret": "hush", "verify_token": "hush"}).to_string());
             aws.secrets().inject_fault(fault.clone(), Frequency::Always);
             let error = start_error(&aws, &[("SECRET_ID", SECRET_ID), ("QUEUE_URLS", QUEUES)]).await;
-            let is_explained = error.starts_with("the secret of SECRET_ID cannot be read: ") && error.contains(expected);
+            let is_explained =
+                error.starts_with("the secret of SECRET_ID cannot be read: ") && error.contains(expected);
             assert!(is_explained, "{}: {error}", fault.name());
         })
         .await;

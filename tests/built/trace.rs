@@ -1,6 +1,7 @@
 //! The trace header: every message of a sampled trace has it, and it never costs a message.
 
 use crate::{
+    PROCESSOR,
     notification::{Notification, message},
     stored::Placement::{Diverted, Own, Unrouted},
     webhook::Webhook,
@@ -30,26 +31,28 @@ async fn sampled_trace_is_on_every_message() {
 
 #[tokio::test]
 async fn trace_header_does_not_count_towards_limits() {
+    let _turn = PROCESSOR.lock().await;
     let webhook = Webhook::start();
     webhook.function.set_trace_header(&format!("{ROOT};Sampled=1"));
     let with_filler = |bytes: usize| Notification::new([("security", format!(r#""{}""#, "x".repeat(bytes)))]);
     // Searches for the largest body that is not stored in S3. The function reserves space for the attributes of a diverted message.
-    let mut bytes = 1_048_576 - 1_000;
-    let mut last = None;
-    while bytes < 1_048_576 {
+    let (mut in_message, mut in_s3) = (1_048_576 - 1_000, 1_048_576);
+    let mut largest_body = 0;
+    while in_s3 - in_message > 40 {
+        let bytes = usize::midpoint(in_message, in_s3);
         webhook.reset();
         let sent = with_filler(bytes);
         assert_eq!(webhook.deliver(&sent.body).await.status, 200);
         assert_eq!(webhook.copies(&sent), [[Own]]);
-        let stored = webhook.stored_messages();
-        assert!(stored[0].1.trace().is_some());
-        if stored[0].1.attribute("ExtendedPayloadSize").is_some() {
-            break;
+        let (_, message) = &webhook.stored_messages()[0];
+        assert!(message.trace().is_some());
+        if message.attribute("ExtendedPayloadSize").is_some() {
+            in_s3 = bytes;
+        } else {
+            (in_message, largest_body) = (bytes, message.body.len());
         }
-        last = Some(stored[0].1.body.len());
-        bytes += 40;
     }
-    assert!(last.is_some_and(|last| last > 1_048_576 - 700), "{last:?}");
+    assert!(largest_body > 1_048_576 - 700, "{largest_body}");
 }
 
 #[tokio::test]
