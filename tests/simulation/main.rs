@@ -27,7 +27,7 @@ use std::{
 use aws::Violation;
 use environment::Report;
 
-const DEFAULT_SEEDS: u64 = 3000;
+const DEFAULT_SEEDS: u64 = 1000;
 
 /// Declares a test for a seed that once found a defect. The name states the invariant.
 ///
