@@ -190,6 +190,9 @@ async fn command_fails_if_messages_stay_in_flight() {
         sqs.put(queue, Stored { attributes: attributes.clone(), ..Stored::default() });
     }
     sqs.account().queues.values_mut().flatten().for_each(|one| one.hidden_until = now() + 600_000);
+    // A run has it in flight itself, because it does not select it.
+    let attributes = json!({ "field": { "DataType": "String", "StringValue": "flows" } });
+    sqs.put("calls-dead", Stored { attributes, ..Stored::default() });
     let folder = folder_of(&sqs.info(&ROUTES));
     let commands: [&[&str]; 6] = [
         &["peek"],

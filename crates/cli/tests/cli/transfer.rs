@@ -487,19 +487,6 @@ async fn messages_in_flight_are_waited_for() {
 }
 
 #[tokio::test]
-async fn messages_that_stay_in_flight_are_reported() {
-    let sqs = sqs().await;
-    sqs.put("calls-dead", dead("visible"));
-    sqs.put("calls-dead", message("left", &[("field", "flows")]));
-    sqs.put("calls-dead", Stored { hidden_until: now() + 600_000, ..dead("in-flight") });
-
-    let report = redriven(&sqs.info(&ROUTES), "calls").await;
-
-    assert_eq!((report.moved, report.unseen.in_flight, report.is_success()), (1, Some(1), false), "{report:?}");
-    assert_eq!((report.not_selected, sqs.on("calls-dead").len()), (1, 2), "own messages do not count");
-}
-
-#[tokio::test]
 async fn messages_of_consumers_are_not_waited_for() {
     let sqs = sqs().await;
     sqs.put("messages", message("read", &[("field", "messages"), ("kind", "statuses")]));
