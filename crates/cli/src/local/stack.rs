@@ -26,6 +26,7 @@ const READY_TIMEOUT: Duration = Duration::from_mins(5);
 /// The script waits 5 s for the exit of each of its child processes.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const SCRIPT: &str = "infra/local_stack.py";
+const FOLDER: &str = ".local/stack";
 
 /// A running stack. It ends when this is dropped, or when this process ends in any way.
 #[derive(Debug)]
@@ -140,6 +141,7 @@ impl Script {
             .arg(SCRIPT)
             .args(["--address", &options.address.to_string()])
             .args(["--archive-days", &options.archive_days.to_string()])
+            .args(["--dir", FOLDER])
             .env_remove("APP_SECRET")
             .env_remove("VERIFY_TOKEN")
             .envs(secrets)

@@ -55,7 +55,7 @@ async fn secrets_are_not_passed_as_arguments() {
     Stack::start_with(&options, root.path(), Path::new("/bin/sh")).await.unwrap();
 
     let read = |name| fs::read_to_string(root.path().join(name)).unwrap();
-    assert_eq!(read("arguments"), "--address 127.0.0.1 --archive-days 0\n");
+    assert_eq!(read("arguments"), "--address 127.0.0.1 --archive-days 0 --dir .local/stack\n");
     assert_eq!(read("secrets"), "the-secret the-token\n");
 
     start(&root).await.unwrap();

@@ -13,7 +13,7 @@ use aws_sdk_sqs::{Client, types::MessageSystemAttributeName};
 use flate2::read::GzDecoder;
 use ingress_tools::{
     archive::notification::encode,
-    local::stack::{Stack, StackOptions},
+    local::stack::StackOptions,
     meta::{
         deliver::Endpoint,
         samples::{Sample, Signer},
@@ -25,9 +25,9 @@ use tokio::{process::Command, time::sleep};
 use whatsapp_webhook::{archive::ArchiveHeader, message::event_id, notification::split, signature};
 
 use crate::{
-    TURN, assert_output, ingress,
+    assert_output, ingress,
     messages::{client, depth, url},
-    root,
+    stack::{TestStack, root},
 };
 
 /// The customer of most samples.
@@ -47,7 +47,7 @@ fn find<'a>(archived: &'a [Archived], name: &str) -> &'a Archived {
 
 /// A stack whose function has an archive, and a folder for the state of replays.
 struct Fixture {
-    stack: Stack,
+    stack: TestStack,
     sqs: Client,
     folder: TempDir,
 }
@@ -55,7 +55,7 @@ struct Fixture {
 impl Fixture {
     async fn start() -> Self {
         let options = StackOptions { archive_days: 30, ..StackOptions::default() };
-        let stack = Stack::start_with(&options, &root(), &root().join(".venv/bin/python")).await.unwrap();
+        let stack = TestStack::start_with(&options).await;
         Self { sqs: client(&stack.info), stack, folder: tempfile::tempdir().unwrap() }
     }
 
@@ -205,7 +205,6 @@ fn sorted(messages: impl IntoIterator<Item = Consumed>) -> Vec<Consumed> {
 /// One deployment serves all of it, because it takes longer than the commands.
 #[tokio::test]
 async fn archive_is_replayed_verified_and_erased() {
-    let _turn = TURN.lock().await;
     let fixture = Fixture::start().await;
     let samples = fixture.archive_samples().await;
 
@@ -336,7 +335,6 @@ async fn killed_replay_loses_nothing() {
     const KILLS: usize = 4;
     // More than S3 lists at once.
     const NOTIFICATIONS: usize = 1100;
-    let _turn = TURN.lock().await;
     let fixture = Fixture::start().await;
     let body = |number: usize| {
         let changes = json!([{ "field": "security", "value": { "number": number } }]);
@@ -353,7 +351,7 @@ async fn killed_replay_loses_nothing() {
     for _ in 0..KILLS {
         let mut replay = Command::new(env!("CARGO_BIN_EXE_ingress"));
         replay.args(["archive", "replay", "--to-queue", "security", "--apply", "--rate", "100000"]);
-        replay.current_dir(root()).env("XDG_STATE_HOME", fixture.folder.path());
+        replay.current_dir(fixture.stack.folder()).env("XDG_STATE_HOME", fixture.folder.path());
         let path = env::var("PATH").unwrap();
         replay.env("PATH", format!("{}:{path}", root().join(".local/aws-cli/bin").display()));
         let mut replay = replay.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

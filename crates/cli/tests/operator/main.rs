@@ -5,35 +5,30 @@ mod archive;
 mod graph;
 mod messages;
 mod restore;
+mod stack;
 
 use std::{
     env,
-    path::{Path, PathBuf},
     process::Output,
     sync::{Arc, Mutex},
 };
 
 use ingress_tools::{
-    local::stack::Stack,
     meta::{deliver::Endpoint, samples::Sample},
     queues::stack_queues::StackQueues,
 };
 use serde_json::{Value, json};
-use tokio::{process::Command, sync::Mutex as AsyncMutex};
+use tokio::process::Command;
 
-use crate::graph::{ACCESS_TOKEN, ACCOUNT, APP, Meta, graph};
-
-/// Locked by each test, because two stacks would share the names of their queues.
-static TURN: AsyncMutex<()> = AsyncMutex::const_new(());
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
-}
+use crate::{
+    graph::{ACCESS_TOKEN, ACCOUNT, APP, Meta, graph},
+    stack::{TestStack, root},
+};
 
 /// Runs the command in an environment that only contains the local AWS. Fails if the output contains a secret.
-async fn ingress(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+async fn ingress(stack: &TestStack, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ingress"));
-    command.args(arguments).current_dir(root());
+    command.args(arguments).current_dir(stack.folder());
     // The AWS CLI of the tests, if the requirements are installed.
     let path = env::var("PATH").unwrap();
     command.env("PATH", format!("{}:{path}", root().join(".local/aws-cli/bin").display()));
@@ -54,7 +49,7 @@ async fn ingress(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)]
 }
 
 /// Returns the name and the JSON of each check that did not pass.
-async fn failed_checks(stack: &Stack, arguments: &[&str], environment: &[(&str, &str)]) -> Vec<(String, String)> {
+async fn failed_checks(stack: &TestStack, arguments: &[&str], environment: &[(&str, &str)]) -> Vec<(String, String)> {
     let output = ingress(stack, &[&["verify", "--json"], arguments].concat(), environment).await;
     let json: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
@@ -80,8 +75,7 @@ const NO_TOPIC: (&str, &str) = ("alarm topic exists and has a subscription", "th
 
 #[tokio::test]
 async fn deployed_stack_is_verified() {
-    let _turn = TURN.lock().await;
-    let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
+    let stack = TestStack::start().await;
     let endpoint = Endpoint::new(&stack.info.callback_url).unwrap();
     let others = Sample::load(&root().join("events/unknown-field.json")).unwrap();
     assert_eq!(endpoint.deliver(&others, &stack.secrets()).await.unwrap().status, 200);
@@ -145,7 +139,7 @@ async fn deployed_stack_is_verified() {
 }
 
 /// Runs `ingress subscribe`. Returns its output, and whether it succeeded.
-async fn subscribe(stack: &Stack, graph: &str, arguments: &[&str]) -> (String, bool) {
+async fn subscribe(stack: &TestStack, graph: &str, arguments: &[&str]) -> (String, bool) {
     let graph = format!("{graph}/v25.0");
     let arguments = [&["subscribe", "--stack", "whatsapp-ingress", "--graph-url", &graph, "--app", APP], arguments];
     let output = ingress(stack, &arguments.concat(), &[("META_ACCESS_TOKEN", ACCESS_TOKEN)]).await;
@@ -169,8 +163,7 @@ fn json_in(output_text: &str) -> Value {
 
 #[tokio::test]
 async fn app_is_subscribed_to_fields_with_a_queue() {
-    let _turn = TURN.lock().await;
-    let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
+    let stack = TestStack::start().await;
     let url = stack.info.callback_url.clone();
     let meta = Arc::new(Mutex::new(Meta { app_secret: stack.secrets().app_secret, ..Meta::default() }));
     let server = graph(&meta).await;
@@ -217,7 +210,7 @@ async fn app_is_subscribed_to_fields_with_a_queue() {
 }
 
 /// Calls that Meta rejects change nothing, and their errors name a fix.
-async fn assert_rejections(stack: &Stack, uri: &str, meta: &Mutex<Meta>) {
+async fn assert_rejections(stack: &TestStack, uri: &str, meta: &Mutex<Meta>) {
     let changes = meta.lock().unwrap().changes;
     let elsewhere = stack.info.callback_url.replace("/webhook", "/elsewhere");
     let unverified = subscribe(stack, uri, &["--url", &elsewhere, "--apply"]).await;

@@ -7,11 +7,14 @@ use aws_sdk_sqs::{
     config::{BehaviorVersion, Config, Credentials, Region},
     types::{MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry},
 };
-use ingress_tools::{aws::stack_info::StackInfo, local::stack::Stack};
+use ingress_tools::aws::stack_info::StackInfo;
 use serde_json::{Value, json};
 use tokio::{process::Command, time::sleep};
 
-use crate::{TURN, assert_output, ingress, json_in, root};
+use crate::{
+    assert_output, ingress, json_in,
+    stack::{TestStack, root},
+};
 
 /// Longer than the visibility timeout of the messages that a killed run received.
 const REAPPEARED_AFTER: Duration = Duration::from_secs(32);
@@ -79,7 +82,7 @@ fn numbered(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{prefix}{number:03}")).collect()
 }
 
-pub(crate) async fn run(stack: &Stack, arguments: &[&str]) -> (String, bool) {
+pub(crate) async fn run(stack: &TestStack, arguments: &[&str]) -> (String, bool) {
     let output = ingress(stack, arguments, &[]).await;
     let text = [output.stdout, output.stderr].concat();
     (String::from_utf8(text).unwrap(), output.status.success())
@@ -87,8 +90,7 @@ pub(crate) async fn run(stack: &Stack, arguments: &[&str]) -> (String, bool) {
 
 #[tokio::test]
 async fn messages_are_counted_and_moved() {
-    let _turn = TURN.lock().await;
-    let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
+    let stack = TestStack::start().await;
     let sqs = client(&stack.info);
     let at = |name: &str| url(&stack.info, name);
     let misplaced = [("field", "security"), ("unrouted_reason", "queue-unavailable")];
@@ -140,7 +142,7 @@ async fn messages_are_counted_and_moved() {
 }
 
 /// Puts ages into the local `CloudWatch`, which computes none, and checks that the command prints them.
-async fn assert_ages(stack: &Stack) {
+async fn assert_ages(stack: &TestStack) {
     let script = "import boto3, datetime as d; boto3.client('cloudwatch').put_metric_data(Namespace='AWS/SQS', MetricData=[\
         {'MetricName': 'ApproximateAgeOfOldestMessage', 'Value': v, 'Timestamp': d.datetime.now(d.timezone.utc) - \
         d.timedelta(minutes=m), 'Dimensions': [{'Name': 'QueueName', 'Value': 'whatsapp-ingress-security' + q}]} \
@@ -163,7 +165,7 @@ async fn assert_ages(stack: &Stack) {
 }
 
 /// Queues with the stack's prefix but without a route are listed.
-async fn assert_other_queues(stack: &Stack, sqs: &Client) {
+async fn assert_other_queues(stack: &TestStack, sqs: &Client) {
     assert!(!run(stack, &["queues"]).await.0.contains("other queues"), "each queue of the stack is known");
     for name in ["whatsapp-ingress-left-behind", "whatsapp-ingress2-messages"] {
         sqs.create_queue().queue_name(name).send().await.unwrap();
@@ -181,7 +183,7 @@ async fn assert_other_queues(stack: &Stack, sqs: &Client) {
 }
 
 /// The messages of a FIFO queue without a route are moved to a standard queue.
-async fn assert_drained(stack: &Stack, sqs: &Client) {
+async fn assert_drained(stack: &TestStack, sqs: &Client) {
     let old = sqs.create_queue().queue_name("an-old-queue.fifo").attributes(QueueAttributeName::FifoQueue, "true");
     let old = old.send().await.unwrap().queue_url.unwrap();
     for event in numbered("old-", 3) {
@@ -204,8 +206,7 @@ async fn assert_drained(stack: &Stack, sqs: &Client) {
 #[tokio::test]
 async fn killed_redrive_loses_nothing() {
     const KILLS: usize = 8;
-    let _turn = TURN.lock().await;
-    let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
+    let stack = TestStack::start().await;
     let sqs = client(&stack.info);
     let (dead, queue) = (url(&stack.info, "security-dead"), url(&stack.info, "security"));
     let events = numbered("e-", 1000);
@@ -214,7 +215,7 @@ async fn killed_redrive_loses_nothing() {
     let mut arrived = Vec::new();
     for _ in 0..KILLS {
         let mut redrive = Command::new(env!("CARGO_BIN_EXE_ingress"));
-        redrive.args(["redrive", "--field", "security", "--apply", "--rate", "100000"]).current_dir(root());
+        redrive.args(["redrive", "--field", "security", "--apply", "--rate", "100000"]).current_dir(stack.folder());
         let mut redrive = redrive.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let before = depth(&sqs, &queue).await;
         // Kills the run some calls after its first message arrived.

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 
 use aws_sdk_sqs::{Client, types::QueueAttributeName};
-use ingress_tools::local::stack::Stack;
 use serde_json::Value;
 
 use crate::{
-    TURN, assert_output, failed_checks, ingress,
+    assert_output, failed_checks, ingress,
     messages::{client, run, url},
-    root,
+    stack::TestStack,
 };
 
 const QUEUES_CHECK: &str = "queues exist and match the template";
@@ -30,15 +29,14 @@ async fn settings(client: &Client, url: &str) -> (HashMap<String, Value>, HashMa
     (attributes.filter(|(name, value)| is_setting(name) && !is_empty(value)).collect(), tags.collect())
 }
 
-async fn queues_problem(stack: &Stack) -> Option<String> {
+async fn queues_problem(stack: &TestStack) -> Option<String> {
     let failed = failed_checks(stack, &[], &[]).await;
     failed.into_iter().find(|(check, _)| check == QUEUES_CHECK).map(|(_, json)| json)
 }
 
 #[tokio::test]
 async fn deleted_queue_is_restored_as_in_the_template() {
-    let _turn = TURN.lock().await;
-    let stack = Stack::start(&root(), &root().join(".venv/bin/python")).await.unwrap();
+    let stack = TestStack::start().await;
     let sqs = client(&stack.info);
     let names = ["security", "security-dead", "messages", "unrouted"];
     let urls = names.map(|name| url(&stack.info, name));
