@@ -11,8 +11,9 @@ export SAM_CLI_TELEMETRY := 0
 # Accept only wheels in every pip, including that of SAM, because building a source distribution executes its code.
 export PIP_ONLY_BINARY := :all:
 
-# The features of the tests that deploy to the local AWS.
-LOCAL_AWS := whatsapp-ingress/local-aws,whatsapp-ingress-tools/local-aws
+# All packages, and the features of the tests that deploy to the local AWS. With the same selection everywhere, cargo compiles each
+# dependency once.
+WORKSPACE := --workspace --features whatsapp-ingress/local-aws,whatsapp-ingress-tools/local-aws
 
 INGRESS = cargo run --package whatsapp-ingress-tools --bin ingress --
 
@@ -148,7 +149,7 @@ sign: ## updates the signatures of the samples
 
 .PHONY: messages
 messages: ## writes examples/messages and the examples of docs/contract.md anew, from events/
-	WRITE_EXAMPLES=1 cargo test --workspace --features $(LOCAL_AWS) --test handler -- contract::examples message_files
+	WRITE_EXAMPLES=1 cargo test $(WORKSPACE) --test handler -- contract::examples message_files
 
 LIBRARIES := .local/libraries
 
@@ -180,33 +181,33 @@ contract: .venv/dev-installed $(CONTRACT_TOOLS) ## writes what is generated from
 
 .PHONY: test
 test: build consumers contract-tools .venv/dev-installed .local/aws-cli/installed .local/checkov/installed ## runs all tests; `cargo test --workspace` runs those that need neither Python nor `sam build`
-	cargo test --workspace --features $(LOCAL_AWS)
+	cargo test $(WORKSPACE)
 	pytest
 
 # The parts of `make test`, for a CI that runs them side by side. tests/docs checks that no test is missing.
 .PHONY: test-unit
 test-unit: ## runs the part of `make test` that starts no process: modules, handler, simulation
-	cargo test --workspace --lib --bins --test handler --test simulation
-	cargo test --workspace --doc
+	cargo test $(WORKSPACE) --lib --bins --test handler --test simulation
+	cargo test $(WORKSPACE) --doc
 
 .PHONY: test-binary
 test-binary: ## runs the part of `make test` that starts built programs on the fake AWS
-	cargo test --workspace --test built --test cli --test runtime_api --test sdk --test soak --test start
+	cargo test $(WORKSPACE) --test built --test cli --test runtime_api --test sdk --test soak --test start
 
 .PHONY: test-concurrent
 test-concurrent: ## runs the tests of the built binary in an environment that serves 8 requests at a time
-	BUILT_MAX_CONCURRENCY=8 cargo test --workspace --test built
+	BUILT_MAX_CONCURRENCY=8 cargo test $(WORKSPACE) --test built
 
 .PHONY: test-local
 test-local: build consumers .venv/dev-installed .local/aws-cli/installed .local/checkov/installed ## runs the part of `make test` on the local AWS, and the tests in Python
-	cargo test --workspace --features $(LOCAL_AWS) --test local --test operator
+	cargo test $(WORKSPACE) --test local --test operator
 	pytest
 
 .PHONY: test-arm64
 test-arm64: build-arm64 $(if $(findstring $(ARM64_TOOLCHAIN),$(ARM64_EMULATOR)),$(ARM64_TOOLCHAIN)/rustc) ## runs the tests of the built function with the release build for arm64, in an emulator on other computers
 	printf '#!/bin/sh\nexec %s "$$@"\n' "$(strip $(ARM64_EMULATOR) $(CURDIR)/target/arm64/lambda/whatsapp-ingress/bootstrap)" >target/arm64/run
 	chmod +x target/arm64/run
-	RUST_TEST_THREADS=2 WHATSAPP_INGRESS=$(CURDIR)/target/arm64/run cargo test --workspace --test built
+	RUST_TEST_THREADS=2 WHATSAPP_INGRESS=$(CURDIR)/target/arm64/run cargo test $(WORKSPACE) --test built
 
 .PHONY: test-guide
 test-guide: build .venv/dev-installed .local/aws-cli/installed ## runs the commands of docs/operations.md and docs/tasks.md on the local AWS
@@ -215,7 +216,7 @@ test-guide: build .venv/dev-installed .local/aws-cli/installed ## runs the comma
 
 .PHONY: test-docker
 test-docker: build ## runs the tests that need Docker: sam local
-	cargo test --features $(LOCAL_AWS) --test local sam_local -- --ignored --nocapture
+	cargo test $(WORKSPACE) --test local sam_local -- --ignored --nocapture
 
 CHECKOV := .local/checkov/bin/checkov
 
@@ -246,8 +247,8 @@ check: validate-template check-docs ## checks formatting, lints, types, dependen
 	cargo fmt --all --check
 	python infra/check_dependencies.py
 	! git grep --line-number --word-regexp --extended-regexp '$(RETIRED_NAMES)' -- '*.rs'
-	cargo clippy --workspace --all-targets --features $(LOCAL_AWS) -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	cargo clippy $(WORKSPACE) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc $(WORKSPACE) --no-deps --document-private-items --lib --bins --examples
 	ruff format --check
 	ruff check
 	mypy
@@ -283,13 +284,17 @@ deny: $(CARGO_DENY) ## checks licences, sources and advisories of the dependenci
 
 .PHONY: simulate
 simulate: ## simulates SEEDS=20000 execution environments with faults of AWS, from seed FIRST=0 on
-	SIMULATION_SEEDS=$(or $(SEEDS),20000) SIMULATION_FIRST_SEED=$(or $(FIRST),0) cargo test --test simulation
+	SIMULATION_SEEDS=$(or $(SEEDS),20000) SIMULATION_FIRST_SEED=$(or $(FIRST),0) cargo test $(WORKSPACE) --test simulation
 
 .PHONY: soak
 soak: ## delivers COUNT=20000 notifications to the release build, with every kind of fault
 	cargo build --release
 	WHATSAPP_INGRESS=target/release/whatsapp-ingress SOAK_NOTIFICATIONS=$(or $(COUNT),20000) \
-		cargo test --test soak -- --ignored --nocapture
+		cargo test $(WORKSPACE) --test soak -- --ignored --nocapture
+
+.PHONY: test-soak
+test-soak: ## delivers COUNT=800 notifications to the debug build, with every kind of fault
+	SOAK_NOTIFICATIONS=$(or $(COUNT),800) cargo test $(WORKSPACE) --test soak -- --ignored --nocapture
 
 CARGO_BUNDLE_LICENSES := .local/cargo/bin/cargo-bundle-licenses
 CARGO_CYCLONEDX := .local/cargo/bin/cargo-cyclonedx
@@ -387,8 +392,7 @@ bench-concurrency: $(ALTERNATIVES:%=$(BENCH_BUILD)/%/installed) ## measures 1, 8
 
 .PHONY: bench-smoke
 bench-smoke: ## checks that the bench runs, with debug builds; ignore its figures
-	cargo build
-	cargo build --package whatsapp-ingress-bench --bins
+	cargo build $(WORKSPACE) --bins --test start
 	WHATSAPP_INGRESS=target/debug/whatsapp-ingress target/debug/bench run --subjects ours,null --memory 0 --smoke
 
 CHARTS := .local/charts
