@@ -96,7 +96,8 @@ impl Queues {
     /// batches and bytes.
     #[must_use]
     pub fn shared_by(self, requests: usize) -> Self {
-        let budget = (requests > 1).then(|| Arc::new(Budget::new(MAX_BATCHES_UNDER_WAY, MAX_BYTES_UNDER_WAY)));
+        let queues = self.routes.queues().len();
+        let budget = (requests > 1).then(|| Arc::new(Budget::new(MAX_BATCHES_UNDER_WAY, MAX_BYTES_UNDER_WAY, queues)));
         Self { budget, ..self }
     }
 
@@ -155,8 +156,8 @@ impl Queues {
             by_queue.iter().zip(self.routes.queues()).map(|(items, queue)| needed_batches(items, queue)).collect();
         let sizes = by_queue.iter().flatten().map(|item| item.fragment.size());
         let concurrencies = divide_concurrency(&needs, max_batches_under_way(sizes));
-        let limits = concurrencies.into_iter().map(|concurrency| {
-            let share = self.budget.as_ref().map(Budget::share);
+        let limits = concurrencies.into_iter().enumerate().map(|(index, concurrency)| {
+            let share = self.budget.as_ref().map(|budget| budget.share(index));
             QueueLimits { concurrency, share, allows_second_call: true }
         });
         let nonempty = by_queue.into_iter().zip(limits).enumerate().filter(|(_, (items, _))| !items.is_empty());

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::{
     select,
     sync::Mutex,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use whatsapp_webhook::{
     aws_error::is_expired_credentials,
@@ -36,6 +36,10 @@ const FAILURE_INTERVAL: Duration = Duration::from_secs(30);
 /// The minimum interval between two reads that were caused by a wrong signature or token, because anyone can send any number of
 /// these.
 const MISMATCH_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a request with a wrong signature or token waits for a read that something else began. If Secrets Manager does not
+/// respond, forged requests would otherwise occupy the environment.
+const OTHER_READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The limits of a refresh by a request.
 struct RefreshBackoff {
@@ -245,7 +249,7 @@ impl SecretCache {
     /// Returns newer app credentials than `mismatched`, which did not match a signature or a token. `None` if there are none.
     ///
     /// Reads the secret again, but not before `MISMATCH_INTERVAL` after the last such read. `None` if there is no result at the
-    /// deadline.
+    /// deadline, or within `OTHER_READ_TIMEOUT` if the secret is being read already.
     pub async fn read_newer_than(
         &self,
         mismatched: &Arc<AppCredentials>,
@@ -253,7 +257,7 @@ impl SecretCache {
         metrics: &Metrics,
     ) -> Option<Arc<AppCredentials>> {
         let read = async {
-            let mut state = self.read_lock.lock().await;
+            let Ok(mut state) = timeout(OTHER_READ_TIMEOUT, self.read_lock.lock()).await else { return };
             if state.last_mismatch_read.is_none_or(|last| last.elapsed() >= MISMATCH_INTERVAL) {
                 state.last_mismatch_read = Some(Instant::now());
                 self.read_again(metrics).await;

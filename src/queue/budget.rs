@@ -4,27 +4,40 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Mutex as FairMutex, Notify};
 
-/// A share may take a batch while `held < ratio * free`, in batches and in bytes.
+/// A queue may take a batch while `held < ratio * free`, in batches and in bytes.
 ///
-/// A single share therefore gets three quarters of the budget. With a higher ratio, a share whose queue does not respond would
-/// leave less for the other shares.
-const MAX_HELD_TO_FREE_RATIO: usize = 3;
+/// A queue therefore gets three quarters of the budget at most, however many requests send to it. With a higher ratio, a queue that
+/// does not respond would leave less for the others.
+const QUEUE_RATIO: usize = 3;
+
+/// The same for a request among those that send to a queue. `free` is what the queue may still take.
+///
+/// A request that is alone gets 22 of 32 batches. With a higher ratio, it would leave too little for the next one.
+const REQUEST_RATIO: usize = 2;
 
 /// The limits of an execution environment.
 ///
-/// Shares that need many batches get equal parts, and a part of the budget remains free for the next share, see
-/// [`MAX_HELD_TO_FREE_RATIO`].
+/// Queues that need many batches get equal parts, and so do the requests that send to one queue. A part of the budget remains free
+/// for the next queue, see [`QUEUE_RATIO`].
 #[derive(Debug)]
 pub(super) struct Budget {
     max: Usage,
-    used: Mutex<Usage>,
+    used: Mutex<Used>,
     released: Notify,
+}
+
+#[derive(Debug)]
+struct Used {
+    all: Usage,
+    by_queue: Vec<Usage>,
 }
 
 /// The batches and bytes of the budget that one request holds for one queue.
 #[derive(Debug)]
 pub(super) struct Share {
     budget: Arc<Budget>,
+    queue_index: usize,
+    /// Locked after the budget.
     used: Mutex<Usage>,
     /// Locked by the worker that waits for a permit. The other workers get the lock in the order of their calls.
     waiting: FairMutex<()>,
@@ -44,21 +57,23 @@ struct Usage {
 }
 
 impl Budget {
-    pub(super) fn new(batches: usize, bytes: usize) -> Self {
-        Self { max: Usage { batches, bytes }, used: Mutex::default(), released: Notify::new() }
+    pub(super) fn new(batches: usize, bytes: usize, queues: usize) -> Self {
+        let used = Used { all: Usage::default(), by_queue: vec![Usage::default(); queues] };
+        Self { max: Usage { batches, bytes }, used: Mutex::new(used), released: Notify::new() }
     }
 
-    /// Returns a share without a batch.
-    pub(super) fn share(self: &Arc<Self>) -> Arc<Share> {
-        Arc::new(Share { budget: Arc::clone(self), used: Mutex::default(), waiting: FairMutex::default() })
+    /// Returns a share without a batch, for a queue of this index.
+    pub(super) fn share(self: &Arc<Self>, queue_index: usize) -> Arc<Share> {
+        let (used, waiting) = (Mutex::default(), FairMutex::default());
+        Arc::new(Share { budget: Arc::clone(self), queue_index, used, waiting })
     }
 }
 
 impl Share {
     /// Waits until the budget allows a further batch.
     ///
-    /// If the share has no batch under way, it does not wait and may exceed the budget. No queue and no request therefore
-    /// depends on the calls of another one.
+    /// If the share has no batch under way, it does not wait and may exceed the budget. The first batch of a request to a queue
+    /// therefore never depends on other calls.
     pub(super) async fn acquire(self: &Arc<Self>) -> Permit {
         let _guard = self.waiting.lock().await;
         loop {
@@ -77,15 +92,19 @@ impl Share {
     }
 
     fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
-        let (mut all, mut own) = (lock(&self.budget.used), lock(&self.used));
-        let max = self.budget.max;
+        let (mut used, mut own) = (lock(&self.budget.used), lock(&self.used));
+        let Used { all, by_queue } = &mut *used;
+        let (max, queue) = (self.budget.max, &mut by_queue[self.queue_index]);
+        let allows = |figure: fn(&Usage) -> usize| {
+            let free = figure(&max).saturating_sub(figure(all));
+            let free_of_queue = free.saturating_mul(QUEUE_RATIO).saturating_sub(figure(queue));
+            figure(&own) < free_of_queue.saturating_mul(REQUEST_RATIO)
+        };
         let is_first = own.batches == 0;
-        let max_of_share = |max: usize, used: usize| max.saturating_sub(used).saturating_mul(MAX_HELD_TO_FREE_RATIO);
-        let allows_batch = own.batches < max_of_share(max.batches, all.batches);
-        let allows_bytes = own.bytes < max_of_share(max.bytes, all.bytes);
-        (is_first || (allows_batch && allows_bytes)).then(|| {
-            all.batches += 1;
-            own.batches += 1;
+        (is_first || (allows(|usage| usage.batches) && allows(|usage| usage.bytes))).then(|| {
+            for used in [all, queue, &mut own] {
+                used.batches += 1;
+            }
             Permit { share: Arc::clone(self), bytes: 0 }
         })
     }
@@ -95,24 +114,32 @@ impl Permit {
     /// Adds the size of the batch in bytes. It is not known yet when the share acquires the permit.
     pub(super) fn add_bytes(&mut self, bytes: usize) {
         self.bytes += bytes;
-        lock(&self.share.budget.used).bytes += bytes;
-        lock(&self.share.used).bytes += bytes;
+        self.for_each_usage(|usage| usage.bytes += bytes);
+    }
+}
+
+impl Permit {
+    /// Changes the usage of the budget, the queue and the share.
+    fn for_each_usage(&self, change: impl Fn(&mut Usage)) {
+        let Share { budget, queue_index, used: own, .. } = &*self.share;
+        let (mut used, mut own) = (lock(&budget.used), lock(own));
+        let Used { all, by_queue } = &mut *used;
+        [all, &mut by_queue[*queue_index], &mut own].into_iter().for_each(change);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        for used in [&self.share.budget.used, &self.share.used] {
-            let mut used = lock(used);
-            used.batches -= 1;
-            used.bytes -= self.bytes;
-        }
+        self.for_each_usage(|usage| {
+            usage.batches -= 1;
+            usage.bytes -= self.bytes;
+        });
         self.share.budget.released.notify_waiters();
     }
 }
 
-fn lock(usage: &Mutex<Usage>) -> MutexGuard<'_, Usage> {
-    usage.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -133,49 +160,60 @@ mod tests {
     }
 
     #[test]
-    fn each_share_leaves_batches_for_the_next_one() {
-        let budget = Arc::new(Budget::new(32, usize::MAX));
-        let shares: Vec<_> = (0..8).map(|_| budget.share()).collect();
+    fn each_queue_leaves_batches_for_the_next_one() {
+        let budget = Arc::new(Budget::new(32, usize::MAX, 8));
+        let shares: Vec<_> = (0..8).map(|queue| budget.share(queue)).collect();
         let held: Vec<_> = shares.iter().map(|share| fill(share, 0)).collect();
         let counts: Vec<_> = held.iter().map(Vec::len).collect();
         // Beyond the limit, a share without a batch still gets one.
-        assert_eq!(counts, [24, 6, 2, 1, 1, 1, 1, 1]);
+        assert_eq!(counts, [22, 7, 2, 1, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn requests_to_one_queue_leave_batches_for_other_queues() {
+        let budget = Arc::new(Budget::new(32, usize::MAX, 2));
+        let shares: Vec<_> = [0, 0, 0, 1].map(|queue| budget.share(queue)).into();
+        let held: Vec<_> = shares.iter().map(|share| fill(share, 0)).collect();
+        let counts: Vec<_> = held.iter().map(Vec::len).collect();
+        assert_eq!(counts, [22, 2, 1, 5]);
     }
 
     // Outside tokio's runtime, in which `now_or_never` returns `None` after some immediate results.
     #[test]
     fn released_batches_are_shared_equally() {
-        let budget = Arc::new(Budget::new(32, usize::MAX));
-        let shares = [budget.share(), budget.share(), budget.share()];
-        let mut held = shares.each_ref().map(|share| fill(share, 0));
-        for _ in 0..100 {
-            for (share, held) in shares.iter().zip(&mut held) {
-                held.pop();
-                held.extend(fill(share, 0));
+        for (queues, expected) in [([0, 1, 2], 8..=11), ([0, 0, 0], 7..=9)] {
+            let budget = Arc::new(Budget::new(32, usize::MAX, 3));
+            let shares = queues.map(|queue| budget.share(queue));
+            let mut held = shares.each_ref().map(|share| fill(share, 0));
+            for _ in 0..100 {
+                for (share, held) in shares.iter().zip(&mut held) {
+                    held.pop();
+                    held.extend(fill(share, 0));
+                }
             }
+            let counts = held.map(|held| held.len());
+            assert!(counts.iter().all(|count| expected.contains(count)), "{queues:?}: {counts:?}");
         }
-        let counts = held.map(|held| held.len());
-        assert!(counts.iter().all(|count| (9..=11).contains(count)), "{counts:?}");
     }
 
     #[tokio::test]
     async fn waiting_batch_starts_after_a_release() {
-        let budget = Arc::new(Budget::new(2, usize::MAX));
-        let share = budget.share();
+        let budget = Arc::new(Budget::new(2, usize::MAX, 1));
+        let share = budget.share(0);
         let held = fill(&share, 0);
         assert_eq!(held.len(), 2);
         let (permit, ()) = tokio::join!(share.acquire(), async { drop(held) });
         drop(permit);
-        assert_eq!(lock(&budget.used).batches, 0);
+        assert_eq!(lock(&budget.used).all.batches, 0);
     }
 
     #[test]
     fn bytes_of_all_shares_are_limited() {
-        let budget = Arc::new(Budget::new(32, 12));
-        let shares = [budget.share(), budget.share()];
+        let budget = Arc::new(Budget::new(32, 12, 2));
+        let shares = [budget.share(0), budget.share(1)];
         let held = shares.each_ref().map(|share| fill(share, 2));
-        assert_eq!(held.each_ref().map(Vec::len), [5, 1]);
+        assert_eq!(held.each_ref().map(Vec::len), [4, 2]);
         drop(held);
-        assert_eq!(lock(&budget.used).bytes, 0);
+        assert_eq!(lock(&budget.used).all.bytes, 0);
     }
 }

@@ -316,3 +316,22 @@ async fn failed_refresh_in_background_is_reported_once() {
     let status = environment.deliver_signed_with("old").await;
     assert_eq!((status, environment.take_metric("SecretRefreshes")), (200, 1));
 }
+
+#[tokio::test]
+async fn forged_request_does_not_wait_for_a_hanging_read() {
+    let environment = Environment::shared_by(8).await;
+    environment.aws.secrets().inject_fault(Fault::hang(), Frequency::Always);
+    advance_clock(302).await;
+    let forged = async {
+        while environment.secret_reads() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        environment.deliver_signed_with("forged").await
+    };
+    let status = tokio::select! {
+        never = environment.ingress.keep_secrets_fresh() => match never {},
+        status = forged => status,
+    };
+    // A wait until the deadline counts as a failed read.
+    assert_eq!((status, environment.take_metric("SecretFailures")), (401, 0));
+}
