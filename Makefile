@@ -52,8 +52,8 @@ ARM64_EMULATOR = $(if $(filter aarch64,$(HOST)),,$(if $(and $(shell command -v q
 build_function = RUSTFLAGS="$(RELEASE_RUSTFLAGS)" CARGO_TARGET_DIR=target/$(1) \
 	cargo lambda build --release --locked --skip-target-check $(2)
 
-$(ARM64_TOOLCHAIN)/rustc:
-	infra/arm64_toolchain.sh $(ARM64_TOOLCHAIN)
+$(ARM64_TOOLCHAIN)/rustc: infra/arm64_toolchain.sh
+	$< $(ARM64_TOOLCHAIN)
 
 .PHONY: arm64-toolchain
 arm64-toolchain: ## unpacks a compiler and an emulator for arm64 into .local, anew (only if rustc does not have the target)
@@ -180,19 +180,20 @@ contract: .venv/dev-installed $(CONTRACT_TOOLS) ## writes what is generated from
 	$(BIN)/python infra/generate_contract.py
 
 .PHONY: test
-test: build consumers contract-tools .venv/dev-installed .local/aws-cli/installed .local/checkov/installed ## runs all tests; `cargo test --workspace` runs those that need neither Python nor `sam build`
+test: build consumers contract-tools .venv/dev-installed .local/aws-cli/installed .local/checkov/installed ## runs the tests of all packages, and those in Python; `cargo test --workspace` runs those that need no Python
 	cargo test $(WORKSPACE)
 	pytest
 
-# The parts of `make test`, for a CI that runs them side by side. tests/docs checks that no test is missing.
+# The parts of `make test`, for a CI that runs them side by side. tests/docs checks that no test is missing. The first two run
+# without the tools in Python, so without the feature.
 .PHONY: test-unit
 test-unit: ## runs the part of `make test` that starts no process: modules, handler, simulation
-	cargo test $(WORKSPACE) --lib --bins --test handler --test simulation
-	cargo test $(WORKSPACE) --doc
+	cargo test --workspace --lib --bins --test handler --test simulation
+	cargo test --workspace --doc
 
 .PHONY: test-binary
 test-binary: ## runs the part of `make test` that starts built programs on the fake AWS
-	cargo test $(WORKSPACE) --test built --test cli --test runtime_api --test sdk --test soak --test start
+	cargo test --workspace --test built --test cli --test runtime_api --test sdk --test soak --test start
 
 .PHONY: test-concurrent
 test-concurrent: ## runs the tests of the built binary in an environment that serves 8 requests at a time
@@ -238,9 +239,9 @@ check-docs: .venv/dev-installed ## checks Markdown, links, tables of contents, t
 RUST_VERSION = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 .PHONY: check-rust-version
-check-rust-version: ## compiles everything with the oldest Rust that Cargo.toml allows, which rustup installs
+check-rust-version: ## compiles all packages with the oldest Rust that Cargo.toml allows, which rustup installs
 	rustup toolchain install --profile minimal $(RUST_VERSION)
-	cargo +$(RUST_VERSION) check --workspace --all-targets --locked
+	cargo +$(RUST_VERSION) check $(WORKSPACE) --all-targets --locked
 
 .PHONY: check
 check: validate-template check-docs ## checks formatting, lints, types, dependencies, documents and template

@@ -29,11 +29,11 @@ for tool in apt-get dpkg-deb; do
 done
 [ -r "$KEYRING" ] || fail "requires Debian's keyring, $KEYRING: install the package debian-archive-keyring"
 
-# The mirror of the suite that is installed here. Only a Debian has one.
+# The mirror of the suite that is installed here, by its name or as `stable`. Only a Debian has one.
 if [ -z "${DEBIAN_MIRROR:-}" ]; then
     codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
     DEBIAN_MIRROR=$(apt-get indextargets --no-release-info --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Identifier: Packages' \
-        | awk -v suite="$codename" '$1 == suite && $2 == "main" { uri = uri ? uri : $3 } END { print uri }')
+        | awk -v suite="$codename" '($1 == suite || $1 ~ /^(old)*stable$/) && $2 == "main" { uri = uri ? uri : $3 } END { print uri }')
     if [ -z "$DEBIAN_MIRROR" ] || ! grep -qx 'ID=debian' /etc/os-release; then
         fail "apt has no mirror of Debian on this computer: set DEBIAN_MIRROR"
     fi
@@ -65,6 +65,7 @@ Dir::State::status "$folder/apt/status";
 Dir::Cache "$folder/apt";
 APT::Architecture "amd64";
 #clear APT::Architectures;
+#clear APT::Default-Release;
 APT::Architectures { "amd64"; "arm64"; };
 APT::Sandbox::User "root";
 APT::Update::Error-Mode "any";
@@ -97,10 +98,16 @@ cat >"$folder/run" <<END
 exec '$target/host/usr/bin/qemu-aarch64' -L '$target/arm64' "\$@"
 END
 chmod +x "$folder"/{rustc,run}
-rm -rf "${folder:?}"/{apt,packages} "$target"
+rm -rf "${folder:?}"/{apt,packages} "${target:?}.old"
+# Moved, because a folder that is half deleted looks complete.
+[ ! -e "$target" ] || mv "$target" "$target.old"
+# From here on, a failure leaves no toolchain.
+trap 'rm -rf "$target"' EXIT
 mv "$folder" "$target"
 
 # Starts both, and a program for arm64: its loader.
 "$target/rustc" --version
 test -d "$("$target/rustc" --print target-libdir --target aarch64-unknown-linux-gnu)" || fail "the compiler has no standard library for arm64"
 "$target/run" "$target/arm64/usr/lib/aarch64-linux-gnu/ld-linux-aarch64.so.1" --version | head -1
+trap - EXIT
+rm -rf "$target.old"

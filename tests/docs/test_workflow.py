@@ -16,9 +16,16 @@ from repository import REPOSITORY, make_calls, recipe, targets, text
 WORKFLOWS = sorted((REPOSITORY / ".github/workflows").glob("*.yml"))
 # `make test` in parts.
 PARTS = {"test-unit", "test-binary", "test-local"}
-# The first downloads a toolchain. Of the second the script runs a small one, which needs no release build. The third and the
-# release build for longer than the script may run; of the third it makes the toolchain. The last two take a quarter of an hour each.
-ONLY_WORKFLOW = {"check-rust-version", "soak", "test-arm64", "package", "test-package", "test-guide", "test-concurrent"}
+ONLY_WORKFLOW = {
+    "check-rust-version",  # downloads a toolchain
+    "soak",  # the script runs test-soak
+    # These take too long for the script. It makes the toolchain of test-arm64.
+    "test-arm64",
+    "package",
+    "test-package",
+    "test-guide",
+    "test-concurrent",
+}
 # The file that Dependabot reads in each ecosystem.
 LOCK_FILES = {"cargo": "Cargo.lock", "pip": "requirements*.txt", "npm": "package-lock.json"}
 ONLY_SCRIPT = {"test", "arm64-toolchain", "test-soak"}
@@ -41,7 +48,7 @@ def test_parts_run_every_test() -> None:
     tests = {target["name"] for package in packages for target in package["targets"] if "test" in target["kind"]}
     run = [name for part in PARTS for name in re.findall(r"--test (\w+)", recipe(part))]
     assert sorted(run) == sorted(tests)
-    assert re.search(r"\$\(WORKSPACE\) --lib --bins\b", recipe("test-unit"))
+    assert re.search(r"--workspace --lib --bins\b", recipe("test-unit"))
     assert re.search(r"^\tpytest$", recipe("test-local"), re.MULTILINE)
 
 
