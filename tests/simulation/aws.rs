@@ -242,7 +242,6 @@ impl Request {
     async fn read(mut request: HttpRequest) -> Self {
         let target = request.headers().get("x-amz-target").unwrap_or_default().to_owned();
         let path = request.uri().split('?').next().unwrap_or_default().to_owned();
-        let is_chunked = request.headers().get("content-encoding").is_some_and(|coding| coding.contains("aws-chunked"));
         let body = ByteStream::new(std::mem::replace(request.body_mut(), SdkBody::taken())).collect().await;
         let body = body.map(AggregatedBytes::into_bytes).unwrap_or_default();
         match target.rsplit('.').next() {
@@ -251,7 +250,6 @@ impl Request {
             _ => {
                 let key = percent_decode_str(path.splitn(4, '/').nth(3).unwrap_or_default());
                 let key = key.decode_utf8_lossy().into_owned();
-                let body = if is_chunked { decode_chunks(&body).expect("chunks are well-formed").into() } else { body };
                 Self::PutObject { key, body }
             }
         }
@@ -463,22 +461,6 @@ fn pointer(entry: &Entry) -> Option<String> {
     entry.attribute("ExtendedPayloadSize")?;
     let pointer: Value = serde_json::from_str(&entry.message_body).ok()?;
     Some(pointer[1]["s3Key"].as_str()?.to_owned())
-}
-
-/// Joins the chunks of `aws-chunked`, in which the SDK uploads a body with its checksum.
-fn decode_chunks(mut json: &[u8]) -> Option<Vec<u8>> {
-    let mut body = Vec::with_capacity(json.len());
-    loop {
-        let end = json.iter().position(|byte| *byte == b'\r')?;
-        let line = std::str::from_utf8(&json[..end]).ok()?;
-        let size = usize::from_str_radix(line.split(';').next()?, 16).ok()?;
-        if size == 0 {
-            return Some(body);
-        }
-        let chunk = end + 2..end + 2 + size;
-        body.extend_from_slice(json.get(chunk.clone())?);
-        json = json.get(chunk.end + 2..)?;
-    }
 }
 
 fn error(request: &Request, code: &str) -> String {

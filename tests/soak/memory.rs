@@ -44,6 +44,8 @@ impl Memory {
             let mean = samples.iter().sum::<u64>() / samples.len() as u64;
             (mean / 1024, samples.iter().max().unwrap() / 1024)
         };
-        samples.chunks(samples.len().div_ceil(4).max(1)).map(quarter).collect()
+        let bound = |quarters: usize| quarters * samples.len() / 4;
+        let parts = (0..4).map(|number| &samples[bound(number)..bound(number + 1)]);
+        parts.filter(|part| !part.is_empty()).map(quarter).collect()
     }
 }
