@@ -308,7 +308,8 @@ async fn expired_credentials_end_a_process_that_must_archive() {
         assert_eq!((webhook.deliver(&sent.body).await.status, webhook.copies(&sent)), (status, vec![vec![Own]]));
         assert_eq!(bucket.objects().len(), 0);
         assert_eq!(webhook.aws.calls().iter().filter(|call| call.service == S3).count(), 1);
-        let line = webhook.function.wait_for_log_line("AWS credentials expired, the", Duration::from_millis(300)).await;
+        let limit = if status == 503 { LAMBDA_TIMEOUT } else { Duration::from_millis(300) };
+        let line = webhook.function.wait_for_log_line("AWS credentials expired, the", limit).await;
         assert_eq!(line.is_some(), status == 503);
         let lines: Vec<Value> = webhook.function.stop().iter().map(|line| log_line::parse(line)).collect();
         let request = lines.iter().find(|line| line.get("_aws").is_some()).unwrap();

@@ -123,9 +123,8 @@ async fn expired_credentials_for_secrets_end_the_process() {
     webhook.aws.set_secret(SECRET_ID, secret(&json!("fedcba9876543210fedcba9876543210")));
     webhook.aws.secrets().inject_fault(Fault::error(400, "ExpiredTokenException"), Frequency::Always);
     let event = signed("fedcba9876543210fedcba9876543210", sent.body.as_bytes());
-    let first = webhook.send(event).await.status;
-    tokio::time::sleep(MS(500)).await;
-    assert!(webhook.function.has_exited(), "still running after status {first}");
+    let status = webhook.send(event).await.status;
+    webhook.assert_exits(&format!("after status {status}")).await;
 }
 
 /// The log must not report a message as lost that its own queue stored.

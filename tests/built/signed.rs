@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{
     notification::{Notification, event_id, message},
     stored::Placement::{Own, Unrouted},
-    webhook::{APP_SECRET, Webhook, signed},
+    webhook::{APP_SECRET, LAMBDA_TIMEOUT, Webhook, signed},
 };
 
 /// An expected message: queue, `unrouted_reason` and decoded body.
@@ -281,7 +281,7 @@ async fn empty_body_is_accepted_with_a_warning() {
     let webhook = Webhook::start();
     assert_eq!(webhook.deliver("").await.status, 200);
     assert_eq!(webhook.stored_messages().len(), 0);
-    let warning = webhook.function.wait_for_log_line("empty notification", std::time::Duration::from_secs(1)).await;
+    let warning = webhook.function.wait_for_log_line("empty notification", LAMBDA_TIMEOUT).await;
     assert!(warning.is_some_and(|line| line.contains("WARN")));
 }
 

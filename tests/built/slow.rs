@@ -290,15 +290,6 @@ fn throttle_change(webhook: &Webhook, sent: &Notification, queue: &str, code: &s
     webhook.queue(queue).inject_fault(throttle.code(code).sender_fault(), Frequency::Always)
 }
 
-async fn assert_exits(webhook: &Webhook, case: &str) {
-    let exited = async {
-        while !webhook.function.has_exited() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    assert!(tokio::time::timeout(Duration::from_secs(1), exited).await.is_ok(), "{case}: the process is still running");
-}
-
 /// Lambda then starts a new execution environment with new credentials.
 #[tokio::test]
 async fn process_exits_after_its_credentials_expired() {
@@ -306,7 +297,7 @@ async fn process_exits_after_its_credentials_expired() {
         let (webhook, sent) = (start_initialized().await, Notification::of(&["messages", "calls"]));
         webhook.aws.sqs().inject_fault(Fault::error(403, code), Frequency::Always);
         assert_eq!(webhook.deliver(&sent.body).await.status, 503, "{code}");
-        assert_exits(&webhook, code).await;
+        webhook.assert_exits(code).await;
     }))
     .await;
 }
@@ -337,7 +328,7 @@ async fn credentials_that_expire_between_calls_end_process() {
         }
         assert_eq!(webhook.deliver(&sent.body).await.status, 503, "{code}");
         assert_eq!(webhook.copies(&sent), [vec![], vec![Own]], "{code}");
-        assert_exits(&webhook, code).await;
+        webhook.assert_exits(code).await;
         let lines = webhook.function.logs().join("\n");
         assert!(lines.contains(r#""reason":"1 of 2 not stored, 0 diverted""#), "{lines}");
     }))

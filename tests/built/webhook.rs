@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use fake_aws::{Bucket, Call, FakeAws, Function, Invocation, Outcome, Queue};
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 use whatsapp_webhook::signature::sign;
 
 pub(crate) use fake_aws::event::event;
@@ -110,6 +111,16 @@ impl Webhook {
             status: response["statusCode"].as_u64().unwrap(),
             body: response["body"].as_str().unwrap_or_default().to_owned(),
         }
+    }
+
+    /// Waits until the process has exited.
+    pub(crate) async fn assert_exits(&self, case: &str) {
+        let exited = async {
+            while !self.function.has_exited() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(timeout(LAMBDA_TIMEOUT, exited).await.is_ok(), "{case}: the process is still running");
     }
 
     /// Invokes the function, whatever comes of it.
