@@ -19,7 +19,7 @@ INGRESS = cargo run --package whatsapp-ingress-tools --bin ingress --
 
 .PHONY: help
 help: ## lists the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
 
 .venv/installed: infra/requirements.txt
 	$(PYTHON) -m venv .venv

@@ -1,4 +1,4 @@
-"""`sam deploy` and `sam delete` with the settings of the repository, and steps 1, 2 and 4 of "Adding a field" in the runbook.
+"""`sam deploy` and `sam delete` with the settings of the repository, and steps 1 to 3 of "Adding a field" in docs/tasks.md.
 
 Each fixture changes the same stack, so the tests run in this order.
 """

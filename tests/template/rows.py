@@ -1,4 +1,4 @@
-"""Edits of the table of queues in the template, as its comments and docs/operations.md describe them, and a check of the table."""
+"""Edits of the table of queues in the template, as its comments and docs/tasks.md describe them, and a check of the table."""
 
 from __future__ import annotations
 
