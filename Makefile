@@ -393,7 +393,7 @@ bench-concurrency: $(ALTERNATIVES:%=$(BENCH_BUILD)/%/installed) ## measures 1, 8
 
 .PHONY: bench-smoke
 bench-smoke: ## checks that the bench runs, with debug builds; ignore its figures
-	cargo build $(WORKSPACE) --bins --test start
+	cargo build --profile test $(WORKSPACE) --bins --test start
 	WHATSAPP_INGRESS=target/debug/whatsapp-ingress target/debug/bench run --subjects ours,null --memory 0 --smoke
 
 CHARTS := .local/charts
