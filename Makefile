@@ -11,8 +11,8 @@ export SAM_CLI_TELEMETRY := 0
 # Accept only wheels in every pip, including that of SAM, because building a source distribution executes its code.
 export PIP_ONLY_BINARY := :all:
 
-# All packages, and the features of the tests that deploy to the local AWS. With the same selection everywhere, cargo compiles each
-# dependency once.
+# All packages, and the features of the tests that deploy to the local AWS. Commands with the same selection share what cargo
+# compiles.
 WORKSPACE := --workspace --features whatsapp-ingress/local-aws,whatsapp-ingress-tools/local-aws
 
 INGRESS = cargo run --package whatsapp-ingress-tools --bin ingress --
@@ -243,6 +243,7 @@ check-rust-version: ## compiles all packages with the oldest Rust that Cargo.tom
 	rustup toolchain install --profile minimal $(RUST_VERSION)
 	cargo +$(RUST_VERSION) check $(WORKSPACE) --all-targets --locked
 
+# With --examples, of which there are none, cargo documents with the features of the tests, as Clippy compiles.
 .PHONY: check
 check: validate-template check-docs ## checks formatting, lints, types, dependencies, documents and template
 	cargo fmt --all --check
@@ -290,8 +291,7 @@ simulate: ## simulates SEEDS=20000 execution environments with faults of AWS, fr
 .PHONY: soak
 soak: ## delivers COUNT=20000 notifications to the release build, with every kind of fault
 	cargo build --release
-	WHATSAPP_INGRESS=target/release/whatsapp-ingress SOAK_NOTIFICATIONS=$(or $(COUNT),20000) \
-		cargo test $(WORKSPACE) --test soak -- --ignored --nocapture
+	WHATSAPP_INGRESS=target/release/whatsapp-ingress $(MAKE) test-soak COUNT=$(or $(COUNT),20000)
 
 .PHONY: test-soak
 test-soak: ## delivers COUNT=800 notifications to the debug build, with every kind of fault
@@ -391,6 +391,7 @@ bench-concurrency: $(ALTERNATIVES:%=$(BENCH_BUILD)/%/installed) ## measures 1, 8
 	cargo build --release --package whatsapp-ingress-bench --bins
 	target/release/bench concurrency --subjects "$(SUBJECTS)"
 
+# The profile and a test among the targets give dependencies the same settings and features as in `make test`.
 .PHONY: bench-smoke
 bench-smoke: ## checks that the bench runs, with debug builds; ignore its figures
 	cargo build --profile test $(WORKSPACE) --bins --test start

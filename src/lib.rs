@@ -32,6 +32,7 @@ pub mod config;
 pub mod drain;
 pub mod event;
 pub mod handler;
+mod lock;
 pub mod metrics;
 pub mod payload;
 pub mod queue;

@@ -5,11 +5,13 @@
 use std::{
     borrow::Cow,
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::{Duration, SystemTime},
 };
 
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
+
+use crate::lock::lock;
 
 /// The namespace of the metrics.
 pub const NAMESPACE: &str = "WhatsAppIngress";
@@ -184,7 +186,7 @@ impl Metrics {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Cow<'static, str>, Sample>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

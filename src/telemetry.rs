@@ -6,7 +6,7 @@ use std::{
     error::Error,
     fmt::{self, Write as _},
     io::Write,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
 };
 
 use serde::Serialize;
@@ -28,7 +28,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::metrics::DIMENSION;
+use crate::{lock::lock, metrics::DIMENSION};
 
 /// The root of the targets of this crate's events.
 const OURS: &str = env!("CARGO_CRATE_NAME");
@@ -117,7 +117,7 @@ impl RequestLog {
             "\n"
         );
         // The request is answered even if the line cannot be written.
-        let _ = self.output.lock().unwrap_or_else(PoisonError::into_inner).write_all(text.as_bytes());
+        let _ = lock(&self.output).write_all(text.as_bytes());
     }
 }
 

@@ -1,8 +1,10 @@
 //! Limits the batches and bytes that all requests of an execution environment together have under way.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Mutex as FairMutex, Notify};
+
+use crate::lock::lock;
 
 /// A queue may take a batch while `held < ratio * free`, in batches and in bytes.
 ///
@@ -92,21 +94,28 @@ impl Share {
     }
 
     fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
+        let max = self.budget.max;
+        self.with_usages(|[all, queue, own]| {
+            let allows = |figure: fn(&Usage) -> usize| {
+                let free = figure(&max).saturating_sub(figure(all));
+                let free_of_queue = free.saturating_mul(QUEUE_RATIO).saturating_sub(figure(queue));
+                figure(own) < free_of_queue.saturating_mul(REQUEST_RATIO)
+            };
+            let is_first = own.batches == 0;
+            (is_first || (allows(|usage| usage.batches) && allows(|usage| usage.bytes))).then(|| {
+                for usage in [all, queue, own] {
+                    usage.batches += 1;
+                }
+                Permit { share: Arc::clone(self), bytes: 0 }
+            })
+        })
+    }
+
+    /// Locks the usages of the budget, of the queue and of this share.
+    fn with_usages<T>(&self, action: impl FnOnce([&mut Usage; 3]) -> T) -> T {
         let (mut used, mut own) = (lock(&self.budget.used), lock(&self.used));
         let Used { all, by_queue } = &mut *used;
-        let (max, queue) = (self.budget.max, &mut by_queue[self.queue_index]);
-        let allows = |figure: fn(&Usage) -> usize| {
-            let free = figure(&max).saturating_sub(figure(all));
-            let free_of_queue = free.saturating_mul(QUEUE_RATIO).saturating_sub(figure(queue));
-            figure(&own) < free_of_queue.saturating_mul(REQUEST_RATIO)
-        };
-        let is_first = own.batches == 0;
-        (is_first || (allows(|usage| usage.batches) && allows(|usage| usage.bytes))).then(|| {
-            for used in [all, queue, &mut own] {
-                used.batches += 1;
-            }
-            Permit { share: Arc::clone(self), bytes: 0 }
-        })
+        action([all, &mut by_queue[self.queue_index], &mut own])
     }
 }
 
@@ -114,32 +123,20 @@ impl Permit {
     /// Adds the size of the batch in bytes. It is not known yet when the share acquires the permit.
     pub(super) fn add_bytes(&mut self, bytes: usize) {
         self.bytes += bytes;
-        self.for_each_usage(|usage| usage.bytes += bytes);
-    }
-}
-
-impl Permit {
-    /// Changes the usage of the budget, the queue and the share.
-    fn for_each_usage(&self, change: impl Fn(&mut Usage)) {
-        let Share { budget, queue_index, used: own, .. } = &*self.share;
-        let (mut used, mut own) = (lock(&budget.used), lock(own));
-        let Used { all, by_queue } = &mut *used;
-        [all, &mut by_queue[*queue_index], &mut own].into_iter().for_each(change);
+        self.share.with_usages(|usages| usages.into_iter().for_each(|usage| usage.bytes += bytes));
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.for_each_usage(|usage| {
-            usage.batches -= 1;
-            usage.bytes -= self.bytes;
+        self.share.with_usages(|usages| {
+            for usage in usages {
+                usage.batches -= 1;
+                usage.bytes -= self.bytes;
+            }
         });
         self.share.budget.released.notify_waiters();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

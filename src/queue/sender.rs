@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -31,6 +31,7 @@ use super::{
     send_error::SendError,
 };
 use crate::{
+    lock::lock,
     metrics::Metric,
     payload::{PayloadError, Payloads},
 };
@@ -580,8 +581,4 @@ pub(super) fn failed_entries(items: Vec<Item<'_>>, result: BatchResult) -> Vec<(
 
 fn fail_all<'p>(items: Vec<Item<'p>>, error: &SendError) -> Vec<(Item<'p>, SendError)> {
     items.into_iter().map(|item| (item, error.clone())).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

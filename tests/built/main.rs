@@ -28,6 +28,6 @@ mod stored;
 mod trace;
 mod webhook;
 
-/// Locked by each test that needs much processor time for seconds. Two of them could delay the function of another test until its
-/// deadline.
+/// Locked by each test that computes for two seconds or more without waiting in between. Two of them at a time could delay the
+/// function of another test beyond its deadline.
 static PROCESSOR: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

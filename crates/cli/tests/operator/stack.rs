@@ -18,7 +18,7 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
 
-/// A running stack with a folder from which commands use it. The folder has links to the files of the project.
+/// A running stack, and the folder in which commands find it. The folder has links to the files that they read.
 pub(crate) struct TestStack {
     stack: Stack,
     folder: TempDir,
@@ -33,7 +33,7 @@ impl TestStack {
     pub(crate) async fn start_with(options: &StackOptions) -> Self {
         let permit = PERMITS.acquire().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        for name in ["events", "infra", "samconfig.toml", "template.yaml"] {
+        for name in ["infra", "samconfig.toml"] {
             symlink(root().join(name), folder.path().join(name)).unwrap();
         }
         let stack = Stack::start_with(options, folder.path(), &root().join(".venv/bin/python")).await.unwrap();
