@@ -153,8 +153,8 @@ async fn calls_to_sqs_begin_before_the_archive() {
     let calls = webhook.aws.calls();
     let upload = calls.iter().find(|call| call.service == S3).unwrap();
     let before = calls.iter().filter(|call| call.entries > 0 && call.number < upload.number).count();
-    // 32 calls begin before the upload. On a busy computer, it arrives before some of them.
-    assert!(before >= 16, "{before} calls to SQS before the upload");
+    // 32 calls are under way at a time. Further ones begin only because the compression pauses for them.
+    assert!(before > 32, "{before} calls to SQS before the upload");
 }
 
 /// Faults that stay: their names, and how often S3 is called at most.
